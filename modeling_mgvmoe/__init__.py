@@ -1,0 +1,53 @@
+"""MG-VMoE: zero-shot multimodal information extraction for Hugging Face transformers.
+
+Importing this package is cheap: every name is loaded when it is first used.
+"""
+
+import importlib
+from typing import TYPE_CHECKING
+
+from ._registration import register_when_imported
+
+if TYPE_CHECKING:
+    from .configuration_mgvmoe import MGVMoEConfig
+    from .modeling_mgvmoe import MGVMoEForZeroShotIE, MGVMoEModel, MGVMoEModelOutput, MGVMoEOutput
+    from .pipeline_mgvmoe import ZeroShotMultimodalIEPipeline
+    from .processing_mgvmoe import MGVMoEProcessor
+    from .variational_experts import VariationalMixtureOfExperts
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "MGVMoEConfig": "configuration_mgvmoe",
+    "MGVMoEForZeroShotIE": "modeling_mgvmoe",
+    "MGVMoEModel": "modeling_mgvmoe",
+    "MGVMoEModelOutput": "modeling_mgvmoe",
+    "MGVMoEOutput": "modeling_mgvmoe",
+    "MGVMoEProcessor": "processing_mgvmoe",
+    "VariationalMixtureOfExperts": "variational_experts",
+    "ZeroShotMultimodalIEPipeline": "pipeline_mgvmoe",
+}
+
+__all__ = [
+    "MGVMoEConfig",
+    "MGVMoEForZeroShotIE",
+    "MGVMoEModel",
+    "MGVMoEModelOutput",
+    "MGVMoEOutput",
+    "MGVMoEProcessor",
+    "VariationalMixtureOfExperts",
+    "ZeroShotMultimodalIEPipeline",
+]
+
+
+def __getattr__(name: str):
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])
+
+
+register_when_imported()

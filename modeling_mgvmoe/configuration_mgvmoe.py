@@ -1,0 +1,164 @@
+"""Configuration of MG-VMoE: two backbones and the values of every equation between them."""
+
+from typing import Literal
+
+from huggingface_hub.dataclasses import strict
+from transformers import AutoConfig, PreTrainedConfig
+from transformers.configuration_utils import SubConfigSpec
+
+# The pipeline is listed in every saved config, so that `pipeline(model=folder, trust_remote_code=True)` finds it.
+CUSTOM_PIPELINES = {
+    "zero-shot-multimodal-ie": {
+        "impl": "pipeline_mgvmoe.ZeroShotMultimodalIEPipeline",
+        "pt": ["AutoModel"],
+        "type": "multimodal",
+    }
+}
+
+
+@strict
+class MGVMoEConfig(PreTrainedConfig):
+    r"""Configuration of [`MGVMoEModel`] and [`MGVMoEForZeroShotIE`].
+
+    The defaults are those of the paper's reference implementation for entity typing (BERT-base, ViT-B/16, eight
+    experts, every loss term with coefficient 1). Presets that differ are files in `configuration/models/`.
+
+    Args:
+        text_config (`dict` or `PreTrainedConfig`):
+            Any text encoder that `AutoModel` knows. Default: BERT-base.
+        vision_config (`dict` or `PreTrainedConfig`):
+            Any vision encoder that `AutoModel` knows and whose `last_hidden_state` is (B, L, H') or (B, H', h, w).
+            The configuration of a whole text-image model (CLIP, SigLIP) is unwrapped to its vision part. Default: ViT-B/16.
+        vision_hidden_size (`int`, *optional*):
+            Width H' of the vision encoder's states, only needed where `vision_config` does not tell it.
+        num_experts (`int`, defaults to 8):
+            K, the number of Gaussian experts shared by text and picture (E1, E2).
+        projection_dim (`int`, defaults to 768):
+            D, the size of the space in which posts and candidate labels are compared (E8).
+        max_mentions (`int`, defaults to 2):
+            Greatest number S of marked mentions of a post: 1 for typing only, 2 for relations too. One checkpoint
+            serves both: the slot of an absent mention holds zeros.
+        fusion (`"additive"` or `"query"`, defaults to `"additive"`):
+            E7. `"additive"` is the paper's, whose weights cannot depend on the mention; `"query"` is scaled
+            dot-product attention with the mention as the query.
+        adversary (`"learned"`, `"power"` or `"none"`, defaults to `"learned"`):
+            Where E11's perturbation comes from: one learned vector trained by gradient reversal; one step of power
+            iteration per batch; or no perturbation and no E11.
+        adversary_radius (`float`, defaults to 1.0):
+            L2 norm of the perturbation of `adversary="power"`, in units of the mean norm of the nodes.
+        alignment_temperature (`float`, defaults to 1.0):
+            Divides the inner products of E6. 1 is the paper's.
+        graph_temperature (`float`, defaults to 1.0):
+            Divides the node products of E10. 1 is the paper's, at which both softmaxes saturate at real sizes.
+        margin (`float`, defaults to 1.0):
+            Margin of the ranking loss, in units of the logits (E9).
+        projection_dropout (`float`, defaults to 0.1):
+            Dropout before each projection of E8.
+        ranking_loss_coef, kl_loss_coef, router_entropy_loss_coef, alignment_loss_coef, consistency_loss_coef
+        (`float`, default 1.0):
+            Coefficients of E9, E4, E5, E6 and E11 in the total loss E12.
+        freeze_vision (`bool`, defaults to `True`):
+            Keep the vision encoder as it is: evaluation mode, no gradient.
+        initializer_range (`float`, defaults to 0.02):
+            Standard deviation of the initial weights of everything after the backbones.
+
+    Raises:
+        A `huggingface_hub` strict-dataclass error that names the field, the rule and the value.
+    """
+
+    model_type = "mgvmoe"
+    _auto_class = "AutoConfig"
+    sub_configs_defaults = {
+        "text_config": SubConfigSpec(config_class=AutoConfig, model_type="bert"),
+        "vision_config": SubConfigSpec(config_class=AutoConfig, model_type="vit"),
+    }
+
+    text_config: dict | PreTrainedConfig | None = None
+    vision_config: dict | PreTrainedConfig | None = None
+    vision_hidden_size: int | None = None
+    num_experts: int = 8
+    projection_dim: int = 768
+    max_mentions: int = 2
+    fusion: Literal["additive", "query"] = "additive"
+    adversary: Literal["learned", "power", "none"] = "learned"
+    adversary_radius: float | int = 1.0
+    alignment_temperature: float | int = 1.0
+    graph_temperature: float | int = 1.0
+    margin: float | int = 1.0
+    projection_dropout: float | int = 0.1
+    ranking_loss_coef: float | int = 1.0
+    kl_loss_coef: float | int = 1.0
+    router_entropy_loss_coef: float | int = 1.0
+    alignment_loss_coef: float | int = 1.0
+    consistency_loss_coef: float | int = 1.0
+    freeze_vision: bool = True
+    initializer_range: float | int = 0.02
+
+    def __post_init__(self, **kwargs):
+        super().__post_init__(**kwargs)
+        if not hasattr(self.vision_config, "hidden_size") and hasattr(self.vision_config, "vision_config"):
+            # A whole CLIP or SigLIP configuration is accepted silently by AutoConfig and fails much later.
+            self.vision_config = self.vision_config.vision_config
+        if not getattr(self, "custom_pipelines", None):
+            self.custom_pipelines = {task: dict(entry) for task, entry in CUSTOM_PIPELINES.items()}
+
+    @property
+    def hidden_size(self) -> int:
+        """H, the width of the text encoder and of everything after the backbones."""
+        return self.text_config.hidden_size
+
+    @property
+    def vision_width(self) -> int:
+        """H', the width of the vision encoder's states.
+
+        Raises:
+            ValueError: neither `vision_hidden_size` nor the vision encoder's configuration tells it.
+        """
+        vision = self.vision_config
+        if self.vision_hidden_size is not None:
+            return self.vision_hidden_size
+        if getattr(vision, "hidden_size", None):
+            return vision.hidden_size
+        if vision.model_type == "mobilenet_v2":
+            # MobileNetV2 does not narrow its last layer below 1280 when `finegrained_output` is set, and never
+            # lets a width fall more than 10 % below the asked one when it rounds to a multiple of `depth_divisible_by`.
+            if vision.finegrained_output and vision.depth_multiplier < 1.0:
+                return 1280
+            unit, asked = vision.depth_divisible_by, 1280 * vision.depth_multiplier
+            width = max(vision.min_depth, int(asked + unit / 2) // unit * unit)
+            return int(width + unit if width < 0.9 * asked else width)
+        if getattr(vision, "hidden_sizes", None):
+            return vision.hidden_sizes[-1]
+        raise ValueError(
+            f"vision_hidden_size must be given for vision_config of type {vision.model_type!r}, which names no width."
+        )
+
+    def validate_sizes(self):
+        for name in ("num_experts", "projection_dim", "max_mentions"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        if self.vision_hidden_size is not None and self.vision_hidden_size < 1:
+            raise ValueError(f"vision_hidden_size must be at least 1, got {self.vision_hidden_size}.")
+
+    def validate_positive_numbers(self):
+        for name in ("adversary_radius", "alignment_temperature", "graph_temperature"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be greater than 0, got {getattr(self, name)}.")
+
+    def validate_coefficients(self):
+        for name in (
+            "margin",
+            "initializer_range",
+            "ranking_loss_coef",
+            "kl_loss_coef",
+            "router_entropy_loss_coef",
+            "alignment_loss_coef",
+            "consistency_loss_coef",
+        ):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}.")
+        if not 0 <= self.projection_dropout < 1:
+            raise ValueError(f"projection_dropout must be at least 0 and below 1, got {self.projection_dropout}.")
+
+
+__all__ = ["MGVMoEConfig"]

@@ -1,0 +1,624 @@
+r"""MG-VMoE: two backbones, a variational mixture of experts over both, fusion, scores and objectives (E7, E8, E12).
+
+Axes: B = posts, Lt = text tokens, Li = picture tokens, H = hidden size, H' = width of the vision encoder, K = experts,
+C = candidate labels, D = projection size, S = marked mentions of a post (1 for typing, 2 for a relation).
+"""
+
+import inspect
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModel, PreTrainedModel
+from transformers import initialization as init
+from transformers.utils import ModelOutput, can_return_tuple
+
+from .configuration_mgvmoe import MGVMoEConfig
+from .objectives import info_nce, ranking_loss
+from .sample_graph import adversarial_consistency, learned_adversary_loss, power_perturbation
+from .variational_experts import VariationalMixtureOfExperts
+
+if TYPE_CHECKING:
+    # Never run. `save_pretrained` copies the files that this one names, so a saved model brings processor and pipeline.
+    from .pipeline_mgvmoe import ZeroShotMultimodalIEPipeline  # noqa: F401
+    from .processing_mgvmoe import MGVMoEProcessor  # noqa: F401
+
+
+@dataclass
+class MGVMoEModelOutput(ModelOutput):
+    """Output of [`MGVMoEModel`].
+
+    Args:
+        fused_embeds: (B, H), f of E7.
+        mention_states: (B, (max_mentions + 1) H), q of E7: the text encoder's states of the first token and of the
+            opening markers; zeros for absent mentions.
+        text_embeds: (B, H), t of E6.
+        image_embeds: (B, H), v of E6; zeros for posts without a picture. `None` if no post has one.
+        image_mask: (B,), true for posts with a picture.
+        kl_loss: scalar, E4 averaged over the modalities present; only if losses were asked for.
+        router_entropy_loss: scalar, E5, likewise.
+        fusion_attentions: (B, Li + Lt), the weights a of E7, picture first; 0 on padding.
+        text_router_probs: (B, Lt, K). image_router_probs: (B, Li, K) or `None`.
+        hidden_states, attentions: the text encoder's, if asked for.
+        vision_hidden_states, vision_attentions: the vision encoder's, if asked for and if it ran.
+    """
+
+    fused_embeds: torch.Tensor | None = None
+    mention_states: torch.Tensor | None = None
+    text_embeds: torch.Tensor | None = None
+    image_embeds: torch.Tensor | None = None
+    image_mask: torch.Tensor | None = None
+    kl_loss: torch.Tensor | None = None
+    router_entropy_loss: torch.Tensor | None = None
+    fusion_attentions: torch.Tensor | None = None
+    text_router_probs: torch.Tensor | None = None
+    image_router_probs: torch.Tensor | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
+    vision_hidden_states: tuple[torch.Tensor, ...] | None = None
+    vision_attentions: tuple[torch.Tensor, ...] | None = None
+
+
+@dataclass
+class MGVMoEOutput(ModelOutput):
+    """Output of [`MGVMoEForZeroShotIE`]. The terms of E12 are unweighted and present if `labels` were given.
+
+    Args:
+        loss: scalar, E12.
+        logits: (B, C), E8; -inf where `candidate_mask` is false.
+        ranking_loss: scalar, E9.
+        kl_loss: scalar, E4, averaged over the modalities.
+        router_entropy_loss: scalar, E5, averaged over the modalities.
+        alignment_loss: scalar, E6.
+        consistency_loss: scalar, E11.
+        mention_embeds: (B, D), the posts' side of E8.
+        candidate_embeds: (C, H) or (B, C, H), l of E8, to be given back as `candidate_embeds`.
+        text_embeds: (B, H), t of E6. image_embeds: (B, H), v of E6, or `None`.
+        fusion_attentions: (B, Li + Lt), a of E7, picture first.
+        text_router_probs: (B, Lt, K). image_router_probs: (B, Li, K) or `None`.
+        hidden_states, attentions: the text encoder's, if asked for.
+        vision_hidden_states, vision_attentions: the vision encoder's, if asked for.
+    """
+
+    loss: torch.Tensor | None = None
+    logits: torch.Tensor | None = None
+    ranking_loss: torch.Tensor | None = None
+    kl_loss: torch.Tensor | None = None
+    router_entropy_loss: torch.Tensor | None = None
+    alignment_loss: torch.Tensor | None = None
+    consistency_loss: torch.Tensor | None = None
+    mention_embeds: torch.Tensor | None = None
+    candidate_embeds: torch.Tensor | None = None
+    text_embeds: torch.Tensor | None = None
+    image_embeds: torch.Tensor | None = None
+    fusion_attentions: torch.Tensor | None = None
+    text_router_probs: torch.Tensor | None = None
+    image_router_probs: torch.Tensor | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
+    vision_hidden_states: tuple[torch.Tensor, ...] | None = None
+    vision_attentions: tuple[torch.Tensor, ...] | None = None
+
+
+def token_mean(states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Mean of (B, L, H) states over the tokens that `mask` (B, L) marks; zeros for rows without any. Returns (B, H)."""
+    weights = mask.to(states.dtype)
+    return torch.einsum("blh,bl->bh", states, weights / weights.sum(1, keepdim=True).clamp(min=1))
+
+
+def _without_pooler(config: Any) -> dict[str, bool]:
+    """Keyword that leaves the pooler out: its parameters would never get a gradient, which stops DDP."""
+    model_class = AutoModel._model_mapping.get(type(config), None)
+    accepted = model_class is not None and "add_pooling_layer" in inspect.signature(model_class.__init__).parameters
+    return {"add_pooling_layer": False} if accepted else {}
+
+
+class MGVMoEPreTrainedModel(PreTrainedModel):
+    """What the base model and the model with scores share: loading, initial weights, attention back ends."""
+
+    config: MGVMoEConfig
+    base_model_prefix = "mgvmoe"
+    main_input_name = "input_ids"
+    input_modalities = ("image", "text")
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_attention_backend = True
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module):
+        super()._init_weights(module)
+        if isinstance(module, MGVMoEForZeroShotIE) and module.perturbation is not None:
+            # At 0 neither the KL nor the norm has a direction, so the adversary would never move.
+            init.normal_(module.perturbation, std=self.config.initializer_range)
+
+    @classmethod
+    def from_text_vision_pretrained(
+        cls,
+        text_id: str,
+        vision_id: str,
+        text_kwargs: dict[str, Any] | None = None,
+        vision_kwargs: dict[str, Any] | None = None,
+        **config_kwargs,
+    ):
+        """Compose two pretrained encoders; everything between them starts from random weights.
+
+        Args:
+            text_id: Hub name or folder of a text encoder.
+            vision_id: Hub name or folder of a vision encoder, or of a text-image model, whose vision part is taken.
+            text_kwargs, vision_kwargs: for the two calls of `AutoModel.from_pretrained` (`revision`, `token`, ...).
+            config_kwargs: fields of [`MGVMoEConfig`].
+
+        Raises:
+            TypeError: a keyword is not a field of the configuration.
+        """
+        known = {field.name for field in fields(cls.config_class)}
+        unknown = sorted(set(config_kwargs) - known)
+        if unknown:
+            raise TypeError(f"from_text_vision_pretrained got {unknown}, which MGVMoEConfig does not have.")
+        backbones = {}
+        for name, source, kwargs in (("text", text_id, text_kwargs), ("vision", vision_id, vision_kwargs)):
+            kwargs = dict(kwargs or {})
+            config = kwargs.pop("config", None) or AutoConfig.from_pretrained(source, **kwargs)
+            if name == "vision" and not hasattr(config, "hidden_size") and hasattr(config, "vision_config"):
+                config = config.vision_config
+            # One dtype for the whole model: checkpoints of different dtypes would give a mixture.
+            kwargs.setdefault("dtype", torch.get_default_dtype())
+            backbones[f"{name}_model"] = AutoModel.from_pretrained(
+                source, config=config, **_without_pooler(config), **kwargs
+            )
+        config = cls.config_class(
+            text_config=backbones["text_model"].config,
+            vision_config=backbones["vision_model"].config,
+            **config_kwargs,
+        )
+        return cls(config, **backbones)
+
+
+class MGVMoEModel(MGVMoEPreTrainedModel):
+    """Backbones, shared experts and fusion: posts in, one fused vector per post out.
+
+    Args:
+        config: the configuration.
+        text_model, vision_model: backbones that are already there; default: random ones by the configuration.
+    """
+
+    def __init__(
+        self,
+        config: MGVMoEConfig,
+        text_model: PreTrainedModel | None = None,
+        vision_model: PreTrainedModel | None = None,
+    ):
+        super().__init__(config)
+        hidden_size, mention_size = config.hidden_size, (config.max_mentions + 1) * config.hidden_size
+        self.text_model = text_model or self._random_backbone(config.text_config)
+        self.vision_model = vision_model or self._random_backbone(config.vision_config)
+        # One configuration object each, so that `resize_token_embeddings` and the attention back end stay in step.
+        self.text_model.config, self.vision_model.config = config.text_config, config.vision_config
+        if config.freeze_vision:
+            self.vision_model.requires_grad_(False)
+        self.vision_projection = (
+            nn.Identity() if config.vision_width == hidden_size else nn.Linear(config.vision_width, hidden_size)
+        )
+        self.experts = VariationalMixtureOfExperts(hidden_size, config.num_experts)
+        if config.fusion == "additive":
+            self.fusion_score = nn.Linear(mention_size + hidden_size, 1)
+        else:
+            self.fusion_query = nn.Linear(mention_size, hidden_size)
+        self.post_init()
+
+    @staticmethod
+    def _random_backbone(config: Any) -> PreTrainedModel:
+        # The dtype is named, because sub-configurations from the Hub bring their own and would give a mixture.
+        return AutoModel.from_config(config, dtype=torch.get_default_dtype(), **_without_pooler(config))
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.text_model.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module):
+        self.text_model.set_input_embeddings(value)
+
+    def train(self, mode: bool = True):
+        super().train(mode)
+        if self.config.freeze_vision:
+            # The reference leaves dropout on inside its frozen tower; without it, features can be cached.
+            self.vision_model.eval()
+        return self
+
+    def get_image_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """The vision encoder's own tokens, before any trained part: what may be cached as `image_features`.
+
+        Args:
+            pixel_values: (B, 3, height, width).
+
+        Returns:
+            (B, Li, H').
+        """
+        return self._encode_images(pixel_values)[0]
+
+    def _encode_images(self, pixel_values: torch.Tensor, **kwargs) -> tuple[torch.Tensor, ModelOutput]:
+        if pixel_values.ndim != 4:
+            raise ValueError(f"pixel_values must be (B, channels, height, width), got {tuple(pixel_values.shape)}.")
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.config.freeze_vision):
+            output = self.vision_model(pixel_values=pixel_values.to(self.vision_model.dtype), **kwargs)
+        states = output.last_hidden_state
+        if states.ndim == 4:
+            states = states.flatten(2).transpose(1, 2)
+        return states, output
+
+    def get_candidate_embeds(
+        self, candidate_input_ids: torch.Tensor, candidate_attention_mask: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """E8: l_c, the mean over the real tokens of the text encoder's states for the words of each label.
+
+        Args:
+            candidate_input_ids: (C, Lc).
+            candidate_attention_mask: (C, Lc).
+
+        Returns:
+            (C, H).
+        """
+        if candidate_input_ids.ndim != 2:
+            raise ValueError(f"candidate_input_ids must be (C, Lc), got {tuple(candidate_input_ids.shape)}.")
+        self._check_token_ids(candidate_input_ids, "candidate_input_ids")
+        if candidate_attention_mask is None:
+            candidate_attention_mask = torch.ones_like(candidate_input_ids)
+        states = self.text_model(candidate_input_ids, attention_mask=candidate_attention_mask).last_hidden_state
+        return token_mean(states, candidate_attention_mask)
+
+    def _check_token_ids(self, input_ids: torch.Tensor, name: str):
+        vocab_size = self.config.text_config.vocab_size
+        if not torch.compiler.is_compiling() and input_ids.numel() and int(input_ids.max()) >= vocab_size:
+            raise ValueError(
+                f"{name} must be below vocab_size = {vocab_size}, got {int(input_ids.max())}. If the processor added "
+                "markers to the tokenizer, call model.resize_token_embeddings(len(processor.tokenizer)) first."
+            )
+
+    def _mention_states(self, text_states: torch.Tensor, mention_positions: torch.Tensor) -> torch.Tensor:
+        """q of E7, (B, (max_mentions + 1) H), zeros where a position is -1."""
+        size, slots = text_states.shape, self.config.max_mentions
+        if mention_positions.ndim != 2 or len(mention_positions) != size[0] or mention_positions.shape[1] > slots:
+            raise ValueError(
+                f"mention_positions must be (B, S) with B = {size[0]} and S at most max_mentions = {slots}, "
+                f"got {tuple(mention_positions.shape)}."
+            )
+        if not torch.compiler.is_compiling():
+            valid = (mention_positions >= -1) & (mention_positions < size[1])
+            if not bool(valid.all() & (mention_positions[:, 0] >= 0).all()):
+                raise ValueError(
+                    f"mention_positions must be in [0, {size[1]}), or -1 for an absent second mention, "
+                    f"got {mention_positions.tolist()}."
+                )
+        index = mention_positions.clamp(min=0)[..., None].expand(-1, -1, size[2])
+        markers = text_states.gather(1, index) * (mention_positions >= 0)[..., None]
+        markers = nn.functional.pad(markers, (0, 0, 0, slots - markers.shape[1]))
+        return torch.cat([text_states[:, :1], markers], dim=1).flatten(1)
+
+    def _fuse(
+        self, mention_states: torch.Tensor, states: torch.Tensor, mask: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """E7: the fused vector (B, H) and the weights (B, L) over the tokens `states` (B, L, H) that `mask` marks."""
+        if self.config.fusion == "additive":
+            query_weight, token_weight = self.fusion_score.weight.split([mention_states.shape[1], states.shape[2]], 1)
+            # The first summand is the same for every token of a post and cancels in the softmax; it is the paper's.
+            scores = nn.functional.linear(mention_states, query_weight, self.fusion_score.bias)
+            scores = scores + nn.functional.linear(states, token_weight).squeeze(-1)
+        else:
+            query = self.fusion_query(mention_states) / states.shape[-1] ** 0.5
+            scores = torch.einsum("bh,blh->bl", query, states)
+        weights = scores.masked_fill(~mask, float("-inf")).softmax(-1).to(states.dtype)
+        return torch.einsum("bl,blh->bh", weights, states), weights
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        mention_positions: torch.Tensor | None = None,
+        pixel_values: torch.Tensor | None = None,
+        image_features: torch.Tensor | None = None,
+        image_mask: torch.Tensor | None = None,
+        text_noise: torch.Tensor | None = None,
+        image_noise: torch.Tensor | None = None,
+        return_losses: bool = False,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        **kwargs,
+    ) -> MGVMoEModelOutput:
+        """Encode posts.
+
+        Args:
+            input_ids: (B, Lt), with markers around the mentions.
+            attention_mask: (B, Lt); default: no padding.
+            mention_positions: (B, S), positions of the opening markers; -1 for an absent second mention.
+            pixel_values: (B, 3, height, width), or
+            image_features: (B, Li, H'), the output of [`get_image_features`].
+            image_mask: (B,), true for posts that have a picture; default: all, if there are pictures at all.
+            text_noise: (B, Lt, H), image_noise: (B, Li, H): take the place of the experts' noise (E3).
+            return_losses: compute E4 and E5.
+            output_attentions, output_hidden_states: of the backbones.
+
+        Raises:
+            ValueError: an argument is missing or a shape does not fit.
+        """
+        if input_ids is None or mention_positions is None:
+            raise ValueError("input_ids and mention_positions must be given.")
+        if input_ids.ndim != 2:
+            raise ValueError(f"input_ids must be (B, Lt), got {tuple(input_ids.shape)}.")
+        if pixel_values is not None and image_features is not None:
+            raise ValueError("pixel_values and image_features exclude each other, got both.")
+        if attention_mask is None:
+            attention_mask = torch.ones_like(input_ids)
+        if attention_mask.shape != input_ids.shape:
+            raise ValueError(
+                f"attention_mask must be (B, Lt) = {tuple(input_ids.shape)}, got {tuple(attention_mask.shape)}."
+            )
+        self._check_token_ids(input_ids, "input_ids")
+        output_attentions = self.config.output_attentions if output_attentions is None else output_attentions
+        if output_hidden_states is None:
+            output_hidden_states = self.config.output_hidden_states
+        # Only if asked for: not every backbone takes both arguments (MobileNetV2 has no attention).
+        extras = {"output_attentions": True} if output_attentions else {}
+        if output_hidden_states:
+            extras["output_hidden_states"] = True
+
+        text_output = self.text_model(input_ids, attention_mask=attention_mask, **extras)
+        text_states = text_output.last_hidden_state
+        mention_states = self._mention_states(text_states, mention_positions)
+        text_mask = attention_mask.bool()
+        text = self.experts(text_states, text_mask, text_noise, return_losses)
+
+        image_states, image_mask, vision_output = self._image_states(
+            len(input_ids), pixel_values, image_features, image_mask, extras
+        )
+        if image_states is None:
+            states, mask, mixtures, image = text.hidden_states, text_mask, [text], None
+        else:
+            image_token_mask = image_mask[:, None].expand(image_states.shape[:2])
+            image = self.experts(image_states, image_token_mask, image_noise, return_losses)
+            states = torch.cat([image.hidden_states, text.hidden_states], dim=1)
+            mask = torch.cat([image_token_mask, text_mask], dim=1)
+            mixtures = [text, image]
+        fused, weights = self._fuse(mention_states, states, mask)
+        return MGVMoEModelOutput(
+            fused_embeds=fused,
+            mention_states=mention_states,
+            text_embeds=token_mean(text.hidden_states, text_mask),
+            image_embeds=None if image is None else token_mean(image.hidden_states, image_token_mask),
+            image_mask=image_mask,
+            kl_loss=sum(mixture.kl_loss for mixture in mixtures) / len(mixtures) if return_losses else None,
+            router_entropy_loss=(
+                sum(mixture.router_entropy for mixture in mixtures) / len(mixtures) if return_losses else None
+            ),
+            fusion_attentions=weights,
+            text_router_probs=text.router_probs,
+            image_router_probs=None if image is None else image.router_probs,
+            hidden_states=text_output.get("hidden_states"),
+            attentions=text_output.get("attentions"),
+            vision_hidden_states=vision_output.get("hidden_states") if vision_output else None,
+            vision_attentions=vision_output.get("attentions") if vision_output else None,
+        )
+
+    def _image_states(
+        self,
+        batch_size: int,
+        pixel_values: torch.Tensor | None,
+        image_features: torch.Tensor | None,
+        image_mask: torch.Tensor | None,
+        extras: dict[str, bool],
+    ) -> tuple[torch.Tensor | None, torch.Tensor, ModelOutput | None]:
+        """Projected picture tokens (B, Li, H) or `None`, the mask of posts with a picture, the tower's output."""
+        device = self.vision_projection.weight.device if isinstance(self.vision_projection, nn.Linear) else self.device
+        source = pixel_values if pixel_values is not None else image_features
+        if image_mask is None:
+            image_mask = torch.full((batch_size,), source is not None, dtype=torch.bool, device=device)
+        image_mask = image_mask.bool()
+        if image_mask.shape != (batch_size,) or (source is not None and len(source) != batch_size):
+            raise ValueError(
+                f"image_mask and the pictures must have one row for each of the {batch_size} posts, got image_mask "
+                f"{tuple(image_mask.shape)}" + ("." if source is None else f" and pictures {tuple(source.shape)}.")
+            )
+        if source is None:
+            if not torch.compiler.is_compiling() and bool(image_mask.any()):
+                raise ValueError("image_mask marks posts with a picture, but neither pixel_values nor image_features came.")
+            return None, image_mask, None
+        output = None
+        if pixel_values is not None:
+            image_features, output = self._encode_images(pixel_values, **extras)
+        elif image_features.ndim != 3 or image_features.shape[-1] != self.config.vision_width:
+            raise ValueError(
+                f"image_features must be (B, Li, {self.config.vision_width}), got {tuple(image_features.shape)}."
+            )
+        # Rows without a picture may hold anything, also NaN, which a weight of 0 would let through.
+        states = torch.where(image_mask[:, None, None], image_features.to(self.dtype), 0)
+        return self.vision_projection(states), image_mask, output
+
+
+class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
+    """MG-VMoE with a score for every candidate label, and its objectives: what `AutoModel` loads from the Hub."""
+
+    _auto_class = "AutoModel"  # a saved model names its class, so that `AutoModel` finds it without this package
+
+    def __init__(self, config: MGVMoEConfig, **backbones: PreTrainedModel | None):
+        super().__init__(config)
+        self.mgvmoe = MGVMoEModel(config, **backbones)
+        mention_size = (config.max_mentions + 2) * config.hidden_size
+        self.dropout = nn.Dropout(config.projection_dropout)
+        self.mention_projection = nn.Linear(mention_size, config.projection_dim)
+        self.candidate_projection = nn.Linear(config.hidden_size, config.projection_dim)
+        self.perturbation = (
+            nn.Parameter(torch.zeros(1, 2 * config.hidden_size)) if config.adversary == "learned" else None
+        )
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.mgvmoe.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module):
+        self.mgvmoe.set_input_embeddings(value)
+
+    def get_image_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """See [`MGVMoEModel.get_image_features`]."""
+        return self.mgvmoe.get_image_features(pixel_values)
+
+    def get_candidate_embeds(
+        self, candidate_input_ids: torch.Tensor, candidate_attention_mask: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """See [`MGVMoEModel.get_candidate_embeds`]."""
+        return self.mgvmoe.get_candidate_embeds(candidate_input_ids, candidate_attention_mask)
+
+    def score(
+        self,
+        mention_embeds: torch.Tensor,
+        candidate_embeds: torch.Tensor,
+        candidate_mask: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """E8: inner products of posts and projected labels.
+
+        Args:
+            mention_embeds: (B, D).
+            candidate_embeds: (C, H), shared by the posts, or (B, C, H).
+            candidate_mask: (B, C), true for the candidates that a post has; the others score -inf.
+
+        Returns:
+            (B, C).
+        """
+        batch_size, hidden_size = len(mention_embeds), self.config.hidden_size
+        shape = tuple(candidate_embeds.shape)
+        if shape[-1] != hidden_size or len(shape) not in (2, 3) or (len(shape) == 3 and shape[0] != batch_size):
+            raise ValueError(
+                f"candidate_embeds must be (C, {hidden_size}) or ({batch_size}, C, {hidden_size}), got {shape}."
+            )
+        projected = self.candidate_projection(self.dropout(candidate_embeds.to(mention_embeds.dtype)))
+        if projected.ndim == 2:
+            logits = mention_embeds @ projected.T
+        else:
+            logits = torch.einsum("bd,bcd->bc", mention_embeds, projected)
+        if candidate_mask is None:
+            return logits
+        if candidate_mask.shape != logits.shape:
+            raise ValueError(
+                f"candidate_mask must be (B, C) = {tuple(logits.shape)}, got {tuple(candidate_mask.shape)}."
+            )
+        return logits.masked_fill(~candidate_mask.bool(), float("-inf"))
+
+    def _consistency(self, output: MGVMoEModelOutput) -> torch.Tensor:
+        """E10 and E11 over the posts of the batch. A post without a picture is a node whose picture half is 0."""
+        image_embeds = torch.zeros_like(output.text_embeds) if output.image_embeds is None else output.image_embeds
+        nodes, temperature = torch.cat([image_embeds, output.text_embeds], dim=-1), self.config.graph_temperature
+        if self.config.adversary == "learned":
+            return learned_adversary_loss(nodes, self.perturbation, temperature)
+        if self.config.adversary == "none":
+            return nodes.new_zeros(())
+        # Evaluation is repeatable: the direction from which the power iteration starts is always the same there.
+        generator = None if self.training else torch.Generator(nodes.device).manual_seed(0)
+        perturbation = power_perturbation(nodes, self.config.adversary_radius, temperature, generator)
+        return adversarial_consistency(nodes, perturbation, temperature)
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        mention_positions: torch.Tensor | None = None,
+        pixel_values: torch.Tensor | None = None,
+        image_features: torch.Tensor | None = None,
+        image_mask: torch.Tensor | None = None,
+        candidate_input_ids: torch.Tensor | None = None,
+        candidate_attention_mask: torch.Tensor | None = None,
+        candidate_embeds: torch.Tensor | None = None,
+        candidate_mask: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        text_noise: torch.Tensor | None = None,
+        image_noise: torch.Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        **kwargs,
+    ) -> MGVMoEOutput:
+        """Score every candidate label for every post, and compute E12 if `labels` are given.
+
+        Args:
+            input_ids, attention_mask, mention_positions, pixel_values, image_features, image_mask, text_noise,
+            image_noise, output_attentions, output_hidden_states: see [`MGVMoEModel.forward`].
+            candidate_input_ids: (C, Lc), the words of the labels, each label once, or
+            candidate_embeds: (C, H) or (B, C, H), the output of [`get_candidate_embeds`].
+            candidate_attention_mask: (C, Lc).
+            candidate_mask: (B, C), true for the candidates that a post has.
+            labels: (B,), index of the right candidate.
+
+        Raises:
+            ValueError: an argument is missing or a shape does not fit.
+        """
+        if (candidate_input_ids is None) == (candidate_embeds is None):
+            raise ValueError(
+                "Exactly one of candidate_input_ids and candidate_embeds must be given, "
+                f"got {'neither' if candidate_embeds is None else 'both'}."
+            )
+        if candidate_embeds is None:
+            candidate_embeds = self.get_candidate_embeds(candidate_input_ids, candidate_attention_mask)
+        output = self.mgvmoe(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            mention_positions=mention_positions,
+            pixel_values=pixel_values,
+            image_features=image_features,
+            image_mask=image_mask,
+            text_noise=text_noise,
+            image_noise=image_noise,
+            return_losses=labels is not None,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+            return_dict=True,
+        )
+        mention_embeds = self.mention_projection(
+            self.dropout(torch.cat([output.fused_embeds, output.mention_states], dim=-1))
+        )
+        logits = self.score(mention_embeds, candidate_embeds, candidate_mask)
+        terms = self.objectives(output, logits, labels, candidate_mask) if labels is not None else {}
+        return MGVMoEOutput(
+            loss=self.total_loss(terms) if terms else None,
+            logits=logits,
+            **terms,
+            mention_embeds=mention_embeds,
+            candidate_embeds=candidate_embeds,
+            **{
+                name: output[name]
+                for name in output
+                if name in MGVMoEOutput.__dataclass_fields__ and name not in terms
+            },
+        )
+
+    def objectives(
+        self,
+        output: MGVMoEModelOutput,
+        logits: torch.Tensor,
+        labels: torch.Tensor,
+        candidate_mask: torch.Tensor | None = None,
+    ) -> dict[str, torch.Tensor]:
+        """Every term of E12 by name and unweighted.
+
+        Args:
+            output: of [`MGVMoEModel`], with losses.
+            logits: (B, C).
+            labels: (B,).
+            candidate_mask: (B, C).
+        """
+        has_image = output.image_mask
+        image_embeds = torch.zeros_like(output.text_embeds) if output.image_embeds is None else output.image_embeds
+        return {
+            "ranking_loss": ranking_loss(logits, labels, self.config.margin, candidate_mask),
+            "kl_loss": output.kl_loss,
+            "router_entropy_loss": output.router_entropy_loss,
+            "alignment_loss": info_nce(
+                output.text_embeds[has_image], image_embeds[has_image], self.config.alignment_temperature
+            ),
+            "consistency_loss": self._consistency(output),
+        }
+
+    def total_loss(self, terms: dict[str, torch.Tensor]) -> torch.Tensor:
+        """E12: the sum of the terms, each times its coefficient `<term>_coef` of the configuration."""
+        return sum(getattr(self.config, f"{name}_coef") * value for name, value in terms.items())
+
+
+__all__ = ["MGVMoEForZeroShotIE", "MGVMoEModel", "MGVMoEModelOutput", "MGVMoEOutput", "MGVMoEPreTrainedModel"]

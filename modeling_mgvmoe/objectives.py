@@ -1,0 +1,120 @@
+r"""The objectives of MG-VMoE as pure functions (E4, E5, E6 and E9 of the design).
+
+Axes: B = posts, L = tokens, C = candidate labels, K = experts, H = hidden size. Every function returns a scalar and
+an unweighted loss; the coefficients are the model's.
+"""
+
+import torch
+import torch.nn.functional as F
+
+
+def masked_mean(values: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+    """Mean of one value per token over the real tokens.
+
+    Args:
+        values: (B, L), one value per token.
+        mask: (B, L), true or non-zero for real tokens; `None` means that all are real.
+
+    Returns:
+        A scalar; 0 when no token is real.
+    """
+    if mask is None:
+        return values.mean()
+    mask = mask.bool()
+    # `where` and not a product: padding may hold anything, and 0 * inf is NaN.
+    return torch.where(mask, values, 0).sum() / mask.sum().clamp(min=1)
+
+
+def ranking_loss(
+    logits: torch.Tensor, labels: torch.Tensor, margin: float = 1.0, candidate_mask: torch.Tensor | None = None
+) -> torch.Tensor:
+    r"""E9: mean over posts of :math:`\sum_{c \neq y} \max(0, margin - s_y + s_c)`.
+
+    Args:
+        logits: (B, C) scores.
+        labels: (B,) index of the right candidate of every post.
+        margin: in units of the logits.
+        candidate_mask: (B, C), true for the candidates that a post has. Others take no part.
+
+    Returns:
+        A scalar. The subgradient at the hinge is 0, as `relu` has it.
+
+    Raises:
+        ValueError: a label is outside of the candidates or masked out.
+    """
+    if logits.ndim != 2 or labels.shape != logits.shape[:1]:
+        raise ValueError(
+            f"logits must be (B, C) and labels (B,), got {tuple(logits.shape)} and {tuple(labels.shape)}."
+        )
+    if labels.numel() and not bool(((labels >= 0) & (labels < logits.shape[1])).all()):
+        raise ValueError(f"labels must be in [0, {logits.shape[1]}), got {labels.tolist()}.")
+    gold = F.one_hot(labels, logits.shape[1]).bool()
+    others = ~gold
+    if candidate_mask is not None:
+        candidate_mask = candidate_mask.bool()
+        if bool((gold & ~candidate_mask).any()):
+            rows = (gold & ~candidate_mask).any(1).nonzero().flatten().tolist()
+            raise ValueError(f"labels must be among the candidates of their post; candidate_mask hides those of {rows}.")
+        others = others & candidate_mask
+    gold_logits = logits.gather(1, labels[:, None])
+    # The masked logits are -inf: they must leave before they meet arithmetic, or their gradient is NaN.
+    violations = F.relu(margin - gold_logits + torch.where(others, logits, gold_logits))
+    return torch.where(others, violations, 0).sum(1).mean()
+
+
+def gaussian_kl(
+    means: torch.Tensor, log_variances: torch.Tensor, mask: torch.Tensor | None = None
+) -> torch.Tensor:
+    r"""E4: KL divergence of the experts' Gaussians from N(0, I), :math:`-\frac12 \sum (1 + s - m^2 - e^s)`.
+
+    Args:
+        means: (B, L, ...) means m.
+        log_variances: (B, L, ...) log variances s, of the same shape.
+        mask: (B, L), non-zero for real tokens.
+
+    Returns:
+        A scalar: summed over everything after L, mean over the real tokens.
+    """
+    divergence = -0.5 * (1 + log_variances - means.square() - log_variances.exp())
+    return masked_mean(divergence.flatten(2).sum(-1), mask)
+
+
+def router_entropy(router_logits: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+    r"""E5: entropy of the router, :math:`-\sum_k p_k \log p_k`, in nats, mean over the real tokens.
+
+    From `log_softmax`: the reference takes the logarithm of the probabilities and gives NaN once one of them is 0.
+
+    Args:
+        router_logits: (B, L, K) before the softmax.
+        mask: (B, L), non-zero for real tokens.
+    """
+    log_probs = router_logits.log_softmax(-1)
+    return masked_mean(-(log_probs.exp() * log_probs).sum(-1), mask)
+
+
+def info_nce(text_embeds: torch.Tensor, image_embeds: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
+    """E6: symmetric InfoNCE on the inner products of text and picture over the batch.
+
+    The reference clips the probabilities of one of the two directions at 1e-7, which stops their gradient; we do not.
+
+    Args:
+        text_embeds: (N, H), only posts that have a picture.
+        image_embeds: (N, H), in the same order.
+        temperature: divides the inner products; 1 is the paper's, which also does not normalise.
+
+    Returns:
+        A scalar; 0 for N = 0.
+    """
+    if text_embeds.shape != image_embeds.shape or text_embeds.ndim != 2:
+        raise ValueError(
+            "text_embeds and image_embeds must both be (N, H), "
+            f"got {tuple(text_embeds.shape)} and {tuple(image_embeds.shape)}."
+        )
+    if text_embeds.shape[0] == 0:
+        return (text_embeds.sum() + image_embeds.sum()) * 0.0
+    logits = text_embeds @ image_embeds.T / temperature
+    targets = torch.arange(len(logits), device=logits.device)
+    return (F.cross_entropy(logits, targets) + F.cross_entropy(logits.T, targets)) / 2
+
+
+__all__ = ["gaussian_kl", "info_nce", "masked_mean", "ranking_loss", "router_entropy"]

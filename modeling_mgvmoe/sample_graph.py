@@ -1,0 +1,161 @@
+r"""The graph over the posts of a batch and its adversarial consistency (E10 and E11 of the design).
+
+Axes: B = posts, N = size of a node, 2H when a node is [picture ; text].
+"""
+
+import importlib
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+
+def cosine_graph(nodes: torch.Tensor) -> torch.Tensor:
+    r"""E10: :math:`G_{ij} = (\cos(n_i, n_j) + 1) / 2`, self loops kept.
+
+    Args:
+        nodes: (B, N).
+
+    Returns:
+        (B, B), symmetric, in [0, 1].
+    """
+    directions = F.normalize(nodes, dim=-1)
+    return (directions @ directions.T + 1) / 2
+
+
+def neighbour_agreement(nodes: torch.Tensor, graph: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
+    r"""E10: logits of how much a post agrees with its neighbours against the rest.
+
+    :math:`[\,n_b \cdot (G n)_b,\; n_b \cdot ((1 - G) n)_b\,] / T`; their softmax is a(n).
+
+    Args:
+        nodes: (B, N).
+        graph: (B, B).
+        temperature: T. 1 is the paper's, at which the softmax saturates for nodes of real size, so that E11 and its
+            gradient vanish.
+
+    Returns:
+        (B, 2).
+    """
+    if graph.shape != (len(nodes), len(nodes)):
+        raise ValueError(f"graph must be (B, B) with B = {len(nodes)} nodes, got {tuple(graph.shape)}.")
+    near = (nodes * (graph @ nodes)).sum(-1)
+    rest = (nodes * ((1 - graph) @ nodes)).sum(-1)
+    return torch.stack([near, rest], dim=-1) / temperature
+
+
+def adversarial_consistency(
+    nodes: torch.Tensor, perturbation: torch.Tensor, temperature: float = 1.0
+) -> torch.Tensor:
+    r"""E11: :math:`KL(a(n) \,\|\, a(n + d))`, the same graph in both, mean over the posts.
+
+    The reference clips the probabilities at 1e-7, which stops the gradient of saturated posts; ours is exact, from
+    logarithms.
+
+    Args:
+        nodes: (B, N). The gradient flows through the graph and through both agreements.
+        perturbation: d, (1, N) shared by the posts or (B, N).
+        temperature: see [`neighbour_agreement`].
+
+    Returns:
+        A scalar.
+    """
+    if perturbation.ndim != 2 or perturbation.shape[-1] != nodes.shape[-1]:
+        raise ValueError(
+            f"perturbation must be (1, N) or (B, N) with N = {nodes.shape[-1]}, got {tuple(perturbation.shape)}."
+        )
+    graph = cosine_graph(nodes)
+    clean = neighbour_agreement(nodes, graph, temperature).log_softmax(-1)
+    perturbed = neighbour_agreement(nodes + perturbation, graph, temperature).log_softmax(-1)
+    return (clean.exp() * (clean - perturbed)).sum(-1).mean()
+
+
+class _ReverseGradient(torch.autograd.Function):
+    """Identity whose gradient changes its sign, so that one backward pass descends and ascends."""
+
+    @staticmethod
+    def forward(ctx, values):
+        return values.view_as(values)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return -gradient
+
+
+def learned_adversary_loss(
+    nodes: torch.Tensor, perturbation: torch.Tensor, temperature: float = 1.0
+) -> torch.Tensor:
+    """E11 with a learned perturbation: worth KL; its gradient is that of KL for the network, of ||d|| - KL for d.
+
+    Differs from the reference, which moves d in an extra forward and backward pass of its own and then lets the
+    network's step, which descends on KL, move d back.
+
+    Args:
+        nodes: (B, N).
+        perturbation: the parameter d, (1, N).
+        temperature: see [`neighbour_agreement`].
+    """
+    consistency = adversarial_consistency(nodes, _ReverseGradient.apply(perturbation), temperature)
+    norm = torch.linalg.vector_norm(perturbation)
+    return consistency + (norm - norm.detach())
+
+
+def power_perturbation(
+    nodes: torch.Tensor, radius: float = 1.0, temperature: float = 1.0, generator: torch.Generator | None = None
+) -> torch.Tensor:
+    r"""E11's perturbation by one step of power iteration, the usual form of virtual adversarial training.
+
+    :math:`d = r\, g / \|g\|` per post, g the gradient of the KL at a small random d.
+
+    Args:
+        nodes: (B, N); no gradient flows into them from here.
+        radius: r, in units of the mean norm of the nodes.
+        temperature: see [`neighbour_agreement`].
+        generator: source of the random direction.
+
+    Returns:
+        (B, N), without gradient.
+    """
+    nodes = nodes.detach()
+    scale = nodes.norm(dim=-1).mean()
+    with torch.enable_grad():
+        start = torch.randn(nodes.shape, generator=generator, device=nodes.device, dtype=nodes.dtype)
+        # KL is flat at d = 0, so the step starts a little beside it; in single precision 1e-3 is far above rounding.
+        start = (1e-3 * scale * F.normalize(start, dim=-1)).requires_grad_()
+        (gradient,) = torch.autograd.grad(adversarial_consistency(nodes, start, temperature), start)
+    return radius * scale * F.normalize(gradient, dim=-1)
+
+
+def to_pyg_data(nodes: torch.Tensor, graph: torch.Tensor | None = None) -> Any:
+    """The sample graph as a `torch_geometric.data.Data`, for whoever wants to work on it with PyTorch Geometric.
+
+    Args:
+        nodes: (B, N).
+        graph: (B, B); default [`cosine_graph`] of the nodes.
+
+    Returns:
+        `Data` with `x` (B, N), `edge_index` (2, E) and `edge_weight` (E,), one edge per non-zero entry.
+
+    Raises:
+        ImportError: torch-geometric is not installed. Nothing else in the package's inference needs it.
+    """
+    try:
+        # Not an import statement: the Hub's loader refuses a repository with one for a package that is missing.
+        data_module = importlib.import_module("torch_geometric.data")
+        utils_module = importlib.import_module("torch_geometric.utils")
+    except ImportError as error:
+        raise ImportError(
+            "to_pyg_data needs torch-geometric, which is not installed: pip install torch-geometric"
+        ) from error
+    edge_index, edge_weight = utils_module.dense_to_sparse(cosine_graph(nodes) if graph is None else graph)
+    return data_module.Data(x=nodes, edge_index=edge_index, edge_weight=edge_weight)
+
+
+__all__ = [
+    "adversarial_consistency",
+    "cosine_graph",
+    "learned_adversary_loss",
+    "neighbour_agreement",
+    "power_perturbation",
+    "to_pyg_data",
+]
