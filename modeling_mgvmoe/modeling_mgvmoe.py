@@ -323,7 +323,7 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
         image_noise: torch.Tensor | None = None,
         return_losses: bool = False,
         output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
+        output_hidden_states: bool | int | list[int] | None = None,
         **kwargs,
     ) -> MGVMoEModelOutput:
         """Encode posts.
@@ -337,7 +337,7 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
             image_mask: (B,), true for posts that have a picture; default: all, if there are pictures at all.
             text_noise: (B, Lt, H), image_noise: (B, Li, H): take the place of the experts' noise (E3).
             return_losses: compute E4 and E5.
-            output_attentions, output_hidden_states: of the backbones.
+            output_attentions, output_hidden_states: of the backbones; the latter may list the states to keep.
 
         Raises:
             ValueError: an argument is missing or a shape does not fit.
@@ -359,9 +359,9 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
         # Only if asked for: not every backbone takes both arguments (MobileNetV2 has no attention).
-        extras = {"output_attentions": True} if output_attentions else {}
+        extras: dict[str, Any] = {"output_attentions": True} if output_attentions else {}
         if output_hidden_states:
-            extras["output_hidden_states"] = True
+            extras["output_hidden_states"] = output_hidden_states
 
         text_output = self.text_model(input_ids, attention_mask=attention_mask, **extras)
         text_states = text_output.last_hidden_state
@@ -406,7 +406,7 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
         pixel_values: torch.Tensor | None,
         image_features: torch.Tensor | None,
         image_mask: torch.Tensor | None,
-        extras: dict[str, bool],
+        extras: dict[str, Any],
     ) -> tuple[torch.Tensor | None, torch.Tensor, ModelOutput | None]:
         """Projected picture tokens (B, Li, H) or `None`, the mask of posts with a picture, the tower's output."""
         device = self.vision_projection.weight.device if isinstance(self.vision_projection, nn.Linear) else self.device
@@ -533,7 +533,7 @@ class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
         text_noise: torch.Tensor | None = None,
         image_noise: torch.Tensor | None = None,
         output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
+        output_hidden_states: bool | int | list[int] | None = None,
         **kwargs,
     ) -> MGVMoEOutput:
         """Score every candidate label for every post, and compute E12 if `labels` are given.

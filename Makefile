@@ -1,0 +1,81 @@
+# Everything runs in .venv, which the first target that needs it makes. Python 3.11, make and a package index
+# must be at hand; nothing else is assumed.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+CODE := $(wildcard modeling_mgvmoe examples benchmarks tests)
+TORCH := $(shell grep -m1 '^torch==' constraints.txt)
+TRANSFORMERS := $(shell grep -m1 '^transformers==' constraints.txt)
+HF_TESTS := .cache/$(subst ==,-,$(TRANSFORMERS))
+PYTEST := $(BIN)/python -m pytest
+PYTEST_ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help install style quality test test-hf test-slow test-real demo clean
+
+help:  ## show this list (the default)
+	@echo 'usage: make TARGET [PYTHON=python3.11] [PYTEST_ARGS="-k name -x"]'
+	@echo
+	@grep -hE '^[a-z-]+:.*  ## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*  ## (.*)/  \1|\2/' | \
+	    while IFS='|' read -r target text; do printf '%-14s %s\n' "  $$target" "$$text"; done
+	@echo
+	@echo 'The first target that runs code makes $(VENV) (Python 3.11; about 2 minutes and 2 GB with a CPU build of'
+	@echo 'torch, more with a CUDA build) and installs the versions of constraints.txt there. It is made again when'
+	@echo 'setup.cfg, pyproject.toml or constraints.txt change.'
+
+install: $(INSTALLED)  ## make .venv and install the package with its development tools
+
+$(INSTALLED): setup.cfg pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = "%d.%d" % sys.version_info[:2]; \
+	    sys.exit(None if v == "3.11" else "Python 3.11 is needed, $(PYTHON) is %s: make ... PYTHON=python3.11" % v)'
+	@echo '==> making $(VENV)'
+	@$(PYTHON) -m venv $(VENV)
+	@echo '==> installing $(TORCH) (about 1 minute for a CPU build)'
+	@$(BIN)/python -m pip install -qq $(TORCH)
+	@echo '==> installing the package and its tools (about 1 minute)'
+	@$(BIN)/python -m pip install -qq -c constraints.txt -e '.[dev]'
+	@touch $@
+	@echo '==> $(VENV) is ready'
+
+style: $(INSTALLED)  ## format the code and mend what ruff can mend
+	$(BIN)/ruff format $(CODE)
+	$(BIN)/ruff check --fix $(CODE)
+
+quality: $(INSTALLED)  ## check style, formatting, spelling and types; change nothing
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/codespell
+	$(BIN)/mypy
+
+test: $(INSTALLED)  ## run the fast tests: no network, no data, no downloads
+	$(PYTEST) $(PYTEST_ARGS)
+
+# transformers' common tests are in its source distribution, not in its wheel. Where it cannot be had, the tests of
+# marker hf skip and say why.
+$(HF_TESTS): | $(INSTALLED)
+	@echo '==> fetching the source distribution of $(TRANSFORMERS) for its common tests (about 1 minute)'
+	@mkdir -p .cache/sdist
+	@if $(BIN)/python -m pip download -qq --no-deps --no-binary transformers -d .cache/sdist $(TRANSFORMERS); then \
+	    rm -rf $@.part && mkdir $@.part && \
+	    tar -xzf .cache/sdist/$(notdir $@).tar.gz -C $@.part --strip-components=1 && touch $@.part/tests/__init__.py && \
+	    rm -rf $@ && mv $@.part $@; \
+	else echo '==> it could not be fetched: the tests that need it will skip'; fi
+
+test-hf: $(INSTALLED) | $(HF_TESTS)  ## run transformers' own common tests on this model
+	MGVMOE_HF_TESTS=$(CURDIR)/$(HF_TESTS)/tests $(PYTEST) -m hf $(PYTEST_ARGS)
+
+test-slow: $(INSTALLED)  ## run the tests that take more than about ten seconds
+	$(PYTEST) -m 'slow and not real and not hf' $(PYTEST_ARGS)
+
+test-real: $(INSTALLED)  ## run the tests on real posts and weights; MGVMOE_DATA names their folder
+	@test -d "$(MGVMOE_DATA)" || { echo 'MGVMOE_DATA must name the folder with the real data (CONTRIBUTING.md)'; exit 1; }
+	$(PYTEST) -m real $(PYTEST_ARGS)
+
+demo: $(INSTALLED)  ## train on the built-in drawings, evaluate on unseen types, write runs/demo
+	$(BIN)/python examples/demo.py --output_dir runs/demo
+
+clean:  ## remove .venv, caches and build products; runs/ stays
+	rm -rf $(VENV) .cache .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

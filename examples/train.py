@@ -1,0 +1,30 @@
+"""Train MG-VMoE: python examples/train.py --config configuration/recipes/sketchbook.yaml [--learning_rate ...]
+
+Also under `accelerate launch` and `torchrun`. `--help` lists every field; a flag overrides the recipe.
+"""
+
+import torch
+
+from modeling_mgvmoe.training.arguments import parse_arguments
+from modeling_mgvmoe.training.build import build_model, load_data
+from modeling_mgvmoe.training.loop import train
+
+
+def main(argv: list[str] | None = None) -> dict:
+    """Run one training and return its history."""
+    model_arguments, data_arguments, training_arguments = parse_arguments(argv)
+    if training_arguments.num_threads is not None:
+        torch.set_num_threads(training_arguments.num_threads)
+    data = load_data(data_arguments)
+    model, processor = build_model(model_arguments, data, training_arguments.seed)
+    result = train(model, processor, data, training_arguments)
+    best = result["best"]
+    print(
+        f"best validation macro-F1 {best['macro_f1']:.3f} at step {best['step']}; "
+        f"model saved to {training_arguments.output_dir}/model"
+    )
+    return result
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,195 @@
+"""Candidate labels: checks, the text that stands for a label, and scores turned into ranked labels."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+SCORE_FUNCTIONS = ("softmax", "sigmoid", "none")
+
+
+def check_labels(labels: object, where: str = "candidate_labels") -> list[str]:
+    """Checks one list of candidate labels.
+
+    Args:
+        labels: The labels.
+        where: How to call the argument in messages.
+
+    Returns:
+        The labels as given.
+
+    Raises:
+        ValueError: If the list is empty, or a label is not a string, is blank, or occurs twice (stripped).
+    """
+    if not isinstance(labels, (list, tuple)) or not labels:
+        raise ValueError(f"{where}: a non-empty list of labels is needed (got {labels!r:.80})")
+    wrong = [label for label in labels if not isinstance(label, str) or not label.strip()]
+    if wrong:
+        raise ValueError(f"{where}: labels are non-empty strings (got {', '.join(map(repr, wrong[:5]))})")
+    seen: set[str] = set()
+    twice = []
+    for label in labels:
+        if label.strip() in seen:
+            twice.append(label)
+        seen.add(label.strip())
+    if twice:
+        raise ValueError(f"{where}: labels must be distinct (got twice: {', '.join(map(repr, twice[:5]))})")
+    return list(labels)
+
+
+def read_labels(candidate_labels: object) -> tuple[list[str], list[list[int]] | None]:
+    """Reads labels shared by the batch or given per post.
+
+    Args:
+        candidate_labels: list of str, or for each post a list of str.
+
+    Returns:
+        The distinct labels in order of first appearance (C of them), and for lists per post the column of each
+        post's labels among them; None if the labels are shared.
+
+    Raises:
+        ValueError: See `check_labels`; `candidate_labels[i]` names the list of post i.
+    """
+    if not isinstance(candidate_labels, (list, tuple)) or not any(
+        isinstance(labels, (list, tuple)) for labels in candidate_labels
+    ):
+        return check_labels(candidate_labels), None
+    columns: dict[str, int] = {}
+    union: list[str] = []
+    per_post = []
+    for post, labels in enumerate(candidate_labels):
+        row = []
+        for label in check_labels(labels, f"candidate_labels[{post}]"):
+            key = label.strip()
+            if key not in columns:
+                columns[key] = len(union)
+                union.append(label)
+            row.append(columns[key])
+        per_post.append(row)
+    return union, per_post
+
+
+def check_template(label_template: object) -> str:
+    """Returns the template, or raises ValueError if it is not a string with exactly one "{}"."""
+    if not isinstance(label_template, str) or label_template.count("{}") != 1:
+        raise ValueError(f'label_template: a string with exactly one "{{}}" is needed (got {label_template!r})')
+    return label_template
+
+
+def label_texts(labels: Sequence[str], descriptions: Mapping[str, str] | None, template: str) -> list[str]:
+    """Says what the text encoder reads for each label.
+
+    Args:
+        labels: Checked labels.
+        descriptions: Sentences for some or all labels, and possibly for others.
+        template: A string with one "{}", where the description goes or else the label.
+
+    Returns:
+        One text for each label.
+
+    Raises:
+        ValueError: If the template has not exactly one "{}" or a description is not a non-empty string.
+    """
+    check_template(template)
+    descriptions = {} if descriptions is None else descriptions
+    if not isinstance(descriptions, Mapping):
+        raise ValueError(f"label_descriptions: a dict of label to sentence is needed (got {descriptions!r:.80})")
+    for label, sentence in descriptions.items():
+        if not isinstance(sentence, str) or not sentence.strip():
+            raise ValueError(f"label_descriptions[{label!r}]: a non-empty string is needed (got {sentence!r})")
+    texts = []
+    for label in labels:
+        sentence = descriptions.get(label, descriptions.get(label.strip(), label))
+        texts.append(template.replace("{}", sentence.strip()))
+    return texts
+
+
+def rank_labels(
+    outputs_or_logits: Any,
+    candidate_labels: Sequence[str] | Sequence[Sequence[str]],
+    threshold: float = 0.0,
+    top_k: int | None = None,
+    function_to_apply: str = "softmax",
+    candidate_mask: Any = None,
+) -> list[list[dict[str, Any]]]:
+    """Turns logits into labels with scores; `MGVMoEProcessor.post_process_zero_shot_ie` documents it."""
+    if function_to_apply not in SCORE_FUNCTIONS:
+        raise ValueError(
+            f"function_to_apply: one of {', '.join(SCORE_FUNCTIONS)} is needed (got {function_to_apply!r})"
+        )
+    if isinstance(threshold, bool) or not isinstance(threshold, (int, float)) or threshold != threshold:
+        raise ValueError(f"threshold: a number is needed (got {threshold!r})")
+    if function_to_apply != "none" and not 0 <= threshold <= 1:
+        raise ValueError(f"threshold: a score between 0 and 1 is needed (got {threshold!r})")
+    if top_k is not None and (isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 1):
+        raise ValueError(f"top_k: an integer of at least 1, or None, is needed (got {top_k!r})")
+
+    ranked: list[list[dict[str, Any]]] = []
+    for labels, logits in _rows(outputs_or_logits, candidate_labels, candidate_mask):
+        # In double precision the order of the labels does not show in the scores.
+        values = logits.detach().cpu().double()
+        if bool(torch.isnan(values).any()):
+            raise ValueError(f"logits: post {len(ranked)} has NaN scores")
+        if function_to_apply == "softmax":
+            scores = values.softmax(dim=-1)
+        else:
+            scores = values.sigmoid() if function_to_apply == "sigmoid" else values
+        order = torch.sort(scores, descending=True, stable=True).indices.tolist()
+        found = [{"label": labels[column], "score": float(scores[column])} for column in order]
+        if threshold:
+            found = [entry for entry in found if entry["score"] >= threshold]
+        ranked.append(found[:top_k])
+    return ranked
+
+
+def _rows(
+    outputs_or_logits: Any, candidate_labels: Sequence[str] | Sequence[Sequence[str]], candidate_mask: Any
+) -> list[tuple[list[str], torch.Tensor]]:
+    """Pairs each post's allowed labels with their logits, both (number of its labels,)."""
+    union, columns = read_labels(candidate_labels)
+    logits = getattr(outputs_or_logits, "logits", outputs_or_logits)
+    if isinstance(logits, Mapping):
+        logits = logits.get("logits")
+    if logits is None:
+        raise ValueError("outputs_or_logits: there are no logits (were candidates given to the model?)")
+    if columns is not None and isinstance(logits, (list, tuple)):
+        return _own_rows(logits, [list(labels) for labels in candidate_labels], candidate_mask)
+
+    logits = torch.as_tensor(logits)
+    if logits.ndim == 1 and columns is None:
+        logits = logits[None]
+    if logits.ndim != 2 or logits.shape[1] != len(union):
+        raise ValueError(
+            f"logits: (posts, {len(union)}) is needed for {len(union)} candidate labels (got {tuple(logits.shape)})"
+        )
+    if columns is not None and len(columns) != logits.shape[0]:
+        raise ValueError(f"candidate_labels: {logits.shape[0]} lists are needed, one a post (got {len(columns)})")
+    allowed = torch.ones(logits.shape, dtype=torch.bool)
+    if candidate_mask is not None:
+        allowed = torch.as_tensor(candidate_mask).cpu().bool()
+        if allowed.shape != logits.shape:
+            raise ValueError(
+                f"candidate_mask: {tuple(logits.shape)}, the shape of logits, is needed (got {tuple(allowed.shape)})"
+            )
+    rows = []
+    for post in range(logits.shape[0]):
+        names = union if columns is None else list(candidate_labels[post])
+        places = range(len(union)) if columns is None else columns[post]
+        kept = [(name, place) for name, place in zip(names, places, strict=True) if allowed[post, place]]
+        rows.append(([name for name, _ in kept], logits[post, [place for _, place in kept]]))
+    return rows
+
+
+def _own_rows(
+    logits: Sequence[Any], labels: list[list[str]], candidate_mask: Any
+) -> list[tuple[list[str], torch.Tensor]]:
+    """Pairs lists of labels per post with one vector per post of exactly these labels' logits."""
+    if candidate_mask is not None:
+        raise ValueError("candidate_mask: it goes with logits (posts, candidates), not with a list of vectors")
+    rows = [torch.as_tensor(row) for row in logits]
+    if [tuple(row.shape) for row in rows] != [(len(own),) for own in labels]:
+        raise ValueError(
+            f"logits: vectors of {[len(own) for own in labels]} scores are needed, the labels of each post "
+            f"(got shapes {[tuple(row.shape) for row in rows]})"
+        )
+    return list(zip(labels, rows, strict=True))

@@ -1,0 +1,18 @@
+"""Posts for training and evaluation: one schema, and the data sets that are brought into it.
+
+Importing this package loads neither `datasets` nor `torch`; the functions that need them import them when called.
+"""
+
+from .schema import post_features, task_of, validate_post
+from .sketchbook import SketchbookSplit, generate_posts, load_sketchbook, neutral_text, split_classes
+
+__all__ = [
+    "SketchbookSplit",
+    "generate_posts",
+    "load_sketchbook",
+    "neutral_text",
+    "post_features",
+    "split_classes",
+    "task_of",
+    "validate_post",
+]

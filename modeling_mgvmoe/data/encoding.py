@@ -1,0 +1,115 @@
+"""Posts as the processor encodes them, once per post, and the collator that makes batches of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from .schema import task_of
+
+if TYPE_CHECKING:
+    from ..processing_mgvmoe import MGVMoEProcessor
+
+
+def encode_posts(
+    posts: Iterable[Mapping[str, Any]],
+    processor: MGVMoEProcessor,
+    progress: str | None = None,
+    image_batch_size: int = 64,
+) -> list[dict[str, Any]]:
+    """Tokenize the posts and prepare their pictures.
+
+    Args:
+        posts: in the package's schema.
+        processor: encodes them.
+        progress: title of a progress bar; `None` shows none.
+        image_batch_size: pictures that are prepared together.
+
+    Returns:
+        Per post the unpadded features of `processor.encode_post`, `pixel_values` (3, h, w) if it has a picture, and
+        its `id`, `label` and `task`.
+    """
+    from tqdm.auto import tqdm
+
+    encoded: list[dict[str, Any]] = []
+    waiting: list[tuple[dict[str, Any], Any]] = []
+
+    def prepare_images() -> None:
+        arrays = processor.encode_images([image for _, image in waiting])
+        for (features, _), pixel_values in zip(waiting, arrays, strict=True):
+            if pixel_values is not None:
+                features["pixel_values"] = pixel_values
+        waiting.clear()
+
+    total = len(posts) if hasattr(posts, "__len__") else None
+    for post in tqdm(posts, desc=progress, total=total, disable=progress is None, unit="post"):
+        mentions = [tuple(span) for span in post["mentions"]]
+        features = processor.encode_post(post["text"], mentions if len(mentions) > 1 else mentions[0])
+        features |= {"id": post["id"], "label": post["label"], "task": task_of(post)}
+        encoded.append(features)
+        waiting.append((features, post.get("image")))
+        if len(waiting) == image_batch_size:
+            prepare_images()
+    if waiting:
+        prepare_images()
+    return encoded
+
+
+class PostCollator:
+    """Makes a batch of encoded posts, with the candidate labels of each post's task.
+
+    Args:
+        processor: pads the posts and encodes the labels.
+        labels: for each task its candidate labels. A post's candidates are those of its own task.
+        label_descriptions: sentences in place of labels.
+    """
+
+    def __init__(
+        self,
+        processor: MGVMoEProcessor,
+        labels: Mapping[str, Sequence[str]],
+        label_descriptions: Mapping[str, str] | None = None,
+    ):
+        self.processor = processor
+        self.labels = {task: tuple(names) for task, names in labels.items()}
+        # Tasks may share a label: it is one column, open to both.
+        self.candidate_labels = list(dict.fromkeys(name for names in self.labels.values() for name in names))
+        self.column_of = {name: column for column, name in enumerate(self.candidate_labels)}
+        self.candidates = dict(
+            processor.encode_candidates(self.candidate_labels, label_descriptions, return_tensors="pt")
+        )
+        self.task_masks = {
+            task: torch.tensor([name in set(names) for name in self.candidate_labels])
+            for task, names in self.labels.items()
+        }
+
+    def __call__(self, posts: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+        """Collate.
+
+        Args:
+            posts: of [`encode_posts`].
+
+        Returns:
+            The arguments of the model's `forward`, `labels` included.
+
+        Raises:
+            ValueError: a post's label is not among the candidates of its task.
+        """
+        for post in posts:
+            if post["label"] not in self.labels.get(post["task"], ()):
+                raise ValueError(
+                    f"labels: post {post['id']!r} has {post['label']!r}, which is not one of the "
+                    f"{len(self.labels.get(post['task'], ()))} {post['task']} labels of this collator."
+                )
+        features = [
+            {name: post[name] for name in ("input_ids", "attention_mask", "mention_positions", "pixel_values") if name in post}
+            for post in posts
+        ]
+        return {
+            **self.processor.pad_posts(features, return_tensors="pt"),
+            **self.candidates,
+            "candidate_mask": torch.stack([self.task_masks[post["task"]] for post in posts]),
+            "labels": torch.tensor([self.column_of[post["label"]] for post in posts]),
+        }

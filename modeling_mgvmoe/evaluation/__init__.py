@@ -1,0 +1,1 @@
+"""Evaluation: predictions over a data set, metrics, protocols, reports."""

@@ -1,0 +1,118 @@
+"""The unseen protocol: candidates are the classes of the split, none of which was trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ..data.encoding import PostCollator, encode_posts
+from ..data.sketchbook import neutral_text
+from .metrics import accuracy, macro_f1, majority_accuracy
+
+if TYPE_CHECKING:
+    from ..modeling_mgvmoe import MGVMoEForZeroShotIE
+    from ..processing_mgvmoe import MGVMoEProcessor
+
+# What of a post the model may see.
+CONDITIONS = ("text + picture", "text only", "picture only")
+
+
+@torch.no_grad()
+def predict_labels(
+    model: MGVMoEForZeroShotIE,
+    encoded_posts: Sequence[Mapping[str, Any]],
+    collator: PostCollator,
+    batch_size: int = 64,
+) -> list[str]:
+    """The best candidate of every post.
+
+    Args:
+        model: left in the mode, training or evaluation, in which it came.
+        encoded_posts: of [`encode_posts`].
+        collator: with the candidate labels.
+        batch_size: in posts; changes nothing but speed.
+
+    Returns:
+        A label per post, in the order of the posts.
+    """
+    was_training = model.training
+    model.eval()
+    device = model.device
+    names = collator.candidate_labels
+    encoded = {name: value.to(device) for name, value in collator.candidates.items()}
+    candidate_embeds = model.get_candidate_embeds(**encoded)
+    # Posts of like length together, so that little is padded.
+    order = sorted(range(len(encoded_posts)), key=lambda index: len(encoded_posts[index]["input_ids"]))
+    predictions = [""] * len(order)
+    for start in range(0, len(order), batch_size):
+        chunk = order[start : start + batch_size]
+        batch = collator([encoded_posts[index] for index in chunk])
+        inputs = {
+            name: value.to(device)
+            for name, value in batch.items()
+            if name not in ("labels", "candidate_input_ids", "candidate_attention_mask")
+        }
+        best = model(**inputs, candidate_embeds=candidate_embeds).logits.argmax(-1)
+        for index, column in zip(chunk, best.tolist(), strict=True):
+            predictions[index] = names[column]
+    model.train(was_training)
+    return predictions
+
+
+def score_predictions(
+    encoded_posts: Sequence[Mapping[str, Any]], predictions: Sequence[str], labels: Mapping[str, Sequence[str]]
+) -> dict[str, dict[str, float]]:
+    """Accuracy and macro-F1 for each task, beside uniform chance and the best constant answer."""
+    scores = {}
+    for task, names in labels.items():
+        rows = [index for index, post in enumerate(encoded_posts) if post["task"] == task]
+        if not rows:
+            continue
+        guessed = [predictions[index] for index in rows]
+        actual = [encoded_posts[index]["label"] for index in rows]
+        scores[task] = {
+            "n": len(rows),
+            "accuracy": accuracy(guessed, actual),
+            "macro_f1": macro_f1(guessed, actual, names),
+            "chance": 1 / len(names),
+            "majority": majority_accuracy(actual),
+        }
+    return scores
+
+
+def seen_as(post: Mapping[str, Any], condition: str) -> dict[str, Any]:
+    """The post with what `condition` hides taken out.
+
+    Args:
+        post: in the package's schema.
+        condition: one of `CONDITIONS`. "text only" takes the picture away; "picture only" puts a sentence without any
+            hint in place of the text, around the same mentions.
+    """
+    if condition not in CONDITIONS:
+        raise ValueError(f"condition: one of {CONDITIONS} is needed (got {condition!r})")
+    if condition == "text only":
+        return {**post, "image": None}
+    return neutral_text(post) if condition == "picture only" else dict(post)
+
+
+def evaluate_conditions(
+    model: MGVMoEForZeroShotIE,
+    processor: MGVMoEProcessor,
+    posts: Sequence[Mapping[str, Any]],
+    labels: Mapping[str, Sequence[str]],
+    batch_size: int = 64,
+) -> dict[str, dict[str, dict[str, float]]]:
+    """Scores on unseen classes by condition, then task: which modality the model needs.
+
+    Args:
+        posts: of one split.
+        labels: the split's candidate labels of each task.
+    """
+    collator = PostCollator(processor, labels)
+    results = {}
+    for condition in CONDITIONS:
+        encoded = encode_posts((seen_as(post, condition) for post in posts), processor)
+        results[condition] = score_predictions(encoded, predict_labels(model, encoded, collator, batch_size), labels)
+    return results

@@ -1,0 +1,89 @@
+"""Posts processed one by one, made into one padded batch."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from transformers.feature_extraction_utils import BatchFeature
+
+TEXT_NAMES = ("input_ids", "attention_mask", "mention_positions")
+FEATURE_NAMES = (*TEXT_NAMES, "pixel_values")
+MASK_NAMES = ("image_mask", "candidate_mask")
+
+
+def pad_rows(
+    tokenizer: Any,
+    rows: list[list[int]],
+    masks: list[list[int]] | None = None,
+    padding: bool | str = True,
+    length: int | None = None,
+    multiple: int | None = None,
+) -> dict[str, list[list[int]]]:
+    """Pads token ids and attention masks on the right, for mention positions count from the left."""
+    padded = tokenizer.pad(
+        {"input_ids": rows, "attention_mask": [[1] * len(row) for row in rows] if masks is None else masks},
+        padding=padding,
+        max_length=length,
+        pad_to_multiple_of=multiple,
+        padding_side="right",
+        return_attention_mask=True,
+    )
+    return {name: padded[name] for name in TEXT_NAMES[:2]}
+
+
+def pad_features(
+    tokenizer: Any,
+    features: Sequence[Mapping[str, Any]],
+    padding: bool | str = True,
+    length: int | None = None,
+    multiple: int | None = None,
+) -> dict[str, list[Any]]:
+    """Makes lists for a batch of posts; `MGVMoEProcessor.pad_posts` documents it."""
+    if not features:
+        raise ValueError("features: at least one post is needed (got none)")
+    names = {name for post in features for name in post}
+    if not names <= set(FEATURE_NAMES):
+        raise ValueError(f"features: only {', '.join(FEATURE_NAMES)} can be padded (got {sorted(names)})")
+    batch: dict[str, list[Any]] = {}
+    if names & set(TEXT_NAMES):
+        columns: dict[str, list[list[int]]] = {}
+        for name in TEXT_NAMES:
+            missing = [number for number, post in enumerate(features) if post.get(name) is None]
+            if missing:
+                raise ValueError(f"features[{missing[0]}]: {name} is missing")
+            columns[name] = [_to_list(post[name]) for post in features]
+        batch |= pad_rows(tokenizer, columns["input_ids"], columns["attention_mask"], padding, length, multiple)
+        slots = max(len(places) for places in columns["mention_positions"])
+        batch["mention_positions"] = [places + [-1] * (slots - len(places)) for places in columns["mention_positions"]]
+    pictures = [post.get("pixel_values") for post in features]
+    shapes = {tuple(np.shape(picture)) for picture in pictures if picture is not None}
+    if len(shapes) > 1:
+        raise ValueError(f"pixel_values: pictures of one size are needed (got {sorted(shapes)})")
+    if shapes:
+        blank = np.zeros(shapes.pop(), dtype=np.float32)
+        batch["pixel_values"] = [blank if picture is None else np.asarray(picture) for picture in pictures]
+        batch["image_mask"] = [picture is not None for picture in pictures]
+    return batch
+
+
+def to_tensors(batch: Mapping[str, list[Any]], return_tensors: str | None) -> BatchFeature:
+    """Turns lists into int64, bool and float arrays ("np") or tensors ("pt"), or leaves them as they are (None)."""
+    if return_tensors not in (None, "pt", "np"):
+        raise ValueError(f"return_tensors: 'pt', 'np' or None is needed (got {return_tensors!r})")
+    if return_tensors is None:
+        return BatchFeature(dict(batch))
+    arrays: dict[str, Any] = {}
+    for name, rows in batch.items():
+        if name == "pixel_values":
+            array = np.stack(rows)
+        elif len({len(row) for row in rows if isinstance(row, list)}) > 1:
+            raise ValueError(f"padding: it is needed with return_tensors ({name} has rows of several lengths)")
+        else:
+            array = np.array(rows, dtype=bool if name in MASK_NAMES else np.int64)
+        arrays[name] = torch.from_numpy(array) if return_tensors == "pt" else array
+    return BatchFeature(arrays)
+
+
+def _to_list(values: Any) -> list[int]:
+    return list(values.tolist() if hasattr(values, "tolist") else values)

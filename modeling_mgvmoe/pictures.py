@@ -1,0 +1,137 @@
+"""Any picture a user may hand over, as an upright 8-bit RGB PIL image."""
+
+import base64
+import os
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from transformers.image_utils import load_image
+
+URL_TIMEOUT_SECONDS = 30.0
+MAX_UINT16 = 65535
+
+
+def to_rgb(picture: Any, where: str = "images", timeout: float = URL_TIMEOUT_SECONDS) -> Image.Image:
+    """Reads one picture.
+
+    The EXIF orientation is applied, transparency is laid on white, 16-bit grey is scaled (not clipped) to 8 bits,
+    and of an animation the first frame is taken. Behind an http(s) URL transformers does the conversion, which drops
+    transparency instead.
+
+    Args:
+        picture: A PIL image of any mode; a path; an http(s) or data URL; encoded bytes; a `datasets` dict with
+            "bytes" and "path"; or a numpy array or torch tensor, (H,W), (H,W,C) or (C,H,W) with C 1, 3 or 4, uint8
+            or floating point in [0,1]. Where both layouts fit, an array is read as (H,W,C), a tensor as (C,H,W).
+        where: How to call the argument in messages.
+        timeout: Seconds to wait for a URL.
+
+    Returns:
+        An RGB image.
+
+    Raises:
+        ValueError: If the picture cannot be read, naming it, with the cause chained.
+    """
+    try:
+        if isinstance(picture, (np.ndarray, torch.Tensor)):
+            return _from_array(picture)
+        return _flatten(_open(picture, timeout))
+    except Exception as error:  # PIL, httpx and the file system raise a dozen kinds
+        raise ValueError(f"{where}: cannot read picture {_name(picture)}: {error}") from error
+
+
+def _name(picture: Any) -> str:
+    if isinstance(picture, dict):
+        path = picture.get("path")
+        return repr(path) if path else _name(picture.get("bytes"))
+    if isinstance(picture, (bytes, bytearray, memoryview)):
+        return f"<{len(picture)} bytes>"
+    if isinstance(picture, (str, os.PathLike)):
+        name = str(picture)
+        return repr(name if len(name) <= 200 else name[:200] + "...")
+    if isinstance(picture, (np.ndarray, torch.Tensor)):
+        return f"<{type(picture).__name__} of shape {tuple(picture.shape)}, {picture.dtype}>"
+    if isinstance(picture, Image.Image):
+        return f"<PIL image, mode {picture.mode}, size {picture.size}>"
+    return f"<{type(picture).__name__}>"
+
+
+def _open(picture: Any, timeout: float) -> Image.Image:
+    if isinstance(picture, dict):
+        encoded, path = picture.get("bytes"), picture.get("path")
+        if encoded is None and path is None:
+            raise ValueError("a picture dict needs 'bytes' or 'path'")
+        picture = path if encoded is None else encoded
+    if isinstance(picture, (bytes, bytearray, memoryview)):
+        picture = Image.open(BytesIO(picture))
+    elif isinstance(picture, (str, os.PathLike)):
+        source = os.fspath(picture)
+        if isinstance(source, str) and source.startswith(("http://", "https://")):
+            return load_image(source, timeout=timeout)  # transformers turns it upright and to RGB by itself
+        if isinstance(source, str) and source.startswith("data:image/"):
+            return _open(base64.b64decode(source.partition(",")[2]), timeout)
+        # Read here: the file is closed at once, and a truncated one fails here and not later.
+        with Image.open(source) as opened:
+            opened.load()
+            return ImageOps.exif_transpose(opened)
+    if not isinstance(picture, Image.Image):
+        raise ValueError(
+            "a PIL image, path, URL, bytes, array, tensor or dict of bytes and path is needed "
+            f"(got {type(picture).__name__})"
+        )
+    return ImageOps.exif_transpose(picture)
+
+
+def _flatten(image: Image.Image) -> Image.Image:
+    """Brings any mode to RGB."""
+    if image.width == 0 or image.height == 0:
+        raise ValueError(f"the picture is empty (size {image.size})")
+    if image.mode.startswith("I") or image.mode == "F":
+        return Image.fromarray(_grey_to_uint8(np.asarray(image), image.mode)).convert("RGB")
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, rgba).convert("RGB")
+    return image.convert("RGB")
+
+
+def _grey_to_uint8(values: np.ndarray, mode: str) -> np.ndarray:
+    """Scales grey values of more than 8 bits; PIL's own convert("RGB") clips them at 255."""
+    lowest, highest = float(values.min()), float(values.max())
+    if mode == "F":
+        if not (lowest >= 0 and highest <= 255):  # also catches NaN
+            raise ValueError(f"mode F needs values in [0,1] or [0,255] (got {lowest:g} to {highest:g})")
+        scale = 255.0 if highest <= 1 else 1.0
+    else:
+        if not 0 <= lowest <= highest <= MAX_UINT16:
+            raise ValueError(f"mode {mode} needs values in [0,{MAX_UINT16}] (got {lowest:g} to {highest:g})")
+        # "I" is a 32-bit container that also carries 8-bit values; "I;16" is what it says.
+        scale = 1.0 if mode == "I" and highest <= 255 else 255.0 / MAX_UINT16
+    return np.rint(values.astype(np.float64) * scale).astype(np.uint8)
+
+
+def _from_array(picture: np.ndarray | torch.Tensor) -> Image.Image:
+    channels_first = isinstance(picture, torch.Tensor)
+    if isinstance(picture, torch.Tensor):
+        picture = picture.detach().cpu()
+        picture = (picture.float() if picture.is_floating_point() else picture).numpy()
+    values = picture
+    if values.ndim == 3:
+        fits_first, fits_last = values.shape[0] in (1, 3, 4), values.shape[2] in (1, 3, 4)
+        if fits_first and (channels_first or not fits_last):
+            values = values.transpose(1, 2, 0)
+        elif not fits_last:
+            raise ValueError(f"an array needs 1, 3 or 4 channels, first or last (got shape {values.shape})")
+        values = values[:, :, 0] if values.shape[2] == 1 else values
+    if values.ndim not in (2, 3) or values.size == 0:
+        raise ValueError(f"an array is (H,W), (H,W,C) or (C,H,W) and not empty (got shape {picture.shape})")
+    if np.issubdtype(values.dtype, np.floating):
+        lowest, highest = float(values.min()), float(values.max())
+        if not (lowest >= 0 and highest <= 1):  # also catches NaN
+            raise ValueError(f"a {values.dtype} array needs values in [0,1] (got {lowest:g} to {highest:g})")
+        values = np.rint(values.astype(np.float64) * 255).astype(np.uint8)
+    elif values.dtype != np.uint8:
+        raise ValueError(f"an array is uint8 or floating point in [0,1] (got {values.dtype})")
+    return _flatten(Image.fromarray(np.ascontiguousarray(values)))

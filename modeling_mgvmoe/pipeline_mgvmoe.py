@@ -1,0 +1,213 @@
+"""The pipeline: a post with its picture and its marked mentions in, labels with scores out."""
+
+import os
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from transformers import Pipeline
+from transformers.pipelines.base import GenericTensor
+
+TASK = "zero-shot-multimodal-ie"
+
+MENTION_KEYS = ("mention", "head", "tail", "mentions")
+POST_KEYS = ("text", "image", *MENTION_KEYS, "candidate_labels")
+# Columns of the data sets of this package that say nothing about what is to be predicted from.
+IGNORED_KEYS = ("id", "label", "source")
+
+
+class ZeroShotMultimodalIEPipeline(Pipeline):
+    """Types a mention or relates two mentions of a post, with any labels written in words.
+
+    ```python
+    pipe({"text": "Kelo sails at dawn", "image": picture, "mention": (0, 4)}, candidate_labels=["boat", "bird"])
+    pipe({"text": "Kelo greets Mura", "head": (0, 4), "tail": (12, 16)}, candidate_labels=["greets", "chases"])
+    ```
+
+    A post is a dict with `text`; `mention` = (start, end) for typing, or `head` and `tail` for a relation (or `mentions`,
+    a list of one or two spans), in characters of the text, end exclusive; optionally `image` (PIL picture, path, URL,
+    bytes, array or `None`) and `candidate_labels` of its own, which take the place of the call's. Input is one post, a
+    list, a generator or a `torch` data set of posts; `batch_size` batches them. The order of the labels changes no score.
+
+    Arguments of the call, or of the pipeline's construction as defaults:
+
+    - candidate_labels (`list[str]`): for all posts without labels of their own.
+    - label_descriptions (`dict[str, str]`): sentences that the model reads in place of labels.
+    - label_template (`str`): with one "{}" for the label or its description.
+    - top_k (`int`): at most so many labels per post; default: all.
+    - threshold (`float`): lowest score to return; default 0.
+    - function_to_apply ("softmax", "sigmoid", "none"): from logits to scores; default "softmax" over the post's labels.
+    - is_split_into_words (`bool`): `text` is a list of words; spans are then characters of the words joined by spaces.
+    - max_length (`int`): of the tokenized post.
+
+    Returns, per post, a list of `{"label", "score"}` with falling scores.
+
+    The text of each label is encoded once and kept for later calls, `candidate_cache_size` texts at most; call
+    `clear_candidate_cache()` after changing the model's weights.
+    """
+
+    _load_processor = True
+    _load_tokenizer = False
+    _load_feature_extractor = False
+    _load_image_processor = False
+
+    # Labels that are encoded in one forward pass.
+    candidate_batch_size = 256
+
+    def __init__(self, *args, candidate_cache_size: int = 100_000, **kwargs):
+        super().__init__(*args, **kwargs)
+        if not hasattr(self.processor, "encode_post"):
+            raise ValueError(
+                "processor: an MGVMoEProcessor is needed (got "
+                f"{type(self.processor).__name__}). If the checkpoint has no processor_config.json, save one beside the "
+                "model with processor.save_pretrained(folder), or pass processor=... to pipeline()."
+            )
+        if candidate_cache_size < 1:
+            raise ValueError(f"candidate_cache_size must be at least 1, got {candidate_cache_size}.")
+        vocab_size = self.model.config.text_config.vocab_size
+        if self.processor.vocabulary_size > vocab_size:
+            raise ValueError(
+                f"model: its text encoder has {vocab_size} token embeddings, but the processor's tokenizer has "
+                f"{self.processor.vocabulary_size} tokens, markers included. Call "
+                "model.resize_token_embeddings(processor.vocabulary_size), and train."
+            )
+        self.candidate_cache_size = candidate_cache_size
+        self._candidate_cache: OrderedDict[str, torch.Tensor] = OrderedDict()
+
+    def _sanitize_parameters(
+        self,
+        candidate_labels: Sequence[str] | None = None,
+        label_descriptions: Mapping[str, str] | None = None,
+        label_template: str | None = None,
+        is_split_into_words: bool | None = None,
+        max_length: int | None = None,
+        top_k: int | None = None,
+        threshold: float | None = None,
+        function_to_apply: str | None = None,
+    ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+        # No **kwargs: a misspelt argument is a TypeError.
+        preprocess = {
+            "candidate_labels": candidate_labels,
+            "label_descriptions": label_descriptions,
+            "label_template": label_template,
+            "is_split_into_words": is_split_into_words,
+            "max_length": max_length,
+        }
+        postprocess = {"top_k": top_k, "threshold": threshold, "function_to_apply": function_to_apply}
+        return (
+            {name: value for name, value in preprocess.items() if value is not None},
+            {},
+            {name: value for name, value in postprocess.items() if value is not None},
+        )
+
+    def preprocess(
+        self,
+        input_: Mapping[str, Any],
+        candidate_labels: Sequence[str] | None = None,
+        label_descriptions: Mapping[str, str] | None = None,
+        label_template: str | None = None,
+        is_split_into_words: bool = False,
+        max_length: int | None = None,
+    ) -> dict[str, Any]:
+        """Reads one post. Lists of one keep the default collation from touching what only `_forward` can pad."""
+        mentions = _mentions_of(input_)
+        labels = input_.get("candidate_labels") or candidate_labels
+        if labels is None:
+            raise ValueError("candidate_labels: a non-empty list of labels is needed, in the call or in the post")
+        text = input_["text"]
+        if is_split_into_words:
+            text = self.processor.words_to_text(text)[0]
+        # Labels first: they are the cheapest thing to get wrong.
+        texts = self.processor.candidate_texts(labels, label_descriptions, label_template)
+        post = self.processor.encode_post(text, mentions, max_length)
+        (pixel_values,) = self.processor.encode_images([input_.get("image")])
+        if pixel_values is not None:
+            post["pixel_values"] = pixel_values
+        return {"posts": [post], "candidate_labels": [tuple(labels)], "candidate_texts": [tuple(texts)]}
+
+    def clear_candidate_cache(self):
+        """Forget the label embeddings of earlier calls."""
+        self._candidate_cache.clear()
+
+    def _candidate_embeds(self, texts: Sequence[str]) -> torch.Tensor:
+        """(C, H), from the cache where it has them."""
+        found = {text: self._candidate_cache[text] for text in texts if text in self._candidate_cache}
+        missing = [text for text in texts if text not in found]
+        for start in range(0, len(missing), self.candidate_batch_size):
+            chunk = missing[start : start + self.candidate_batch_size]
+            encoded = self.processor.encode_candidates(chunk, label_template="{}", return_tensors="pt")
+            embeds = self.model.get_candidate_embeds(**encoded.to(self.device))
+            found.update(zip(chunk, embeds.unbind(0), strict=True))
+        for text in texts:
+            self._candidate_cache[text] = found[text]
+            self._candidate_cache.move_to_end(text)
+        while len(self._candidate_cache) > self.candidate_cache_size:
+            self._candidate_cache.popitem(last=False)
+        return torch.stack([found[text] for text in texts])
+
+    def _forward(self, input_tensors: dict[str, GenericTensor], **forward_parameters: Any) -> dict[str, Any]:
+        posts, labels, texts = (
+            _flatten(input_tensors[name]) for name in ("posts", "candidate_labels", "candidate_texts")
+        )
+        batch = self.processor.pad_posts(posts, return_tensors="pt").to(self.device)
+        # One column per distinct text of the batch; every post then takes its own columns.
+        column_of = {text: column for column, text in enumerate(dict.fromkeys(text for row in texts for text in row))}
+        output = self.model(**batch, candidate_embeds=self._candidate_embeds(list(column_of)))
+        logits = [
+            row[torch.tensor([column_of[text] for text in own], device=row.device)]
+            for row, own in zip(output.logits, texts, strict=True)
+        ]
+        return {"logits": logits, "candidate_labels": labels}
+
+    def postprocess(
+        self,
+        model_outputs: dict[str, Any],
+        top_k: int | None = None,
+        threshold: float = 0.0,
+        function_to_apply: str = "softmax",
+    ) -> list[dict[str, Any]]:
+        labels = model_outputs["candidate_labels"]
+        # Alone a post comes as a list of one; taken out of a batch, its labels come bare and its logits as (1, C).
+        labels = list(labels[0] if isinstance(labels, list) else labels)
+        logits = model_outputs["logits"][0].float()
+        (ranked,) = self.processor.post_process_zero_shot_ie(
+            logits[None], labels, threshold=threshold, top_k=top_k, function_to_apply=function_to_apply
+        )
+        return ranked
+
+    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any):
+        """Save everything that `pipeline(model=save_directory, trust_remote_code=True)` needs.
+
+        transformers' own method leaves the processor out.
+        """
+        super().save_pretrained(save_directory, **kwargs)
+        self.processor.save_pretrained(save_directory, **kwargs)
+
+
+def _mentions_of(post: object) -> Any:
+    """The spans of a post: `(start, end)` or `[head, tail]`; checks the keys, not the spans."""
+    if not isinstance(post, Mapping):
+        raise ValueError(
+            "inputs: each post must be a dict with 'text' and 'mention', or 'text', 'head' and 'tail' "
+            f"(got {type(post).__name__}: {post!r:.80})"
+        )
+    unknown = sorted(set(post) - {*POST_KEYS, *IGNORED_KEYS})
+    if unknown:
+        raise ValueError(f"inputs: a post may have the keys {', '.join(POST_KEYS)} (got {', '.join(map(repr, unknown))})")
+    if post.get("text") is None:
+        raise ValueError("inputs: a post needs 'text' (got none)")
+    given = [key for key in MENTION_KEYS if post.get(key) is not None]
+    if given == ["head", "tail"]:
+        return [post["head"], post["tail"]]
+    if given not in (["mention"], ["mentions"]):
+        raise ValueError(f"inputs: a post needs either 'mention', or 'head' and 'tail' (got {given or 'none'})")
+    return post[given[0]]
+
+
+def _flatten(items: list[Any]) -> list[Any]:
+    """One list, of lists of one (a batch) or already flat (a single post)."""
+    return [element for item in items for element in (item if isinstance(item, list) else [item])]
+
+
+__all__ = ["TASK", "ZeroShotMultimodalIEPipeline"]

@@ -1,0 +1,402 @@
+"""Processor of MG-VMoE: posts with marked mentions, their pictures and candidate labels in, model inputs out.
+
+Axes: B posts, Lt text tokens, S mention slots (1 if every post is typing, else 2), C candidate labels, Lc label
+tokens, h and w pixels.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from transformers.feature_extraction_utils import BatchFeature
+from transformers.processing_utils import ImagesKwargs, ProcessorMixin
+
+from .candidates import check_labels, check_template, label_texts, rank_labels, read_labels
+from .mention_windows import (
+    Marker,
+    Segment,
+    read_batch,
+    read_mentions,
+    split_at_mentions,
+    window,
+    word_span_to_char_span,
+    words_to_text,
+)
+from .padding import FEATURE_NAMES, pad_features, pad_rows, to_tensors
+from .pictures import to_rgb
+from .plain_tokens import encode_segments, study_tokenizer, token_id
+
+UNUSED_MARKERS = ("[unused1]", "[unused2]", "[unused3]", "[unused4]")
+ADDED_MARKERS = ("<m1>", "<m2>", "<m3>", "<m4>")
+# Tokenizers without a limit of their own report 1e30.
+LARGEST_MODEL_LENGTH = 1_000_000
+
+
+class MGVMoEProcessor(ProcessorMixin):
+    """Prepares posts for MG-VMoE: an image processor and a fast tokenizer in one.
+
+    A typing post is marked `[open] mention [close]`, a relation post `[head open] head [head close]` and `[tail open]
+    tail [tail close]`. Markers are put in as token ids, never as text, so that nothing written in a post can pass for
+    one; a post that is too long is windowed around its mentions, so that no mention is ever cut off.
+
+    Args:
+        image_processor: Any image processor whose `pixel_values` are (3,h,w) a picture. None if no pictures are ever
+            given; such a processor works but cannot be saved.
+        tokenizer: A fast tokenizer.
+        typing_markers: [open, close], tokens of the vocabulary.
+        relation_markers: [head open, head close, tail open, tail close], tokens of the vocabulary. Where markers are
+            None, `[unused1]` to `[unused4]` serve if the vocabulary has them (in the paper's layout, see DESIGN E7);
+            otherwise `<m1>` to `<m4>` are ADDED to the tokenizer, and the caller must resize the model's token
+            embeddings to at least `vocabulary_size`.
+        max_length: Number of tokens of a post and of a label, special tokens and markers included.
+        label_template: What the text encoder reads for a label; "{}" stands for the label or its description.
+        **kwargs: For `ProcessorMixin`.
+
+    Raises:
+        ValueError: If the tokenizer is missing or not a fast one, a marker is not in the vocabulary, markers are not
+            distinct, `max_length` is not a positive integer or `label_template` has not exactly one "{}".
+    """
+
+    def __init__(
+        self,
+        image_processor: Any = None,
+        tokenizer: Any = None,
+        typing_markers: list[str] | None = None,
+        relation_markers: list[str] | None = None,
+        max_length: int = 128,
+        label_template: str = "{}",
+        **kwargs: Any,
+    ):
+        if tokenizer is None or not getattr(tokenizer, "is_fast", False):
+            raise ValueError(f"tokenizer: a fast tokenizer is needed (got {type(tokenizer).__name__})")
+        if image_processor is not None:
+            super().__init__(image_processor, tokenizer, **kwargs)
+        else:  # ProcessorMixin refuses a part that is None
+            self.chat_template = kwargs.pop("chat_template", None)
+            if kwargs:
+                raise TypeError(f"Unexpected keyword argument {next(iter(kwargs))}.")
+            self.image_processor, self.tokenizer = None, tokenizer
+        self.max_length = _positive_int(max_length, "max_length")
+        self.label_template = check_template(label_template)
+        self.typing_markers, self.relation_markers = self._choose_markers(typing_markers, relation_markers)
+        self._rules = study_tokenizer(tokenizer, [*self.typing_markers, *self.relation_markers])
+
+    def _choose_markers(self, typing: Sequence[str] | None, relation: Sequence[str] | None) -> tuple[list, list]:
+        first: tuple[str, ...] = UNUSED_MARKERS
+        wanted = typing is None or relation is None
+        if wanted and any(token_id(self.tokenizer, token) is None for token in UNUSED_MARKERS):
+            first = ADDED_MARKERS
+            self.tokenizer.add_special_tokens(
+                {"extra_special_tokens": list(ADDED_MARKERS)}, replace_extra_special_tokens=False
+            )
+        typing = first[:2] if typing is None else typing
+        relation = (first[0], first[2], first[1], first[3]) if relation is None else relation
+        for name, markers, number in (("typing_markers", typing, 2), ("relation_markers", relation, 4)):
+            if isinstance(markers, str) or len(markers) != number or len(set(markers)) != number:
+                raise ValueError(f"{name}: {number} distinct tokens are needed (got {markers!r})")
+            missing = [token for token in markers if token_id(self.tokenizer, token) is None]
+            if missing:
+                raise ValueError(f"{name}: the tokenizer's vocabulary has no {', '.join(map(repr, missing))}")
+        return list(typing), list(relation)
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Rows the model's token embeddings must have at least."""
+        return len(self.tokenizer)
+
+    @property
+    def model_input_names(self) -> list[str]:
+        """Names of all outputs of `__call__`."""
+        return [*FEATURE_NAMES, "image_mask", "candidate_input_ids", "candidate_attention_mask", "candidate_mask"]
+
+    words_to_text = staticmethod(words_to_text)
+    word_span_to_char_span = staticmethod(word_span_to_char_span)
+
+    def __call__(
+        self,
+        images: Any = None,
+        text: str | Sequence[Any] | None = None,
+        mentions: Any = None,
+        candidate_labels: Sequence[str] | Sequence[Sequence[str]] | None = None,
+        label_descriptions: Mapping[str, str] | None = None,
+        label_template: str | None = None,
+        is_split_into_words: bool = False,
+        padding: bool | str = True,
+        max_length: int | None = None,
+        return_tensors: str | None = None,
+        **kwargs: Any,
+    ) -> BatchFeature:
+        """Prepares one post or a batch; outputs always have the batch axis.
+
+        Args:
+            images: One picture or None, or a list with one for each post; see `pictures.to_rgb` for the kinds.
+            text: A post or a list of posts. With `is_split_into_words`, a list of words or a list of such lists.
+            mentions: For each post (start, end) for typing, or [(start, end), (start, end)], head and tail, for a
+                relation: characters of the post as given, end exclusive, or of its words joined by single spaces. A
+                batch takes a list of these and may mix both kinds.
+            candidate_labels: Labels shared by all posts, or a list of labels for each post.
+            label_descriptions: Sentences to read in place of labels; labels without one stay as they are.
+            label_template: In place of the processor's own.
+            is_split_into_words: Whether posts are lists of words.
+            padding: True or "longest", "max_length", or False. Posts are padded on the right.
+            max_length: In place of the processor's own; the tokenizer's limit caps both.
+            return_tensors: "pt", "np" or None for padded lists.
+            **kwargs: Arguments of the image processor, each by itself or together as `images_kwargs`.
+
+        Returns:
+            input_ids, attention_mask: (B,Lt).
+            mention_positions: (B,S), the places of the opening markers; -1 in an unused slot.
+            pixel_values: (B,3,h,w), zeros for a post without picture; absent if there are no pictures at all.
+            image_mask: (B,) bool, True for a post with picture; absent together with `pixel_values`.
+            candidate_input_ids, candidate_attention_mask: (C,Lc); with labels per post C counts the distinct labels
+                in order of first appearance.
+            candidate_mask: (B,C) bool, True for a post's own labels; only with labels per post.
+
+        Raises:
+            ValueError: If an argument is missing, wrong or does not fit the others; the message names it.
+            TypeError: If a keyword argument is unknown.
+        """
+        if images is None and text is None and candidate_labels is None:
+            raise ValueError("text: at least one of text, images and candidate_labels is needed (got none)")
+        image_arguments = self._image_arguments(kwargs)
+        posts: list[dict[str, Any]] = []
+        if text is not None:
+            texts, spans = read_batch(text, mentions, is_split_into_words)
+            posts = [self.encode_post(texts[i], spans[i], max_length, post=i) for i in range(len(texts))]
+        elif mentions is not None:
+            raise ValueError("mentions: they need the text they are in (got text=None)")
+        if images is not None:
+            pictures = list(images) if isinstance(images, (list, tuple)) else [images]
+            if text is not None and len(pictures) != len(posts):
+                raise ValueError(f"images: {len(posts)} are needed, one for each text (got {len(pictures)})")
+            posts = posts or [{} for _ in pictures]
+            for post, pixels in zip(posts, self.encode_images(pictures, **image_arguments), strict=True):
+                if pixels is not None:
+                    post["pixel_values"] = pixels
+        batch = self.pad_posts(posts, padding, max_length, return_tensors) if posts else BatchFeature()
+        if candidate_labels is not None:
+            candidates = self.encode_candidates(
+                candidate_labels, label_descriptions, label_template, max_length, return_tensors
+            )
+            mask = candidates.get("candidate_mask")
+            if posts and mask is not None and len(mask) != len(posts):
+                raise ValueError(f"candidate_labels: {len(posts)} lists are needed, one a post (got {len(mask)})")
+            batch.update(candidates)
+        return batch
+
+    def encode_post(self, text: str, mentions: Any, max_length: int | None = None, post: int = 0) -> dict[str, Any]:
+        """Marks, tokenizes and windows one post.
+
+        Args:
+            text: The post.
+            mentions: (start, end), or [(start, end), (start, end)] for head and tail; characters, end exclusive.
+            max_length: In place of the processor's own.
+            post: Number of the post in its batch, for messages.
+
+        Returns:
+            input_ids and attention_mask, lists of Lt, and mention_positions, a list of 1 or 2; not padded.
+
+        Raises:
+            ValueError: If the text is not a string, a mention is wrong (see `mention_windows.read_mentions`) or
+                `max_length` cannot hold the special tokens, the markers and one token.
+        """
+        if not isinstance(text, str):
+            raise ValueError(f"text[{post}]: a string is needed (got {type(text).__name__})")
+        if any("\ud800" <= char <= "\udfff" for char in text):
+            raise ValueError(
+                f"text[{post}]: it holds half of a surrogate pair and is no valid text (got {text!a:.80})"
+            )
+        spans = read_mentions(mentions, text, f"mentions[{post}]")
+        markers = self.tokenizer.convert_tokens_to_ids(
+            self.typing_markers if len(spans) == 1 else self.relation_markers
+        )
+        limit = self._limit(max_length)
+        room = limit - self._rules.number_around
+        if room < len(markers) + 1:
+            raise ValueError(
+                f"max_length: at least {limit - room + len(markers) + 1} is needed for special tokens, markers "
+                f"and one token (got {limit})"
+            )
+        pieces = split_at_mentions(text, spans)
+        encoded = iter(
+            encode_segments(self.tokenizer, self._rules, [piece for piece in pieces if isinstance(piece, Segment)])
+        )
+        ids: list[int] = []
+        places: dict[Marker, int] = {}
+        for piece in pieces:
+            if isinstance(piece, Segment):
+                ids += next(encoded)
+            else:
+                places[piece] = len(ids)
+                ids.append(markers[2 * piece.mention + (not piece.opening)])
+        bounds = [(places[Marker(mention, True)], places[Marker(mention, False)]) for mention in range(len(spans))]
+        kept = window(len(ids), bounds, room)
+        input_ids = self._rules.prefix_ids + [ids[place] for place in kept] + self._rules.suffix_ids
+        return {
+            "input_ids": input_ids,
+            "attention_mask": [1] * len(input_ids),
+            "mention_positions": [len(self._rules.prefix_ids) + kept.index(opening) for opening, _ in bounds],
+        }
+
+    def encode_images(self, images: Sequence[Any], **kwargs: Any) -> list[np.ndarray | None]:
+        """Reads pictures and runs the image processor.
+
+        Args:
+            images: Pictures (see `pictures.to_rgb`) or None.
+            **kwargs: Arguments of the image processor.
+
+        Returns:
+            For each picture its pixel values, (3,h,w) float, or None.
+
+        Raises:
+            ValueError: If a picture cannot be read, or the processor has no image processor or one of another kind.
+        """
+        images = [None if image is None else to_rgb(image, f"images[{number}]") for number, image in enumerate(images)]
+        if all(image is None for image in images):
+            return [None] * len(images)
+        if self.image_processor is None:
+            raise ValueError("images: this processor has no image_processor, so it takes no pictures")
+        pictures = [image for image in images if image is not None]
+        pixels = iter(self.image_processor(images=pictures, **kwargs)["pixel_values"])
+        arrays = [None if image is None else np.asarray(next(pixels)) for image in images]
+        for array in arrays:
+            if array is not None and (array.ndim != 3 or array.shape[0] != 3):
+                raise ValueError(f"image_processor: pixel values (3,h,w) are needed (got shape {array.shape})")
+        return arrays
+
+    def candidate_texts(
+        self,
+        candidate_labels: Sequence[str],
+        label_descriptions: Mapping[str, str] | None = None,
+        label_template: str | None = None,
+    ) -> list[str]:
+        """Says what the text encoder reads for each label: the template around its description, or else the label.
+
+        Raises:
+            ValueError: If labels are not distinct non-empty strings, a description is not a non-empty string or the
+                template has not exactly one "{}".
+        """
+        template = self.label_template if label_template is None else label_template
+        return label_texts(check_labels(candidate_labels), label_descriptions, template)
+
+    def encode_candidates(
+        self,
+        candidate_labels: Sequence[str] | Sequence[Sequence[str]],
+        label_descriptions: Mapping[str, str] | None = None,
+        label_template: str | None = None,
+        max_length: int | None = None,
+        return_tensors: str | None = None,
+    ) -> BatchFeature:
+        """Tokenizes candidate labels, each distinct label once; see `__call__` for the arguments.
+
+        Returns:
+            candidate_input_ids and candidate_attention_mask, (C,Lc), cut at `max_length`; with labels per post also
+            candidate_mask, (B,C) bool.
+
+        Raises:
+            ValueError: See `candidate_texts`; also if a label has no token in the vocabulary.
+        """
+        labels, columns = read_labels(candidate_labels)
+        texts = self.candidate_texts(labels, label_descriptions, label_template)
+        limit = self._limit(max_length)
+        room = limit - self._rules.number_around
+        if room < 1:
+            raise ValueError(f"max_length: at least {limit - room + 1} is needed for a label (got {limit})")
+        encoded = encode_segments(self.tokenizer, self._rules, [Segment(text, joined=False) for text in texts])
+        for label, ids in zip(labels, encoded, strict=True):
+            if not ids:
+                raise ValueError(f"candidate_labels: the tokenizer makes no token of label {label!r}")
+        padded = pad_rows(
+            self.tokenizer, [self._rules.prefix_ids + ids[:room] + self._rules.suffix_ids for ids in encoded]
+        )
+        batch = {"candidate_input_ids": padded["input_ids"], "candidate_attention_mask": padded["attention_mask"]}
+        if columns is not None:
+            batch["candidate_mask"] = [[column in own for column in range(len(labels))] for own in map(set, columns)]
+        return to_tensors(batch, return_tensors)
+
+    def pad_posts(
+        self,
+        features: Sequence[Mapping[str, Any]],
+        padding: bool | str = True,
+        max_length: int | None = None,
+        return_tensors: str | None = None,
+        pad_to_multiple_of: int | None = None,
+    ) -> BatchFeature:
+        """Makes one batch of posts processed one by one.
+
+        Args:
+            features: For each post input_ids, attention_mask and mention_positions (lists or 1-D arrays) and
+                optionally pixel_values (3,h,w); or pixel_values alone.
+            padding: True or "longest", "max_length", or False.
+            max_length: Length for padding="max_length", in place of the processor's own.
+            return_tensors: "pt", "np" or None for lists.
+            pad_to_multiple_of: Rounds the padded length up.
+
+        Returns:
+            The keys that `__call__` gives for posts.
+
+        Raises:
+            ValueError: If a feature is missing from some posts, or unknown, or pictures differ in size.
+        """
+        target = self._limit(max_length) if padding == "max_length" else None
+        return to_tensors(pad_features(self.tokenizer, features, padding, target, pad_to_multiple_of), return_tensors)
+
+    def post_process_zero_shot_ie(
+        self,
+        outputs_or_logits: Any,
+        candidate_labels: Sequence[str] | Sequence[Sequence[str]],
+        threshold: float = 0.0,
+        top_k: int | None = None,
+        function_to_apply: str = "softmax",
+        candidate_mask: Any = None,
+    ) -> list[list[dict[str, Any]]]:
+        """Turns logits into labels with scores.
+
+        Args:
+            outputs_or_logits: The model's outputs, or logits (B,C). With labels per post C counts the distinct
+                labels in order of first appearance, as `__call__` lays them out; a LIST (not a tensor) is then read
+                as one vector for each post, of this post's own labels only.
+            candidate_labels: Labels shared by all posts, or a list of labels for each post.
+            threshold: Lowest score to keep; 0 keeps all, also negative ones with "none".
+            top_k: How many labels of a post to keep at most.
+            function_to_apply: "softmax" over a post's own labels, "sigmoid" of each, or "none": raw logits.
+            candidate_mask: (B,C) bool; False takes a label out for a post, before the softmax.
+
+        Returns:
+            For each post {"label", "score"} with falling scores; equal scores keep the order of the labels.
+
+        Raises:
+            ValueError: If the shapes do not fit the labels, logits are NaN, or an argument is out of its range.
+        """
+        return rank_labels(
+            outputs_or_logits, candidate_labels, threshold, top_k, function_to_apply, candidate_mask=candidate_mask
+        )
+
+    def save_pretrained(
+        self, save_directory: str | os.PathLike, push_to_hub: bool = False, **kwargs: Any
+    ) -> list[str]:
+        """Saves all parts; ValueError if there is no image processor, for nothing could be loaded in its place."""
+        if self.image_processor is None:
+            raise ValueError("image_processor: a processor without one cannot be saved (got None)")
+        return super().save_pretrained(save_directory, push_to_hub=push_to_hub, **kwargs)
+
+    def _limit(self, max_length: int | None) -> int:
+        """Returns the length that holds: the argument, else the processor's, at most the tokenizer's."""
+        limit = self.max_length if max_length is None else _positive_int(max_length, "max_length")
+        model_limit = self.tokenizer.model_max_length
+        return min(limit, int(model_limit)) if model_limit and model_limit < LARGEST_MODEL_LENGTH else limit
+
+    def _image_arguments(self, kwargs: dict[str, Any]) -> dict[str, Any]:
+        known = set(ImagesKwargs.__annotations__) - {"return_tensors"}
+        for name in kwargs:
+            if name != "images_kwargs" and name not in known:
+                raise TypeError(f"{type(self).__name__}.__call__ got an unexpected keyword argument {name!r}")
+        together = kwargs.pop("images_kwargs", None) or {}
+        return {**together, **kwargs}
+
+
+def _positive_int(value: object, name: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"{name}: a positive integer is needed (got {value!r})")
+    return value

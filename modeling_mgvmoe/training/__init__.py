@@ -1,0 +1,1 @@
+"""Training: arguments, models from nothing, the loop."""

@@ -1,0 +1,170 @@
+"""Arguments of a training run: dataclasses, filled from a YAML recipe and from flags that override it."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+
+@dataclass
+class ModelArguments:
+    """Which model is trained: a saved one, two pretrained encoders, or one from nothing."""
+
+    model_name_or_path: str | None = field(
+        default=None, metadata={"help": "A saved MG-VMoE, model and processor, to go on from."}
+    )
+    text_model_name_or_path: str | None = field(default=None, metadata={"help": "A pretrained text encoder."})
+    vision_model_name_or_path: str | None = field(
+        default=None, metadata={"help": "A pretrained vision encoder with its image processor."}
+    )
+    model_config: dict[str, Any] = field(
+        default_factory=dict,
+        metadata={"help": "JSON: fields of MGVMoEConfig. Alone, with text_config and vision_config: a model from nothing."},
+    )
+    max_length: int = field(default=128, metadata={"help": "Longest marked post, in tokens."})
+    label_template: str = field(default="{}", metadata={"help": "What the text encoder reads for a label."})
+
+    def __post_init__(self) -> None:
+        pair = (self.text_model_name_or_path, self.vision_model_name_or_path)
+        if (pair[0] is None) != (pair[1] is None):
+            raise ValueError(
+                "text_model_name_or_path and vision_model_name_or_path must be given together, "
+                f"got {pair[0]!r} and {pair[1]!r}."
+            )
+        if self.model_name_or_path is not None and (pair[0] is not None or self.model_config):
+            raise ValueError(
+                "model_name_or_path excludes text_model_name_or_path, vision_model_name_or_path and model_config."
+            )
+        if self.model_name_or_path is None and pair[0] is None and not self.model_config:
+            raise ValueError(
+                "A model is needed: model_name_or_path, or text_model_name_or_path and vision_model_name_or_path, "
+                "or model_config."
+            )
+
+
+@dataclass
+class DataArguments:
+    """Which posts are trained on."""
+
+    dataset: str = field(
+        default="sketchbook",
+        metadata={"help": '"sketchbook", built in, or a folder with train, validation and test .parquet files.'},
+    )
+    dataset_seed: int = field(default=0, metadata={"help": "Seed of the sketchbook's classes and posts."})
+    posts_per_class: int = field(default=60, metadata={"help": "Training posts of each class (sketchbook)."})
+    eval_posts_per_class: int = field(
+        default=20, metadata={"help": "Validation and test posts of each class (sketchbook)."}
+    )
+
+
+@dataclass
+class TrainingArguments:
+    """How it is trained."""
+
+    output_dir: str = field(default="runs/train", metadata={"help": "Folder for the model, in `model/`, and the metrics."})
+    overwrite_output_dir: bool = field(default=False, metadata={"help": "Write into a folder that holds a model."})
+    seed: int = field(default=0, metadata={"help": "Seed of weights, order, dropout and noise."})
+    max_train_steps: int = field(default=1000, metadata={"help": "Optimizer steps."})
+    per_device_train_batch_size: int = field(default=16, metadata={"help": "Posts in a batch, per process."})
+    per_device_eval_batch_size: int = field(default=64, metadata={"help": "Posts in a batch of evaluation."})
+    gradient_accumulation_steps: int = field(default=1, metadata={"help": "Batches per optimizer step."})
+    learning_rate: float = field(default=1e-5, metadata={"help": "Peak learning rate."})
+    weight_decay: float = field(default=0.0, metadata={"help": "Of AdamW; not on biases and norms."})
+    warmup_ratio: float = field(default=0.1, metadata={"help": "Share of the steps in which the rate rises linearly."})
+    max_grad_norm: float = field(default=1.0, metadata={"help": "Gradient norm above which it is scaled down; 0: never."})
+    class_balanced: bool = field(
+        default=True, metadata={"help": "Draw posts with replacement, every class alike (the reference's way)."}
+    )
+    eval_steps: int = field(default=200, metadata={"help": "Steps between validations."})
+    keep_best: bool = field(
+        default=True, metadata={"help": "Save the weights with the best validation macro-F1, not the last ones."}
+    )
+    mixed_precision: str = field(default="no", metadata={"help": '"no", "fp16" or "bf16".', "choices": ["no", "fp16", "bf16"]})
+    num_threads: int | None = field(default=None, metadata={"help": "Threads of torch on the CPU; default: torch's own."})
+
+    def __post_init__(self) -> None:
+        at_least_one = ("max_train_steps", "per_device_train_batch_size", "per_device_eval_batch_size",
+                        "gradient_accumulation_steps", "eval_steps")  # fmt: skip
+        for name in at_least_one:
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        if not self.learning_rate > 0:
+            raise ValueError(f"learning_rate must be greater than 0, got {self.learning_rate}.")
+        if not 0 <= self.warmup_ratio <= 1:
+            raise ValueError(f"warmup_ratio must be between 0 and 1, got {self.warmup_ratio}.")
+        for name in ("weight_decay", "max_grad_norm"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}.")
+        if self.mixed_precision not in ("no", "fp16", "bf16"):
+            raise ValueError(f'mixed_precision must be "no", "fp16" or "bf16", got {self.mixed_precision!r}.')
+
+
+ARGUMENT_CLASSES = (ModelArguments, DataArguments, TrainingArguments)
+
+
+def read_recipe(path: str) -> dict[str, Any]:
+    """Values of a YAML recipe, its sections laid flat.
+
+    Raises:
+        ValueError: the file is not a mapping, or a key is unknown; the message names the nearest known key.
+    """
+    import yaml
+
+    with open(path, encoding="utf-8") as file:
+        recipe = yaml.safe_load(file)
+    if not isinstance(recipe, dict):
+        raise ValueError(f"{path}: a mapping with the sections model, data and training is needed (got {recipe!r:.80})")
+    sections = dict(zip(("model", "data", "training"), ARGUMENT_CLASSES, strict=True))
+    values: dict[str, Any] = {}
+    for section, content in recipe.items():
+        _check_key(section, sections, path)
+        known = [item.name for item in fields(sections[section])]
+        for key, value in (content or {}).items():
+            _check_key(key, known, f"{path}, section {section}")
+            values[key] = value
+    return values
+
+
+def _check_key(key: str, known: Any, where: str) -> None:
+    if key not in known:
+        nearest = difflib.get_close_matches(str(key), list(known), n=1, cutoff=0.0)
+        raise ValueError(f"{where}: unknown key {key!r}; did you mean {nearest[0]!r}?")
+
+
+def parse_arguments(argv: Sequence[str] | None = None) -> tuple[ModelArguments, DataArguments, TrainingArguments]:
+    """Read `--config RECIPE` and flags named like the fields, which override the recipe.
+
+    Args:
+        argv: default `sys.argv[1:]`.
+    """
+    from transformers import HfArgumentParser
+
+    # Without abbreviations: a flag that is not a field is an error, not a guess.
+    parser = HfArgumentParser(ARGUMENT_CLASSES, allow_abbrev=False)
+    parser.add_argument("--config", help="YAML recipe, see configuration/recipes/.")
+    for action in parser._actions:
+        if action.dest == "model_config":
+            action.type = _json_object
+    config = parser.parse_known_args(argv)[0].config if _has_config(argv) else None
+    if config is not None:
+        values = read_recipe(config)
+        # argparse converts string defaults only: a YAML 1e-4 is a string and becomes a float like a flag would.
+        parser.set_defaults(**values)
+    *arguments, _ = parser.parse_args_into_dataclasses(argv)
+    return tuple(arguments)
+
+
+def _has_config(argv: Sequence[str] | None) -> bool:
+    import sys
+
+    return any(item == "--config" or item.startswith("--config=") for item in (sys.argv[1:] if argv is None else argv))
+
+
+def _json_object(text: str) -> dict[str, Any]:
+    value = json.loads(text)
+    if not isinstance(value, dict):
+        raise ValueError(f"model_config must be a JSON object, got {text!r}.")
+    return value

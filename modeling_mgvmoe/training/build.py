@@ -1,0 +1,57 @@
+"""Model, processor and data of a run, from its arguments."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..data.zero_shot_data import ZeroShotData, data_from_folder, sketchbook_data
+from .arguments import DataArguments, ModelArguments
+
+if TYPE_CHECKING:
+    from ..modeling_mgvmoe import MGVMoEForZeroShotIE
+    from ..processing_mgvmoe import MGVMoEProcessor
+
+
+def load_data(arguments: DataArguments) -> ZeroShotData:
+    """The built-in sketchbook, or posts from a folder."""
+    if arguments.dataset == "sketchbook":
+        return sketchbook_data(arguments.dataset_seed, arguments.posts_per_class, arguments.eval_posts_per_class)
+    return data_from_folder(arguments.dataset)
+
+
+def build_model(
+    arguments: ModelArguments, data: ZeroShotData, seed: int = 0
+) -> tuple[MGVMoEForZeroShotIE, MGVMoEProcessor]:
+    """A saved model, two pretrained encoders put together, or a model from nothing, with its processor.
+
+    Args:
+        arguments: which.
+        data: a model from nothing learns its tokenizer from the training texts.
+        seed: of random weights.
+    """
+    from transformers import AutoImageProcessor, AutoTokenizer, set_seed
+
+    from ..modeling_mgvmoe import MGVMoEForZeroShotIE
+    from ..processing_mgvmoe import MGVMoEProcessor
+    from .from_scratch import model_from_scratch
+
+    set_seed(seed)
+    if arguments.model_name_or_path is not None:
+        source = arguments.model_name_or_path
+        return MGVMoEForZeroShotIE.from_pretrained(source), MGVMoEProcessor.from_pretrained(source)
+    if arguments.text_model_name_or_path is None or arguments.vision_model_name_or_path is None:
+        return model_from_scratch(
+            arguments.model_config, data.training_texts(), arguments.max_length, arguments.label_template
+        )
+    processor = MGVMoEProcessor(
+        AutoImageProcessor.from_pretrained(arguments.vision_model_name_or_path),
+        AutoTokenizer.from_pretrained(arguments.text_model_name_or_path),
+        max_length=arguments.max_length,
+        label_template=arguments.label_template,
+    )
+    model = MGVMoEForZeroShotIE.from_text_vision_pretrained(
+        arguments.text_model_name_or_path, arguments.vision_model_name_or_path, **arguments.model_config
+    )
+    if processor.vocabulary_size > model.config.text_config.vocab_size:
+        model.resize_token_embeddings(processor.vocabulary_size)
+    return model, processor
