@@ -4,6 +4,7 @@ Also under `accelerate launch` and `torchrun`. `--help` lists every field; a fla
 """
 
 import torch
+from transformers.utils.logging import disable_progress_bar
 
 from modeling_mgvmoe.training.arguments import parse_arguments
 from modeling_mgvmoe.training.build import build_model, load_data
@@ -13,6 +14,7 @@ from modeling_mgvmoe.training.loop import train
 def main(argv: list[str] | None = None) -> dict:
     """Run one training and return its history."""
     model_arguments, data_arguments, training_arguments = parse_arguments(argv)
+    disable_progress_bar()  # of loading and saving weights; the training has its own
     if training_arguments.num_threads is not None:
         torch.set_num_threads(training_arguments.num_threads)
     data = load_data(data_arguments)

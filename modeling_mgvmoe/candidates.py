@@ -134,11 +134,13 @@ def rank_labels(
             scores = values.softmax(dim=-1)
         else:
             scores = values.sigmoid() if function_to_apply == "sigmoid" else values
-        order = torch.sort(scores, descending=True, stable=True).indices.tolist()
-        found = [{"label": labels[column], "score": float(scores[column])} for column in order]
-        if threshold:
-            found = [entry for entry in found if entry["score"] >= threshold]
-        ranked.append(found[:top_k])
+        ordered = torch.sort(scores, descending=True, stable=True)
+        found = []
+        for score, column in zip(ordered.values[:top_k].tolist(), ordered.indices[:top_k].tolist(), strict=True):
+            if threshold and score < threshold:
+                break
+            found.append({"label": labels[column], "score": score})
+        ranked.append(found)
     return ranked
 
 
@@ -164,6 +166,8 @@ def _rows(
         )
     if columns is not None and len(columns) != logits.shape[0]:
         raise ValueError(f"candidate_labels: {logits.shape[0]} lists are needed, one a post (got {len(columns)})")
+    if columns is None and candidate_mask is None:
+        return [(union, row) for row in logits]
     allowed = torch.ones(logits.shape, dtype=torch.bool)
     if candidate_mask is not None:
         allowed = torch.as_tensor(candidate_mask).cpu().bool()
@@ -172,10 +176,10 @@ def _rows(
                 f"candidate_mask: {tuple(logits.shape)}, the shape of logits, is needed (got {tuple(allowed.shape)})"
             )
     rows = []
-    for post in range(logits.shape[0]):
+    for post, open_to_post in enumerate(allowed.tolist()):
         names = union if columns is None else list(candidate_labels[post])
         places = range(len(union)) if columns is None else columns[post]
-        kept = [(name, place) for name, place in zip(names, places, strict=True) if allowed[post, place]]
+        kept = [(name, place) for name, place in zip(names, places, strict=True) if open_to_post[place]]
         rows.append(([name for name, _ in kept], logits[post, [place for _, place in kept]]))
     return rows
 

@@ -46,9 +46,9 @@ class MGVMoEProcessor(ProcessorMixin):
         tokenizer: A fast tokenizer.
         typing_markers: [open, close], tokens of the vocabulary.
         relation_markers: [head open, head close, tail open, tail close], tokens of the vocabulary. Where markers are
-            None, `[unused1]` to `[unused4]` serve if the vocabulary has them (in the paper's layout, see DESIGN E7);
-            otherwise `<m1>` to `<m4>` are ADDED to the tokenizer, and the caller must resize the model's token
-            embeddings to at least `vocabulary_size`.
+            None, `[unused1]` to `[unused4]` serve as in the paper if the vocabulary has them (typing 1 and 2, relation
+            1, 3, 2 and 4); otherwise `<m1>` to `<m4>` are ADDED to the tokenizer, and the caller must resize the
+            model's token embeddings to at least `vocabulary_size`.
         max_length: Number of tokens of a post and of a label, special tokens and markers included.
         label_template: What the text encoder reads for a label; "{}" stands for the label or its description.
         **kwargs: For `ProcessorMixin`.
@@ -57,6 +57,8 @@ class MGVMoEProcessor(ProcessorMixin):
         ValueError: If the tokenizer is missing or not a fast one, a marker is not in the vocabulary, markers are not
             distinct, `max_length` is not a positive integer or `label_template` has not exactly one "{}".
     """
+
+    _auto_class = "AutoProcessor"  # a saved processor names its class, so that `AutoProcessor` finds it
 
     def __init__(
         self,
@@ -130,7 +132,8 @@ class MGVMoEProcessor(ProcessorMixin):
         """Prepares one post or a batch; outputs always have the batch axis.
 
         Args:
-            images: One picture or None, or a list with one for each post; see `pictures.to_rgb` for the kinds.
+            images: One picture or None, or a list with one for each post; see `pictures.to_rgb` for the kinds. Where
+                other processors of transformers want a list for each post, such a list may hold one picture or none.
             text: A post or a list of posts. With `is_split_into_words`, a list of words or a list of such lists.
             mentions: For each post (start, end) for typing, or [(start, end), (start, end)], head and tail, for a
                 relation: characters of the post as given, end exclusive, or of its words joined by single spaces. A
@@ -252,6 +255,7 @@ class MGVMoEProcessor(ProcessorMixin):
         Raises:
             ValueError: If a picture cannot be read, or the processor has no image processor or one of another kind.
         """
+        images = [_only_picture(image, number) for number, image in enumerate(images)]
         images = [None if image is None else to_rgb(image, f"images[{number}]") for number, image in enumerate(images)]
         if all(image is None for image in images):
             return [None] * len(images)
@@ -393,7 +397,19 @@ class MGVMoEProcessor(ProcessorMixin):
             if name != "images_kwargs" and name not in known:
                 raise TypeError(f"{type(self).__name__}.__call__ got an unexpected keyword argument {name!r}")
         together = kwargs.pop("images_kwargs", None) or {}
+        twice = sorted(set(together) & set(kwargs))
+        if twice:
+            raise ValueError(f"images_kwargs: {', '.join(twice)} can be given only once (got it by itself too)")
         return {**together, **kwargs}
+
+
+def _only_picture(image: Any, number: int) -> Any:
+    """Takes the picture out of a post's list of one; a list of none is None."""
+    if not isinstance(image, (list, tuple)):
+        return image
+    if len(image) > 1:
+        raise ValueError(f"images[{number}]: a post takes one picture at most (got {len(image)})")
+    return image[0] if image else None
 
 
 def _positive_int(value: object, name: str) -> int:

@@ -1,0 +1,107 @@
+"""The demo behind `make demo`: train on the built-in posts, evaluate on unseen classes, use the saved folder elsewhere.
+
+    python examples/demo.py --output_dir runs/demo
+
+Any other flag goes to examples/train.py.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+
+import torch
+from transformers.utils.logging import disable_progress_bar
+
+from modeling_mgvmoe import MGVMoEForZeroShotIE, MGVMoEProcessor
+from modeling_mgvmoe.data.zero_shot_data import sketchbook_data
+from modeling_mgvmoe.evaluation.report import conditions_table, draw_predictions
+from modeling_mgvmoe.evaluation.unseen import evaluate_conditions
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+RECIPE = os.path.join(HERE, "..", "configuration", "recipes", "sketchbook.yaml")
+# A process in which this project cannot be imported, as on the machine of somebody who only has the saved folder.
+WITHOUT_PACKAGE = (
+    "import runpy, sys; sys.modules['modeling_mgvmoe'] = None; sys.argv = sys.argv[1:]; "
+    "sys.path[0] = ''; runpy.run_path(sys.argv[0], run_name='__main__')"
+)
+
+
+def choose_posts(data, number):
+    """Posts of different unseen classes, typing and relations by turns."""
+    by_task = {"typing": {}, "relation": {}}
+    for post in data.posts["test"]:
+        by_task["typing" if len(post["mentions"]) == 1 else "relation"].setdefault(post["label"], post)
+    # Steps of 5 through the 12 classes: neighbours in the list share their drawing.
+    turns = zip(*([list(posts.values())[5 * i % len(posts)] for i in range(number)] for posts in by_task.values()))
+    return [post for pair in turns for post in pair][:number]
+
+
+def write_posts(posts, labels, folder):
+    """Write pictures and a `posts.json` that the pipeline reads."""
+    os.makedirs(folder, exist_ok=True)
+    items = []
+    for number, post in enumerate(posts):
+        post["image"].save(os.path.join(folder, f"{number}.png"))
+        spans = post["mentions"]
+        marked = {"mention": spans[0]} if len(spans) == 1 else {"head": spans[0], "tail": spans[1]}
+        own = list(labels["typing" if len(spans) == 1 else "relation"])
+        items.append({"text": post["text"], **marked, "image": f"{number}.png", "candidate_labels": own})
+    path = os.path.join(folder, "posts.json")
+    with open(path, "w", encoding="utf-8") as file:
+        json.dump(items, file, indent=1)
+    return path
+
+
+def main():
+    """Run the demo."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output_dir", default="runs/demo")
+    arguments, training_flags = parser.parse_known_args()
+    disable_progress_bar()
+    started, folder = time.time(), arguments.output_dir
+
+    print("1. Training on 40 types and 40 relations (examples/train.py)", flush=True)
+    command = [sys.executable, os.path.join(HERE, "train.py"), "--config", RECIPE, "--output_dir", folder]
+    subprocess.run([*command, "--overwrite_output_dir", "True", *training_flags], check=True)
+
+    print("\n2. Evaluating on 12 types and 12 relations whose names it never saw", flush=True)
+    data = sketchbook_data()
+    model = MGVMoEForZeroShotIE.from_pretrained(os.path.join(folder, "model"))
+    processor = MGVMoEProcessor.from_pretrained(os.path.join(folder, "model"))
+    results = evaluate_conditions(model, processor, data.posts["test"], data.labels["test"])
+    with open(os.path.join(folder, "results.json"), "w", encoding="utf-8") as file:
+        json.dump(results, file, indent=1)
+    print(conditions_table(results))
+
+    print("\n3. Loading the saved folder in a process without this package", flush=True)
+    posts = choose_posts(data, 6)
+    posts_file = write_posts(posts, data.labels["test"], os.path.join(folder, "posts"))
+    output = os.path.join(folder, "predictions.json")
+    script = os.path.join(HERE, "predict.py")
+    command = [sys.executable, "-c", WITHOUT_PACKAGE, script, "--model", os.path.join(folder, "model")]
+    subprocess.run([*command, "--posts", posts_file, "--output", output], check=True)
+    with open(output, encoding="utf-8") as file:
+        predictions = json.load(file)
+    inputs = processor(
+        text=[post["text"] for post in posts],
+        images=[post["image"] for post in posts],
+        mentions=[post["mentions"] for post in posts],
+        candidate_labels=[data.labels["test"]["typing" if len(post["mentions"]) == 1 else "relation"] for post in posts],
+        return_tensors="pt",
+    )
+    with torch.no_grad():
+        same = torch.equal(model(**inputs).logits, torch.tensor(predictions["logits"]))
+    print(f"its logits and those of this process are {'bitwise equal' if same else 'DIFFERENT'}")
+
+    picture = os.path.join(folder, "predictions.png")
+    draw_predictions(posts, predictions["rankings"], picture, "Types and relations that were never trained on")
+    print(f"\nmodel: {folder}/model   picture: {picture}   {time.time() - started:.0f} seconds in all")
+    if not same:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
