@@ -7,8 +7,6 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 CODE := $(wildcard modeling_mgvmoe examples benchmarks tests)
 TORCH := $(shell grep -m1 '^torch==' constraints.txt)
-TRANSFORMERS := $(shell grep -m1 '^transformers==' constraints.txt)
-HF_TESTS := .cache/$(subst ==,-,$(TRANSFORMERS))
 PYTEST := $(BIN)/python -m pytest
 PYTEST_ARGS ?=
 
@@ -53,18 +51,10 @@ test: $(INSTALLED)  ## run the fast tests: no network, no data, no downloads
 	$(PYTEST) $(PYTEST_ARGS)
 
 # transformers' common tests are in its source distribution, not in its wheel. Where it cannot be had, the tests of
-# marker hf skip and say why.
-$(HF_TESTS): | $(INSTALLED)
-	@echo '==> fetching the source distribution of $(TRANSFORMERS) for its common tests (about 1 minute)'
-	@mkdir -p .cache/sdist
-	@if $(BIN)/python -m pip download -qq --no-deps --no-binary transformers -d .cache/sdist $(TRANSFORMERS); then \
-	    rm -rf $@.part && mkdir $@.part && \
-	    tar -xzf .cache/sdist/$(notdir $@).tar.gz -C $@.part --strip-components=1 && touch $@.part/tests/__init__.py && \
-	    rm -rf $@ && mv $@.part $@; \
-	else echo '==> it could not be fetched: the tests that need it will skip'; fi
-
-test-hf: $(INSTALLED) | $(HF_TESTS)  ## run transformers' own common tests on this model
-	MGVMOE_HF_TESTS=$(CURDIR)/$(HF_TESTS)/tests $(PYTEST) -m hf $(PYTEST_ARGS)
+# marker hf skip and say why. MGVMOE_HF_TESTS_CACHE names another folder than .cache/transformers-tests.
+test-hf: $(INSTALLED)  ## run transformers' own common tests on this model
+	-@$(BIN)/python tests/hf/fetch_upstream.py
+	$(PYTEST) -m hf tests/hf $(PYTEST_ARGS)
 
 test-slow: $(INSTALLED)  ## run the tests that take more than about ten seconds
 	$(PYTEST) -m 'slow and not real and not hf' $(PYTEST_ARGS)

@@ -1,4 +1,6 @@
-"""Extract from a few posts with a saved model, using transformers only: python examples/predict.py --model FOLDER
+"""Extract from a few posts with a saved model, using transformers only.
+
+    python examples/predict.py --model FOLDER --posts POSTS.json
 
 This file imports nothing of this project: the model's folder, or its repository on the Hub, brings all the code.
 """

@@ -1,4 +1,6 @@
-"""Train MG-VMoE: python examples/train.py --config configuration/recipes/sketchbook.yaml [--learning_rate ...]
+"""Train MG-VMoE.
+
+    python examples/train.py --config configuration/recipes/sketchbook.yaml [--learning_rate ...]
 
 Also under `accelerate launch` and `torchrun`. `--help` lists every field; a flag overrides the recipe.
 """

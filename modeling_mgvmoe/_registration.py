@@ -1,17 +1,19 @@
 """Makes the Auto classes and `pipeline` know this package, at no cost before they are used.
 
-Importing the Auto classes and our model takes seconds, importing a package should not. So each registration waits until
-the module of transformers whose table it extends is imported.
+Importing the Auto classes and our model takes seconds, importing a package should not. So each registration waits
+until the module of transformers whose table it extends is imported.
 """
 
 import importlib.abc
 import importlib.util
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from importlib.machinery import ModuleSpec
+from types import ModuleType
 
 
-def register_config():
+def register_config() -> None:
     """`AutoConfig` knows model_type "mgvmoe"."""
     from transformers.models.auto.configuration_auto import AutoConfig
 
@@ -20,7 +22,7 @@ def register_config():
     AutoConfig.register("mgvmoe", MGVMoEConfig, exist_ok=True)
 
 
-def register_model():
+def register_model() -> None:
     """`AutoModel` gives [`MGVMoEForZeroShotIE`]."""
     from transformers.models.auto.modeling_auto import AutoModel
 
@@ -31,7 +33,7 @@ def register_model():
     AutoModel.register(MGVMoEConfig, MGVMoEForZeroShotIE, exist_ok=True)
 
 
-def register_processor():
+def register_processor() -> None:
     """`AutoProcessor` gives [`MGVMoEProcessor`]."""
     from transformers.models.auto.processing_auto import AutoProcessor
 
@@ -42,7 +44,7 @@ def register_processor():
     AutoProcessor.register(MGVMoEConfig, MGVMoEProcessor, exist_ok=True)
 
 
-def register_pipeline():
+def register_pipeline() -> None:
     """`pipeline("zero-shot-multimodal-ie")` gives [`ZeroShotMultimodalIEPipeline`]."""
     from transformers.models.auto.modeling_auto import AutoModel
     from transformers.pipelines import PIPELINE_REGISTRY
@@ -70,11 +72,13 @@ class _AfterImport(importlib.abc.MetaPathFinder):
     Waiting for the outermost import matters: inside of one, modules that we need may be half-made.
     """
 
-    def __init__(self, registrations: dict[str, Callable[[], None]]):
+    def __init__(self, registrations: dict[str, Callable[[], None]]) -> None:
         self.waiting = dict(registrations)
         self.local = threading.local()
 
-    def find_spec(self, fullname, path=None, target=None):
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
         state = self.local.__dict__
         finding = state.setdefault("finding", set())
         watched = fullname.partition(".")[0] in ("transformers", __package__)
@@ -89,7 +93,7 @@ class _AfterImport(importlib.abc.MetaPathFinder):
             return None
         run_module = spec.loader.exec_module
 
-        def exec_module(module):
+        def exec_module(module: ModuleType) -> None:
             state["depth"] = state.get("depth", 0) + 1
             try:
                 run_module(module)
@@ -101,14 +105,14 @@ class _AfterImport(importlib.abc.MetaPathFinder):
         spec.loader.exec_module = exec_module  # type: ignore[method-assign]
         return spec
 
-    def run_ready(self):
+    def run_ready(self) -> None:
         for name in [name for name in self.waiting if name in sys.modules]:
             action = self.waiting.pop(name, None)
             if action is not None:
                 action()
 
 
-def register_when_imported():
+def register_when_imported() -> None:
     """Register now in what transformers has imported already, and later in the rest."""
     finder = _AfterImport(REGISTRATIONS)
     sys.meta_path.insert(0, finder)

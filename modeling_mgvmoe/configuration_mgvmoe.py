@@ -1,6 +1,6 @@
 """Configuration of MG-VMoE: two backbones and the values of every equation between them."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
@@ -28,7 +28,8 @@ class MGVMoEConfig(PreTrainedConfig):
             Any text encoder that `AutoModel` knows. Default: BERT-base.
         vision_config (`dict` or `PreTrainedConfig`):
             Any vision encoder that `AutoModel` knows and whose `last_hidden_state` is (B, L, H') or (B, H', h, w).
-            The configuration of a whole text-image model (CLIP, SigLIP) is unwrapped to its vision part. Default: ViT-B/16.
+            The configuration of a whole text-image model (CLIP, SigLIP) is unwrapped to its vision part.
+            Default: ViT-B/16.
         vision_hidden_size (`int`, *optional*):
             Width H' of the vision encoder's states, only needed where `vision_config` does not tell it.
         num_experts (`int`, defaults to 8):
@@ -94,7 +95,17 @@ class MGVMoEConfig(PreTrainedConfig):
     freeze_vision: bool = True
     initializer_range: float | int = 0.02
 
-    def __post_init__(self, **kwargs):
+    def __post_init__(self, **kwargs: Any) -> None:
+        # The base class sets the attention back end of the sub-configurations to None. A backbone that is already
+        # there shares its configuration object, and without a back end it silently gets a wrong padding mask.
+        backbones = {name: getattr(self, name) for name in ("text_config", "vision_config")}
+        chosen = {
+            name: config._attn_implementation
+            for name, config in backbones.items()
+            if isinstance(config, PreTrainedConfig) and config._attn_implementation is not None
+        }
+        if chosen:
+            kwargs.setdefault("attn_implementation", chosen)
         super().__post_init__(**kwargs)
         if not hasattr(self.vision_config, "hidden_size") and hasattr(self.vision_config, "vision_config"):
             # A whole CLIP or SigLIP configuration is accepted silently by AutoConfig and fails much later.
@@ -121,7 +132,7 @@ class MGVMoEConfig(PreTrainedConfig):
             return vision.hidden_size
         if vision.model_type == "mobilenet_v2":
             # MobileNetV2 does not narrow its last layer below 1280 when `finegrained_output` is set, and never
-            # lets a width fall more than 10 % below the asked one when it rounds to a multiple of `depth_divisible_by`.
+            # lets a width fall over 10 % below the asked one when it rounds to a multiple of `depth_divisible_by`.
             if vision.finegrained_output and vision.depth_multiplier < 1.0:
                 return 1280
             unit, asked = vision.depth_divisible_by, 1280 * vision.depth_multiplier
@@ -133,19 +144,19 @@ class MGVMoEConfig(PreTrainedConfig):
             f"vision_hidden_size must be given for vision_config of type {vision.model_type!r}, which names no width."
         )
 
-    def validate_sizes(self):
+    def validate_sizes(self) -> None:
         for name in ("num_experts", "projection_dim", "max_mentions"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
         if self.vision_hidden_size is not None and self.vision_hidden_size < 1:
             raise ValueError(f"vision_hidden_size must be at least 1, got {self.vision_hidden_size}.")
 
-    def validate_positive_numbers(self):
+    def validate_positive_numbers(self) -> None:
         for name in ("adversary_radius", "alignment_temperature", "graph_temperature"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be greater than 0, got {getattr(self, name)}.")
 
-    def validate_coefficients(self):
+    def validate_coefficients(self) -> None:
         for name in (
             "margin",
             "initializer_range",

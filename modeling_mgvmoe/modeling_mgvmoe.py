@@ -6,7 +6,7 @@ C = candidate labels, D = projection size, S = marked mentions of a post (1 for 
 
 import inspect
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import nn
@@ -20,14 +20,14 @@ from .sample_graph import adversarial_consistency, learned_adversary_loss, power
 from .variational_experts import VariationalMixtureOfExperts
 
 if TYPE_CHECKING:
-    # Never run. `save_pretrained` copies the files that this one names, so a saved model brings processor and pipeline.
+    # Never run. `save_pretrained` copies the files named here, so a saved model brings processor and pipeline.
     from .pipeline_mgvmoe import ZeroShotMultimodalIEPipeline  # noqa: F401
     from .processing_mgvmoe import MGVMoEProcessor  # noqa: F401
 
 
 @dataclass
 class MGVMoEModelOutput(ModelOutput):
-    """Output of [`MGVMoEModel`].
+    """Output of [`MGVMoEModel`]. Fields typed as plain tensors are always there.
 
     Args:
         fused_embeds: (B, H), f of E7.
@@ -44,15 +44,15 @@ class MGVMoEModelOutput(ModelOutput):
         vision_hidden_states, vision_attentions: the vision encoder's, if asked for and if it ran.
     """
 
-    fused_embeds: torch.Tensor | None = None
-    mention_states: torch.Tensor | None = None
-    text_embeds: torch.Tensor | None = None
+    fused_embeds: torch.Tensor = None  # type: ignore[assignment]
+    mention_states: torch.Tensor = None  # type: ignore[assignment]
+    text_embeds: torch.Tensor = None  # type: ignore[assignment]
     image_embeds: torch.Tensor | None = None
-    image_mask: torch.Tensor | None = None
+    image_mask: torch.Tensor = None  # type: ignore[assignment]
     kl_loss: torch.Tensor | None = None
     router_entropy_loss: torch.Tensor | None = None
-    fusion_attentions: torch.Tensor | None = None
-    text_router_probs: torch.Tensor | None = None
+    fusion_attentions: torch.Tensor = None  # type: ignore[assignment]
+    text_router_probs: torch.Tensor = None  # type: ignore[assignment]
     image_router_probs: torch.Tensor | None = None
     hidden_states: tuple[torch.Tensor, ...] | None = None
     attentions: tuple[torch.Tensor, ...] | None = None
@@ -102,15 +102,22 @@ class MGVMoEOutput(ModelOutput):
 
 
 def token_mean(states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Mean of (B, L, H) states over the tokens that `mask` (B, L) marks; zeros for rows without any. Returns (B, H)."""
+    """Mean of (B, L, H) states over the tokens that `mask` (B, L) marks; zeros for rows without one. To (B, H)."""
     weights = mask.to(states.dtype)
     return torch.einsum("blh,bl->bh", states, weights / weights.sum(1, keepdim=True).clamp(min=1))
 
 
-def _without_pooler(config: Any) -> dict[str, bool]:
-    """Keyword that leaves the pooler out: its parameters would never get a gradient, which stops DDP."""
-    model_class = AutoModel._model_mapping.get(type(config), None)
-    accepted = model_class is not None and "add_pooling_layer" in inspect.signature(model_class.__init__).parameters
+def _without_unused(config: Any) -> dict[str, bool]:
+    """Leaves pooler, pooling head and mask token out: they would never get a gradient, which stops DDP.
+
+    Returns:
+        Keyword for the backbone's constructor; what the backbone's configuration rules is set there.
+    """
+    for name in ("vision_use_head", "use_mask_token"):  # SigLIP, DINOv2
+        if getattr(config, name, False):
+            setattr(config, name, False)
+    model_class: Any = AutoModel._model_mapping.get(type(config), None)
+    accepted = model_class is not None and "add_pooling_layer" in inspect.signature(model_class).parameters
     return {"add_pooling_layer": False} if accepted else {}
 
 
@@ -120,14 +127,14 @@ class MGVMoEPreTrainedModel(PreTrainedModel):
     config: MGVMoEConfig
     base_model_prefix = "mgvmoe"
     main_input_name = "input_ids"
-    input_modalities = ("image", "text")
+    input_modalities = ["image", "text"]
     supports_gradient_checkpointing = True
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_attention_backend = True
 
     @torch.no_grad()
-    def _init_weights(self, module: nn.Module):
+    def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
         if isinstance(module, MGVMoEForZeroShotIE) and module.perturbation is not None:
             # At 0 neither the KL nor the norm has a direction, so the adversary would never move.
@@ -140,8 +147,8 @@ class MGVMoEPreTrainedModel(PreTrainedModel):
         vision_id: str,
         text_kwargs: dict[str, Any] | None = None,
         vision_kwargs: dict[str, Any] | None = None,
-        **config_kwargs,
-    ):
+        **config_kwargs: Any,
+    ) -> Self:
         """Compose two pretrained encoders; everything between them starts from random weights.
 
         Args:
@@ -153,7 +160,8 @@ class MGVMoEPreTrainedModel(PreTrainedModel):
         Raises:
             TypeError: a keyword is not a field of the configuration.
         """
-        known = {field.name for field in fields(cls.config_class)}
+        config_class: type[Any] = cls.config_class  # type: ignore[assignment]  # None only in the abstract base
+        known = {field.name for field in fields(config_class)}
         unknown = sorted(set(config_kwargs) - known)
         if unknown:
             raise TypeError(f"from_text_vision_pretrained got {unknown}, which MGVMoEConfig does not have.")
@@ -166,9 +174,9 @@ class MGVMoEPreTrainedModel(PreTrainedModel):
             # One dtype for the whole model: checkpoints of different dtypes would give a mixture.
             kwargs.setdefault("dtype", torch.get_default_dtype())
             backbones[f"{name}_model"] = AutoModel.from_pretrained(
-                source, config=config, **_without_pooler(config), **kwargs
+                source, config=config, **_without_unused(config), **kwargs
             )
-        config = cls.config_class(
+        config = config_class(
             text_config=backbones["text_model"].config,
             vision_config=backbones["vision_model"].config,
             **config_kwargs,
@@ -195,7 +203,7 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
         self.text_model = text_model or self._random_backbone(config.text_config)
         self.vision_model = vision_model or self._random_backbone(config.vision_config)
         # One configuration object each, so that `resize_token_embeddings` and the attention back end stay in step.
-        self.text_model.config, self.vision_model.config = config.text_config, config.vision_config
+        self.text_model.config, self.vision_model.config = config.text_config, config.vision_config  # type: ignore[assignment]
         if config.freeze_vision:
             self.vision_model.requires_grad_(False)
         self.vision_projection = (
@@ -211,19 +219,20 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
     @staticmethod
     def _random_backbone(config: Any) -> PreTrainedModel:
         # The dtype is named, because sub-configurations from the Hub bring their own and would give a mixture.
-        return AutoModel.from_config(config, dtype=torch.get_default_dtype(), **_without_pooler(config))
+        return AutoModel.from_config(config, dtype=torch.get_default_dtype(), **_without_unused(config))
 
     def get_input_embeddings(self) -> nn.Module:
         return self.text_model.get_input_embeddings()
 
-    def set_input_embeddings(self, value: nn.Module):
+    def set_input_embeddings(self, value: nn.Module) -> None:
         self.text_model.set_input_embeddings(value)
 
-    def train(self, mode: bool = True):
+    def train(self, mode: bool = True) -> Self:
         super().train(mode)
         if self.config.freeze_vision:
-            # The reference leaves dropout on inside its frozen tower; without it, features can be cached.
-            self.vision_model.eval()
+            # The reference leaves dropout on inside its frozen tower; without it, features can be cached. Loading
+            # makes new parameters, which want a gradient again, and ends with `eval()`.
+            self.vision_model.eval().requires_grad_(False)
         return self
 
     def get_image_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
@@ -237,7 +246,7 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
         """
         return self._encode_images(pixel_values)[0]
 
-    def _encode_images(self, pixel_values: torch.Tensor, **kwargs) -> tuple[torch.Tensor, ModelOutput]:
+    def _encode_images(self, pixel_values: torch.Tensor, **kwargs: Any) -> tuple[torch.Tensor, ModelOutput]:
         if pixel_values.ndim != 4:
             raise ValueError(f"pixel_values must be (B, channels, height, width), got {tuple(pixel_values.shape)}.")
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.config.freeze_vision):
@@ -267,7 +276,7 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
         states = self.text_model(candidate_input_ids, attention_mask=candidate_attention_mask).last_hidden_state
         return token_mean(states, candidate_attention_mask)
 
-    def _check_token_ids(self, input_ids: torch.Tensor, name: str):
+    def _check_token_ids(self, input_ids: torch.Tensor, name: str) -> None:
         vocab_size = self.config.text_config.vocab_size
         if not torch.compiler.is_compiling() and input_ids.numel() and int(input_ids.max()) >= vocab_size:
             raise ValueError(
@@ -324,7 +333,7 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
         return_losses: bool = False,
         output_attentions: bool | None = None,
         output_hidden_states: bool | int | list[int] | None = None,
-        **kwargs,
+        **kwargs: Any,
     ) -> MGVMoEModelOutput:
         """Encode posts.
 
@@ -380,6 +389,8 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
             states = torch.cat([image.hidden_states, text.hidden_states], dim=1)
             mask = torch.cat([image_token_mask, text_mask], dim=1)
             mixtures = [text, image]
+        # Pictures that are all masked are no modality: their terms are 0 and must not halve those of the text.
+        modalities = 1 if image is None else 1 + image_mask.any()
         fused, weights = self._fuse(mention_states, states, mask)
         return MGVMoEModelOutput(
             fused_embeds=fused,
@@ -387,9 +398,9 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
             text_embeds=token_mean(text.hidden_states, text_mask),
             image_embeds=None if image is None else token_mean(image.hidden_states, image_token_mask),
             image_mask=image_mask,
-            kl_loss=sum(mixture.kl_loss for mixture in mixtures) / len(mixtures) if return_losses else None,
+            kl_loss=sum(mixture.kl_loss for mixture in mixtures) / modalities if return_losses else None,
             router_entropy_loss=(
-                sum(mixture.router_entropy for mixture in mixtures) / len(mixtures) if return_losses else None
+                sum(mixture.router_entropy for mixture in mixtures) / modalities if return_losses else None
             ),
             fusion_attentions=weights,
             text_router_probs=text.router_probs,
@@ -421,11 +432,15 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
             )
         if source is None:
             if not torch.compiler.is_compiling() and bool(image_mask.any()):
-                raise ValueError("image_mask marks posts with a picture, but neither pixel_values nor image_features came.")
+                raise ValueError(
+                    "image_mask marks posts with a picture, but neither pixel_values nor image_features came."
+                )
             return None, image_mask, None
         output = None
         if pixel_values is not None:
-            image_features, output = self._encode_images(pixel_values, **extras)
+            # Here too: NaN in the tower spoils the gradient of its weights, even with a weight of 0 further up.
+            row_mask = image_mask.view(-1, *[1] * (pixel_values.ndim - 1))
+            image_features, output = self._encode_images(torch.where(row_mask, pixel_values, 0), **extras)
         elif image_features.ndim != 3 or image_features.shape[-1] != self.config.vision_width:
             raise ValueError(
                 f"image_features must be (B, Li, {self.config.vision_width}), got {tuple(image_features.shape)}."
@@ -455,7 +470,7 @@ class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
     def get_input_embeddings(self) -> nn.Module:
         return self.mgvmoe.get_input_embeddings()
 
-    def set_input_embeddings(self, value: nn.Module):
+    def set_input_embeddings(self, value: nn.Module) -> None:
         self.mgvmoe.set_input_embeddings(value)
 
     def get_image_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
@@ -507,7 +522,7 @@ class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
         """E10 and E11 over the posts of the batch. A post without a picture is a node whose picture half is 0."""
         image_embeds = torch.zeros_like(output.text_embeds) if output.image_embeds is None else output.image_embeds
         nodes, temperature = torch.cat([image_embeds, output.text_embeds], dim=-1), self.config.graph_temperature
-        if self.config.adversary == "learned":
+        if self.perturbation is not None:
             return learned_adversary_loss(nodes, self.perturbation, temperature)
         if self.config.adversary == "none":
             return nodes.new_zeros(())
@@ -534,7 +549,7 @@ class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
         image_noise: torch.Tensor | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | int | list[int] | None = None,
-        **kwargs,
+        **kwargs: Any,
     ) -> MGVMoEOutput:
         """Score every candidate label for every post, and compute E12 if `labels` are given.
 
@@ -556,6 +571,7 @@ class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
                 f"got {'neither' if candidate_embeds is None else 'both'}."
             )
         if candidate_embeds is None:
+            assert candidate_input_ids is not None  # for the type checker: it was checked above
             candidate_embeds = self.get_candidate_embeds(candidate_input_ids, candidate_attention_mask)
         output = self.mgvmoe(
             input_ids=input_ids,
@@ -579,14 +595,22 @@ class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
         return MGVMoEOutput(
             loss=self.total_loss(terms) if terms else None,
             logits=logits,
-            **terms,
+            ranking_loss=terms.get("ranking_loss"),
+            kl_loss=terms.get("kl_loss"),
+            router_entropy_loss=terms.get("router_entropy_loss"),
+            alignment_loss=terms.get("alignment_loss"),
+            consistency_loss=terms.get("consistency_loss"),
             mention_embeds=mention_embeds,
             candidate_embeds=candidate_embeds,
-            **{
-                name: output[name]
-                for name in output
-                if name in MGVMoEOutput.__dataclass_fields__ and name not in terms
-            },
+            text_embeds=output.text_embeds,
+            image_embeds=output.image_embeds,
+            fusion_attentions=output.fusion_attentions,
+            text_router_probs=output.text_router_probs,
+            image_router_probs=output.image_router_probs,
+            hidden_states=output.hidden_states,
+            attentions=output.attentions,
+            vision_hidden_states=output.vision_hidden_states,
+            vision_attentions=output.vision_attentions,
         )
 
     def objectives(
@@ -605,6 +629,7 @@ class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
             candidate_mask: (B, C).
         """
         has_image = output.image_mask
+        assert output.kl_loss is not None and output.router_entropy_loss is not None, "the output lacks its losses"
         image_embeds = torch.zeros_like(output.text_embeds) if output.image_embeds is None else output.image_embeds
         return {
             "ranking_loss": ranking_loss(logits, labels, self.config.margin, candidate_mask),

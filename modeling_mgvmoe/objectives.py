@@ -54,7 +54,9 @@ def ranking_loss(
         candidate_mask = candidate_mask.bool()
         if bool((gold & ~candidate_mask).any()):
             rows = (gold & ~candidate_mask).any(1).nonzero().flatten().tolist()
-            raise ValueError(f"labels must be among the candidates of their post; candidate_mask hides those of {rows}.")
+            raise ValueError(
+                f"labels must be among the candidates of their post; candidate_mask hides those of {rows}."
+            )
         others = others & candidate_mask
     gold_logits = logits.gather(1, labels[:, None])
     # The masked logits are -inf: they must leave before they meet arithmetic, or their gradient is NaN.
@@ -62,9 +64,7 @@ def ranking_loss(
     return torch.where(others, violations, 0).sum(1).mean()
 
 
-def gaussian_kl(
-    means: torch.Tensor, log_variances: torch.Tensor, mask: torch.Tensor | None = None
-) -> torch.Tensor:
+def gaussian_kl(means: torch.Tensor, log_variances: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
     r"""E4: KL divergence of the experts' Gaussians from N(0, I), :math:`-\frac12 \sum (1 + s - m^2 - e^s)`.
 
     Args:

@@ -15,6 +15,7 @@ MENTION_KEYS = ("mention", "head", "tail", "mentions")
 POST_KEYS = ("text", "image", *MENTION_KEYS, "candidate_labels")
 # Columns of the data sets of this package that say nothing about what is to be predicted from.
 IGNORED_KEYS = ("id", "label", "source")
+PROCESSOR_FILES = ("processor_config.json", "tokenizer_config.json", "tokenizer.json")
 
 
 class ZeroShotMultimodalIEPipeline(Pipeline):
@@ -25,10 +26,11 @@ class ZeroShotMultimodalIEPipeline(Pipeline):
     pipe({"text": "Kelo greets Mura", "head": (0, 4), "tail": (12, 16)}, candidate_labels=["greets", "chases"])
     ```
 
-    A post is a dict with `text`; `mention` = (start, end) for typing, or `head` and `tail` for a relation (or `mentions`,
-    a list of one or two spans), in characters of the text, end exclusive; optionally `image` (PIL picture, path, URL,
-    bytes, array or `None`) and `candidate_labels` of its own, which take the place of the call's. Input is one post, a
-    list, a generator or a `torch` data set of posts; `batch_size` batches them. The order of the labels changes no score.
+    A post is a dict with `text`; `mention` = (start, end) for typing, or `head` and `tail` for a relation (or
+    `mentions`, a list of one or two spans), in characters of the text, end exclusive; optionally `image` (PIL picture,
+    path, URL, bytes, array or `None`) and `candidate_labels` of its own, which take the place of the call's. Input is
+    one post, a list, a generator or a `torch` data set of posts; `batch_size` batches them. The order of the labels
+    changes no score.
 
     Arguments of the call, or of the pipeline's construction as defaults:
 
@@ -37,7 +39,7 @@ class ZeroShotMultimodalIEPipeline(Pipeline):
     - label_template (`str`): with one "{}" for the label or its description.
     - top_k (`int`): at most so many labels per post; default: all.
     - threshold (`float`): lowest score to return; default 0.
-    - function_to_apply ("softmax", "sigmoid", "none"): from logits to scores; default "softmax" over the post's labels.
+    - function_to_apply ("softmax", "sigmoid", "none"): logits to scores; default "softmax" over the post's labels.
     - is_split_into_words (`bool`): `text` is a list of words; spans are then characters of the words joined by spaces.
     - max_length (`int`): of the tokenized post.
 
@@ -47,7 +49,8 @@ class ZeroShotMultimodalIEPipeline(Pipeline):
     `clear_candidate_cache()` after changing the model's weights.
     """
 
-    _load_processor = True
+    # Optional for `pipeline()`, so that a checkpoint without it comes to the message of `__init__`.
+    _load_processor = None
     _load_tokenizer = False
     _load_feature_extractor = False
     _load_image_processor = False
@@ -55,13 +58,13 @@ class ZeroShotMultimodalIEPipeline(Pipeline):
     # Labels that are encoded in one forward pass.
     candidate_batch_size = 256
 
-    def __init__(self, *args, candidate_cache_size: int = 100_000, **kwargs):
+    def __init__(self, *args: Any, candidate_cache_size: int = 100_000, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if not hasattr(self.processor, "encode_post"):
             raise ValueError(
-                "processor: an MGVMoEProcessor is needed (got "
-                f"{type(self.processor).__name__}). If the checkpoint has no processor_config.json, save one beside the "
-                "model with processor.save_pretrained(folder), or pass processor=... to pipeline()."
+                f"processor: an MGVMoEProcessor is needed (got {type(self.processor).__name__}). "
+                f"{_why_no_processor(self.model.name_or_path)}Save one beside the model with "
+                "processor.save_pretrained(folder), or pass processor=... to pipeline()."
             )
         if candidate_cache_size < 1:
             raise ValueError(f"candidate_cache_size must be at least 1, got {candidate_cache_size}.")
@@ -72,6 +75,8 @@ class ZeroShotMultimodalIEPipeline(Pipeline):
                 f"{self.processor.vocabulary_size} tokens, markers included. Call "
                 "model.resize_token_embeddings(processor.vocabulary_size), and train."
             )
+        # A model that comes from training would score with dropout and noise.
+        self.model.eval()
         self.candidate_cache_size = candidate_cache_size
         self._candidate_cache: OrderedDict[str, torch.Tensor] = OrderedDict()
 
@@ -112,7 +117,8 @@ class ZeroShotMultimodalIEPipeline(Pipeline):
     ) -> dict[str, Any]:
         """Reads one post. Lists of one keep the default collation from touching what only `_forward` can pad."""
         mentions = _mentions_of(input_)
-        labels = input_.get("candidate_labels") or candidate_labels
+        labels = input_.get("candidate_labels")
+        labels = candidate_labels if labels is None else labels
         if labels is None:
             raise ValueError("candidate_labels: a non-empty list of labels is needed, in the call or in the post")
         text = input_["text"]
@@ -126,7 +132,7 @@ class ZeroShotMultimodalIEPipeline(Pipeline):
             post["pixel_values"] = pixel_values
         return {"posts": [post], "candidate_labels": [tuple(labels)], "candidate_texts": [tuple(texts)]}
 
-    def clear_candidate_cache(self):
+    def clear_candidate_cache(self) -> None:
         """Forget the label embeddings of earlier calls."""
         self._candidate_cache.clear()
 
@@ -176,13 +182,23 @@ class ZeroShotMultimodalIEPipeline(Pipeline):
         )
         return ranked
 
-    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any):
+    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
         """Save everything that `pipeline(model=save_directory, trust_remote_code=True)` needs.
 
         transformers' own method leaves the processor out.
         """
         super().save_pretrained(save_directory, **kwargs)
         self.processor.save_pretrained(save_directory, **kwargs)
+
+
+def _why_no_processor(source: str) -> str:
+    """A sentence on what the model's folder lacks, or where to look; nothing for a model that was not loaded."""
+    if not source:
+        return ""
+    missing = [name for name in PROCESSOR_FILES if not os.path.isfile(os.path.join(source, name))]
+    if missing and os.path.isdir(source):
+        return f"The folder {source!r} has no {', no '.join(missing)}. "
+    return f"If {source!r} has one, AutoProcessor.from_pretrained on it says what is wrong. "
 
 
 def _mentions_of(post: object) -> Any:
@@ -194,7 +210,9 @@ def _mentions_of(post: object) -> Any:
         )
     unknown = sorted(set(post) - {*POST_KEYS, *IGNORED_KEYS})
     if unknown:
-        raise ValueError(f"inputs: a post may have the keys {', '.join(POST_KEYS)} (got {', '.join(map(repr, unknown))})")
+        raise ValueError(
+            f"inputs: a post may have the keys {', '.join(POST_KEYS)} (got {', '.join(map(repr, unknown))})"
+        )
     if post.get("text") is None:
         raise ValueError("inputs: a post needs 'text' (got none)")
     given = [key for key in MENTION_KEYS if post.get(key) is not None]

@@ -383,7 +383,9 @@ class MGVMoEProcessor(ProcessorMixin):
         """Saves all parts; ValueError if there is no image processor, for nothing could be loaded in its place."""
         if self.image_processor is None:
             raise ValueError("image_processor: a processor without one cannot be saved (got None)")
-        return super().save_pretrained(save_directory, push_to_hub=push_to_hub, **kwargs)
+        saved = super().save_pretrained(save_directory, push_to_hub=push_to_hub, **kwargs)
+        self.__dict__.pop("auto_map", None)  # of the saved file; ProcessorMixin leaves it on the processor too
+        return saved
 
     def _limit(self, max_length: int | None) -> int:
         """Returns the length that holds: the argument, else the processor's, at most the tokenizer's."""

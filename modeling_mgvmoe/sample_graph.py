@@ -44,9 +44,7 @@ def neighbour_agreement(nodes: torch.Tensor, graph: torch.Tensor, temperature: f
     return torch.stack([near, rest], dim=-1) / temperature
 
 
-def adversarial_consistency(
-    nodes: torch.Tensor, perturbation: torch.Tensor, temperature: float = 1.0
-) -> torch.Tensor:
+def adversarial_consistency(nodes: torch.Tensor, perturbation: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
     r"""E11: :math:`KL(a(n) \,\|\, a(n + d))`, the same graph in both, mean over the posts.
 
     The reference clips the probabilities at 1e-7, which stops the gradient of saturated posts; ours is exact, from
@@ -74,17 +72,15 @@ class _ReverseGradient(torch.autograd.Function):
     """Identity whose gradient changes its sign, so that one backward pass descends and ascends."""
 
     @staticmethod
-    def forward(ctx, values):
+    def forward(ctx: Any, values: torch.Tensor) -> torch.Tensor:
         return values.view_as(values)
 
     @staticmethod
-    def backward(ctx, gradient):
+    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
         return -gradient
 
 
-def learned_adversary_loss(
-    nodes: torch.Tensor, perturbation: torch.Tensor, temperature: float = 1.0
-) -> torch.Tensor:
+def learned_adversary_loss(nodes: torch.Tensor, perturbation: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
     """E11 with a learned perturbation: worth KL; its gradient is that of KL for the network, of ||d|| - KL for d.
 
     Differs from the reference, which moves d in an extra forward and backward pass of its own and then lets the

@@ -23,8 +23,8 @@ class VariationalMixtureOutput(ModelOutput):
         router_entropy: scalar, E5; `None` if it was not asked for.
     """
 
-    hidden_states: torch.Tensor | None = None
-    router_probs: torch.Tensor | None = None
+    hidden_states: torch.Tensor = None  # type: ignore[assignment]
+    router_probs: torch.Tensor = None  # type: ignore[assignment]
     kl_loss: torch.Tensor | None = None
     router_entropy: torch.Tensor | None = None
 
@@ -46,7 +46,7 @@ class VariationalMixtureOfExperts(nn.Module):
         num_experts: K. The H*K outputs of the experts are hidden-major: flat index = hidden * K + expert.
     """
 
-    def __init__(self, hidden_size: int, num_experts: int):
+    def __init__(self, hidden_size: int, num_experts: int) -> None:
         super().__init__()
         if hidden_size < 1 or num_experts < 1:
             raise ValueError(f"hidden_size and num_experts must be at least 1, got {hidden_size} and {num_experts}.")
@@ -76,9 +76,7 @@ class VariationalMixtureOfExperts(nn.Module):
             ValueError: a shape does not fit.
         """
         if hidden_states.ndim != 3 or hidden_states.shape[-1] != self.hidden_size:
-            raise ValueError(
-                f"hidden_states must be (B, L, {self.hidden_size}), got {tuple(hidden_states.shape)}."
-            )
+            raise ValueError(f"hidden_states must be (B, L, {self.hidden_size}), got {tuple(hidden_states.shape)}.")
         if attention_mask is not None and attention_mask.shape != hidden_states.shape[:2]:
             raise ValueError(
                 f"attention_mask must be (B, L) = {tuple(hidden_states.shape[:2])}, got {tuple(attention_mask.shape)}."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Sized
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -43,7 +43,7 @@ def encode_posts(
                 features["pixel_values"] = pixel_values
         waiting.clear()
 
-    total = len(posts) if hasattr(posts, "__len__") else None
+    total = len(posts) if isinstance(posts, Sized) else None
     for post in tqdm(posts, desc=progress, total=total, disable=progress is None, unit="post"):
         mentions = [tuple(span) for span in post["mentions"]]
         features = processor.encode_post(post["text"], mentions if len(mentions) > 1 else mentions[0])
@@ -104,7 +104,11 @@ class PostCollator:
                     f"{len(self.labels.get(post['task'], ()))} {post['task']} labels of this collator."
                 )
         features = [
-            {name: post[name] for name in ("input_ids", "attention_mask", "mention_positions", "pixel_values") if name in post}
+            {
+                name: post[name]
+                for name in ("input_ids", "attention_mask", "mention_positions", "pixel_values")
+                if name in post
+            }
             for post in posts
         ]
         return {

@@ -14,7 +14,7 @@ import ast
 import hashlib
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,7 +93,7 @@ def relation_name(raw: str) -> str:
 
     The words are ours, not the data set's. The two types stay in the label, because they tell relations of one name
     apart; a name that `PHRASES` does not know is taken word by word ("/per/loc/seen_near": "person seen near place").
-    "None" is "no relation". Distinct relations get distinct labels.
+    "None" is "no relation". [`read_mnre`] refuses relations that would share a label.
 
     Raises:
         ValueError: not of the form "/type/type/name".
@@ -136,11 +136,13 @@ def read_mnre(
         raise FileNotFoundError(f"image_dir: the folder {os.fspath(image_dir)!r} does not exist")
     posts = [post for path in files for post in _read_file(path)]
     names = dict.fromkeys(post["image"] for post in posts)
-    relations = {post["label"] for post in posts}
+    labels = _labels_in_words(dict.fromkeys(post["label"] for post in posts))
+    for post in posts:
+        post["label"] = labels[post["label"]]
     counts = MnreCounts(
         records=len(posts),
         none=sum(post["label"] == NONE_LABEL for post in posts),
-        relations=len(relations - {NONE_LABEL}),
+        relations=len(set(labels.values()) - {NONE_LABEL}),
         pictures_referenced=len(names),
     )
     found: dict[str, str] = {}
@@ -194,8 +196,20 @@ def mnre_data(
     return ZeroShotData(posts=chosen, labels=labels), split
 
 
+def _labels_in_words(relations: Iterable[str]) -> dict[str, str]:
+    labels: dict[str, str] = {}
+    for raw in relations:
+        label = relation_name(raw)
+        if label in labels.values():
+            raise ValueError(
+                f"relation: {raw!r} and another one have the same label {label!r}; PHRASES must tell them apart"
+            )
+        labels[raw] = label
+    return labels
+
+
 def _read_file(path: str) -> list[dict[str, Any]]:
-    """Posts of one file; `image` is still the name in the file."""
+    """Posts of one file; `image` and `label` are still the names in the file."""
     if not os.path.isfile(path):
         raise FileNotFoundError(f"paths: the file {path!r} does not exist")
     stem = os.path.splitext(os.path.basename(path))[0]
@@ -232,9 +246,16 @@ def _read_line(line: str, where: str, identifier: str) -> dict[str, Any]:
             if not isinstance(record[key], dict) or "pos" not in record[key]:
                 raise ValueError(f"{key} must be a dict with name and pos, got {record[key]!r:.80}")
             mentions.append(list(word_span_to_char_span(offsets, record[key]["pos"])))
-        label = relation_name(record["relation"])
+        relation_name(record["relation"])  # checks it
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
-    post = {"id": identifier, "text": text, "mentions": mentions, "label": label, "image": image, "source": "mnre"}
+    post = {
+        "id": identifier,
+        "text": text,
+        "mentions": mentions,
+        "label": record["relation"],
+        "image": image,
+        "source": "mnre",
+    }
     validate_post(post, where)
     return post

@@ -36,7 +36,7 @@ def mre_class_split(relations: Sequence[str], seed: int) -> ClassSplit:
         seed: of the shuffle. Results of two seeds cannot be compared with each other, for their classes differ.
 
     Raises:
-        ValueError: a relation occurs twice, or there are fewer than three, so that a split would be empty.
+        ValueError: a relation occurs twice, or there are fewer than four, so that a split would be empty.
     """
     import numpy as np
 
@@ -44,10 +44,10 @@ def mre_class_split(relations: Sequence[str], seed: int) -> ClassSplit:
     if len(set(names)) != len(names):
         twice = sorted({name for name in names if names.count(name) > 1})
         raise ValueError(f"relations must be distinct, got twice: {', '.join(map(repr, twice))}")
-    third = len(names) // 3
-    if third < 1 or len(names) < 2 * third + 2:
+    if len(names) < 4:
         raise ValueError(f"relations: at least 4 besides {MNRE_NONE!r} are needed for three splits, got {names!r}")
     np.random.RandomState(seed).shuffle(names)
+    third = len(names) // 3
     return ClassSplit(
         train=tuple(names[: third + 1]),
         validation=tuple(names[third + 1 : 2 * third + 1]),

@@ -35,12 +35,16 @@ class ZeroShotData:
             for task, names in self.labels[split].items():
                 seen = sorted(set(names) & set(self.labels["train"].get(task, ())))
                 if seen:
-                    raise ValueError(f"labels[{split!r}]: unseen classes must not be in training (got {task} {seen[:5]})")
+                    raise ValueError(
+                        f"labels[{split!r}]: unseen classes must not be in training (got {task} {seen[:5]})"
+                    )
 
     def training_texts(self) -> list[str]:
         """Sentences and class names of the training split, for a tokenizer to be learned from."""
         names = [name for task in self.labels["train"].values() for name in task]
-        return [post["text"] for post in self.posts["train"]] + [self.label_descriptions.get(name, name) for name in names]
+        return [post["text"] for post in self.posts["train"]] + [
+            self.label_descriptions.get(name, name) for name in names
+        ]
 
 
 def sketchbook_data(seed: int = 0, posts_per_class: int = 60, eval_posts_per_class: int = 20) -> ZeroShotData:
@@ -63,7 +67,9 @@ def data_from_folder(folder: str | os.PathLike) -> ZeroShotData:
     files = {split: os.path.join(folder, f"{split}.parquet") for split in SPLITS}
     for path in files.values():
         if not os.path.isfile(path):
-            raise FileNotFoundError(f"dataset: {path} does not exist; {', '.join(f'{s}.parquet' for s in SPLITS)} are needed.")
+            raise FileNotFoundError(
+                f"dataset: {path} does not exist; {', '.join(f'{s}.parquet' for s in SPLITS)} are needed."
+            )
     posts = load_dataset("parquet", data_files=files)
     labels: dict[str, dict[str, tuple[str, ...]]] = {}
     for split in SPLITS:

@@ -30,12 +30,12 @@ def conditions_table(results: Scores, metrics: Sequence[str] = ("accuracy", "mac
 def markdown_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table with padded columns, the first to the left, the others to the right."""
     lines = [list(heads), *map(list, rows)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(heads))]
-    text = [
-        "| " + " | ".join(cell.ljust(w) if not i else cell.rjust(w) for i, (cell, w) in enumerate(zip(line, widths))) + " |"
-        for line in lines
-    ]
-    rule = "|" + "|".join("-" * (w + 2) if not i else "-" * (w + 1) + ":" for i, w in enumerate(widths)) + "|"
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    text = []
+    for line in lines:
+        cells = [cell.rjust(width) for cell, width in zip(line, widths, strict=True)]
+        text.append("| " + " | ".join([line[0].ljust(widths[0]), *cells[1:]]) + " |")
+    rule = "|" + "|".join(["-" * (widths[0] + 2), *("-" * (width + 1) + ":" for width in widths[1:])]) + "|"
     return "\n".join([text[0], rule, *text[1:]])
 
 
@@ -75,14 +75,14 @@ def draw_predictions(
         best = list(ranking[:top_k])[::-1]
         colours = ["#b8c4d0"] * (len(best) - 1)
         right = "label" not in post or best[-1]["label"] == post["label"]
-        colours.append("#2e8b57" if right else "#c0504d")
+        colours.append("#8fd0a5" if right else "#eba39c")
         bars.barh(range(len(best)), [item["score"] for item in best], color=colours, height=0.7)
-        bars.set_xlim(0, 1)
+        bars.set_xlim(0, 1.15)  # room for the figures beside a bar of 1
         bars.set_xticks([])
         bars.set_yticks([])
         for place, item in enumerate(best):
             bars.text(0.02, place, item["label"], va="center", fontsize=9)
-            bars.text(0.98, place, f"{item['score']:.2f}", va="center", ha="right", fontsize=9)
+            bars.text(1.14, place, f"{item['score']:.2f}", va="center", ha="right", fontsize=9)
         for side in ("top", "right", "bottom", "left"):
             bars.spines[side].set_visible(False)
         bars.set_title(_marked(post), fontsize=8.5, loc="left", x=-0.0, pad=6)
@@ -96,14 +96,7 @@ def draw_predictions(
 
 
 def _marked(post: Mapping[str, Any], width: int = 46) -> str:
-    """The text with brackets around the mentions (head and tail are told apart), broken into lines."""
+    """The marked text, broken into lines."""
     import textwrap
 
-    marks = ("[", "]") if len(post["mentions"]) == 1 else None
-    text = post["text"]
-    names = ("head", "tail")
-    spans = sorted(((start, end, slot) for slot, (start, end) in enumerate(post["mentions"])), reverse=True)
-    for start, end, slot in spans:
-        inner = text[start:end]
-        text = text[:start] + (f"[{inner}]" if marks else f"[{names[slot]} {inner}]") + text[end:]
-    return textwrap.fill(text, width)
+    return textwrap.fill(mark_mentions(post), width)

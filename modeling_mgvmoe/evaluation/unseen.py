@@ -43,8 +43,12 @@ def predict_labels(
     names = collator.candidate_labels
     encoded = {name: value.to(device) for name, value in collator.candidates.items()}
     candidate_embeds = model.get_candidate_embeds(**encoded)
-    # Posts of like length together, so that little is padded.
-    order = sorted(range(len(encoded_posts)), key=lambda index: len(encoded_posts[index]["input_ids"]))
+    # Posts of like length together, so that little is padded; those with a picture apart from the others, so that
+    # the vision tower runs for few batches where few posts have one.
+    order = sorted(
+        range(len(encoded_posts)),
+        key=lambda index: ("pixel_values" in encoded_posts[index], len(encoded_posts[index]["input_ids"])),
+    )
     predictions = [""] * len(order)
     for start in range(0, len(order), batch_size):
         chunk = order[start : start + batch_size]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import difflib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import Field, dataclass, field, fields
 from typing import Any
 
 
@@ -22,7 +23,9 @@ class ModelArguments:
     )
     model_config: dict[str, Any] = field(
         default_factory=dict,
-        metadata={"help": "JSON: fields of MGVMoEConfig. Alone, with text_config and vision_config: a model from nothing."},
+        metadata={
+            "help": "JSON: fields of MGVMoEConfig. Alone, with text_config and vision_config: a model from nothing."
+        },
     )
     max_length: int = field(default=128, metadata={"help": "Longest marked post, in tokens."})
     label_template: str = field(default="{}", metadata={"help": "What the text encoder reads for a label."})
@@ -64,7 +67,9 @@ class DataArguments:
 class TrainingArguments:
     """How it is trained."""
 
-    output_dir: str = field(default="runs/train", metadata={"help": "Folder for the model, in `model/`, and the metrics."})
+    output_dir: str = field(
+        default="runs/train", metadata={"help": "Folder for the model, in `model/`, and the metrics."}
+    )
     overwrite_output_dir: bool = field(default=False, metadata={"help": "Write into a folder that holds a model."})
     seed: int = field(default=0, metadata={"help": "Seed of weights, order, dropout and noise."})
     max_train_steps: int = field(default=1000, metadata={"help": "Optimizer steps."})
@@ -72,9 +77,20 @@ class TrainingArguments:
     per_device_eval_batch_size: int = field(default=64, metadata={"help": "Posts in a batch of evaluation."})
     gradient_accumulation_steps: int = field(default=1, metadata={"help": "Batches per optimizer step."})
     learning_rate: float = field(default=1e-5, metadata={"help": "Peak learning rate."})
+    head_learning_rate: float | None = field(
+        default=None, metadata={"help": "Of everything but the two encoders; default: learning_rate."}
+    )
+    freeze_text_layers: int | None = field(
+        default=None,
+        metadata={
+            "help": "Keep the text encoder's embeddings and so many of its first layers as they are; 0: embeddings."
+        },
+    )
     weight_decay: float = field(default=0.0, metadata={"help": "Of AdamW; not on biases and norms."})
     warmup_ratio: float = field(default=0.1, metadata={"help": "Share of the steps in which the rate rises linearly."})
-    max_grad_norm: float = field(default=1.0, metadata={"help": "Gradient norm above which it is scaled down; 0: never."})
+    max_grad_norm: float = field(
+        default=1.0, metadata={"help": "Gradient norm above which it is scaled down; 0: never."}
+    )
     class_balanced: bool = field(
         default=True, metadata={"help": "Draw posts with replacement, every class alike (the reference's way)."}
     )
@@ -82,8 +98,12 @@ class TrainingArguments:
     keep_best: bool = field(
         default=True, metadata={"help": "Save the weights with the best validation macro-F1, not the last ones."}
     )
-    mixed_precision: str = field(default="no", metadata={"help": '"no", "fp16" or "bf16".', "choices": ["no", "fp16", "bf16"]})
-    num_threads: int | None = field(default=None, metadata={"help": "Threads of torch on the CPU; default: torch's own."})
+    mixed_precision: str = field(
+        default="no", metadata={"help": '"no", "fp16" or "bf16".', "choices": ["no", "fp16", "bf16"]}
+    )
+    num_threads: int | None = field(
+        default=None, metadata={"help": "Threads of torch on the CPU; default: torch's own."}
+    )
 
     def __post_init__(self) -> None:
         at_least_one = ("max_train_steps", "per_device_train_batch_size", "per_device_eval_batch_size",
@@ -93,13 +113,20 @@ class TrainingArguments:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
         if not self.learning_rate > 0:
             raise ValueError(f"learning_rate must be greater than 0, got {self.learning_rate}.")
+        if self.head_learning_rate is not None and not self.head_learning_rate > 0:
+            raise ValueError(f"head_learning_rate must be greater than 0, got {self.head_learning_rate}.")
+        if self.freeze_text_layers is not None and self.freeze_text_layers < 0:
+            raise ValueError(f"freeze_text_layers must not be negative, got {self.freeze_text_layers}.")
         if not 0 <= self.warmup_ratio <= 1:
             raise ValueError(f"warmup_ratio must be between 0 and 1, got {self.warmup_ratio}.")
         for name in ("weight_decay", "max_grad_norm"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}.")
         if self.mixed_precision not in ("no", "fp16", "bf16"):
-            raise ValueError(f'mixed_precision must be "no", "fp16" or "bf16", got {self.mixed_precision!r}.')
+            raise ValueError(
+                'mixed_precision must be "no" (in YAML with the quotes), "fp16" or "bf16", '
+                f"got {self.mixed_precision!r}."
+            )
 
 
 ARGUMENT_CLASSES = (ModelArguments, DataArguments, TrainingArguments)
@@ -116,14 +143,19 @@ def read_recipe(path: str) -> dict[str, Any]:
     with open(path, encoding="utf-8") as file:
         recipe = yaml.safe_load(file)
     if not isinstance(recipe, dict):
-        raise ValueError(f"{path}: a mapping with the sections model, data and training is needed (got {recipe!r:.80})")
+        raise ValueError(
+            f"{path}: a mapping with the sections model, data and training is needed (got {recipe!r:.80})"
+        )
     sections = dict(zip(("model", "data", "training"), ARGUMENT_CLASSES, strict=True))
     values: dict[str, Any] = {}
     for section, content in recipe.items():
         _check_key(section, sections, path)
-        known = [item.name for item in fields(sections[section])]
+        known = {item.name: item for item in fields(sections[section])}
+        if not isinstance(content or {}, dict):
+            raise ValueError(f"{path}, section {section}: it must be a mapping, got {content!r:.80}")
         for key, value in (content or {}).items():
             _check_key(key, known, f"{path}, section {section}")
+            _check_kind(known[key], value, f"{path}, section {section}")
             values[key] = value
     return values
 
@@ -132,6 +164,15 @@ def _check_key(key: str, known: Any, where: str) -> None:
     if key not in known:
         nearest = difflib.get_close_matches(str(key), list(known), n=1, cutoff=0.0)
         raise ValueError(f"{where}: unknown key {key!r}; did you mean {nearest[0]!r}?")
+
+
+def _check_kind(item: Field, value: Any, where: str) -> None:
+    if item.default_factory is dict:
+        fits, wanted = isinstance(value, dict), "a mapping"
+    else:
+        fits, wanted = isinstance(value, str | int | float) or (value is None and item.default is None), "one value"
+    if not fits:
+        raise ValueError(f"{where}: {item.name} must be {wanted}, got {value!r:.80}")
 
 
 def parse_arguments(argv: Sequence[str] | None = None) -> tuple[ModelArguments, DataArguments, TrainingArguments]:
@@ -143,7 +184,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> tuple[ModelArguments, 
     from transformers import HfArgumentParser
 
     # Without abbreviations: a flag that is not a field is an error, not a guess.
-    parser = HfArgumentParser(ARGUMENT_CLASSES, allow_abbrev=False)
+    parser = HfArgumentParser(ARGUMENT_CLASSES, allow_abbrev=False)  # type: ignore[arg-type]
     parser.add_argument("--config", help="YAML recipe, see configuration/recipes/.")
     for action in parser._actions:
         if action.dest == "model_config":
@@ -151,10 +192,12 @@ def parse_arguments(argv: Sequence[str] | None = None) -> tuple[ModelArguments, 
     config = parser.parse_known_args(argv)[0].config if _has_config(argv) else None
     if config is not None:
         values = read_recipe(config)
-        # argparse converts string defaults only: a YAML 1e-4 is a string and becomes a float like a flag would.
-        parser.set_defaults(**values)
-    *arguments, _ = parser.parse_args_into_dataclasses(argv)
-    return tuple(arguments)
+        # argparse converts and checks string defaults like flags, and no others. A YAML 1e-4 is a string already.
+        parser.set_defaults(
+            **{key: str(value) if isinstance(value, int | float) else value for key, value in values.items()}
+        )
+    model, data, training, _ = parser.parse_args_into_dataclasses(argv)
+    return model, data, training
 
 
 def _has_config(argv: Sequence[str] | None) -> bool:
@@ -164,7 +207,10 @@ def _has_config(argv: Sequence[str] | None) -> bool:
 
 
 def _json_object(text: str) -> dict[str, Any]:
-    value = json.loads(text)
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise argparse.ArgumentTypeError(f"a JSON object is needed, got {text!r}: {error}") from error
     if not isinstance(value, dict):
-        raise ValueError(f"model_config must be a JSON object, got {text!r}.")
+        raise argparse.ArgumentTypeError(f"a JSON object is needed, got {text!r}")
     return value

@@ -1,4 +1,4 @@
-"""Builds a processor and a model with random weights from the values of a recipe, for data that needs no pretraining."""
+"""Builds a processor and a model with random weights from a recipe, for data that needs no pretraining."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, model_max_length: int
 def processor_from_scratch(
     config: MGVMoEConfig, texts: Iterable[str], max_length: int, label_template: str = "{}"
 ) -> MGVMoEProcessor:
-    """A processor for `config`: a tokenizer learned from the texts, pictures scaled to the ViT's size and to [-1, 1]."""
+    """A processor for `config`: its tokenizer learns from the texts, its pictures get the ViT's size and [-1, 1]."""
     tokenizer = train_tokenizer(texts, config.text_config.vocab_size, config.text_config.max_position_embeddings)
     size = config.vision_config.image_size
     image_processor = ViTImageProcessorPil(

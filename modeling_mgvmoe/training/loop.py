@@ -16,6 +16,7 @@ from ..data.encoding import PostCollator, encode_posts
 from ..data.zero_shot_data import ZeroShotData
 from ..evaluation.unseen import predict_labels, score_predictions
 from .arguments import TrainingArguments
+from .freezing import freeze_text_layers
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -70,13 +71,33 @@ class _ShuffledSampler(Sampler[int]):
         return self.num_samples
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Trainable parameters in two groups: weight decay on matrices, none on biases, norms and the perturbation."""
-    decayed, plain = [], []
+ENCODERS = ("mgvmoe.text_model.", "mgvmoe.vision_model.")
+
+
+def parameter_groups(
+    model: nn.Module, weight_decay: float, head_learning_rate: float | None = None
+) -> list[dict[str, Any]]:
+    """Trainable parameters in groups.
+
+    Args:
+        model: to be trained.
+        weight_decay: of matrices; biases, norms and the perturbation have none.
+        head_learning_rate: of everything but the two encoders, which is then in groups of its own.
+    """
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            (decayed if parameter.ndim > 1 and not name.endswith("perturbation") else plain).append(parameter)
-    return [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
+            decayed = parameter.ndim > 1 and not name.endswith("perturbation")
+            head = head_learning_rate is not None and not name.startswith(ENCODERS)
+            groups.setdefault((head, decayed), []).append(parameter)
+    return [
+        {
+            "params": parameters,
+            "weight_decay": weight_decay if decayed else 0.0,
+            **({"lr": head_learning_rate} if head else {}),
+        }
+        for (head, decayed), parameters in groups.items()
+    ]
 
 
 def train(
@@ -123,7 +144,10 @@ def train(
     }
     collators = {split: PostCollator(processor, data.labels[split], data.label_descriptions) for split in encoded}
     loader = _train_loader(encoded["train"], collators["train"], arguments, accelerator.num_processes)
-    optimizer = torch.optim.AdamW(parameter_groups(model, arguments.weight_decay), lr=arguments.learning_rate)
+    if arguments.freeze_text_layers is not None:
+        freeze_text_layers(model, arguments.freeze_text_layers)
+    groups = parameter_groups(model, arguments.weight_decay, arguments.head_learning_rate)
+    optimizer = torch.optim.AdamW(groups, lr=arguments.learning_rate)
     steps = arguments.max_train_steps
     # Not prepared: a prepared schedule would step once per process.
     schedule = get_linear_schedule_with_warmup(optimizer, round(steps * arguments.warmup_ratio), steps)
@@ -181,7 +205,8 @@ def _train_loader(
         if arguments.class_balanced
         else _ShuffledSampler(len(posts), needed, arguments.seed)
     )
-    return DataLoader(posts, batch_size=batch_size, sampler=sampler, collate_fn=collator, drop_last=True)
+    # Any sequence is a map-style data set; the type of torch's argument says less.
+    return DataLoader(posts, batch_size=batch_size, sampler=sampler, collate_fn=collator, drop_last=True)  # type: ignore[arg-type]
 
 
 def _check_finite(output: Any, step: int, counted: int) -> None:

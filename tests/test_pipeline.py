@@ -1,0 +1,423 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import Dataset
+from transformers import dynamic_module_utils, pipeline
+
+from modeling_mgvmoe import MGVMoEForZeroShotIE, MGVMoEProcessor, ZeroShotMultimodalIEPipeline
+from modeling_mgvmoe.pipeline_mgvmoe import TASK
+from tests.from_scratch import LABELS, RELATIONS, picture, posts, scratch_model
+
+POST = {"text": "Kelo sails at dawn", "mention": (0, 4)}
+RELATION = {"text": "Kelo greets Mura", "head": (0, 4), "tail": (12, 16)}
+
+
+@pytest.fixture
+def pipe():
+    model, processor = scratch_model()
+    return pipeline(TASK, model=model, processor=processor)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    saved = tmp_path_factory.mktemp("checkpoint")
+    for part in scratch_model():
+        part.save_pretrained(saved)
+    return saved
+
+
+@pytest.fixture
+def own_module_cache(monkeypatch, tmp_path):
+    """Code of saved folders is copied to a temporary place, not to the user's cache."""
+    monkeypatch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.syspath_prepend(str(tmp_path / "modules"))
+
+
+def by_hand(post, labels, texts=None, function="softmax"):
+    """Scores by label with processor and model alone; `texts` are what is read in place of the labels."""
+    model, processor = scratch_model()
+    spans = post.get("mention") or post.get("mentions") or [post["head"], post["tail"]]
+    inputs = processor(
+        text=post["text"],
+        mentions=spans,
+        images=[post.get("image")],
+        candidate_labels=texts or labels,
+        return_tensors="pt",
+    )
+    with torch.no_grad():
+        logits = model(**inputs).logits[0].double()
+    scores = {"softmax": logits.softmax(-1), "sigmoid": logits.sigmoid(), "none": logits}[function]
+    return dict(zip(labels, scores.tolist(), strict=True))
+
+
+def scores_of(ranking):
+    assert [set(entry) for entry in ranking] == [{"label", "score"}] * len(ranking)
+    falling = [entry["score"] for entry in ranking]
+    assert falling == sorted(falling, reverse=True)
+    return {entry["label"]: entry["score"] for entry in ranking}
+
+
+def assert_same(found, expected, tolerance=1e-5):
+    assert len(found) == len(expected)
+    for ranking, other in zip(found, expected, strict=True):
+        assert scores_of(ranking) == pytest.approx(scores_of(other), abs=tolerance)
+
+
+# Construction
+
+
+def test_from_objects_by_task(pipe):
+    assert type(pipe) is ZeroShotMultimodalIEPipeline
+    assert pipe.task == TASK == "zero-shot-multimodal-ie"
+    assert pipe.tokenizer is pipe.processor.tokenizer
+
+
+def test_from_objects_by_class(pipe):
+    model, processor = scratch_model()
+    by_class = ZeroShotMultimodalIEPipeline(model=model, processor=processor)
+    assert by_class(POST, candidate_labels=LABELS) == pipe(POST, candidate_labels=LABELS)
+
+
+def test_from_a_folder_with_its_own_code(pipe, folder, own_module_cache):
+    loaded = pipeline(model=str(folder), trust_remote_code=True)
+    assert loaded.task == TASK
+    assert type(loaded).__module__.startswith("transformers_modules")
+    assert loaded(posts(), candidate_labels=LABELS) == pipe(posts(), candidate_labels=LABELS)
+
+
+def test_from_a_folder_with_the_class_of_this_package(pipe, folder):
+    loaded = pipeline(TASK, model=str(folder), pipeline_class=ZeroShotMultimodalIEPipeline)
+    assert type(loaded) is ZeroShotMultimodalIEPipeline
+    assert type(loaded.model) is MGVMoEForZeroShotIE
+    assert type(loaded.processor) is MGVMoEProcessor
+    assert loaded(POST, candidate_labels=LABELS) == pipe(POST, candidate_labels=LABELS)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision(pipe, folder, dtype):
+    half = pipeline(TASK, model=str(folder), pipeline_class=ZeroShotMultimodalIEPipeline, dtype=dtype)
+    assert {parameter.dtype for parameter in half.model.parameters()} == {dtype}
+    found = half(posts(), candidate_labels=LABELS, batch_size=2)
+    assert_same(found, pipe(posts(), candidate_labels=LABELS), tolerance=0.1)
+    assert sum(scores_of(found[0]).values()) == pytest.approx(1, abs=1e-9)
+
+
+def test_a_model_in_training_mode_is_put_into_evaluation_mode(pipe):
+    model, processor = scratch_model()
+    model.train()
+    found = ZeroShotMultimodalIEPipeline(model=model, processor=processor)(POST, candidate_labels=LABELS)
+    assert not model.training
+    assert found == pipe(POST, candidate_labels=LABELS)
+
+
+def test_saved_pipeline_is_complete(pipe, tmp_path, own_module_cache):
+    pipe.save_pretrained(tmp_path / "saved")
+    names = {path.name for path in (tmp_path / "saved").iterdir()}
+    assert {"config.json", "model.safetensors", "processor_config.json", "tokenizer.json"} < names
+    assert {"pipeline_mgvmoe.py", "processing_mgvmoe.py", "modeling_mgvmoe.py", "configuration_mgvmoe.py"} < names
+    config = json.loads((tmp_path / "saved" / "config.json").read_text())
+    assert config["custom_pipelines"][TASK]["impl"] == "pipeline_mgvmoe.ZeroShotMultimodalIEPipeline"
+    loaded = pipeline(model=str(tmp_path / "saved"), trust_remote_code=True)
+    assert loaded(posts(), candidate_labels=LABELS) == pipe(posts(), candidate_labels=LABELS)
+
+
+# What goes in
+
+
+@pytest.mark.parametrize("number", range(len(posts())))
+def test_equals_processor_and_model_by_hand(pipe, number):
+    post = posts()[number]
+    labels = post.get("candidate_labels", LABELS)
+    assert scores_of(pipe(post, candidate_labels=LABELS)) == pytest.approx(by_hand(post, labels), abs=1e-6)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 4])
+def test_kinds_of_input_and_batch_sizes_agree(pipe, batch_size):
+    class Posts(Dataset):
+        def __len__(self):
+            return len(posts())
+
+        def __getitem__(self, index):
+            return posts()[index]
+
+    expected = [pipe(post, candidate_labels=LABELS) for post in posts()]
+    arguments = {"candidate_labels": LABELS, "batch_size": batch_size}
+    found = pipe(posts(), **arguments)
+    assert isinstance(found, list)
+    assert_same(found, expected)
+    assert_same(list(pipe((post for post in posts()), **arguments)), expected)
+    assert_same(list(pipe(Posts(), **arguments)), expected)
+    # The scores are not all alike: the agreement says something.
+    assert max(scores_of(expected[0]).values()) > 0.3
+    assert expected[0] != expected[4]
+
+
+def test_a_list_of_one_gives_a_list(pipe):
+    assert pipe([POST], candidate_labels=LABELS) == [pipe(POST, candidate_labels=LABELS)]
+
+
+def test_a_picture_changes_the_scores(pipe):
+    plain = pipe(POST, candidate_labels=LABELS)
+    assert pipe({**POST, "image": None}, candidate_labels=LABELS) == plain
+    assert pipe({**POST, "image": picture(1)}, candidate_labels=LABELS) != plain
+
+
+def test_pictures_of_several_kinds_are_the_same(pipe, tmp_path):
+    picture(1).save(tmp_path / "one.png")
+    kinds = [picture(1), str(tmp_path / "one.png"), np.asarray(picture(1)), (tmp_path / "one.png").read_bytes()]
+    found = pipe([{**POST, "image": kind} for kind in kinds], candidate_labels=LABELS)
+    assert_same(found[1:], [found[0]] * 3, tolerance=1e-7)
+
+
+def test_head_and_tail_are_told_apart(pipe):
+    turned = {**RELATION, "head": RELATION["tail"], "tail": RELATION["head"]}
+    first, second = pipe([RELATION, turned], candidate_labels=RELATIONS)
+    assert scores_of(first) != pytest.approx(scores_of(second), abs=1e-4)
+    mentions = {"text": RELATION["text"], "mentions": [RELATION["head"], RELATION["tail"]]}
+    assert pipe(mentions, candidate_labels=RELATIONS) == first
+
+
+def test_spans_as_arrays(pipe):
+    array = {**POST, "mention": np.array([0, 4])}
+    assert pipe(array, candidate_labels=LABELS) == pipe(POST, candidate_labels=LABELS)
+
+
+def test_posts_split_into_words(pipe):
+    words = {**RELATION, "text": RELATION["text"].split()}
+    found = pipe(words, candidate_labels=RELATIONS, is_split_into_words=True)
+    assert found == pipe(RELATION, candidate_labels=RELATIONS)
+
+
+def test_max_length_cuts_the_post(pipe):
+    long = {"text": "Kelo" + " sails at dawn" * 20, "mention": (0, 4)}
+    short = {"text": "Kelo sails", "mention": (0, 4)}
+    # [CLS], two markers, two words, [SEP]; the mention and what is nearest to it stay.
+    tokens = len(pipe.processor.encode_post(short["text"], short["mention"])["input_ids"])
+    assert scores_of(pipe(long, candidate_labels=LABELS, max_length=tokens)) == pytest.approx(
+        scores_of(pipe(short, candidate_labels=LABELS)), abs=1e-6
+    )
+
+
+# Labels
+
+
+def test_labels_of_the_post_take_the_place_of_the_calls(pipe):
+    found = pipe([POST, {**POST, "candidate_labels": ["cake", "greets"]}], candidate_labels=LABELS, batch_size=2)
+    assert [set(scores_of(ranking)) for ranking in found] == [set(LABELS), {"cake", "greets"}]
+
+
+def test_labels_of_the_posts_alone_are_enough(pipe):
+    assert len(pipe({**POST, "candidate_labels": tuple(LABELS)})) == len(LABELS)
+
+
+def test_the_order_of_labels_changes_no_score(pipe):
+    expected = scores_of(pipe(posts()[0], candidate_labels=LABELS))
+    for order in ([3, 1, 0, 2], [2, 3, 1, 0], [1, 0, 3, 2]):
+        pipe.clear_candidate_cache()
+        found = scores_of(pipe(posts()[0], candidate_labels=[LABELS[place] for place in order]))
+        assert found == pytest.approx(expected, abs=1e-6)
+
+
+def test_softmax_is_over_the_labels_of_the_post(pipe):
+    logits = scores_of(pipe(POST, candidate_labels=LABELS, function_to_apply="none"))
+    two = scores_of(pipe(POST, candidate_labels=["boat", "cake"]))
+    odds = np.exp(logits["boat"] - logits["cake"])
+    assert two["boat"] == pytest.approx(odds / (1 + odds), abs=1e-6)
+    assert sum(two.values()) == pytest.approx(1, abs=1e-9)
+
+
+def test_template(pipe):
+    found = pipe(posts()[0], candidate_labels=LABELS, label_template="it is a red {}")
+    texts = [f"it is a red {label}" for label in LABELS]
+    assert scores_of(found) == pytest.approx(by_hand(posts()[0], LABELS, texts), abs=1e-6)
+    assert scores_of(found) != pytest.approx(by_hand(posts()[0], LABELS), abs=1e-3)
+
+
+def test_descriptions(pipe):
+    described = {"boat": "it sails in the harbour", "bird": "Kelo", "unused": "dawn"}
+    found = pipe(posts()[0], candidate_labels=LABELS, label_descriptions=described, label_template="a {}")
+    texts = ["a it sails in the harbour", "a Kelo", "a cake", "a robot"]
+    assert scores_of(found) == pytest.approx(by_hand(posts()[0], LABELS, texts), abs=1e-6)
+
+
+def test_labels_with_one_description_score_alike(pipe):
+    found = scores_of(pipe(POST, candidate_labels=["boat", "bird"], label_descriptions={"bird": "boat"}))
+    assert found["boat"] == found["bird"] == pytest.approx(0.5)
+
+
+# What comes out
+
+
+@pytest.mark.parametrize("function", ["softmax", "sigmoid", "none"])
+def test_function_to_apply(pipe, function):
+    found = pipe(posts()[0], candidate_labels=LABELS, function_to_apply=function)
+    assert scores_of(found) == pytest.approx(by_hand(posts()[0], LABELS, function=function), abs=1e-5)
+
+
+def test_top_k_and_threshold(pipe):
+    ranked = pipe(posts(), candidate_labels=LABELS)
+    assert pipe(posts(), candidate_labels=LABELS, top_k=1) == [ranking[:1] for ranking in ranked]
+    assert pipe(posts(), candidate_labels=LABELS, top_k=99) == ranked
+    second = ranked[0][1]["score"]
+    assert pipe(posts()[0], candidate_labels=LABELS, threshold=second) == ranked[0][:2]
+    assert pipe(posts()[0], candidate_labels=LABELS, threshold=second, top_k=1) == ranked[0][:1]
+    assert pipe(posts()[0], candidate_labels=LABELS, threshold=1.0) == []
+
+
+def test_arguments_of_the_construction_are_defaults():
+    model, processor = scratch_model()
+    arguments = {"candidate_labels": LABELS, "top_k": 2, "label_template": "a {}", "batch_size": 2}
+    fixed = pipeline(TASK, model=model, processor=processor, **arguments)
+    found = fixed(posts()[0])
+    expected = by_hand(posts()[0], LABELS, [f"a {label}" for label in LABELS])
+    assert [entry["label"] for entry in found] == sorted(expected, key=expected.get, reverse=True)[:2]
+    assert len(fixed(posts()[0], top_k=3, candidate_labels=RELATIONS)) == 3
+    assert len(fixed(posts()[0])) == 2
+
+
+# The cache of label embeddings
+
+
+@pytest.fixture
+def encoded(pipe, monkeypatch):
+    """Number of labels in each forward pass that encoded any."""
+    counts = []
+    encode = pipe.model.get_candidate_embeds
+
+    def counting(candidate_input_ids, candidate_attention_mask=None):
+        counts.append(len(candidate_input_ids))
+        return encode(candidate_input_ids, candidate_attention_mask)
+
+    monkeypatch.setattr(pipe.model, "get_candidate_embeds", counting)
+    return counts
+
+
+def test_each_label_is_encoded_once(pipe, encoded):
+    first = pipe(posts(), candidate_labels=LABELS, batch_size=len(posts()))
+    # One pass for the whole batch: four shared labels, three relations, and "red robot".
+    assert encoded == [len(LABELS) + len(RELATIONS) + 1]
+    assert pipe(posts(), candidate_labels=LABELS, batch_size=len(posts())) == first
+    assert len(encoded) == 1
+    pipe(POST, candidate_labels=["a new one", *LABELS])
+    assert encoded[1:] == [1]
+    pipe(POST, candidate_labels=LABELS, label_template="a {}")
+    assert encoded[2:] == [len(LABELS)]
+
+
+def test_many_labels_are_encoded_in_parts(pipe, encoded):
+    whole = pipe(POST, candidate_labels=[*LABELS, *RELATIONS])
+    pipe.clear_candidate_cache()
+    pipe.candidate_batch_size = 3
+    assert_same([pipe(POST, candidate_labels=[*LABELS, *RELATIONS])], [whole])
+    assert encoded == [7, 3, 3, 1]
+
+
+def test_the_cache_is_bounded_and_forgets_the_oldest(pipe, encoded):
+    expected = pipe(POST, candidate_labels=LABELS)
+    model, processor = pipe.model, pipe.processor
+    bounded = ZeroShotMultimodalIEPipeline(model=model, processor=processor, candidate_cache_size=3)
+    assert_same([bounded(POST, candidate_labels=LABELS)], [expected])  # more labels at once than it holds
+    bounded(POST, candidate_labels=["boat", "bird"])
+    bounded(POST, candidate_labels=["cake"])
+    bounded(POST, candidate_labels=["boat"])
+    assert len(bounded._candidate_cache) == 3
+    encoded.clear()
+    bounded(POST, candidate_labels=["greets"])  # takes the place of "bird", the one not used for longest
+    bounded(POST, candidate_labels=["boat", "cake"])
+    assert encoded == [1]
+    bounded(POST, candidate_labels=["bird"])
+    assert encoded == [1, 1]
+
+
+def test_clearing_the_cache_after_a_change_of_weights(pipe, encoded):
+    before = pipe(POST, candidate_labels=LABELS)
+    with torch.no_grad():
+        pipe.model.mgvmoe.text_model.get_input_embeddings().weight.mul_(1.5).add_(0.1)
+    pipe.clear_candidate_cache()
+    after = pipe(POST, candidate_labels=LABELS)
+    assert encoded == [len(LABELS)] * 2
+    fresh = ZeroShotMultimodalIEPipeline(model=pipe.model, processor=pipe.processor)
+    assert after == fresh(POST, candidate_labels=LABELS) != before
+
+
+# Errors
+
+BAD_POSTS = [
+    ("a post", "inputs: each post must be a dict with 'text' and 'mention'.* \\(got str: 'a post'\\)"),
+    (("a", (0, 1)), "inputs: each post must be a dict .*got tuple"),
+    ({"mention": (0, 4)}, "inputs: a post needs 'text'"),
+    ({"text": None, "mention": (0, 4)}, "inputs: a post needs 'text'"),
+    ({"text": "Kelo"}, "either 'mention', or 'head' and 'tail' \\(got none\\)"),
+    ({"text": "Kelo", "mention": None}, "either 'mention', or 'head' and 'tail' \\(got none\\)"),
+    ({"text": "Kelo", "head": (0, 4)}, "either 'mention', or 'head' and 'tail' \\(got \\['head'\\]\\)"),
+    ({**RELATION, "mention": (0, 4)}, "\\(got \\['mention', 'head', 'tail'\\]\\)"),
+    ({**POST, "mentions": [(0, 4)]}, "\\(got \\['mention', 'mentions'\\]\\)"),
+    ({**POST, "picture": None, "span": 1}, "a post may have the keys text, image, mention.*got 'picture', 'span'"),
+    ({**POST, "text": ["Kelo", "sails"]}, "text\\[0\\]: a string is needed \\(got list\\)"),
+    ({**POST, "text": 3}, "text\\[0\\]: a string is needed \\(got int\\)"),
+]
+
+
+@pytest.mark.parametrize(("post", "message"), BAD_POSTS)
+def test_bad_posts(pipe, post, message):
+    with pytest.raises(ValueError, match=message):
+        pipe(post, candidate_labels=LABELS)
+
+
+BAD_ARGUMENTS = [
+    ({"candidate_labels": None}, "candidate_labels: a non-empty list of labels is needed, in the call or in the post"),
+    ({"candidate_labels": "boat"}, "candidate_labels: a non-empty list of labels is needed \\(got 'boat'\\)"),
+    ({"candidate_labels": [["boat"]]}, "labels are non-empty strings \\(got \\['boat'\\]\\)"),
+    ({"label_template": "a label"}, "label_template: a string with exactly one \"{}\" is needed"),
+    ({"label_descriptions": ["a"]}, "label_descriptions: a dict of label to sentence"),
+    ({"label_descriptions": {"boat": " "}}, "label_descriptions\\['boat'\\]: a non-empty string"),
+    ({"top_k": 0}, "top_k: an integer of at least 1"),
+    ({"threshold": 1.5}, "threshold: a score between 0 and 1"),
+    ({"function_to_apply": "tanh"}, "function_to_apply: one of softmax, sigmoid, none is needed \\(got 'tanh'\\)"),
+    ({"max_length": 3}, "max_length: at least 5 is needed"),
+    ({"is_split_into_words": True}, "words: a list of strings is needed \\(got 'Kelo sails at dawn'\\)"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), BAD_ARGUMENTS)
+def test_bad_arguments(pipe, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        pipe(POST, **{"candidate_labels": LABELS, **arguments})
+
+
+def test_an_error_in_one_post_of_a_list_is_raised(pipe):
+    with pytest.raises(ValueError, match="a post needs 'text'"):
+        pipe([POST, {"mention": (0, 1)}], candidate_labels=LABELS, batch_size=2)
+
+
+def test_a_misspelt_argument(pipe):
+    with pytest.raises(TypeError, match="candidate_label'"):
+        pipe(POST, candidate_label=LABELS)
+    with pytest.raises(TypeError, match="treshold"):
+        pipeline(TASK, model=pipe.model, processor=pipe.processor, treshold=0.5)
+
+
+def test_cache_size(pipe):
+    with pytest.raises(ValueError, match="candidate_cache_size must be at least 1, got 0"):
+        pipeline(TASK, model=pipe.model, processor=pipe.processor, candidate_cache_size=0)
+
+
+def test_without_a_processor(pipe):
+    needed = "processor: an MGVMoEProcessor is needed \\(got NoneType\\)\\. Save one .* or pass processor=\\.\\.\\."
+    with pytest.raises(ValueError, match=needed):
+        pipeline(TASK, model=pipe.model)
+    with pytest.raises(ValueError, match=needed):
+        ZeroShotMultimodalIEPipeline(model=pipe.model, tokenizer=pipe.tokenizer)
+    with pytest.raises(ValueError, match="an MGVMoEProcessor is needed \\(got TokenizersBackend\\)"):
+        ZeroShotMultimodalIEPipeline(model=pipe.model, processor=pipe.tokenizer)
+
+
+def test_a_vocabulary_that_the_model_does_not_have(pipe):
+    rows = pipe.model.config.text_config.vocab_size
+    pipe.tokenizer.add_tokens(["<new>"])
+    with pytest.raises(ValueError, match=f"{rows} token embeddings, but .* has {rows + 1} tokens, markers included"):
+        pipeline(TASK, model=pipe.model, processor=pipe.processor)
+    pipe.model.resize_token_embeddings(pipe.processor.vocabulary_size)
+    assert pipeline(TASK, model=pipe.model, processor=pipe.processor)(POST, candidate_labels=LABELS)
