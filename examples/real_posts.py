@@ -40,7 +40,10 @@ def read_flags(argv=None):
     )
     parser.add_argument("--vision_model", help="default: DATA_DIR/weights/mobilenet_v2_imagenet")
     parser.add_argument("--split_seed", type=int, default=0, help="of the division of the relations")
-    parser.add_argument("--eval_posts_per_class", type=int, default=40, help="posts of each validation relation")
+    parser.add_argument(
+        "--validation_posts_per_class", type=int, default=40, help="to choose with; posts with a picture are all kept"
+    )
+    parser.add_argument("--test_posts_per_class", type=int, help="default: all, as the scores to be reported need")
     flags, others = parser.parse_known_args(argv)
     if flags.data_dir is None:
         parser.error("--data_dir or the environment variable MGVMOE_DATA must name the folder with the real posts")
@@ -96,7 +99,7 @@ def main(argv=None):
         torch.set_num_threads(arguments.num_threads)
     posts, counts = read_mnre(flags.files, flags.images, progress="checking pictures")
     print(counts, flush=True)
-    data, _ = mnre_data(posts, flags.split_seed, flags.eval_posts_per_class)
+    data, _ = mnre_data(posts, flags.split_seed, flags.validation_posts_per_class, flags.test_posts_per_class)
     model, processor = build_model(model_arguments, data, arguments.seed)
     # Before training changes the text encoder.
     baseline = similarity_predictions(model, processor, data.posts["test"], data.labels["test"]["relation"])

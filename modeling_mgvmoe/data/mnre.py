@@ -170,15 +170,19 @@ def read_mnre(
 
 
 def mnre_data(
-    posts: Sequence[Mapping[str, Any]], seed: int = 0, eval_posts_per_class: int | None = None
+    posts: Sequence[Mapping[str, Any]],
+    seed: int = 0,
+    validation_posts_per_class: int | None = None,
+    test_posts_per_class: int | None = None,
 ) -> tuple[ZeroShotData, ClassSplit]:
     """Divide posts by relation, as the paper does; the files' own division plays no part.
 
     Args:
         posts: of [`read_mnre`], all three files. Posts without a relation are left out.
         seed: of `splits.mre_class_split`.
-        eval_posts_per_class: keep at most so many validation posts of a class, the first ones, those with a picture
-            before the others; `None` keeps all. Test posts are never left out.
+        validation_posts_per_class, test_posts_per_class: keep so many posts of a class, the first ones, and of those
+            with a picture all, which come first; `None` keeps all. For a quick look: scores of a part of the posts
+            are not those of the whole.
 
     Returns:
         The data, with labels in words, and the division of the labels.
@@ -187,10 +191,12 @@ def mnre_data(
     members: dict[str, list[Mapping[str, Any]]] = {}
     for post in posts:
         members.setdefault(post["label"], []).append(post)
-    if eval_posts_per_class is not None:
-        for label in split.validation:
-            members[label].sort(key=lambda post: post["image"] is None)
-            del members[label][eval_posts_per_class:]
+    for names, limit in ((split.validation, validation_posts_per_class), (split.test, test_posts_per_class)):
+        if limit is not None:
+            for label in names:
+                pictured = [post for post in members[label] if post["image"] is not None]
+                others = [post for post in members[label] if post["image"] is None]
+                members[label] = pictured + others[: max(0, limit - len(pictured))]
     labels = {name: {"relation": tuple(getattr(split, name))} for name in SPLITS}
     chosen = {name: [post for label in labels[name]["relation"] for post in members[label]] for name in SPLITS}
     return ZeroShotData(posts=chosen, labels=labels), split

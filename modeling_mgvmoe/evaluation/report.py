@@ -39,6 +39,17 @@ def markdown_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([text[0], rule, *text[1:]])
 
 
+def mark_mentions(post: Mapping[str, Any]) -> str:
+    """The text of a post with brackets around its mentions; head and tail are told apart."""
+    text, names = post["text"], ("head ", "tail ") if len(post["mentions"]) == 2 else ("",)
+    # Later brackets first, so that the places of the earlier ones stay right; closing ones stand before opening ones.
+    brackets = [(start, 1, f"[{name}") for name, (start, _) in zip(names, post["mentions"], strict=True)]
+    brackets += [(end, 0, "]") for _, end in post["mentions"]]
+    for place, _, bracket in sorted(brackets, reverse=True):
+        text = text[:place] + bracket + text[place:]
+    return text
+
+
 def draw_predictions(
     posts: Sequence[Mapping[str, Any]],
     rankings: Sequence[Sequence[Mapping[str, Any]]],
