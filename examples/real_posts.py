@@ -2,8 +2,8 @@
 
     python examples/real_posts.py --data_dir FOLDER --text_model FOLDER_OR_NAME
 
-The folder holds MNRE's train.txt, val.txt and test.txt in `mnre/`, pictures in `mnre/images/`, and a picture encoder in
-`weights/mobilenet_v2_imagenet/`; neither comes with this project. Any other flag is one of examples/train.py.
+The folder holds MNRE's train.txt, val.txt and test.txt in `mnre/`, pictures in `mnre/images/`, and a picture encoder
+in `weights/mobilenet_v2_imagenet/`; neither comes with this project. Any other flag is one of examples/train.py.
 """
 
 import argparse

@@ -83,7 +83,10 @@ def test_a_travelling_file_keeps_the_rules(name):
         ("from modeling_mgvmoe.helper import f", "modeling_mgvmoe may be missing"),
         ("import torch_geometric.nn", "torch_geometric may be missing"),
         ("def f():\n    import accelerate", "accelerate may be missing"),
-        ("def f():\n    try:\n        import datasets\n    except ImportError:\n        pass", "datasets may be missing"),
+        (
+            "def f():\n    try:\n        import datasets\n    except ImportError:\n        pass",
+            "datasets may be missing",
+        ),
         ('"""As in\n\n    from .helper import f\n"""', "helper: a line of text"),
         ("open(__file__)", "only .py files"),
     ],
@@ -224,9 +227,7 @@ def saved(tmp_path_factory):
     inputs = {
         "text": [post["text"] for post in chosen],
         "images": [post.get("image") for post in chosen],
-        "mentions": [
-            post.get("mention") or post.get("mentions") or [post["head"], post["tail"]] for post in chosen
-        ],
+        "mentions": [post.get("mention") or post.get("mentions") or [post["head"], post["tail"]] for post in chosen],
         "candidate_labels": [*LABELS, *RELATIONS],
     }
     expected = processor(**inputs, return_tensors="pt")

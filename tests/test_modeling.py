@@ -473,7 +473,8 @@ class TestFrozenVision:
         model(**inputs).loss.backward()
         assert all(parameter.grad is None for parameter in model.mgvmoe.vision_model.parameters())
         assert model.mgvmoe.vision_projection.weight.grad.abs().sum() > 0
-        assert not model.get_image_features(inputs["pixel_values"]).requires_grad
+        # The graph ends before the tower, whatever goes in: nothing is kept for a backward pass through it.
+        assert not model.get_image_features(inputs["pixel_values"].requires_grad_()).requires_grad
 
     def test_unfrozen_tower_trains(self, inputs):
         model = tiny_model(freeze_vision=False).train()

@@ -370,7 +370,7 @@ BAD_ARGUMENTS = [
     ({"candidate_labels": None}, "candidate_labels: a non-empty list of labels is needed, in the call or in the post"),
     ({"candidate_labels": "boat"}, "candidate_labels: a non-empty list of labels is needed \\(got 'boat'\\)"),
     ({"candidate_labels": [["boat"]]}, "labels are non-empty strings \\(got \\['boat'\\]\\)"),
-    ({"label_template": "a label"}, "label_template: a string with exactly one \"{}\" is needed"),
+    ({"label_template": "a label"}, 'label_template: a string with exactly one "{}" is needed'),
     ({"label_descriptions": ["a"]}, "label_descriptions: a dict of label to sentence"),
     ({"label_descriptions": {"boat": " "}}, "label_descriptions\\['boat'\\]: a non-empty string"),
     ({"top_k": 0}, "top_k: an integer of at least 1"),

@@ -42,10 +42,11 @@ def markdown_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def mark_mentions(post: Mapping[str, Any]) -> str:
     """The text of a post with brackets around its mentions; head and tail are told apart."""
     text, names = post["text"], ("head ", "tail ") if len(post["mentions"]) == 2 else ("",)
-    # Later brackets first, so that the places of the earlier ones stay right; closing ones stand before opening ones.
-    brackets = [(start, 1, f"[{name}") for name, (start, _) in zip(names, post["mentions"], strict=True)]
-    brackets += [(end, 0, "]") for _, end in post["mentions"]]
-    for place, _, bracket in sorted(brackets, reverse=True):
+    # Later brackets first, so that the places of the earlier ones stay right. At one place closing ones stand before
+    # opening ones, and the longer mention opens first, so that brackets nest.
+    brackets = [(start, 1, -end, f"[{name}") for name, (start, end) in zip(names, post["mentions"], strict=True)]
+    brackets += [(end, 0, 0, "]") for _, end in post["mentions"]]
+    for place, _, _, bracket in sorted(brackets, reverse=True):
         text = text[:place] + bracket + text[place:]
     return text
 

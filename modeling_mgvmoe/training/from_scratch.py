@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from transformers import PreTrainedTokenizerFast, ViTImageProcessorPil
@@ -12,6 +12,8 @@ from ..modeling_mgvmoe import MGVMoEForZeroShotIE
 from ..processing_mgvmoe import UNUSED_MARKERS, MGVMoEProcessor
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+# A plane of Unicode for private use.
+PRIVATE_LETTERS = 0xF0000
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int, model_max_length: int) -> PreTrainedTokenizerFast:
@@ -22,16 +24,14 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, model_max_length: int
         vocab_size: at most so many tokens, the special ones and `[unused1]` to `[unused4]` included.
         model_max_length: in tokens.
     """
-    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    normalizer, pre_tokenizer = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
+    words = [word for text in texts for word, _ in pre_tokenizer.pre_tokenize_str(normalizer.normalize_str(text))]
+    tokenizer = Tokenizer(models.WordPiece(_learn_word_pieces(words, vocab_size), unk_token="[UNK]"))
+    tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, pre_tokenizer
     tokenizer.decoder = decoders.WordPiece()
-    trainer = trainers.WordPieceTrainer(
-        vocab_size=vocab_size, special_tokens=[*SPECIAL_TOKENS, *UNUSED_MARKERS], show_progress=False
-    )
-    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.add_special_tokens([*SPECIAL_TOKENS, *UNUSED_MARKERS])
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]",
         special_tokens=[(token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]")],
@@ -45,6 +45,33 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, model_max_length: int
         mask_token="[MASK]",
         model_max_length=model_max_length,
     )
+
+
+def _learn_word_pieces(words: Sequence[str], vocab_size: int) -> dict[str, int]:
+    """A WordPiece vocabulary, the same in every process for the same words.
+
+    `WordPieceTrainer` numbers the "##" letters in the order of a hash map, which differs from run to run, and breaks
+    ties by these numbers. Its relative for BPE sorts the letters. So letters inside of words become letters of their
+    own, outside of any alphabet, and what is learned from them gets its "##" afterwards.
+    """
+    from tokenizers import Tokenizer, models, trainers
+
+    letters = sorted({letter for word in words for letter in word})
+    inside = {letter: chr(PRIVATE_LETTERS + number) for number, letter in enumerate(letters)}
+    outside = {private: letter for letter, private in inside.items()}
+    learner = Tokenizer(models.BPE())
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=[*SPECIAL_TOKENS, *UNUSED_MARKERS],
+        initial_alphabet=letters,
+        show_progress=False,
+    )
+    learner.train_from_iterator((word[0] + "".join(map(inside.__getitem__, word[1:])) for word in words), trainer)
+    pieces = {}
+    for piece, number in learner.get_vocab().items():
+        spelled = "".join(outside.get(letter, letter) for letter in piece)
+        pieces["##" + spelled if piece[0] in outside else spelled] = number
+    return pieces
 
 
 def processor_from_scratch(
