@@ -107,6 +107,24 @@ def token_mean(states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     return torch.einsum("blh,bl->bh", states, weights / weights.sum(1, keepdim=True).clamp(min=1))
 
 
+def canonical_order(keys: torch.Tensor) -> torch.Tensor:
+    """The order that sorts rows lexicographically, so that what is computed in it does not depend on the rows' order.
+
+    Matrix products round the same row differently at another place, and a score must not depend on the place of its
+    label, not even in the last bit.
+
+    Args:
+        keys: (..., C, n), n numbers to compare for each of the C rows.
+
+    Returns:
+        (..., C), a permutation.
+    """
+    order = torch.arange(keys.shape[-2], device=keys.device).expand(keys.shape[:-1])
+    for column in reversed(range(keys.shape[-1])):
+        order = order.gather(-1, keys[..., column].gather(-1, order).argsort(dim=-1, stable=True))
+    return order
+
+
 def _without_unused(config: Any) -> dict[str, bool]:
     """Leaves pooler, pooling head and mask token out: they would never get a gradient, which stops DDP.
 
@@ -273,8 +291,10 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
         self._check_token_ids(candidate_input_ids, "candidate_input_ids")
         if candidate_attention_mask is None:
             candidate_attention_mask = torch.ones_like(candidate_input_ids)
-        states = self.text_model(candidate_input_ids, attention_mask=candidate_attention_mask).last_hidden_state
-        return token_mean(states, candidate_attention_mask)
+        order = canonical_order(candidate_input_ids.masked_fill(~candidate_attention_mask.bool(), -1))
+        mask = candidate_attention_mask[order]
+        states = self.text_model(candidate_input_ids[order], attention_mask=mask).last_hidden_state
+        return token_mean(states, mask)[order.argsort()]
 
     def _check_token_ids(self, input_ids: torch.Tensor, name: str) -> None:
         vocab_size = self.config.text_config.vocab_size
@@ -284,7 +304,9 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
                 "markers to the tokenizer, call model.resize_token_embeddings(len(processor.tokenizer)) first."
             )
 
-    def _mention_states(self, text_states: torch.Tensor, mention_positions: torch.Tensor) -> torch.Tensor:
+    def _mention_states(
+        self, text_states: torch.Tensor, text_mask: torch.Tensor, mention_positions: torch.Tensor
+    ) -> torch.Tensor:
         """q of E7, (B, (max_mentions + 1) H), zeros where a position is -1."""
         size, slots = text_states.shape, self.config.max_mentions
         if mention_positions.ndim != 2 or len(mention_positions) != size[0] or mention_positions.shape[1] > slots:
@@ -299,6 +321,8 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
                     f"mention_positions must be in [0, {size[1]}), or -1 for an absent second mention, "
                     f"got {mention_positions.tolist()}."
                 )
+            if not bool((text_mask.gather(1, mention_positions.clamp(min=0)) | (mention_positions < 0)).all()):
+                raise ValueError(f"mention_positions must not be on padding, got {mention_positions.tolist()}.")
         index = mention_positions.clamp(min=0)[..., None].expand(-1, -1, size[2])
         markers = text_states.gather(1, index) * (mention_positions >= 0)[..., None]
         markers = nn.functional.pad(markers, (0, 0, 0, slots - markers.shape[1]))
@@ -374,8 +398,8 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
 
         text_output = self.text_model(input_ids, attention_mask=attention_mask, **extras)
         text_states = text_output.last_hidden_state
-        mention_states = self._mention_states(text_states, mention_positions)
         text_mask = attention_mask.bool()
+        mention_states = self._mention_states(text_states, text_mask, mention_positions)
         text = self.experts(text_states, text_mask, text_noise, return_losses)
 
         image_states, image_mask, vision_output = self._image_states(
@@ -505,11 +529,15 @@ class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
             raise ValueError(
                 f"candidate_embeds must be (C, {hidden_size}) or ({batch_size}, C, {hidden_size}), got {shape}."
             )
-        projected = self.candidate_projection(self.dropout(candidate_embeds.to(mention_embeds.dtype)))
+        # Embeddings that agree in their first four numbers without being equal do not happen.
+        order = canonical_order(candidate_embeds[..., :4].detach())
+        candidate_embeds = candidate_embeds.gather(-2, order[..., None].expand(shape)).to(mention_embeds.dtype)
+        projected = self.candidate_projection(self.dropout(candidate_embeds))
         if projected.ndim == 2:
             logits = mention_embeds @ projected.T
         else:
             logits = torch.einsum("bd,bcd->bc", mention_embeds, projected)
+        logits = logits.gather(-1, order.argsort(-1).expand(logits.shape))
         if candidate_mask is None:
             return logits
         if candidate_mask.shape != logits.shape:

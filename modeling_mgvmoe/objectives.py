@@ -59,8 +59,8 @@ def ranking_loss(
             )
         others = others & candidate_mask
     gold_logits = logits.gather(1, labels[:, None])
-    # The masked logits are -inf: they must leave before they meet arithmetic, or their gradient is NaN.
-    violations = F.relu(margin - gold_logits + torch.where(others, logits, gold_logits))
+    # Masked logits are -inf, for which relu gives 0 and no gradient.
+    violations = F.relu(margin - gold_logits + logits)
     return torch.where(others, violations, 0).sum(1).mean()
 
 

@@ -134,22 +134,34 @@ class TestOutput:
 class TestOrderAndPadding:
     """What stands beside a post or a label, and in which order, cannot change a score."""
 
-    def test_permuting_labels_permutes_scores(self, double_model, double_inputs):
-        order = torch.tensor([3, 0, 4, 1, 2])
-        expected = double_model(**double_inputs)
-        labels = order.argsort()[double_inputs["labels"]]
-        output = double_model(**{**dropping(double_inputs, order), "labels": labels})
-        # Not bitwise: a matrix product of MKL adds up in another order in the last columns of a product whose width
-        # is not a multiple of 16.
-        close(output.logits, expected.logits[:, order])
-        close(output.loss, expected.loss)
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+    @pytest.mark.parametrize("number", [1, 2, 5, 7, 11, 33])
+    @pytest.mark.parametrize("form", ["token ids", "shared embeddings", "embeddings per post"])
+    def test_permuting_labels_permutes_scores_exactly(self, inputs, dtype, number, form):
+        # Sizes at which matrix products of several libraries round the last columns otherwise than the first.
+        model = tiny_model().to(dtype).eval()
+        posts = doubled(without(inputs, *CANDIDATES, "labels")) if dtype == torch.float64 else inputs
+        posts = without(posts, *CANDIDATES, "labels")
+        generator = torch.Generator().manual_seed(number)
+        ids = torch.randint(5, 90, (number, 4), generator=generator)
+        mask = (torch.arange(4) <= torch.randint(4, (number, 1), generator=generator)).long()
+        embeds = model.get_candidate_embeds(ids, mask).detach()
+        order = torch.randperm(number, generator=generator)
+        labels = {
+            "token ids": {"candidate_input_ids": ids, "candidate_attention_mask": mask},
+            "shared embeddings": {"candidate_embeds": embeds},
+            "embeddings per post": {"candidate_embeds": embeds.expand(len(posts["input_ids"]), -1, -1)},
+        }[form]
+        axis = 1 if form == "embeddings per post" else 0
+        permuted = {name: value.index_select(axis, order) for name, value in labels.items()}
+        expected, output = model(**posts, **labels), model(**posts, **permuted)
+        assert torch.equal(output.logits, expected.logits[:, order])
+        assert torch.equal(output.candidate_embeds, expected.candidate_embeds.index_select(axis, order))
 
-    def test_permuting_labels_permutes_scores_in_single_precision(self, model, inputs):
+    def test_permuting_labels_leaves_the_loss(self, model, inputs):
         order = torch.tensor([3, 0, 4, 1, 2])
-        expected = model(**inputs).logits[:, order]
-        output = model(**without(dropping(inputs, order), "labels"))
-        torch.testing.assert_close(output.logits, expected, rtol=1e-5, atol=1e-5)
-        assert torch.equal(output.logits.argsort(1), expected.argsort(1))
+        labels = order.argsort()[inputs["labels"]]
+        close(model(**{**dropping(inputs, order), "labels": labels}).loss, model(**inputs).loss)
 
     def test_permuting_posts_leaves_each_prediction_and_the_loss(self, double_model, double_inputs):
         order = torch.tensor([2, 0, 3, 1])
@@ -425,6 +437,14 @@ class TestPictures:
         output = double_model(**without(double_inputs, "pixel_values"), image_features=features)
         assert torch.equal(output.logits, expected.logits)
         assert torch.equal(output.loss, expected.loss)
+
+    def test_experts_get_the_projected_tokens_of_the_picture(self, double_model, double_inputs):
+        base = double_model.mgvmoe
+        projected = base.vision_projection(base.get_image_features(double_inputs["pixel_values"]))
+        output = double_model(**double_inputs)
+        shown = double_inputs["image_mask"]
+        close(output.image_router_probs[shown], base.experts.router(projected).softmax(-1)[shown])
+        close(output.image_embeds[shown], base.experts(projected).hidden_states.mean(1)[shown])
 
     def test_a_tower_of_the_text_encoder_s_width_needs_no_projection(self, inputs):
         config = tiny_config(vision_config=tiny_vision_config(hidden_size=32, num_attention_heads=4))

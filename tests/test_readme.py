@@ -26,7 +26,8 @@ def run(command, cwd, **environment):
 
 
 def shell_lines():
-    return [line.partition("  #")[0].strip() for kind, _, body in BLOCKS if kind == "bash" for line in body.splitlines()]
+    lines = [line for kind, _, body in BLOCKS if kind == "bash" for line in body.splitlines()]
+    return [line.partition("  #")[0].strip() for line in lines]
 
 
 def python_blocks():
@@ -58,7 +59,9 @@ def test_make_targets_exist_and_pip_extras_are_declared(line):
         subprocess.run(["make", "-n", words[1]], cwd=ROOT, check=True, capture_output=True)
     else:
         extra = re.search(r"\[(\w+)\]", line)
-        assert extra is None or re.search(rf"^{extra[1]} =$", (ROOT / "setup.cfg").read_text(), flags=re.MULTILINE)
+        assert extra is None or re.search(
+            rf"^{extra[1]} =$", (ROOT / "setup.cfg").read_text("utf-8"), flags=re.MULTILINE
+        )
 
 
 @pytest.mark.slow
@@ -89,8 +92,9 @@ def test_the_benchmark_command_runs_and_goes_on_where_it_stopped(tmp_path):
 def demo(tmp_path_factory):
     """A folder in which `make demo` has run, and what it printed."""
     folder = tmp_path_factory.mktemp("demo")
-    (recipe_line,) = re.findall(r"^\t\$\(BIN\)/python (examples/demo.py .*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
-    script, *flags = shlex.split(recipe_line)
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    (recipe,) = re.findall(r"^\t\$\(BIN\)/python (examples/demo.py .*)$", makefile, re.MULTILINE)
+    script, *flags = shlex.split(recipe)
     return folder, run([sys.executable, str(ROOT / script), *flags], folder)
 
 
@@ -115,4 +119,5 @@ def test_python_blocks_print_what_the_readme_says(demo, number, tmp_path):
     if expected is not None:
         assert NUMBER.sub("0", printed) == NUMBER.sub("0", expected)
         # Another kind of processor rounds otherwise in training, and ends a little elsewhere.
-        assert [*map(float, NUMBER.findall(printed))] == pytest.approx([*map(float, NUMBER.findall(expected))], abs=0.1)
+        numbers = [[float(number) for number in NUMBER.findall(text)] for text in (printed, expected)]
+        assert numbers[0] == pytest.approx(numbers[1], abs=0.1)

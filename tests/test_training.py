@@ -195,12 +195,12 @@ def test_the_learning_rates_of_a_recipe_reach_the_optimizer():
 
 def test_the_tokenizer_is_the_same_every_time_and_knows_every_letter():
     texts = ["Kelo sails at dawn", "Mura sails, Kelo sails: Éta!", "dusk dawn dusk"]
-    first, second = (train_tokenizer(texts, 60, 64) for _ in range(2))
+    first, second = (train_tokenizer(texts, 50, 64) for _ in range(2))
     assert first.get_vocab() == second.get_vocab()
-    assert len(first) == 60 == max(first.get_vocab().values()) + 1
+    assert sorted(first.get_vocab().values()) == list(range(50))
     assert first.convert_tokens_to_ids(["[PAD]", "[CLS]", "[unused1]"]) == [0, 2, 5]
     assert first.tokenize("Sails") == ["sails"]
-    assert first.tokenize("kusld") == ["k", "##u", "##s", "##l", "##d"]
+    assert first.tokenize("kirt") == ["k", "##i", "##r", "##t"]
     assert "[UNK]" not in first.tokenize("s e t a : !")
     assert first.tokenize("zebra") == ["[UNK]"]
     assert first.decode(first(texts[2])["input_ids"], skip_special_tokens=True) == texts[2]
