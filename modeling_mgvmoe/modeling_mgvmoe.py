@@ -304,9 +304,7 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
                 "markers to the tokenizer, call model.resize_token_embeddings(len(processor.tokenizer)) first."
             )
 
-    def _mention_states(
-        self, text_states: torch.Tensor, text_mask: torch.Tensor, mention_positions: torch.Tensor
-    ) -> torch.Tensor:
+    def _mention_states(self, text_states: torch.Tensor, mention_positions: torch.Tensor) -> torch.Tensor:
         """q of E7, (B, (max_mentions + 1) H), zeros where a position is -1."""
         size, slots = text_states.shape, self.config.max_mentions
         if mention_positions.ndim != 2 or len(mention_positions) != size[0] or mention_positions.shape[1] > slots:
@@ -321,8 +319,6 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
                     f"mention_positions must be in [0, {size[1]}), or -1 for an absent second mention, "
                     f"got {mention_positions.tolist()}."
                 )
-            if not bool((text_mask.gather(1, mention_positions.clamp(min=0)) | (mention_positions < 0)).all()):
-                raise ValueError(f"mention_positions must not be on padding, got {mention_positions.tolist()}.")
         index = mention_positions.clamp(min=0)[..., None].expand(-1, -1, size[2])
         markers = text_states.gather(1, index) * (mention_positions >= 0)[..., None]
         markers = nn.functional.pad(markers, (0, 0, 0, slots - markers.shape[1]))
@@ -387,6 +383,11 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
             raise ValueError(
                 f"attention_mask must be (B, Lt) = {tuple(input_ids.shape)}, got {tuple(attention_mask.shape)}."
             )
+        if not torch.compiler.is_compiling() and not bool(attention_mask.any(1).all()):
+            empty = (~attention_mask.any(1)).nonzero().flatten().tolist()
+            raise ValueError(
+                f"attention_mask must leave every post at least one token, got none for the posts {empty}."
+            )
         self._check_token_ids(input_ids, "input_ids")
         output_attentions = self.config.output_attentions if output_attentions is None else output_attentions
         if output_hidden_states is None:
@@ -399,7 +400,7 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
         text_output = self.text_model(input_ids, attention_mask=attention_mask, **extras)
         text_states = text_output.last_hidden_state
         text_mask = attention_mask.bool()
-        mention_states = self._mention_states(text_states, text_mask, mention_positions)
+        mention_states = self._mention_states(text_states, mention_positions)
         text = self.experts(text_states, text_mask, text_noise, return_losses)
 
         image_states, image_mask, vision_output = self._image_states(
@@ -462,9 +463,7 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
             return None, image_mask, None
         output = None
         if pixel_values is not None:
-            # Here too: NaN in the tower spoils the gradient of its weights, even with a weight of 0 further up.
-            row_mask = image_mask.view(-1, *[1] * (pixel_values.ndim - 1))
-            image_features, output = self._encode_images(torch.where(row_mask, pixel_values, 0), **extras)
+            image_features, output = self._encode_present(pixel_values, image_mask, extras)
         elif image_features.ndim != 3 or image_features.shape[-1] != self.config.vision_width:
             raise ValueError(
                 f"image_features must be (B, Li, {self.config.vision_width}), got {tuple(image_features.shape)}."
@@ -472,6 +471,19 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
         # Rows without a picture may hold anything, also NaN, which a weight of 0 would let through.
         states = torch.where(image_mask[:, None, None], image_features.to(self.dtype), 0)
         return self.vision_projection(states), image_mask, output
+
+    def _encode_present(
+        self, pixel_values: torch.Tensor, image_mask: torch.Tensor, extras: dict[str, Any]
+    ) -> tuple[torch.Tensor, ModelOutput]:
+        """The tower's tokens (B, Li, H'), for the posts with a picture only where some have none; zeros for those."""
+        number = len(image_mask) if torch.compiler.is_compiling() or extras else int(image_mask.sum())
+        if 0 < number < len(image_mask) and pixel_values.ndim == 4:
+            present = image_mask.nonzero().flatten()
+            states, output = self._encode_images(pixel_values[present])
+            return states.new_zeros(len(image_mask), *states.shape[1:]).index_copy(0, present, states), output
+        # NaN in a row without a picture would spoil the gradient of the tower, even with a weight of 0 further up.
+        row_mask = image_mask.view(-1, *[1] * (pixel_values.ndim - 1))
+        return self._encode_images(torch.where(row_mask, pixel_values, 0), **extras)
 
 
 class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):

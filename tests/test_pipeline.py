@@ -217,7 +217,7 @@ def test_the_order_of_labels_changes_no_score(pipe):
     for order in ([3, 1, 0, 2], [2, 3, 1, 0], [1, 0, 3, 2]):
         pipe.clear_candidate_cache()
         found = scores_of(pipe(posts()[0], candidate_labels=[LABELS[place] for place in order]))
-        assert found == pytest.approx(expected, abs=1e-6)
+        assert found == pytest.approx(expected, abs=1e-12)
 
 
 def test_softmax_is_over_the_labels_of_the_post(pipe):
@@ -395,8 +395,8 @@ def test_an_error_in_one_post_of_a_list_is_raised(pipe):
 def test_a_misspelt_argument(pipe):
     with pytest.raises(TypeError, match="candidate_label'"):
         pipe(POST, candidate_label=LABELS)
-    with pytest.raises(TypeError, match="treshold"):
-        pipeline(TASK, model=pipe.model, processor=pipe.processor, treshold=0.5)
+    with pytest.raises(TypeError, match="tresh"):
+        pipeline(TASK, model=pipe.model, processor=pipe.processor, tresh=0.5)
 
 
 def test_cache_size(pipe):

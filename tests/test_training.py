@@ -1,3 +1,4 @@
+import copy
 import dataclasses
 import json
 import math
@@ -83,7 +84,7 @@ def test_flags_alone():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("trainin: {}", r"recipe.yaml: unknown key 'trainin'; did you mean 'training'\?"),
+        ("trainings: {}", r"recipe.yaml: unknown key 'trainings'; did you mean 'training'\?"),
         ("training: {learning_rat: 1}", "section training: unknown key 'learning_rat'; did you mean 'learning_rate'"),
         ("data: {learning_rate: 1}", "section data: unknown key 'learning_rate'; did you mean"),
         ("- training", r"a mapping with the sections model, data and training is needed \(got \['training'\]\)"),
@@ -519,6 +520,17 @@ def test_training(tmp_path, data, trainee):
     assert (tmp_path / "model" / "pipeline_mgvmoe.py").is_file()
     again, _ = build_model(ModelArguments(model_name_or_path=str(tmp_path / "model")), data)
     assert torch.equal(again.perturbation, model.perturbation)
+
+
+def test_the_history_holds_means_over_steps(tmp_path, data, trainee):
+    model, processor = trainee
+    runs = []
+    for number, part in enumerate((copy.deepcopy(model), model)):
+        arguments = arguments_of(tmp_path / str(number), max_train_steps=2, eval_steps=number + 1)
+        runs.append(train(part, processor, data, arguments)["history"])
+    (first, second), (both,) = runs
+    for name in ("loss", *TERMS):
+        assert both[name] == pytest.approx((first[name] + second[name]) / 2, rel=1e-5)
 
 
 def test_the_same_seed_gives_the_same_weights(tmp_path, data, trainee):
