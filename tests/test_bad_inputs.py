@@ -153,7 +153,7 @@ SHAPES = {
     ),
     "first mention absent": ({"mention_positions": torch.full((4, 1), -1)}, "mention_positions must be in [0, 11)"),
     "picture with an axis too few": (
-        {"pixel_values": torch.zeros(4, 8, 8)},
+        {"pixel_values": torch.zeros(4, 8, 8), "image_mask": None},
         "pixel_values must be (B, channels, height, width), got (4, 8, 8)",
     ),
     "pictures of another batch": (
