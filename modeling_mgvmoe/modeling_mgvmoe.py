@@ -264,9 +264,13 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
         """
         return self._encode_images(pixel_values)[0]
 
-    def _encode_images(self, pixel_values: torch.Tensor, **kwargs: Any) -> tuple[torch.Tensor, ModelOutput]:
+    @staticmethod
+    def _check_pixels(pixel_values: torch.Tensor) -> None:
         if pixel_values.ndim != 4:
             raise ValueError(f"pixel_values must be (B, channels, height, width), got {tuple(pixel_values.shape)}.")
+
+    def _encode_images(self, pixel_values: torch.Tensor, **kwargs: Any) -> tuple[torch.Tensor, ModelOutput]:
+        self._check_pixels(pixel_values)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.config.freeze_vision):
             output = self.vision_model(pixel_values=pixel_values.to(self.vision_model.dtype), **kwargs)
         states = output.last_hidden_state
@@ -476,8 +480,9 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
         self, pixel_values: torch.Tensor, image_mask: torch.Tensor, extras: dict[str, Any]
     ) -> tuple[torch.Tensor, ModelOutput]:
         """The tower's tokens (B, Li, H'), for the posts with a picture only where some have none; zeros for those."""
+        self._check_pixels(pixel_values)
         number = len(image_mask) if torch.compiler.is_compiling() or extras else int(image_mask.sum())
-        if 0 < number < len(image_mask) and pixel_values.ndim == 4:
+        if 0 < number < len(image_mask):
             present = image_mask.nonzero().flatten()
             states, output = self._encode_images(pixel_values[present])
             return states.new_zeros(len(image_mask), *states.shape[1:]).index_copy(0, present, states), output

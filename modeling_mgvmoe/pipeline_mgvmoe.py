@@ -80,6 +80,12 @@ class ZeroShotMultimodalIEPipeline(Pipeline):
         self.candidate_cache_size = candidate_cache_size
         self._candidate_cache: OrderedDict[str, torch.Tensor] = OrderedDict()
 
+    def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        """See the class. No posts give no answers, where transformers' own method fails with an IndexError."""
+        if isinstance(inputs, list) and not inputs:
+            return []
+        return super().__call__(inputs, *args, **kwargs)
+
     def _sanitize_parameters(
         self,
         candidate_labels: Sequence[str] | None = None,

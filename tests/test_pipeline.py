@@ -154,6 +154,10 @@ def test_kinds_of_input_and_batch_sizes_agree(pipe, batch_size):
     assert expected[0] != expected[4]
 
 
+def test_no_posts_give_no_answers(pipe):
+    assert pipe([], candidate_labels=LABELS) == []
+
+
 def test_a_list_of_one_gives_a_list(pipe):
     assert pipe([POST], candidate_labels=LABELS) == [pipe(POST, candidate_labels=LABELS)]
 

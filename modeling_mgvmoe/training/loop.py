@@ -162,7 +162,7 @@ def train(
     for batch in loader:
         with accelerator.accumulate(wrapped):
             output = wrapped(**batch)
-            _check_finite(output, step, counted)
+            _check_finite(output, step)
             accelerator.backward(output.loss)
             if accelerator.sync_gradients and arguments.max_grad_norm > 0:
                 accelerator.clip_grad_norm_(wrapped.parameters(), arguments.max_grad_norm)
@@ -209,7 +209,7 @@ def _train_loader(
     return DataLoader(posts, batch_size=batch_size, sampler=sampler, collate_fn=collator, drop_last=True)  # type: ignore[arg-type]
 
 
-def _check_finite(output: Any, step: int, counted: int) -> None:
+def _check_finite(output: Any, step: int) -> None:
     if not torch.isfinite(output.loss):
         terms = {name: output[name].item() for name in TERMS}
         raise ValueError(f"The loss is {output.loss.item()} at step {step + 1}; its terms are {terms}.")
