@@ -16,9 +16,10 @@ import torch
 from transformers.utils.logging import disable_progress_bar
 
 from modeling_mgvmoe import MGVMoEForZeroShotIE, MGVMoEProcessor
-from modeling_mgvmoe.data.zero_shot_data import sketchbook_data
 from modeling_mgvmoe.evaluation.report import conditions_table, draw_predictions
 from modeling_mgvmoe.evaluation.unseen import evaluate_conditions
+from modeling_mgvmoe.training.arguments import parse_arguments
+from modeling_mgvmoe.training.build import load_data
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 RECIPE = os.path.join(HERE, "..", "configuration", "recipes", "sketchbook.yaml")
@@ -67,7 +68,8 @@ def main():
     subprocess.run([*command, "--overwrite_output_dir", "True", *training_flags], check=True)
 
     print("\n2. Evaluating on 12 types and 12 relations whose names it never saw", flush=True)
-    data = sketchbook_data()
+    _, posts_arguments, _ = parse_arguments(["--config", RECIPE, *training_flags])
+    data = load_data(posts_arguments)
     model = MGVMoEForZeroShotIE.from_pretrained(os.path.join(folder, "model"))
     processor = MGVMoEProcessor.from_pretrained(os.path.join(folder, "model"))
     results = evaluate_conditions(model, processor, data.posts["test"], data.labels["test"])

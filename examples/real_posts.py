@@ -63,7 +63,7 @@ def print_scores(model, processor, data, baseline, batch_size):
     """Scores on the test relations: all their posts, few of which have a picture."""
     labels = data.labels["test"]
     encoded = encode_posts(data.posts["test"], processor, "encoding test posts")
-    trained = predict_labels(model, encoded, PostCollator(processor, labels), batch_size)
+    trained = predict_labels(model, encoded, PostCollator(processor, labels, data.label_descriptions), batch_size)
     rows = []
     for name, predictions in (("MG-VMoE, trained", trained), ("similarity, untrained encoder", baseline)):
         scores = score_predictions(encoded, predictions, labels)["relation"]

@@ -59,7 +59,8 @@ class MGVMoEConfig(PreTrainedConfig):
         (`float`, default 1.0):
             Coefficients of E9, E4, E5, E6 and E11 in the total loss E12.
         freeze_vision (`bool`, defaults to `True`):
-            Keep the vision encoder as it is: evaluation mode, no gradient.
+            Keep the vision encoder as it is: evaluation mode, no gradient. Holds for whatever is in it, adapters too:
+            set it to `False` to train any part of the tower.
         initializer_range (`float`, defaults to 0.02):
             Standard deviation of the initial weights of everything after the backbones.
 
@@ -69,6 +70,21 @@ class MGVMoEConfig(PreTrainedConfig):
 
     model_type = "mgvmoe"
     _auto_class = "AutoConfig"
+    # What `Trainer` need not gather for metrics: everything but the logits.
+    keys_to_ignore_at_inference = [
+        "ranking_loss",
+        "kl_loss",
+        "router_entropy_loss",
+        "alignment_loss",
+        "consistency_loss",
+        "mention_embeds",
+        "candidate_embeds",
+        "text_embeds",
+        "image_embeds",
+        "fusion_attentions",
+        "text_router_probs",
+        "image_router_probs",
+    ]
     sub_configs_defaults = {
         "text_config": SubConfigSpec(config_class=AutoConfig, model_type="bert"),
         "vision_config": SubConfigSpec(config_class=AutoConfig, model_type="vit"),

@@ -109,7 +109,8 @@ def read_mentions(mentions: object, text: str, where: str = "mentions") -> list[
         spans = [spans]
     if len(spans) > 2:
         raise ValueError(f"{where}: one span (typing) or two (head, tail) are needed (got {len(spans)})")
-    return [check_span(text, span, where) for span in spans]
+    names = [where] if len(spans) == 1 else [f"{where}, head", f"{where}, tail"]
+    return [check_span(text, span, name) for name, span in zip(names, spans, strict=True)]
 
 
 def read_batch(text: Any, mentions: Any, is_split_into_words: bool = False) -> tuple[list[str], list[Any]]:

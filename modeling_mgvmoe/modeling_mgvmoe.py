@@ -125,6 +125,12 @@ def canonical_order(keys: torch.Tensor) -> torch.Tensor:
     return order
 
 
+def _refuse_unknown(arguments: dict[str, Any]) -> None:
+    """`forward` takes **kwargs as transformers expects of it, but a misspelt mask must not pass unseen."""
+    if arguments:
+        raise TypeError(f"forward got unknown arguments: {', '.join(sorted(arguments))}.")
+
+
 def _without_unused(config: Any) -> dict[str, bool]:
     """Leaves pooler, pooling head and mask token out: they would never get a gradient, which stops DDP.
 
@@ -137,6 +143,19 @@ def _without_unused(config: Any) -> dict[str, bool]:
     model_class: Any = AutoModel._model_mapping.get(type(config), None)
     accepted = model_class is not None and "add_pooling_layer" in inspect.signature(model_class).parameters
     return {"add_pooling_layer": False} if accepted else {}
+
+
+class AdditiveFusionScore(nn.Linear):
+    """E7's w . [q ; z_j] + b for every token, without writing the concatenations out."""
+
+    def forward(  # type: ignore[override]
+        self, mention_states: torch.Tensor, states: torch.Tensor
+    ) -> torch.Tensor:
+        """Scores (B, L) of tokens (B, L, H) for posts (B, Q)."""
+        query_weight, token_weight = self.weight.split([mention_states.shape[1], states.shape[2]], 1)
+        # The first summand is the same for every token of a post and cancels in the softmax; it is the paper's.
+        scores = nn.functional.linear(mention_states, query_weight, self.bias)
+        return scores + nn.functional.linear(states, token_weight).squeeze(-1)
 
 
 class MGVMoEPreTrainedModel(PreTrainedModel):
@@ -229,7 +248,7 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
         )
         self.experts = VariationalMixtureOfExperts(hidden_size, config.num_experts)
         if config.fusion == "additive":
-            self.fusion_score = nn.Linear(mention_size + hidden_size, 1)
+            self.fusion_score = AdditiveFusionScore(mention_size + hidden_size, 1)
         else:
             self.fusion_query = nn.Linear(mention_size, hidden_size)
         self.post_init()
@@ -290,25 +309,58 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
         Returns:
             (C, H).
         """
-        if candidate_input_ids.ndim != 2:
-            raise ValueError(f"candidate_input_ids must be (C, Lc), got {tuple(candidate_input_ids.shape)}.")
-        self._check_token_ids(candidate_input_ids, "candidate_input_ids")
         if candidate_attention_mask is None:
             candidate_attention_mask = torch.ones_like(candidate_input_ids)
+        self._check_tokens(candidate_input_ids, candidate_attention_mask, "candidate_")
         order = canonical_order(candidate_input_ids.masked_fill(~candidate_attention_mask.bool(), -1))
         mask = candidate_attention_mask[order]
         states = self.text_model(candidate_input_ids[order], attention_mask=mask).last_hidden_state
         return token_mean(states, mask)[order.argsort()]
 
-    def _check_token_ids(self, input_ids: torch.Tensor, name: str) -> None:
-        vocab_size = self.config.text_config.vocab_size
-        if not torch.compiler.is_compiling() and input_ids.numel() and int(input_ids.max()) >= vocab_size:
+    @property
+    def max_text_length(self) -> int | None:
+        """Most tokens that the text encoder has position embeddings for; `None` where it has no such table."""
+        table = getattr(getattr(self.text_model, "embeddings", None), "position_embeddings", None)
+        if not isinstance(table, nn.Embedding):
+            return None
+        # RoBERTa counts positions from the padding id on.
+        return table.num_embeddings - (0 if table.padding_idx is None else table.padding_idx + 1)
+
+    def _check_tokens(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, name: str) -> None:
+        """Checks ids and mask, (rows, tokens): what torch would say from inside an embedding, or not at all."""
+        if input_ids.ndim != 2 or 0 in input_ids.shape:
             raise ValueError(
-                f"{name} must be below vocab_size = {vocab_size}, got {int(input_ids.max())}. If the processor added "
-                "markers to the tokenizer, call model.resize_token_embeddings(len(processor.tokenizer)) first."
+                f"{name}input_ids must be (rows, tokens), neither of them 0, got {tuple(input_ids.shape)}."
+            )
+        if attention_mask.shape != input_ids.shape:
+            raise ValueError(
+                f"{name}attention_mask must be {tuple(input_ids.shape)}, like {name}input_ids, "
+                f"got {tuple(attention_mask.shape)}."
+            )
+        limit = self.max_text_length
+        if limit is not None and input_ids.shape[1] > limit:
+            raise ValueError(
+                f"{name}input_ids must have at most {limit} tokens, as the text encoder has positions for, "
+                f"got {input_ids.shape[1]}. Give the processor a smaller max_length."
+            )
+        if torch.compiler.is_compiling():
+            return
+        vocab_size, (lowest, highest) = self.config.text_config.vocab_size, input_ids.aminmax()
+        if lowest < 0 or highest >= vocab_size:
+            raise ValueError(
+                f"{name}input_ids must be in [0, {vocab_size}), the vocabulary, got {int(lowest)} to {int(highest)}. "
+                "If the processor added markers to the tokenizer, call "
+                "model.resize_token_embeddings(len(processor.tokenizer)) first."
+            )
+        if not bool(attention_mask.any(1).all()):
+            empty = (~attention_mask.any(1)).nonzero().flatten().tolist()
+            raise ValueError(
+                f"{name}attention_mask must leave every row at least one token, got none in rows {empty}."
             )
 
-    def _mention_states(self, text_states: torch.Tensor, mention_positions: torch.Tensor) -> torch.Tensor:
+    def _mention_states(
+        self, text_states: torch.Tensor, text_mask: torch.Tensor, mention_positions: torch.Tensor
+    ) -> torch.Tensor:
         """q of E7, (B, (max_mentions + 1) H), zeros where a position is -1."""
         size, slots = text_states.shape, self.config.max_mentions
         if mention_positions.ndim != 2 or len(mention_positions) != size[0] or mention_positions.shape[1] > slots:
@@ -323,6 +375,8 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
                     f"mention_positions must be in [0, {size[1]}), or -1 for an absent second mention, "
                     f"got {mention_positions.tolist()}."
                 )
+            if not bool((text_mask.gather(1, mention_positions.clamp(min=0)) | (mention_positions < 0)).all()):
+                raise ValueError(f"mention_positions must not be on padding, got {mention_positions.tolist()}.")
         index = mention_positions.clamp(min=0)[..., None].expand(-1, -1, size[2])
         markers = text_states.gather(1, index) * (mention_positions >= 0)[..., None]
         markers = nn.functional.pad(markers, (0, 0, 0, slots - markers.shape[1]))
@@ -333,10 +387,7 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """E7: the fused vector (B, H) and the weights (B, L) over the tokens `states` (B, L, H) that `mask` marks."""
         if self.config.fusion == "additive":
-            query_weight, token_weight = self.fusion_score.weight.split([mention_states.shape[1], states.shape[2]], 1)
-            # The first summand is the same for every token of a post and cancels in the softmax; it is the paper's.
-            scores = nn.functional.linear(mention_states, query_weight, self.fusion_score.bias)
-            scores = scores + nn.functional.linear(states, token_weight).squeeze(-1)
+            scores = self.fusion_score(mention_states, states)
         else:
             query = self.fusion_query(mention_states) / states.shape[-1] ** 0.5
             scores = torch.einsum("bh,blh->bl", query, states)
@@ -375,24 +426,14 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
         Raises:
             ValueError: an argument is missing or a shape does not fit.
         """
+        _refuse_unknown(kwargs)
         if input_ids is None or mention_positions is None:
             raise ValueError("input_ids and mention_positions must be given.")
-        if input_ids.ndim != 2:
-            raise ValueError(f"input_ids must be (B, Lt), got {tuple(input_ids.shape)}.")
         if pixel_values is not None and image_features is not None:
             raise ValueError("pixel_values and image_features exclude each other, got both.")
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
-        if attention_mask.shape != input_ids.shape:
-            raise ValueError(
-                f"attention_mask must be (B, Lt) = {tuple(input_ids.shape)}, got {tuple(attention_mask.shape)}."
-            )
-        if not torch.compiler.is_compiling() and not bool(attention_mask.any(1).all()):
-            empty = (~attention_mask.any(1)).nonzero().flatten().tolist()
-            raise ValueError(
-                f"attention_mask must leave every post at least one token, got none for the posts {empty}."
-            )
-        self._check_token_ids(input_ids, "input_ids")
+        self._check_tokens(input_ids, attention_mask, "")
         output_attentions = self.config.output_attentions if output_attentions is None else output_attentions
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
@@ -404,11 +445,11 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
         text_output = self.text_model(input_ids, attention_mask=attention_mask, **extras)
         text_states = text_output.last_hidden_state
         text_mask = attention_mask.bool()
-        mention_states = self._mention_states(text_states, mention_positions)
+        mention_states = self._mention_states(text_states, text_mask, mention_positions)
         text = self.experts(text_states, text_mask, text_noise, return_losses)
 
         image_states, image_mask, vision_output = self._image_states(
-            len(input_ids), pixel_values, image_features, image_mask, extras
+            text_states, pixel_values, image_features, image_mask, extras
         )
         if image_states is None:
             states, mask, mixtures, image = text.hidden_states, text_mask, [text], None
@@ -442,17 +483,16 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
 
     def _image_states(
         self,
-        batch_size: int,
+        text_states: torch.Tensor,
         pixel_values: torch.Tensor | None,
         image_features: torch.Tensor | None,
         image_mask: torch.Tensor | None,
         extras: dict[str, Any],
     ) -> tuple[torch.Tensor | None, torch.Tensor, ModelOutput | None]:
         """Projected picture tokens (B, Li, H) or `None`, the mask of posts with a picture, the tower's output."""
-        device = self.vision_projection.weight.device if isinstance(self.vision_projection, nn.Linear) else self.device
-        source = pixel_values if pixel_values is not None else image_features
+        batch_size, source = len(text_states), pixel_values if pixel_values is not None else image_features
         if image_mask is None:
-            image_mask = torch.full((batch_size,), source is not None, dtype=torch.bool, device=device)
+            image_mask = torch.full((batch_size,), source is not None, device=text_states.device)
         image_mask = image_mask.bool()
         if image_mask.shape != (batch_size,) or (source is not None and len(source) != batch_size):
             raise ValueError(
@@ -610,6 +650,7 @@ class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
         Raises:
             ValueError: an argument is missing or a shape does not fit.
         """
+        _refuse_unknown(kwargs)
         if (candidate_input_ids is None) == (candidate_embeds is None):
             raise ValueError(
                 "Exactly one of candidate_input_ids and candidate_embeds must be given, "
@@ -636,7 +677,9 @@ class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
             self.dropout(torch.cat([output.fused_embeds, output.mention_states], dim=-1))
         )
         logits = self.score(mention_embeds, candidate_embeds, candidate_mask)
-        terms = self.objectives(output, logits, labels, candidate_mask) if labels is not None else {}
+        # Inner products of whole vectors overflow in float16, and the KL of E11 is a difference that bfloat16 loses.
+        with torch.autocast(logits.device.type, enabled=False):
+            terms = self.objectives(output, logits, labels, candidate_mask) if labels is not None else {}
         return MGVMoEOutput(
             loss=self.total_loss(terms) if terms else None,
             logits=logits,

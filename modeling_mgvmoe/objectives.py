@@ -8,6 +8,11 @@ import torch
 import torch.nn.functional as F
 
 
+def at_least_float32(values: torch.Tensor) -> torch.Tensor:
+    """Half precision becomes single; single and double stay. Losses are sums that half precision cannot hold."""
+    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
+
+
 def masked_mean(values: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
     """Mean of one value per token over the real tokens.
 
@@ -46,13 +51,15 @@ def ranking_loss(
         raise ValueError(
             f"logits must be (B, C) and labels (B,), got {tuple(logits.shape)} and {tuple(labels.shape)}."
         )
-    if labels.numel() and not bool(((labels >= 0) & (labels < logits.shape[1])).all()):
+    checked = not torch.compiler.is_compiling()
+    if checked and labels.numel() and not bool(((labels >= 0) & (labels < logits.shape[1])).all()):
         raise ValueError(f"labels must be in [0, {logits.shape[1]}), got {labels.tolist()}.")
+    logits = at_least_float32(logits)
     gold = F.one_hot(labels, logits.shape[1]).bool()
     others = ~gold
     if candidate_mask is not None:
         candidate_mask = candidate_mask.bool()
-        if bool((gold & ~candidate_mask).any()):
+        if checked and bool((gold & ~candidate_mask).any()):
             rows = (gold & ~candidate_mask).any(1).nonzero().flatten().tolist()
             raise ValueError(
                 f"labels must be among the candidates of their post; candidate_mask hides those of {rows}."
@@ -75,6 +82,7 @@ def gaussian_kl(means: torch.Tensor, log_variances: torch.Tensor, mask: torch.Te
     Returns:
         A scalar: summed over everything after L, mean over the real tokens.
     """
+    means, log_variances = at_least_float32(means), at_least_float32(log_variances)
     divergence = -0.5 * (1 + log_variances - means.square() - log_variances.exp())
     return masked_mean(divergence.flatten(2).sum(-1), mask)
 
@@ -88,7 +96,7 @@ def router_entropy(router_logits: torch.Tensor, mask: torch.Tensor | None = None
         router_logits: (B, L, K) before the softmax.
         mask: (B, L), non-zero for real tokens.
     """
-    log_probs = router_logits.log_softmax(-1)
+    log_probs = at_least_float32(router_logits).log_softmax(-1)
     return masked_mean(-(log_probs.exp() * log_probs).sum(-1), mask)
 
 
@@ -112,9 +120,9 @@ def info_nce(text_embeds: torch.Tensor, image_embeds: torch.Tensor, temperature:
         )
     if text_embeds.shape[0] == 0:
         return (text_embeds.sum() + image_embeds.sum()) * 0.0
-    logits = text_embeds @ image_embeds.T / temperature
+    logits = at_least_float32(text_embeds) @ at_least_float32(image_embeds).T / temperature
     targets = torch.arange(len(logits), device=logits.device)
     return (F.cross_entropy(logits, targets) + F.cross_entropy(logits.T, targets)) / 2
 
 
-__all__ = ["gaussian_kl", "info_nce", "masked_mean", "ranking_loss", "router_entropy"]
+__all__ = ["at_least_float32", "gaussian_kl", "info_nce", "masked_mean", "ranking_loss", "router_entropy"]

@@ -4,11 +4,11 @@ import base64
 import os
 from io import BytesIO
 from typing import Any
+from urllib.request import Request, urlopen
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps
-from transformers.image_utils import load_image
 
 URL_TIMEOUT_SECONDS = 30.0
 MAX_UINT16 = 65535
@@ -18,8 +18,7 @@ def to_rgb(picture: Any, where: str = "images", timeout: float = URL_TIMEOUT_SEC
     """Reads one picture.
 
     The EXIF orientation is applied, transparency is laid on white, 16-bit grey is scaled (not clipped) to 8 bits,
-    and of an animation the first frame is taken. Behind an http(s) URL transformers does the conversion, which drops
-    transparency instead.
+    and of an animation the first frame is taken.
 
     Args:
         picture: A PIL image of any mode; a path; an http(s) or data URL; encoded bytes; a `datasets` dict with
@@ -69,7 +68,9 @@ def _open(picture: Any, timeout: float) -> Image.Image:
     elif isinstance(picture, (str, os.PathLike)):
         source = os.fspath(picture)
         if isinstance(source, str) and source.startswith(("http://", "https://")):
-            return load_image(source, timeout=timeout)  # transformers turns it upright and to RGB by itself
+            # The bytes, and not transformers' `load_image`, which drops transparency and clips 16-bit greys.
+            with urlopen(Request(source, headers={"User-Agent": "mg-vmoe"}), timeout=timeout) as response:
+                return _open(response.read(), timeout)
         if isinstance(source, str) and source.startswith("data:image/"):
             return _open(base64.b64decode(source.partition(",")[2]), timeout)
         # Read here: the file is closed at once, and a truncated one fails here and not later.

@@ -75,16 +75,22 @@ class ZeroShotMultimodalIEPipeline(Pipeline):
                 f"{self.processor.vocabulary_size} tokens, markers included. Call "
                 "model.resize_token_embeddings(processor.vocabulary_size), and train."
             )
+        limit = getattr(self.model, "mgvmoe", self.model).max_text_length
+        if limit is not None and self.processor.longest > limit:
+            raise ValueError(
+                f"processor: posts may have {self.processor.longest} tokens, but the model's text encoder has "
+                f"positions for {limit}. Set processor.max_length to at most {limit}."
+            )
         # A model that comes from training would score with dropout and noise.
         self.model.eval()
         self.candidate_cache_size = candidate_cache_size
         self._candidate_cache: OrderedDict[str, torch.Tensor] = OrderedDict()
 
-    def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, inputs: Any, candidate_labels: Sequence[str] | None = None, **kwargs: Any) -> Any:
         """See the class. No posts give no answers, where transformers' own method fails with an IndexError."""
         if isinstance(inputs, list) and not inputs:
             return []
-        return super().__call__(inputs, *args, **kwargs)
+        return super().__call__(inputs, candidate_labels=candidate_labels, **kwargs)
 
     def _sanitize_parameters(
         self,
@@ -132,8 +138,12 @@ class ZeroShotMultimodalIEPipeline(Pipeline):
             text = self.processor.words_to_text(text)[0]
         # Labels first: they are the cheapest thing to get wrong.
         texts = self.processor.candidate_texts(labels, label_descriptions, label_template)
-        post = self.processor.encode_post(text, mentions, max_length)
-        (pixel_values,) = self.processor.encode_images([input_.get("image")])
+        try:
+            post = self.processor.encode_post(text, mentions, max_length)
+            (pixel_values,) = self.processor.encode_images([input_.get("image")])
+        except ValueError as error:
+            # Posts may come from a generator, where a number would tell nothing.
+            raise ValueError(f"{error}, in the post {text!r:.100}") from error
         if pixel_values is not None:
             post["pixel_values"] = pixel_values
         return {"posts": [post], "candidate_labels": [tuple(labels)], "candidate_texts": [tuple(texts)]}
@@ -193,7 +203,13 @@ class ZeroShotMultimodalIEPipeline(Pipeline):
 
         transformers' own method leaves the processor out.
         """
-        super().save_pretrained(save_directory, **kwargs)
+        # Left to itself it also writes a preprocessor_config.json, from which AutoProcessor would build a processor
+        # with default values in silence, should processor_config.json get lost.
+        image_processor, self.image_processor = self.image_processor, None
+        try:
+            super().save_pretrained(save_directory, **kwargs)
+        finally:
+            self.image_processor = image_processor
         self.processor.save_pretrained(save_directory, **kwargs)
 
 

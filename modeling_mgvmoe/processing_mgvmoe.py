@@ -108,6 +108,11 @@ class MGVMoEProcessor(ProcessorMixin):
         return len(self.tokenizer)
 
     @property
+    def longest(self) -> int:
+        """Most tokens that a post can have: `max_length`, or the tokenizer's own limit where that is less."""
+        return self._limit(None)
+
+    @property
     def model_input_names(self) -> list[str]:
         """Names of all outputs of `__call__`."""
         return [*FEATURE_NAMES, "image_mask", "candidate_input_ids", "candidate_attention_mask", "candidate_mask"]
@@ -188,14 +193,16 @@ class MGVMoEProcessor(ProcessorMixin):
             batch.update(candidates)
         return batch
 
-    def encode_post(self, text: str, mentions: Any, max_length: int | None = None, post: int = 0) -> dict[str, Any]:
+    def encode_post(
+        self, text: str, mentions: Any, max_length: int | None = None, post: int | None = None
+    ) -> dict[str, Any]:
         """Marks, tokenizes and windows one post.
 
         Args:
             text: The post.
             mentions: (start, end), or [(start, end), (start, end)] for head and tail; characters, end exclusive.
             max_length: In place of the processor's own.
-            post: Number of the post in its batch, for messages.
+            post: Number of the post in its batch, for messages; None if it stands alone.
 
         Returns:
             input_ids and attention_mask, lists of Lt, and mention_positions, a list of 1 or 2; not padded.
@@ -204,13 +211,14 @@ class MGVMoEProcessor(ProcessorMixin):
             ValueError: If the text is not a string, a mention is wrong (see `mention_windows.read_mentions`) or
                 `max_length` cannot hold the special tokens, the markers and one token.
         """
+        number = "" if post is None else f"[{post}]"
         if not isinstance(text, str):
-            raise ValueError(f"text[{post}]: a string is needed (got {type(text).__name__})")
+            raise ValueError(f"text{number}: a string is needed (got {type(text).__name__})")
         if any("\ud800" <= char <= "\udfff" for char in text):
             raise ValueError(
-                f"text[{post}]: it holds half of a surrogate pair and is no valid text (got {text!a:.80})"
+                f"text{number}: it holds half of a surrogate pair and is no valid text (got {text!a:.80})"
             )
-        spans = read_mentions(mentions, text, f"mentions[{post}]")
+        spans = read_mentions(mentions, text, f"mentions{number}")
         markers = self.tokenizer.convert_tokens_to_ids(
             self.typing_markers if len(spans) == 1 else self.relation_markers
         )

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from .objectives import at_least_float32
+
 
 def cosine_graph(nodes: torch.Tensor) -> torch.Tensor:
     r"""E10: :math:`G_{ij} = (\cos(n_i, n_j) + 1) / 2`, self loops kept.
@@ -62,6 +64,7 @@ def adversarial_consistency(nodes: torch.Tensor, perturbation: torch.Tensor, tem
         raise ValueError(
             f"perturbation must be (1, N) or (B, N) with N = {nodes.shape[-1]}, got {tuple(perturbation.shape)}."
         )
+    nodes, perturbation = at_least_float32(nodes), at_least_float32(perturbation)
     graph = cosine_graph(nodes)
     clean = neighbour_agreement(nodes, graph, temperature).log_softmax(-1)
     perturbed = neighbour_agreement(nodes + perturbation, graph, temperature).log_softmax(-1)
@@ -112,9 +115,11 @@ def power_perturbation(
     Returns:
         (B, N), without gradient.
     """
-    nodes = nodes.detach()
-    scale = nodes.norm(dim=-1).mean()
-    with torch.enable_grad():
+    # Also where gradients are off: evaluation asks for the loss too. A clone, because inference mode's tensors cannot
+    # take part in a gradient.
+    with torch.inference_mode(False), torch.enable_grad():
+        nodes = at_least_float32(nodes.detach().clone())
+        scale = nodes.norm(dim=-1).mean()
         start = torch.randn(nodes.shape, generator=generator, device=nodes.device, dtype=nodes.dtype)
         # KL is flat at d = 0, so the step starts a little beside it; in single precision 1e-3 is far above rounding.
         start = (1e-3 * scale * F.normalize(start, dim=-1)).requires_grad_()

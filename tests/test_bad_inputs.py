@@ -48,7 +48,9 @@ def test_span(pipe, case, kind):
     post = {"mention": span} if kind == "mention" else {"head": good, "tail": good, kind: span}
     with pytest.raises(ValueError) as error:
         pipe({"text": text, **post}, candidate_labels=LABELS)
-    assert_says(error, "mentions[0]: ", message)
+    # In an empty text the head, though good elsewhere, is wrong too and comes first.
+    named = "mentions: " if kind == "mention" else f"mentions, {kind if text else 'head'}: "
+    assert_says(error, named, message, f", in the post {text!r}")
 
 
 @pytest.mark.parametrize(
@@ -127,17 +129,17 @@ def test_picture(pipe, tmp_path, case):
 SHAPES = {
     "text with an axis too few": (
         {"input_ids": torch.ones(4, dtype=torch.long)},
-        "input_ids must be (B, Lt), got (4,)",
+        "input_ids must be (rows, tokens), neither of them 0, got (4,)",
     ),
     "no text": ({"input_ids": None}, "input_ids and mention_positions must be given"),
     "no mentions": ({"mention_positions": None}, "input_ids and mention_positions must be given"),
     "mask of another length": (
         {"attention_mask": torch.ones(4, 7)},
-        "attention_mask must be (B, Lt) = (4, 11), got (4, 7)",
+        "attention_mask must be (4, 11), like input_ids, got (4, 7)",
     ),
     "token outside the vocabulary": (
         {"input_ids": torch.full((4, 11), 99)},
-        "input_ids must be below vocab_size = 99",
+        "input_ids must be in [0, 99), the vocabulary, got 99 to 99",
     ),
     "three mentions": (
         {"mention_positions": torch.ones(4, 3, dtype=torch.long)},
@@ -177,7 +179,38 @@ SHAPES = {
     "candidates twice": ({"candidate_embeds": torch.zeros(5, 32)}, "candidate_embeds must be given, got both"),
     "candidates with an axis too few": (
         {"candidate_input_ids": torch.ones(5, dtype=torch.long)},
-        "candidate_input_ids must be (C, Lc), got (5,)",
+        "candidate_input_ids must be (rows, tokens), neither of them 0, got (5,)",
+    ),
+    "zero candidates": (
+        {"candidate_input_ids": torch.ones(0, 3, dtype=torch.long), "candidate_attention_mask": None},
+        "candidate_input_ids must be (rows, tokens), neither of them 0, got (0, 3)",
+    ),
+    "candidate mask of another length": (
+        {"candidate_attention_mask": torch.ones(5, 9)},
+        "like candidate_input_ids, got (5, 9)",
+    ),
+    "a candidate without a token": (
+        {"candidate_input_ids": torch.ones(2, 3, dtype=torch.long), "candidate_attention_mask": torch.eye(2, 3) * 0},
+        "candidate_attention_mask must leave every row at least one token, got none in rows [0, 1]",
+    ),
+    "a post without a token": (
+        {"attention_mask": torch.zeros(4, 11)},
+        "attention_mask must leave every row at least one token, got none in rows [0, 1, 2, 3]",
+    ),
+    "a negative token": (
+        {"input_ids": torch.full((4, 11), -1)},
+        "input_ids must be in [0, 99), the vocabulary, got -1",
+    ),
+    "more tokens than positions": (
+        {"input_ids": torch.ones(4, 999, dtype=torch.long), "attention_mask": None},
+        "tokens, as the text encoder has positions for, got 999. Give the processor a smaller max_length",
+    ),
+    "a mention on padding": (
+        {
+            "attention_mask": (torch.arange(11) < 4).expand(4, -1),
+            "mention_positions": torch.tensor([[10]] * 4),
+        },
+        "mention_positions must not be on padding, got [[10], [10], [10], [10]]",
     ),
     "candidates of another width": (
         {"candidate_input_ids": None, "candidate_embeds": torch.zeros(5, 31)},

@@ -8,6 +8,7 @@ from huggingface_hub.errors import StrictDataclassClassValidationError, StrictDa
 from transformers import AutoModel, PreTrainedConfig
 
 from modeling_mgvmoe import MGVMoEConfig, MGVMoEForZeroShotIE, MGVMoEModel
+from modeling_mgvmoe.objectives import info_nce
 from tests.tiny import doubled, tiny_config, tiny_inputs, tiny_model, tiny_text_config, tiny_vision_config
 
 ADVERSARIES = ("learned", "power", "none")
@@ -675,12 +676,17 @@ class TestRefusals:
         self.refuse(message + "both", candidate_embeds=torch.zeros(5, 32))
 
     def test_texts_of_a_wrong_shape(self):
-        self.refuse(r"input_ids must be \(B, Lt\), got \(11,\)", input_ids=torch.ones(11, dtype=torch.long))
-        self.refuse(r"attention_mask must be \(B, Lt\) = \(4, 11\), got \(4, 10\)", attention_mask=torch.ones(4, 10))
+        self.refuse(
+            r"input_ids must be \(rows, tokens\), neither of them 0, got \(11,\)",
+            input_ids=torch.ones(11, dtype=torch.long),
+        )
+        self.refuse(
+            r"attention_mask must be \(4, 11\), like input_ids, got \(4, 10\)", attention_mask=torch.ones(4, 10)
+        )
 
     def test_candidates_of_a_wrong_shape(self):
         ids = torch.ones(4, 5, 3, dtype=torch.long)
-        self.refuse(r"candidate_input_ids must be \(C, Lc\), got \(4, 5, 3\)", candidate_input_ids=ids)
+        self.refuse(r"candidate_input_ids must be \(rows, tokens\), .* got \(4, 5, 3\)", candidate_input_ids=ids)
         for shape in ((5, 31), (3, 5, 32), (32,)):
             message = rf"candidate_embeds must be \(C, 32\) or \(4, C, 32\), got \({shape[0]},"
             self.refuse(message, CANDIDATES, candidate_embeds=torch.zeros(shape))
@@ -690,7 +696,7 @@ class TestRefusals:
     def test_token_ids_beyond_the_vocabulary_tell_the_way_out(self, name):
         ids = tiny_inputs()[name]
         ids[0, 0] = 99
-        message = rf"{name} must be below vocab_size = 99, got 99. .* model.resize_token_embeddings\(len\(processor"
+        message = rf"{name} must be in \[0, 99\), .* to 99. .* model.resize_token_embeddings\(len\(processor"
         self.refuse(message, **{name: ids})
 
     def test_mention_positions_of_a_wrong_shape(self):
@@ -742,3 +748,36 @@ def test_text_configs_of_the_same_kind_do_not_share_an_object():
     first, second = tiny_model(tiny_config(text_config=text)), tiny_model(tiny_config(text_config=tiny_text_config()))
     assert first.config.text_config is first.mgvmoe.text_model.config
     assert first.config.text_config is not second.config.text_config
+
+
+class TestPrecision:
+    """Losses keep their meaning in half precision."""
+
+    @pytest.mark.parametrize("adversary", ["learned", "power"])
+    def test_losses_under_bfloat16_autocast_are_near_those_in_single_precision(self, adversary, inputs):
+        model = tiny_model(adversary=adversary, graph_temperature=30.0)
+        expected = model(**inputs)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            output = model(**inputs)
+        for term in TERMS:
+            assert output[term].dtype == torch.float32, term
+            torch.testing.assert_close(output[term], expected[term], rtol=0.1, atol=0.01)
+
+    def test_alignment_of_long_vectors_does_not_overflow(self):
+        # Inner products of 3 * 10^6: float16 ends at 65504.
+        embeds = (torch.eye(4, 300) * 100 + 100).half()
+        assert torch.isfinite(info_nce(embeds, embeds))
+
+    @pytest.mark.parametrize("adversary", ["learned", "power", "none"])
+    def test_inference_mode_gives_the_loss_of_no_grad(self, adversary, inputs):
+        model = tiny_model(adversary=adversary)
+        with torch.no_grad():
+            expected = model(**inputs).loss
+        with torch.inference_mode():
+            assert torch.equal(model(**inputs).loss, expected)
+
+
+@pytest.mark.parametrize("model_class", [MGVMoEModel, MGVMoEForZeroShotIE])
+def test_a_misspelt_argument_is_refused(model_class, inputs):
+    with pytest.raises(TypeError, match="forward got unknown arguments: image_maks"):
+        tiny_model(model_class=model_class)(**without(inputs, *CANDIDATES, "labels"), image_maks=None)

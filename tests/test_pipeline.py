@@ -359,8 +359,8 @@ BAD_POSTS = [
     ({**RELATION, "mention": (0, 4)}, "\\(got \\['mention', 'head', 'tail'\\]\\)"),
     ({**POST, "mentions": [(0, 4)]}, "\\(got \\['mention', 'mentions'\\]\\)"),
     ({**POST, "picture": None, "span": 1}, "a post may have the keys text, image, mention.*got 'picture', 'span'"),
-    ({**POST, "text": ["Kelo", "sails"]}, "text\\[0\\]: a string is needed \\(got list\\)"),
-    ({**POST, "text": 3}, "text\\[0\\]: a string is needed \\(got int\\)"),
+    ({**POST, "text": ["Kelo", "sails"]}, "text: a string is needed \\(got list\\)"),
+    ({**POST, "text": 3}, "text: a string is needed \\(got int\\)"),
 ]
 
 

@@ -192,7 +192,7 @@ class TestPyTorchGeometric:
     def test_the_rest_of_the_module_works_without_the_package(self, nodes, monkeypatch):
         for name in ("torch_geometric", "torch_geometric.data", "torch_geometric.utils"):
             monkeypatch.setitem(sys.modules, name, None)
-        spec = importlib.util.spec_from_file_location("fresh_sample_graph", sample_graph.__file__)
+        spec = importlib.util.spec_from_file_location("modeling_mgvmoe.fresh_sample_graph", sample_graph.__file__)
         fresh = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(fresh)
         assert torch.equal(fresh.cosine_graph(nodes), cosine_graph(nodes))

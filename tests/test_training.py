@@ -69,9 +69,25 @@ def test_a_recipe_and_flags_over_it(tmp_path):
 
     flags = ["--learning_rate", "0.5", "--keep_best", "true", "--no_class_balanced", "--dataset=posts"]
     model, data, training = parse_arguments([*flags, f"--config={path}", "--model_config", '{"fusion": "query"}'])
-    assert model.model_config == {"fusion": "query"}
+    assert model.model_config == {"num_experts": 2, "fusion": "query"}  # merged
     assert (data.dataset, data.dataset_seed) == ("posts", 3)
     assert (training.learning_rate, training.keep_best, training.class_balanced) == (0.5, True, False)
+
+
+def test_model_config_of_flag_and_recipe_are_merged_also_within_sub_configurations(tmp_path):
+    text = "model: {model_config: {text_config: {model_type: bert, hidden_size: 32}, fusion: query}}\n"
+    flags = ["--config", recipe(tmp_path, text), "--model_config"]
+    model, _, _ = parse_arguments([*flags, '{"text_config": {"hidden_size": 16}}'])
+    assert model.model_config == {"text_config": {"model_type": "bert", "hidden_size": 16}, "fusion": "query"}
+    model, _, _ = parse_arguments([*flags, '{"text_config": {"model_type": "roberta"}}'])
+    assert model.model_config["text_config"] == {"model_type": "roberta"}
+
+
+def test_model_config_with_an_unknown_key_or_without_sub_configurations():
+    with pytest.raises(ValueError, match="model_config: unknown key 'fusionn'; did you mean 'fusion'"):
+        ModelArguments(model_config={"fusionn": "query"})
+    with pytest.raises(ValueError, match="a model from nothing needs text_config and vision_config"):
+        build_model(ModelArguments(model_config={"fusion": "query"}), None)
 
 
 def test_flags_alone():
@@ -330,7 +346,7 @@ def test_collator_refuses_a_label_of_another_task(data, trainee):
 
 def test_an_error_in_a_post_names_the_post(data, trainee):
     post = {**data.posts["train"][0], "id": "n7", "text": "e\u0301", "mentions": [[0, 1]]}
-    with pytest.raises(ValueError, match="post 'n7': mentions.0.: the end of span .* cuts a character in two"):
+    with pytest.raises(ValueError, match="post 'n7': mentions: the end of span .* cuts a character in two"):
         encode_posts([post], trainee[1])
 
 

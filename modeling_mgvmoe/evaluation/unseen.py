@@ -107,14 +107,17 @@ def evaluate_conditions(
     posts: Sequence[Mapping[str, Any]],
     labels: Mapping[str, Sequence[str]],
     batch_size: int = 64,
+    label_descriptions: Mapping[str, str] | None = None,
 ) -> dict[str, dict[str, dict[str, float]]]:
     """Scores on unseen classes by condition, then task: which modality the model needs.
 
     Args:
         posts: of one split.
         labels: the split's candidate labels of each task.
+        batch_size: in posts.
+        label_descriptions: sentences in place of labels, as in training.
     """
-    collator = PostCollator(processor, labels)
+    collator = PostCollator(processor, labels, label_descriptions)
     results = {}
     for condition in CONDITIONS:
         encoded = encode_posts((seen_as(post, condition) for post in posts), processor)

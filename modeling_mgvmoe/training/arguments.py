@@ -24,11 +24,16 @@ class ModelArguments:
     model_config: dict[str, Any] = field(
         default_factory=dict,
         metadata={
-            "help": "JSON: fields of MGVMoEConfig. Alone, with text_config and vision_config: a model from nothing."
+            "help": "JSON: fields of MGVMoEConfig, merged into the recipe's. Alone, with text_config and "
+            "vision_config: a model from nothing."
         },
     )
-    max_length: int = field(default=128, metadata={"help": "Longest marked post, in tokens."})
-    label_template: str = field(default="{}", metadata={"help": "What the text encoder reads for a label."})
+    max_length: int | None = field(
+        default=None, metadata={"help": "Longest marked post, in tokens; default: a saved model's own, or 128."}
+    )
+    label_template: str | None = field(
+        default=None, metadata={"help": 'What is read for a label; default: a saved model\'s own, or "{}".'}
+    )
 
     def __post_init__(self) -> None:
         pair = (self.text_model_name_or_path, self.vision_model_name_or_path)
@@ -46,6 +51,11 @@ class ModelArguments:
                 "A model is needed: model_name_or_path, or text_model_name_or_path and vision_model_name_or_path, "
                 "or model_config."
             )
+        from ..configuration_mgvmoe import MGVMoEConfig
+
+        known = [item.name for item in fields(MGVMoEConfig)]
+        for key in self.model_config:
+            _check_key(key, known, "model_config")
 
 
 @dataclass
@@ -192,6 +202,10 @@ def parse_arguments(argv: Sequence[str] | None = None) -> tuple[ModelArguments, 
     config = parser.parse_known_args(argv)[0].config if _has_config(argv) else None
     if config is not None:
         values = read_recipe(config)
+        recipe = values.get("model_config") or {}
+        for action in parser._actions:
+            if action.dest == "model_config":
+                action.type = lambda text: _merged(recipe, _json_object(text))
         # argparse converts and checks string defaults like flags, and no others. A YAML 1e-4 is a string already.
         parser.set_defaults(
             **{key: str(value) if isinstance(value, int | float) else value for key, value in values.items()}
@@ -204,6 +218,16 @@ def _has_config(argv: Sequence[str] | None) -> bool:
     import sys
 
     return any(item == "--config" or item.startswith("--config=") for item in (sys.argv[1:] if argv is None else argv))
+
+
+def _merged(values: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
+    """`values` with `overrides` on top, mappings within mappings too; a new model_type replaces its mapping."""
+    merged = dict(values)
+    for key, value in overrides.items():
+        old = merged.get(key)
+        same_kind = isinstance(old, dict) and isinstance(value, dict) and "model_type" not in value
+        merged[key] = _merged(old, value) if same_kind else value  # type: ignore[arg-type]
+    return merged
 
 
 def _json_object(text: str) -> dict[str, Any]:

@@ -38,16 +38,22 @@ def build_model(
     set_seed(seed)
     if arguments.model_name_or_path is not None:
         source = arguments.model_name_or_path
-        return MGVMoEForZeroShotIE.from_pretrained(source), MGVMoEProcessor.from_pretrained(source)
+        processor = MGVMoEProcessor.from_pretrained(source)
+        processor.max_length = arguments.max_length or processor.max_length
+        processor.label_template = arguments.label_template or processor.label_template
+        return MGVMoEForZeroShotIE.from_pretrained(source), processor
+    max_length, label_template = arguments.max_length or 128, arguments.label_template or "{}"
     if arguments.text_model_name_or_path is None or arguments.vision_model_name_or_path is None:
-        return model_from_scratch(
-            arguments.model_config, data.training_texts(), arguments.max_length, arguments.label_template
-        )
+        missing = [name for name in ("text_config", "vision_config") if name not in arguments.model_config]
+        if missing:
+            # Left out they would be BERT-base and ViT-B with random weights, which nobody means.
+            raise ValueError(f"model_config: a model from nothing needs {' and '.join(missing)}.")
+        return model_from_scratch(arguments.model_config, data.training_texts(), max_length, label_template)
     processor = MGVMoEProcessor(
         AutoImageProcessor.from_pretrained(arguments.vision_model_name_or_path),
         AutoTokenizer.from_pretrained(arguments.text_model_name_or_path),
-        max_length=arguments.max_length,
-        label_template=arguments.label_template,
+        max_length=max_length,
+        label_template=label_template,
     )
     model = MGVMoEForZeroShotIE.from_text_vision_pretrained(
         arguments.text_model_name_or_path, arguments.vision_model_name_or_path, **arguments.model_config

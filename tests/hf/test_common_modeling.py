@@ -80,7 +80,7 @@ class MGVMoEModelTester:
         inputs = {
             "input_ids": modeling.ids_tensor([self.batch_size, self.seq_length], self.text_config["vocab_size"]),
             "attention_mask": attention_mask,
-            "mention_positions": torch.tensor([[1, 3], [2, -1], [4, 2]], device=torch_device),
+            "mention_positions": torch.tensor([[5, 3], [4, -1], [4, 3]], device=torch_device),
             "pixel_values": self.pictures(self.batch_size),
         }
         return self.get_config(), inputs
@@ -143,7 +143,7 @@ class CommonTests(modeling.ModelTesterMixin, training.TrainingTesterMixin):
         input_ids = 1 + torch.arange(batch_size * seq_length).view(batch_size, seq_length) % (vocab_size - 1)
         return {
             "input_ids": input_ids,
-            "mention_positions": torch.tensor([[1, 3]]).expand(batch_size, -1),
+            "mention_positions": torch.tensor([[5, 3]]).expand(batch_size, -1),
             "pixel_values": self.model_tester.pictures(batch_size).cpu(),  # where the mixin trains
             "candidate_input_ids": self.model_tester.candidates().cpu(),
             "labels": torch.arange(batch_size) % self.model_tester.num_candidates,
