@@ -1,9 +1,9 @@
 """What couples the processes of a training run: the rows of all of them, gathered with gradient.
 
-Some objectives couple the posts of a batch (E6, E10, E11) or are means over its tokens (E4, E5). Under several processes
-they are taken over the batch of all processes. Each process gathers what they need, computes the same loss from it and
-goes back through it; the mean of the gradients over the processes, which every data parallel wrapper takes, is then the
-gradient of one process with the whole batch.
+Some objectives couple the posts of a batch (E6, E10, E11) or are means over its tokens (E4, E5). Under several
+processes they are taken over the batch of all processes. Each process gathers what they need, computes the same loss
+from it and goes back through it. The mean of the gradients over the processes, which data parallel wrappers take, is
+then the gradient of one process with the whole batch.
 """
 
 from typing import Any, cast
@@ -20,8 +20,8 @@ def number_of_processes() -> int:
 class _GatherRows(torch.autograd.Function):
     """Concatenates rows over the processes; their gradient is the sum of what the processes have for them.
 
-    `torch.distributed`'s own `all_gather` has no gradient at all. Were only a process's own rows to have one, the other
-    processes' terms that depend on them would be missing from it.
+    `torch.distributed`'s own `all_gather` has no gradient at all. With that of the own loss alone, what depends on a row
+    in the other processes' losses would be missing, and DDP's mean would divide the rest by their number.
     """
 
     @staticmethod

@@ -458,6 +458,7 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
         number = mask.sum().float()
         if mixture is None:
             return torch.stack([torch.zeros_like(number)] * 2 + [number])
+        assert mixture.kl_loss is not None and mixture.router_entropy is not None, "they were asked for"
         return torch.stack([mixture.kl_loss * number, mixture.router_entropy * number, number])
 
     def _zero_of_the_vision_side(self) -> torch.Tensor | float:
@@ -722,8 +723,10 @@ class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
         image_embeds = torch.zeros_like(text_embeds) if image_embeds is None else image_embeds
         shared = self.training and torch.is_grad_enabled() and number_of_processes() > 1
         if shared:
-            number = torch.full_like(output.expert_loss_sums[0, -1], len(labels))
-            own_sums = torch.cat([output.expert_loss_sums.flatten(), torch.stack([ranking * number, number])])
+            assert output.expert_loss_sums is not None, "the output lacks its losses"
+            own_sums = output.expert_loss_sums.flatten()
+            number = own_sums.new_tensor(len(labels))
+            own_sums = torch.cat([own_sums, torch.stack([ranking * number, number])])
             text_embeds, image_embeds, is_image, sums = gather_rows(
                 text_embeds, image_embeds, has_image.float(), own_sums[None]
             )

@@ -72,7 +72,7 @@ CASES = {
     "power, trained tower": ({"adversary": "power", "freeze_vision": False}, torch.double, 1),
     "no adversary, query fusion": ({"adversary": "none", "fusion": "query"}, torch.double, 1),
     "accumulation": ({"adversary": "learned", "freeze_vision": False}, torch.double, 2),
-    "single precision": ({"adversary": "power", "freeze_vision": False}, torch.float32, 1),
+    "single precision": ({"adversary": "learned", "freeze_vision": False}, torch.float32, 1),
 }
 
 

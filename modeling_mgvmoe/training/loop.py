@@ -231,8 +231,8 @@ def validate(
     Every process predicts its share of the posts and gets all predictions, so that all choose alike.
 
     Args:
-        model: itself, not as prepared: a wrapper may talk to the other processes in every batch, and they need not have
-            equally many.
+        model: itself, not as prepared: a wrapper may talk to the other processes in every batch, and these need not
+            have equally many.
     """
     from accelerate.utils import gather_object
 
