@@ -20,8 +20,8 @@ def number_of_processes() -> int:
 class _GatherRows(torch.autograd.Function):
     """Concatenates rows over the processes; their gradient is the sum of what the processes have for them.
 
-    `torch.distributed`'s own `all_gather` has no gradient at all. With that of the own loss alone, what depends on a row
-    in the other processes' losses would be missing, and DDP's mean would divide the rest by their number.
+    `torch.distributed`'s own `all_gather` has no gradient at all. With that of the own loss alone, what depends on a
+    row in the other processes' losses would be missing, and DDP's mean would divide the rest by their number.
     """
 
     @staticmethod
