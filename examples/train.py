@@ -6,6 +6,7 @@ Also under `accelerate launch` and `torchrun`. `--help` lists every field; a fla
 """
 
 import torch
+from accelerate import PartialState
 from transformers.utils.logging import disable_progress_bar
 
 from modeling_mgvmoe.training.arguments import parse_arguments
@@ -22,11 +23,12 @@ def main(argv: list[str] | None = None) -> dict:
     data = load_data(data_arguments)
     model, processor = build_model(model_arguments, data, training_arguments.seed)
     result = train(model, processor, data, training_arguments)
-    best = result["best"]
-    print(
+    best, processes = result["best"], PartialState()
+    processes.print(
         f"best validation macro-F1 {best['macro_f1']:.3f} at step {best['step']}; "
         f"model saved to {training_arguments.output_dir}/model"
     )
+    processes.destroy_process_group()
     return result
 
 

@@ -14,10 +14,11 @@ from transformers import AutoConfig, AutoModel, PreTrainedModel
 from transformers import initialization as init
 from transformers.utils import ModelOutput, can_return_tuple
 
+from .across_processes import gather_rows, number_of_processes, random_generator
 from .configuration_mgvmoe import MGVMoEConfig
 from .objectives import info_nce, ranking_loss
 from .sample_graph import adversarial_consistency, learned_adversary_loss, power_perturbation
-from .variational_experts import VariationalMixtureOfExperts
+from .variational_experts import VariationalMixtureOfExperts, VariationalMixtureOutput
 
 if TYPE_CHECKING:
     # Never run. `save_pretrained` copies the files named here, so a saved model brings processor and pipeline.
@@ -38,6 +39,8 @@ class MGVMoEModelOutput(ModelOutput):
         image_mask: (B,), true for posts with a picture.
         kl_loss: scalar, E4 averaged over the modalities present; only if losses were asked for.
         router_entropy_loss: scalar, E5, likewise.
+        expert_loss_sums: (2, 3), what several processes add up: for text and for pictures the sum of E4 and the sum of
+            E5 over the tokens, and the number of tokens. Only with losses.
         fusion_attentions: (B, Li + Lt), the weights a of E7, picture first; 0 on padding.
         text_router_probs: (B, Lt, K). image_router_probs: (B, Li, K) or `None`.
         hidden_states, attentions: the text encoder's, if asked for.
@@ -51,6 +54,7 @@ class MGVMoEModelOutput(ModelOutput):
     image_mask: torch.Tensor = None  # type: ignore[assignment]
     kl_loss: torch.Tensor | None = None
     router_entropy_loss: torch.Tensor | None = None
+    expert_loss_sums: torch.Tensor | None = None
     fusion_attentions: torch.Tensor = None  # type: ignore[assignment]
     text_router_probs: torch.Tensor = None  # type: ignore[assignment]
     image_router_probs: torch.Tensor | None = None
@@ -453,6 +457,9 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
         )
         if image_states is None:
             states, mask, mixtures, image = text.hidden_states, text_mask, [text], None
+            image_token_mask = text_mask.new_zeros(0)
+            if return_losses and self.training:
+                text.kl_loss = text.kl_loss + self._zero_of_the_vision_side()
         else:
             image_token_mask = image_mask[:, None].expand(image_states.shape[:2])
             image = self.experts(image_states, image_token_mask, image_noise, return_losses)
@@ -472,6 +479,11 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
             router_entropy_loss=(
                 sum(mixture.router_entropy for mixture in mixtures) / modalities if return_losses else None
             ),
+            expert_loss_sums=(
+                torch.stack([self._loss_sums(text, text_mask), self._loss_sums(image, image_token_mask)])
+                if return_losses
+                else None
+            ),
             fusion_attentions=weights,
             text_router_probs=text.router_probs,
             image_router_probs=None if image is None else image.router_probs,
@@ -480,6 +492,26 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
             vision_hidden_states=vision_output.get("hidden_states") if vision_output else None,
             vision_attentions=vision_output.get("attentions") if vision_output else None,
         )
+
+    @staticmethod
+    def _loss_sums(mixture: VariationalMixtureOutput | None, mask: torch.Tensor) -> torch.Tensor:
+        """One row of `expert_loss_sums`, in no less than single precision: it holds a count."""
+        number = mask.sum().float()
+        if mixture is None:
+            return torch.stack([torch.zeros_like(number)] * 2 + [number])
+        assert mixture.kl_loss is not None and mixture.router_entropy is not None, "they were asked for"
+        return torch.stack([mixture.kl_loss * number, mixture.router_entropy * number, number])
+
+    def _zero_of_the_vision_side(self) -> torch.Tensor | float:
+        """0, with a gradient of 0 for every trained parameter that a batch without any picture does not use.
+
+        DDP waits in vain for parameters without a gradient, and of several processes one may have no picture. Its own
+        remedy, `find_unused_parameters`, searches the graph in every step. And thus a batch without pictures means the
+        same to the optimizer whether its pictures are left out or masked, in one process or in several.
+        """
+        vision = (*self.vision_model.parameters(), *self.vision_projection.parameters())
+        # One number of each is enough, and cannot overflow.
+        return sum((parameter.flatten()[0] * 0.0 for parameter in vision if parameter.requires_grad), start=0.0)
 
     def _image_states(
         self,
@@ -535,6 +567,8 @@ class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
     """MG-VMoE with a score for every candidate label, and its objectives: what `AutoModel` loads from the Hub."""
 
     _auto_class = "AutoModel"  # a saved model names its class, so that `AutoModel` finds it without this package
+    # `Trainer` would go by the `**kwargs` of forward and believe that the loss is a mean over accumulated batches.
+    accepts_loss_kwargs = False
 
     def __init__(self, config: MGVMoEConfig, **backbones: PreTrainedModel | None):
         super().__init__(config)
@@ -603,16 +637,19 @@ class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
             )
         return logits.masked_fill(~candidate_mask.bool(), float("-inf"))
 
-    def _consistency(self, output: MGVMoEModelOutput) -> torch.Tensor:
-        """E10 and E11 over the posts of the batch. A post without a picture is a node whose picture half is 0."""
-        image_embeds = torch.zeros_like(output.text_embeds) if output.image_embeds is None else output.image_embeds
-        nodes, temperature = torch.cat([image_embeds, output.text_embeds], dim=-1), self.config.graph_temperature
+    def _consistency(self, nodes: torch.Tensor, shared: bool) -> torch.Tensor:
+        """E10 and E11 over `nodes`; `shared` says that they are those of all processes."""
+        temperature = self.config.graph_temperature
         if self.perturbation is not None:
             return learned_adversary_loss(nodes, self.perturbation, temperature)
         if self.config.adversary == "none":
             return nodes.new_zeros(())
-        # Evaluation is repeatable: the direction from which the power iteration starts is always the same there.
-        generator = None if self.training else torch.Generator(nodes.device).manual_seed(0)
+        # The direction from which the power iteration starts must be the same on every process. At evaluation, which
+        # is repeatable, it is always the same.
+        if self.training:
+            generator = random_generator(nodes.device, shared)
+        else:
+            generator = torch.Generator(nodes.device).manual_seed(0)
         perturbation = power_perturbation(nodes, self.config.adversary_radius, temperature, generator)
         return adversarial_consistency(nodes, perturbation, temperature)
 
@@ -710,23 +747,46 @@ class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
     ) -> dict[str, torch.Tensor]:
         """Every term of E12 by name and unweighted.
 
+        In training under several processes (`torch.distributed`) the terms are those of the posts of all processes, on
+        every process, so that all of them must call this together. The mean over the processes of their gradients is
+        the gradient of one process with all posts. Without gradient, or in evaluation mode, each process is by itself:
+        processes may well evaluate different numbers of batches.
+
         Args:
             output: of [`MGVMoEModel`], with losses.
             logits: (B, C).
             labels: (B,).
             candidate_mask: (B, C).
         """
-        has_image = output.image_mask
-        assert output.kl_loss is not None and output.router_entropy_loss is not None, "the output lacks its losses"
-        image_embeds = torch.zeros_like(output.text_embeds) if output.image_embeds is None else output.image_embeds
+        has_image, kl_loss, router_entropy_loss = output.image_mask, output.kl_loss, output.router_entropy_loss
+        assert kl_loss is not None and router_entropy_loss is not None, "the output lacks its losses"
+        ranking = ranking_loss(logits, labels, self.config.margin, candidate_mask)
+        text_embeds, image_embeds = output.text_embeds, output.image_embeds
+        # A post without a picture is a node of the graph whose picture half is 0.
+        image_embeds = torch.zeros_like(text_embeds) if image_embeds is None else image_embeds
+        shared = self.training and torch.is_grad_enabled() and number_of_processes() > 1
+        if shared:
+            assert output.expert_loss_sums is not None, "the output lacks its losses"
+            own_sums = output.expert_loss_sums.flatten()
+            number = own_sums.new_tensor(len(labels))
+            own_sums = torch.cat([own_sums, torch.stack([ranking * number, number])])
+            text_embeds, image_embeds, is_image, sums = gather_rows(
+                text_embeds, image_embeds, has_image.float(), own_sums[None]
+            )
+            has_image, sums = is_image.bool(), sums.sum(0)
+            ranking = sums[6] / sums[7]
+            # Rows: text, pictures.
+            totals, numbers = sums[:6].view(2, 3).split([2, 1], dim=1)
+            kl_loss, router_entropy_loss = (totals / numbers.clamp(min=1)).sum(0) / (numbers > 0).sum()
+        nodes = torch.cat([image_embeds, text_embeds], dim=-1)
         return {
-            "ranking_loss": ranking_loss(logits, labels, self.config.margin, candidate_mask),
-            "kl_loss": output.kl_loss,
-            "router_entropy_loss": output.router_entropy_loss,
+            "ranking_loss": ranking,
+            "kl_loss": kl_loss,
+            "router_entropy_loss": router_entropy_loss,
             "alignment_loss": info_nce(
-                output.text_embeds[has_image], image_embeds[has_image], self.config.alignment_temperature
+                text_embeds[has_image], image_embeds[has_image], self.config.alignment_temperature
             ),
-            "consistency_loss": self._consistency(output),
+            "consistency_loss": self._consistency(nodes, shared),
         }
 
     def total_loss(self, terms: dict[str, torch.Tensor]) -> torch.Tensor:

@@ -109,7 +109,8 @@ def train(
 ) -> dict[str, Any]:
     """Train on the training classes, choose on the validation classes, save model, processor and metrics.
 
-    Under several processes E6, E10 and E11 couple the posts of each process's own batch.
+    Under several processes a batch is `per_device_train_batch_size` posts of each, in the order in which one process
+    with batches of that many posts would take them, and all terms of the loss are those of the whole batch.
 
     Args:
         model: to be trained, in place.
@@ -136,7 +137,9 @@ def train(
     accelerator = accelerator or Accelerator(
         mixed_precision=arguments.mixed_precision, gradient_accumulation_steps=arguments.gradient_accumulation_steps
     )
-    set_seed(arguments.seed)
+    # Noise and dropout of their own on every process: with one seed for all, the first posts of the processes' batches
+    # would share theirs, the second ones too, and so on. The order of the posts has a generator of its own.
+    set_seed(arguments.seed, device_specific=True)
     show = accelerator.is_main_process
     encoded = {
         split: encode_posts(data.posts[split], processor, f"encoding {split} posts" if show else None)
@@ -178,7 +181,7 @@ def train(
         bar.update()
         bar.set_postfix(loss=f"{sums['loss'] / counted:.3f}", val_f1=f"{best.get('macro_f1', 0):.3f}", refresh=False)
         if step % arguments.eval_steps == 0 or step == steps:
-            scores = validate(model, encoded["validation"], collators["validation"], data, arguments)
+            scores = validate(model, encoded["validation"], collators["validation"], data, arguments, accelerator)
             entry = {"step": step, **{name: total / counted for name, total in sums.items()}, **scores}
             history.append(entry)
             sums, counted = dict.fromkeys(sums, 0.0), 0
@@ -221,9 +224,22 @@ def validate(
     collator: PostCollator,
     data: ZeroShotData,
     arguments: TrainingArguments,
+    accelerator: Accelerator,
 ) -> dict[str, Any]:
-    """Scores on the validation classes; `macro_f1` is the mean over the tasks, the number that chooses."""
-    predictions = predict_labels(model, posts, collator, arguments.per_device_eval_batch_size)
+    """Scores on the validation classes; `macro_f1` is the mean over the tasks, the number that chooses.
+
+    Every process predicts its share of the posts and gets all predictions, so that all choose alike.
+
+    Args:
+        model: itself, not as prepared: a wrapper may talk to the other processes in every batch, and these need not
+            have equally many.
+    """
+    from accelerate.utils import gather_object
+
+    number, own = accelerator.num_processes, accelerator.process_index
+    predicted = predict_labels(model, posts[own::number], collator, arguments.per_device_eval_batch_size)
+    shares = gather_object([predicted])
+    predictions = [shares[index % number][index // number] for index in range(len(posts))]
     tasks = score_predictions(posts, predictions, data.labels["validation"])
     return {"macro_f1": sum(scores["macro_f1"] for scores in tasks.values()) / len(tasks), "validation": tasks}
 

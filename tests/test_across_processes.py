@@ -1,0 +1,465 @@
+"""Several processes against one with the same batch: losses, gradients, weights, and the training loop around them.
+
+The processes are started once for all cases and write what they find; the tests compare it with one process, this one.
+"""
+
+import contextlib
+import functools
+import json
+import os
+import socket
+import subprocess
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate import Accelerator, InitProcessGroupKwargs
+from safetensors.torch import load_file, save_file
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader
+
+from modeling_mgvmoe.across_processes import gather_rows, number_of_processes, random_generator
+from modeling_mgvmoe.data.sketchbook import generate_posts, split_classes
+from modeling_mgvmoe.data.zero_shot_data import ZeroShotData
+from modeling_mgvmoe.training.arguments import TrainingArguments
+from modeling_mgvmoe.training.from_scratch import model_from_scratch
+from modeling_mgvmoe.training.loop import TERMS, train
+from modeling_mgvmoe.variational_experts import VariationalMixtureOfExperts
+from tests.from_scratch import scratch_config
+from tests.tiny import doubled, tiny_config, tiny_inputs, tiny_model
+
+ROOT = Path(__file__).parents[1]
+POSTS, TEXT_LENGTH, IMAGE_TOKENS, HIDDEN_SIZE = 8, 11, 5, 32
+
+# Posts of each process.
+SIZES = {2: ([4, 4], [5, 3], [1, 7]), 4: ([2, 2, 2, 2], [3, 1, 2, 2], [1, 4, 1, 2])}
+
+
+def no_pictures(posts, processes):
+    return torch.zeros(POSTS, dtype=torch.bool)
+
+
+def most_pictures(posts, processes):
+    return torch.arange(POSTS) != 1
+
+
+def pictures_on_the_first_process(posts, processes):
+    return torch.arange(POSTS) < posts[0]
+
+
+def one_picture_on_the_last_process(posts, processes):
+    return torch.arange(POSTS) == POSTS - 1
+
+
+# One optimizer step each: which posts have a picture, which of SIZES, and whether a process without pictures gets
+# masked ones or none at all.
+STEPS = [
+    (most_pictures, 0, "left out"),
+    (most_pictures, 1, "left out"),
+    (pictures_on_the_first_process, 1, "left out"),
+    (no_pictures, 1, "left out"),
+    (one_picture_on_the_last_process, 2, "left out"),
+    (pictures_on_the_first_process, 0, "masked"),
+    (no_pictures, 0, "masked"),
+]
+
+# A whole training of STEPS each: fields of the configuration, dtype, and batches per optimizer step.
+CASES = {
+    "learned, frozen tower": ({"adversary": "learned"}, torch.double, 1),
+    "learned, trained tower": ({"adversary": "learned", "freeze_vision": False}, torch.double, 1),
+    "power, trained tower": ({"adversary": "power", "freeze_vision": False}, torch.double, 1),
+    "no adversary, query fusion": ({"adversary": "none", "fusion": "query"}, torch.double, 1),
+    "accumulation": ({"adversary": "learned", "freeze_vision": False}, torch.double, 2),
+    "single precision": ({"adversary": "learned", "freeze_vision": False}, torch.float32, 1),
+}
+
+
+def batch_of(step, dtype, processes):
+    """The whole batch of a step, its posts per process, and what becomes of pictures where there are none."""
+    pictures, sizes, absent = STEPS[step]
+    posts = SIZES[processes][sizes]
+    inputs = doubled(tiny_inputs(batch_size=POSTS, text_length=TEXT_LENGTH, seed=step))
+    generator = torch.Generator().manual_seed(step)
+    for name, length in (("text_noise", TEXT_LENGTH), ("image_noise", IMAGE_TOKENS)):
+        inputs[name] = torch.randn(POSTS, length, HIDDEN_SIZE, generator=generator, dtype=torch.double)
+    inputs["image_mask"] = pictures(posts, processes)
+    return (
+        {name: value.to(dtype) if value.is_floating_point() else value for name, value in inputs.items()},
+        posts,
+        absent,
+    )
+
+
+def share_of(inputs, start, end, absent):
+    """The posts from `start` to `end` as one process would collate them: padded to the longest of its own."""
+    shared = ("candidate_input_ids", "candidate_attention_mask")
+    own = {name: value if name in shared else value[start:end] for name, value in inputs.items()}
+    length = int(own["attention_mask"].sum(1).max())
+    for name in ("input_ids", "attention_mask", "text_noise"):
+        own[name] = own[name][:, :length]
+    if absent == "left out" and not own["image_mask"].any():
+        for name in ("pixel_values", "image_mask", "image_noise"):
+            del own[name]
+    return own
+
+
+def trained(case, processes, process=None):
+    """Terms of every step, gradients of every optimizer step, and weights after it.
+
+    `process` is `None` for the one process that has the whole batch.
+    """
+    fields, dtype, accumulated = CASES[case]
+    # Less of the KL, a sum over some hundred dimensions: beside it the other terms would be rounding.
+    model = tiny_model(tiny_config(kl_loss_coef=0.01, **fields)).to(dtype).train()
+    wrapped = model if process is None else DistributedDataParallel(model)
+    # At the usual eps AdamW makes a full step of a gradient that is nothing but rounding, in single precision anyway.
+    optimizer = (
+        torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0.1, eps=1e-5)
+        if dtype == torch.double
+        else torch.optim.SGD(model.parameters(), lr=1e-4)
+    )
+    found = {}
+    for step in range(len(STEPS)):
+        inputs, posts, absent = batch_of(step, dtype, processes)
+        start, end = (0, POSTS) if process is None else (sum(posts[:process]), sum(posts[: process + 1]))
+        # The random direction of the power iteration is that of the first process.
+        torch.manual_seed(step + 100 * (process or 0))
+        update = (step + 1) % accumulated == 0 or step + 1 == len(STEPS)
+        with contextlib.nullcontext() if update or process is None else wrapped.no_sync():
+            output = wrapped(**share_of(inputs, start, end, absent))
+            (output.loss / accumulated).backward()
+        found |= {f"{step} {name}": output[name].detach().clone() for name in ("loss", *TERMS)}
+        if update:
+            found |= {
+                f"{step} gradient of {name}": parameter.grad.clone()
+                for name, parameter in model.named_parameters()
+                if parameter.requires_grad
+            }
+            optimizer.step()
+            optimizer.zero_grad()
+    return found | {f"weight {name}": value.clone() for name, value in model.state_dict().items()}
+
+
+# The training loop
+
+
+@functools.cache
+def posts_and_labels():
+    """Typing and relations, half of the training posts without a picture; an odd number of validation posts."""
+    found, names = {}, {}
+    for split, count, posts_per_class in (("train", 4, 2), ("validation", 2, 2)):
+        names[split] = {task: getattr(split_classes(task, 0), split)[:count] for task in ("typing", "relation")}
+        found[split] = [
+            post
+            for task, labels in names[split].items()
+            for post in generate_posts(task, split, labels=labels, posts_per_class=posts_per_class, image_size=16)
+        ]
+    found["train"] = [
+        {**post, "image": post["image"] if number % 2 else None} for number, post in enumerate(found["train"])
+    ]
+    found["validation"].pop()
+    found["test"], names["test"] = found["validation"], names["validation"]
+    return ZeroShotData(posts=found, labels=names)
+
+
+def loop_run(folder, processes):
+    """A training by the loop, 4 posts in a global batch, without dropout and noise, in double precision."""
+    torch.manual_seed(0)
+    config = scratch_config(freeze_vision=False, projection_dropout=0.0, adversary="power")
+    config["text_config"] |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    data = posts_and_labels()
+    model, processor = model_from_scratch(config, data.training_texts(), max_length=48)
+    arguments = TrainingArguments(
+        output_dir=str(folder),
+        max_train_steps=4,
+        eval_steps=2,
+        per_device_train_batch_size=4 // processes,
+        per_device_eval_batch_size=2,
+        gradient_accumulation_steps=2,
+        learning_rate=1e-3,
+        keep_best=False,
+        mixed_precision="no",
+    )
+    found = train(model.double(), processor, data, arguments)
+    return found, {name: value.clone() for name, value in model.state_dict().items()}
+
+
+@contextlib.contextmanager
+def without_noise():
+    forward = VariationalMixtureOfExperts.forward
+
+    def quiet(self, hidden_states, attention_mask=None, noise=None, return_losses=True):
+        return forward(self, hidden_states, attention_mask, torch.zeros_like(hidden_states), return_losses)
+
+    VariationalMixtureOfExperts.forward = quiet
+    try:
+        yield
+    finally:
+        VariationalMixtureOfExperts.forward = forward
+
+
+# What the processes do
+
+
+def gathered(process):
+    """Rows and gradients by the numbers of the processes: process p has p + 1 rows of one tensor, one of another."""
+    rows = (10.0 * process + torch.arange(process + 1.0))[:, None].expand(-1, 2).clone().requires_grad_()
+    marks = torch.tensor([process % 2 == 0]).float()
+    number = torch.tensor([[process + 0.5]], dtype=torch.double, requires_grad=True)
+    all_rows, all_marks, all_numbers = gather_rows(rows, marks, number)
+    # Every process weighs the rows otherwise: the gradient of a row is the sum of the processes' weights.
+    ((process + 1) * (torch.arange(len(all_rows))[:, None] * all_rows).sum() + all_numbers.square().sum()).backward()
+    return {
+        "rows": all_rows.detach(),
+        "marks": all_marks,
+        "numbers": all_numbers.detach(),
+        "gradient of rows": rows.grad,
+        "gradient of number": number.grad,
+        "random": torch.rand(3, generator=random_generator(torch.device("cpu"), shared=True)),
+    }
+
+
+def alone(process):
+    """Evaluation, and training mode without gradient, on the first process only: neither may wait for the others."""
+    if process == 0:
+        model, inputs = tiny_model(adversary="power"), tiny_inputs()
+        model(**inputs)
+        with torch.no_grad():
+            model.train()(**inputs)
+
+
+def work(process, processes, port, cases, folder):
+    """Everything that one of several processes does."""
+    os.environ |= {
+        "RANK": str(process),
+        "LOCAL_RANK": str(process),
+        "WORLD_SIZE": str(processes),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "GLOO_SOCKET_IFNAME": "lo",
+        "ACCELERATE_USE_CPU": "true",
+    }
+    torch.set_num_threads(1)
+    # Soon, should the processes wait for each other in vain.
+    accelerator = Accelerator(kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(seconds=60))])
+    assert accelerator.num_processes == number_of_processes() == processes
+    assert accelerator.process_index == process and torch.distributed.get_backend() == "gloo"
+
+    def keep(name, tensors):
+        save_file(
+            {key: value.contiguous() for key, value in tensors.items()}, folder / f"{name} {process}.safetensors"
+        )
+
+    torch.manual_seed(process)
+    keep("gathered", gathered(process))
+    alone(process)
+    for case in cases:
+        keep(case, trained(case, processes, process))
+    with without_noise():
+        found, weights = loop_run(folder / "loop", processes)
+    keep("loop", weights)
+    facts = {"found": found, "seed": torch.initial_seed()}
+    (folder / f"loop {process}.json").write_text(json.dumps(facts), encoding="utf-8")
+    accelerator.wait_for_everyone()
+    torch.distributed.destroy_process_group()
+
+
+def start(folder, processes, cases):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    # A server that imports this module once and then forks: importing it takes each process some seconds of a core.
+    torch.multiprocessing.set_forkserver_preload([__name__])
+    torch.multiprocessing.start_processes(
+        work, (processes, port, cases, folder), nprocs=processes, start_method="forkserver"
+    )
+    return folder, processes
+
+
+@pytest.fixture(scope="module")
+def two_processes(tmp_path_factory):
+    return start(tmp_path_factory.mktemp("two"), 2, list(CASES))
+
+
+@pytest.fixture(scope="module")
+def four_processes(tmp_path_factory):
+    return start(tmp_path_factory.mktemp("four"), 4, list(CASES))
+
+
+@pytest.fixture
+def several(request):
+    return request.getfixturevalue(request.param)
+
+
+NUMBERS = ["two_processes", pytest.param("four_processes", marks=pytest.mark.slow)]
+
+
+# Tests
+
+
+def test_one_process_is_the_number_without_torch_distributed():
+    assert number_of_processes() == 1
+
+
+def test_the_generator_follows_the_global_random_state():
+    drawn = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        drawn.append([torch.rand(2, generator=random_generator(torch.device("cpu"), shared=False)) for _ in range(2)])
+    assert torch.equal(drawn[0][0], drawn[1][0]) and not torch.equal(drawn[0][0], drawn[2][0])
+    assert not torch.equal(drawn[0][0], drawn[0][1])
+
+
+@pytest.mark.parametrize("several", NUMBERS, indirect=True)
+def test_gathered_rows_and_their_gradients(several):
+    folder, processes = several
+    # Process p brings the rows 10 p, ..., 10 p + p: 0 | 10 11 | 20 21 22 | ...
+    rows = torch.tensor([10.0 * process + row for process in range(processes) for row in range(process + 1)])
+    # The weights of the loss are p + 1 = 1, 2, ...: their sum is 3 for two processes and 10 for four.
+    weight = processes * (processes + 1) / 2
+    first = 0
+    for process in range(processes):
+        found = load_file(folder / f"gathered {process}.safetensors")
+        assert torch.equal(found["rows"], rows[:, None].expand(-1, 2))
+        assert torch.equal(found["marks"], torch.tensor([1.0, 0.0, 1.0, 0.0])[:processes])
+        assert found["numbers"].flatten().tolist() == [other + 0.5 for other in range(processes)]
+        expected = weight * torch.arange(first, first + process + 1.0)
+        assert torch.equal(found["gradient of rows"], expected[:, None].expand(-1, 2))
+        # d/dx of x^2 on every process.
+        assert found["gradient of number"].item() == processes * 2 * (process + 0.5)
+        first += process + 1
+        torch.manual_seed(0)
+        assert torch.equal(found["random"], torch.rand(3, generator=random_generator(torch.device("cpu"), False)))
+
+
+def assert_equal_to_one_process(folder, processes, name, expected, tolerance):
+    first = load_file(folder / f"{name} 0.safetensors")
+    # Relative to the largest number of a tensor: its small ones are differences of such.
+    scale = {key: tolerance * max(1.0, value.abs().max().item()) for key, value in expected.items()}
+    for process in range(processes):
+        found = load_file(folder / f"{name} {process}.safetensors")
+        assert set(found) == set(expected)
+        for key, value in expected.items():
+            torch.testing.assert_close(
+                found[key], value, rtol=tolerance, atol=scale[key], msg=lambda text, key=key: f"{key}: {text}"
+            )
+            assert torch.equal(found[key], first[key]), key
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("several", NUMBERS, indirect=True)
+def test_several_processes_equal_one(several, case):
+    folder, processes = several
+    expected = trained(case, processes)
+    for step in range(len(STEPS)):
+        for name in TERMS:
+            absent = (name == "consistency_loss" and CASES[case][0]["adversary"] == "none") or (
+                name == "alignment_loss" and STEPS[step][0] in (no_pictures, one_picture_on_the_last_process)
+            )
+            assert (expected[f"{step} {name}"] == 0) == absent, (step, name)
+    assert_equal_to_one_process(folder, processes, case, expected, 1e-5 if case == "single precision" else 1e-9)
+
+
+@pytest.mark.parametrize("several", NUMBERS, indirect=True)
+def test_the_loop_in_several_processes_equals_one(several, tmp_path, monkeypatch):
+    folder, processes = several
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    with without_noise():
+        expected, weights = loop_run(tmp_path / "loop", 1)
+    runs = [json.loads((folder / f"loop {process}.json").read_text()) for process in range(processes)]
+    assert [run["seed"] for run in runs] == list(range(processes))  # noise and dropout of their own
+    assert [entry["step"] for entry in expected["history"]] == [2, 4]
+    for run in runs:
+        assert run["found"] == runs[0]["found"]
+        for entry, other in zip(run["found"]["history"], expected["history"], strict=True):
+            for name in ("loss", *TERMS):
+                # The power iteration starts from the order of the posts, which is that of one process.
+                assert entry[name] == pytest.approx(other[name], rel=1e-9), name
+            assert {key: entry[key] for key in ("macro_f1", "validation")} == {
+                key: other[key] for key in ("macro_f1", "validation")
+            }
+    assert_equal_to_one_process(folder, processes, "loop", weights, 1e-9)
+    # Written once, by the first process.
+    assert json.loads((folder / "loop" / "metrics.json").read_text()) == runs[0]["found"]
+    saved, own = (load_file(place / "loop" / "model" / "model.safetensors") for place in (folder, tmp_path))
+    for name in own:
+        torch.testing.assert_close(saved[name], own[name], rtol=1e-9, atol=1e-9)
+    assert {path.name for path in (folder / "loop" / "model").iterdir()} == {
+        path.name for path in (tmp_path / "loop" / "model").iterdir()
+    }
+
+
+@pytest.mark.parametrize("freeze_vision", [True, False])
+def test_pictures_left_out_train_like_pictures_masked_out(freeze_vision):
+    gradients = []
+    for absent in ("left out", "masked"):
+        model = tiny_model(freeze_vision=freeze_vision).double().train()
+        inputs = doubled(tiny_inputs(labels=True))
+        inputs |= {"image_mask": torch.zeros(4, dtype=torch.bool), "text_noise": torch.ones(4, 11, 32).double()}
+        if absent == "left out":
+            del inputs["pixel_values"], inputs["image_mask"]
+        model(**inputs).loss.backward()
+        gradients.append({name: p.grad for name, p in model.named_parameters() if p.requires_grad})
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradient, gradients[1][name], msg=lambda text, name=name: f"{name}: {text}")
+    vision = [name for name in gradients[0] if ".vision_" in name]
+    assert vision and not any(gradients[0][name].any() for name in vision)
+
+
+def test_the_sums_for_several_processes_are_those_of_the_means():
+    model, inputs = tiny_model(), tiny_inputs()
+    with torch.no_grad():
+        output = model.mgvmoe(
+            **{name: inputs[name] for name in ("input_ids", "attention_mask", "mention_positions")}, return_losses=True
+        )
+    words = inputs["attention_mask"].sum()
+    expected = torch.stack([output.kl_loss * words, output.router_entropy_loss * words, words.float()])
+    torch.testing.assert_close(output.expert_loss_sums, torch.stack([expected, torch.zeros(3)]))
+
+
+def test_trainer_divides_the_loss_by_the_accumulated_batches(tmp_path):
+    """It adds up the losses of models that take its count of items, and ours takes any keyword."""
+    from transformers import Trainer
+    from transformers import TrainingArguments as TrainerArguments
+
+    weights = []
+    rows = tiny_inputs(batch_size=2)
+    with without_noise():
+        for batches in (1, 2):
+            model = tiny_model(adversary="none")
+            arguments = TrainerArguments(
+                output_dir=str(tmp_path), max_steps=1, gradient_accumulation_steps=batches, use_cpu=True,
+                learning_rate=0.1, optim="sgd", max_grad_norm=0.0, lr_scheduler_type="constant", report_to=[],
+                save_strategy="no", disable_tqdm=True, remove_unused_columns=False,
+            )  # fmt: skip
+            trainer = Trainer(model, arguments, train_dataset=[0] * batches)
+            trainer.get_train_dataloader = lambda batches=batches: DataLoader(
+                [0] * batches, batch_size=1, collate_fn=lambda _: rows
+            )
+            trainer.train()
+            weights.append(model.mention_projection.weight.detach())
+    # The same batch twice: the mean gradient is that of once.
+    torch.testing.assert_close(weights[0], weights[1])
+    assert not torch.equal(weights[0], tiny_model().mention_projection.weight)
+
+
+@pytest.mark.slow
+def test_torchrun(tmp_path):
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    command += [str(ROOT / "examples/train.py"), "--config", str(ROOT / "configuration/recipes/sketchbook.yaml")]
+    command += ["--output_dir", str(tmp_path / "run"), "--max_train_steps", "5", "--eval_steps", "2"]
+    command += ["--posts_per_class", "1", "--eval_posts_per_class", "1", "--per_device_train_batch_size", "4"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "ACCELERATE_USE_CPU": "true"}
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    # Said once, shown once.
+    assert done.stdout.count("best validation macro-F1") == 1
+    assert "training: 100%" in done.stderr
+    assert done.stderr.count("training:   0%") <= 1
+    history = json.loads((tmp_path / "run" / "metrics.json").read_text())["history"]
+    assert [entry["step"] for entry in history] == [2, 4, 5]
+    assert (tmp_path / "run" / "model" / "model.safetensors").is_file()
