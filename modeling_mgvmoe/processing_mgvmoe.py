@@ -331,17 +331,20 @@ class MGVMoEProcessor(ProcessorMixin):
 
         Args:
             features: For each post input_ids, attention_mask and mention_positions (lists or 1-D arrays) and
-                optionally pixel_values (3,h,w); or pixel_values alone.
+                optionally pixel_values (3,h,w) or, in its place, image_features (Li,H') of the vision tower; or one
+                of these two alone.
             padding: True or "longest", "max_length", or False.
             max_length: Length for padding="max_length", in place of the processor's own.
             return_tensors: "pt", "np" or None for lists.
             pad_to_multiple_of: Rounds the padded length up.
 
         Returns:
-            The keys that `__call__` gives for posts.
+            The keys that `__call__` gives for posts; image_features (B,Li,H') in place of pixel_values if the posts
+            came with them.
 
         Raises:
-            ValueError: If a feature is missing from some posts, or unknown, or pictures differ in size.
+            ValueError: If a feature is missing from some posts, or unknown, or pictures differ in size, or both kinds
+                of them came.
         """
         target = self._limit(max_length) if padding == "max_length" else None
         return to_tensors(pad_features(self.tokenizer, features, padding, target, pad_to_multiple_of), return_tensors)
