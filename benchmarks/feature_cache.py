@@ -4,7 +4,7 @@
 
 Generates a cache of ViT-B/16-384 size (577 x 768 numbers a picture; 9,000 pictures are 7.4 GiB), then, in a fresh
 process, opens it with all its checks and collates random batches through the reader that training uses. Reported are
-the process's peak resident memory (VmHWM), what of it came after the imports, and the throughput. The cache is removed.
+the process's peak resident memory (VmHWM), what was there after the imports, and the throughput. The cache goes.
 """
 
 import argparse
@@ -12,7 +12,6 @@ import hashlib
 import json
 import os
 import random
-import resource
 import shutil
 import subprocess
 import sys
@@ -59,8 +58,8 @@ def read(folder, batches, batch_size, seed):
     from modeling_mgvmoe.training.from_scratch import model_from_scratch
 
     torch.set_num_threads(1)
-    config = {part: {"model_type": kind, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2,
-                     "intermediate_size": 32} for part, kind in (("text_config", "bert"), ("vision_config", "vit"))}  # fmt: skip
+    tiny = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    config = {"text_config": {"model_type": "bert", **tiny}, "vision_config": {"model_type": "vit", **tiny}}
     _, processor = model_from_scratch(config, ["a post", "a label"], 16)
     imported = status("VmRSS")
     started = time.perf_counter()
@@ -84,7 +83,7 @@ def read(folder, batches, batch_size, seed):
             "distinct_pictures_read": len(seen), "batches": batches, "batch_size": batch_size,
             "seconds_to_open_and_verify": opened, "pictures_per_second": batches * batch_size / seconds,
             "mib_per_second": batches * batch_size * size / 2**20 / seconds, "rss_after_imports_mib": imported,
-            "peak_rss_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+            "peak_rss_mib": status("VmHWM"),
             "peak_while_reading_mib": highest}  # fmt: skip
 
 

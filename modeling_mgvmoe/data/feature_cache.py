@@ -77,7 +77,9 @@ def preprocessing_fingerprint(processor: MGVMoEProcessor) -> dict[str, Any]:
     if image_processor is None:
         raise ValueError("image_processor: this processor has none, so there are no picture features to cache")
     config = json.loads(image_processor.to_json_string())
-    return {**config, "class": type(image_processor).__name__}
+    # Saving adds the names of classes that load the whole; they say nothing about pictures.
+    kept = {name: value for name, value in config.items() if name not in ("auto_map", "processor_class")}
+    return {**kept, "class": type(image_processor).__name__}
 
 
 def undecoded(posts: Any) -> Any:
