@@ -107,8 +107,15 @@ def test_the_tower_runs_once_a_distinct_picture(tmp_path, monkeypatch):
     model, processor = scratch_model()
     sizes = []
     original = model.get_image_features
-    monkeypatch.setattr(model, "get_image_features", lambda pixels: sizes.append(len(pixels)) or original(pixels))
+
+    def count(pixels):
+        sizes.append(len(pixels))
+        assert not model.mgvmoe.vision_model.training  # dropout
+        return original(pixels)
+
+    monkeypatch.setattr(model, "get_image_features", count)
     model.train()
+    model.mgvmoe.vision_model.train()  # as it is in a new model
     build_feature_cache(tmp_path / "cache", all_posts(), model, processor, batch_size=3, shard_size=5)
     assert sizes == [3, 2, 3, 1]
     assert model.training
