@@ -8,6 +8,7 @@ Stopped at any moment and started again, it goes on. Under `accelerate launch --
 """
 
 import argparse
+from datetime import timedelta
 
 import torch
 from accelerate import PartialState
@@ -28,7 +29,8 @@ def cache_image_features(folder: str, arguments: argparse.Namespace, flags: list
         )
     if training_arguments.num_threads is not None:
         torch.set_num_threads(training_arguments.num_threads)
-    state = PartialState()
+    # A process may wait long for the others: while the first looks through the posts, and after an uneven restart.
+    state = PartialState(timeout=timedelta(days=30))
     data = load_data(data_arguments)
     model, processor = build_model(model_arguments, data, training_arguments.seed)
     summary = build_feature_cache(

@@ -2,6 +2,7 @@
 
 import json
 import os
+import runpy
 import shutil
 import signal
 import subprocess
@@ -361,12 +362,13 @@ class Killed(BaseException):
 
 def kill_at(patch, number):
     """Stop at the n-th operation on a file."""
-    count = {"calls": 0}
+    count = {"calls": 0, "renamed": []}
     for name in ("replace", "fsync", "remove"):
         original = getattr(os, name)
 
         def operation(*arguments, original=original):
             count["calls"] += 1
+            count["renamed"] += [os.path.basename(path) for path in arguments[1:]]
             if count["calls"] == number:
                 raise Killed
             return original(*arguments)
@@ -382,6 +384,7 @@ def test_killed_at_any_file_operation_and_started_again_it_ends_with_the_same_by
         count = kill_at(patch, 0)
         build_feature_cache(tmp_path / "count", all_posts(), model, processor, batch_size=2, shard_size=4)
     assert count["calls"] > 15
+    assert set(expected) < set(count["renamed"])  # no file is written under its own name
     for number in range(1, count["calls"] + 1):
         target = tmp_path / str(number)
         with monkeypatch.context() as patch, pytest.raises(Killed):
@@ -494,6 +497,13 @@ def test_workers_and_several_processes_give_the_same_bytes(built, tmp_path):
 
 
 # The command
+
+
+def test_the_command_needs_a_folder():
+    main = runpy.run_path(str(ROOT / "examples" / "prepare_data.py"))["main"]
+    recipe = str(ROOT / "configuration" / "recipes" / "sketchbook.yaml")
+    with pytest.raises(SystemExit, match=r"a folder is needed, here or as image_feature_cache.*\(got none"):
+        main(["--cache-image-features", "--config", recipe])
 
 
 def command(folder, *flags):
