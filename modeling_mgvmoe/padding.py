@@ -68,7 +68,7 @@ def pad_features(
                 f"{name}: pictures of one size are needed (got {sorted({picture.shape for picture in present})})"
             )
         if present:
-            blank = np.zeros_like(present[0])
+            blank = np.zeros(present[0].shape, present[0].dtype)  # "like" would keep a transposed layout
             batch[name] = [blank if picture is None else picture for picture in pictures]
             batch["image_mask"] = [picture is not None for picture in pictures]
     return batch

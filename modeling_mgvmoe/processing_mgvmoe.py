@@ -23,7 +23,7 @@ from .mention_windows import (
     word_span_to_char_span,
     words_to_text,
 )
-from .padding import FEATURE_NAMES, pad_features, pad_rows, to_tensors
+from .padding import TEXT_NAMES, pad_features, pad_rows, to_tensors
 from .pictures import to_rgb
 from .plain_tokens import encode_segments, study_tokenizer, token_id
 
@@ -110,7 +110,14 @@ class MGVMoEProcessor(ProcessorMixin):
     @property
     def model_input_names(self) -> list[str]:
         """Names of all outputs of `__call__`."""
-        return [*FEATURE_NAMES, "image_mask", "candidate_input_ids", "candidate_attention_mask", "candidate_mask"]
+        return [
+            *TEXT_NAMES,
+            "pixel_values",
+            "image_mask",
+            "candidate_input_ids",
+            "candidate_attention_mask",
+            "candidate_mask",
+        ]
 
     words_to_text = staticmethod(words_to_text)
     word_span_to_char_span = staticmethod(word_span_to_char_span)
