@@ -8,7 +8,9 @@ import torch
 from transformers.feature_extraction_utils import BatchFeature
 
 TEXT_NAMES = ("input_ids", "attention_mask", "mention_positions")
-FEATURE_NAMES = (*TEXT_NAMES, "pixel_values")
+# A picture, or what the frozen vision tower made of it.
+PICTURE_NAMES = ("pixel_values", "image_features")
+FEATURE_NAMES = (*TEXT_NAMES, *PICTURE_NAMES)
 MASK_NAMES = ("image_mask", "candidate_mask")
 
 
@@ -56,14 +58,19 @@ def pad_features(
         batch |= pad_rows(tokenizer, columns["input_ids"], columns["attention_mask"], padding, length, multiple)
         slots = max(len(places) for places in columns["mention_positions"])
         batch["mention_positions"] = [places + [-1] * (slots - len(places)) for places in columns["mention_positions"]]
-    pictures = [post.get("pixel_values") for post in features]
-    shapes = {tuple(np.shape(picture)) for picture in pictures if picture is not None}
-    if len(shapes) > 1:
-        raise ValueError(f"pixel_values: pictures of one size are needed (got {sorted(shapes)})")
-    if shapes:
-        blank = np.zeros(shapes.pop(), dtype=np.float32)
-        batch["pixel_values"] = [blank if picture is None else np.asarray(picture) for picture in pictures]
-        batch["image_mask"] = [picture is not None for picture in pictures]
+    if set(PICTURE_NAMES) <= names:
+        raise ValueError("features: pixel_values and image_features exclude each other (got both)")
+    for name in PICTURE_NAMES:
+        pictures = [None if post.get(name) is None else np.asarray(post[name]) for post in features]
+        present = [picture for picture in pictures if picture is not None]
+        if len({picture.shape for picture in present}) > 1:
+            raise ValueError(
+                f"{name}: pictures of one size are needed (got {sorted({picture.shape for picture in present})})"
+            )
+        if present:
+            blank = np.zeros(present[0].shape, present[0].dtype)  # "like" would keep a transposed layout
+            batch[name] = [blank if picture is None else picture for picture in pictures]
+            batch["image_mask"] = [picture is not None for picture in pictures]
     return batch
 
 
@@ -75,7 +82,7 @@ def to_tensors(batch: Mapping[str, list[Any]], return_tensors: str | None) -> Ba
         return BatchFeature(dict(batch))
     arrays: dict[str, Any] = {}
     for name, rows in batch.items():
-        if name == "pixel_values":
+        if name in PICTURE_NAMES:
             array = np.stack(rows)
         elif len({len(row) for row in rows if isinstance(row, list)}) > 1:
             raise ValueError(f"padding: it is needed with return_tensors ({name} has rows of several lengths)")

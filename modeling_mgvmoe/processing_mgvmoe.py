@@ -23,7 +23,7 @@ from .mention_windows import (
     word_span_to_char_span,
     words_to_text,
 )
-from .padding import FEATURE_NAMES, pad_features, pad_rows, to_tensors
+from .padding import TEXT_NAMES, pad_features, pad_rows, to_tensors
 from .pictures import to_rgb
 from .plain_tokens import encode_segments, study_tokenizer, token_id
 
@@ -115,7 +115,14 @@ class MGVMoEProcessor(ProcessorMixin):
     @property
     def model_input_names(self) -> list[str]:
         """Names of all outputs of `__call__`."""
-        return [*FEATURE_NAMES, "image_mask", "candidate_input_ids", "candidate_attention_mask", "candidate_mask"]
+        return [
+            *TEXT_NAMES,
+            "pixel_values",
+            "image_mask",
+            "candidate_input_ids",
+            "candidate_attention_mask",
+            "candidate_mask",
+        ]
 
     words_to_text = staticmethod(words_to_text)
     word_span_to_char_span = staticmethod(word_span_to_char_span)
@@ -339,17 +346,20 @@ class MGVMoEProcessor(ProcessorMixin):
 
         Args:
             features: For each post input_ids, attention_mask and mention_positions (lists or 1-D arrays) and
-                optionally pixel_values (3,h,w); or pixel_values alone.
+                optionally pixel_values (3,h,w) or, in its place, image_features (Li,H') of the vision tower; or one
+                of these two alone.
             padding: True or "longest", "max_length", or False.
             max_length: Length for padding="max_length", in place of the processor's own.
             return_tensors: "pt", "np" or None for lists.
             pad_to_multiple_of: Rounds the padded length up.
 
         Returns:
-            The keys that `__call__` gives for posts.
+            The keys that `__call__` gives for posts; image_features (B,Li,H') in place of pixel_values if the posts
+            came with them.
 
         Raises:
-            ValueError: If a feature is missing from some posts, or unknown, or pictures differ in size.
+            ValueError: If a feature is missing from some posts, or unknown, or pictures differ in size, or both kinds
+                of them came.
         """
         target = self._limit(max_length) if padding == "max_length" else None
         return to_tensors(pad_features(self.tokenizer, features, padding, target, pad_to_multiple_of), return_tensors)

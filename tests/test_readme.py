@@ -13,6 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w+)([^\n]*)\n(.*?)^```$", README, flags=re.MULTILINE | re.DOTALL)
 NUMBER = re.compile(r"\d+\.\d+(?:e-?\d+)?")
+CACHED = "sketchbook_cached"  # the recipe of the commands that belong together
 # A few steps on a few posts show that a command runs.
 SHORT = ["--max_train_steps", "2", "--eval_steps", "2", "--posts_per_class", "2", "--eval_posts_per_class", "1"]
 
@@ -65,7 +66,9 @@ def test_make_targets_exist_and_pip_extras_are_declared(line):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("line", [line for line in shell_lines() if line.startswith(("python", "accelerate"))])
+@pytest.mark.parametrize(
+    "line", [line for line in shell_lines() if line.startswith(("python", "accelerate")) and CACHED not in line]
+)
 def test_training_commands_run(line, tmp_path):
     words = shlex.split(line)
     launcher = {"python": [sys.executable], "accelerate": [sys.executable, "-m", "accelerate.commands.accelerate_cli"]}
@@ -74,6 +77,16 @@ def test_training_commands_run(line, tmp_path):
         command += ["--output_dir", str(tmp_path), *SHORT]
     run(command, ROOT)
     assert "--help" in command or (tmp_path / "model" / "model.safetensors").is_file()
+
+
+@pytest.mark.slow
+def test_the_feature_cache_is_made_and_trained_from(tmp_path):
+    prepare, training = (shlex.split(line)[1:] for line in shell_lines() if CACHED in line)
+    shared = ["--image_feature_cache", str(tmp_path / "features"), "--output_dir", str(tmp_path / "run"), *SHORT]
+    assert "distinct" in run([sys.executable, *prepare, *shared], ROOT)
+    run([sys.executable, *training, *shared], ROOT)
+    assert (tmp_path / "features" / "header.json").is_file()
+    assert (tmp_path / "run" / "model" / "model.safetensors").is_file()
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence, Sized
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from .schema import task_of
 
 if TYPE_CHECKING:
     from ..processing_mgvmoe import MGVMoEProcessor
+    from .feature_cache import ImageFeatureCache
 
 
 def encode_posts(
@@ -18,6 +20,7 @@ def encode_posts(
     processor: MGVMoEProcessor,
     progress: str | None = None,
     image_batch_size: int = 64,
+    feature_cache: ImageFeatureCache | None = None,
 ) -> list[dict[str, Any]]:
     """Tokenize the posts and prepare their pictures.
 
@@ -26,17 +29,31 @@ def encode_posts(
         processor: encodes them.
         progress: title of a progress bar; `None` shows none.
         image_batch_size: pictures that are prepared together.
+        feature_cache: pictures are looked up in it and not prepared. Those that cannot be read, which it could not
+            hold, are left out with a warning, as they were when it was made.
 
     Returns:
-        Per post the unpadded features of `processor.encode_post`, `pixel_values` (3, h, w) if it has a picture, and
-        its `id`, `label` and `task`.
+        Per post the unpadded features of `processor.encode_post`, `pixel_values` (3, h, w) or, with a cache,
+        `image_row`, its row there, if the post has a picture, and its `id`, `label` and `task`.
+
+    Raises:
+        ValueError: a post does not fit the schema, a picture cannot be read, or the cache does not have it.
     """
     from tqdm.auto import tqdm
 
+    unreadable: list[str] = []
+    if feature_cache is not None:
+        from .feature_cache import undecoded
+
+        posts = undecoded(posts)
     encoded: list[dict[str, Any]] = []
     waiting: list[tuple[dict[str, Any], Any]] = []
 
     def prepare_images() -> None:
+        if feature_cache is not None:
+            unreadable.extend(_look_up(waiting, feature_cache))
+            waiting.clear()
+            return
         arrays = processor.encode_images([image for _, image in waiting])
         for (features, _), pixel_values in zip(waiting, arrays, strict=True):
             if pixel_values is not None:
@@ -57,7 +74,33 @@ def encode_posts(
             prepare_images()
     if waiting:
         prepare_images()
+    if unreadable:
+        warnings.warn(
+            f"{len(unreadable)} posts have a picture that is missing or broken and are taken without it: "
+            + ", ".join(unreadable[:5])
+            + ("" if len(unreadable) <= 5 else ", ..."),
+            stacklevel=2,
+        )
     return encoded
+
+
+def _look_up(waiting: Sequence[tuple[dict[str, Any], Any]], cache: ImageFeatureCache) -> list[str]:
+    """Note each post's row in the cache; return the ids of those whose picture cannot be read."""
+    from .feature_cache import read_picture
+
+    unreadable = []
+    for features, image in waiting:
+        picture, reason = read_picture(image)
+        if picture is not None:
+            features["image_row"] = cache.row_of(picture, f"the picture of post {features['id']!r}")
+        elif reason != "without":
+            unreadable.append(str(features["id"]))
+    return unreadable
+
+
+def has_picture(post: Mapping[str, Any]) -> bool:
+    """Whether an encoded post has a picture, prepared or in a cache."""
+    return "pixel_values" in post or "image_row" in post
 
 
 class PostCollator:
@@ -67,6 +110,7 @@ class PostCollator:
         processor: pads the posts and encodes the labels.
         labels: for each task its candidate labels. A post's candidates are those of its own task.
         label_descriptions: sentences in place of labels.
+        feature_cache: that with which the posts were encoded; it gives `image_features` in place of `pixel_values`.
     """
 
     def __init__(
@@ -74,8 +118,9 @@ class PostCollator:
         processor: MGVMoEProcessor,
         labels: Mapping[str, Sequence[str]],
         label_descriptions: Mapping[str, str] | None = None,
+        feature_cache: ImageFeatureCache | None = None,
     ):
-        self.processor = processor
+        self.processor, self.feature_cache = processor, feature_cache
         self.labels = {task: tuple(names) for task, names in labels.items()}
         # Tasks may share a label: it is one column, open to both.
         self.candidate_labels = list(dict.fromkeys(name for names in self.labels.values() for name in names))
@@ -98,7 +143,8 @@ class PostCollator:
             The arguments of the model's `forward`, `labels` included.
 
         Raises:
-            ValueError: a post's label is not among the candidates of its task.
+            ValueError: a post's label is not among the candidates of its task, or its picture is in a cache and the
+                collator has none.
         """
         for post in posts:
             if post["label"] not in self.labels.get(post["task"], ()):
@@ -114,6 +160,15 @@ class PostCollator:
             }
             for post in posts
         ]
+        cached = [place for place, post in enumerate(posts) if "image_row" in post]
+        if cached and self.feature_cache is None:
+            raise ValueError(
+                f"feature_cache: post {posts[cached[0]]['id']!r} was encoded with one, got a collator without"
+            )
+        if cached and self.feature_cache is not None:
+            images = self.feature_cache.read([posts[place]["image_row"] for place in cached])
+            for place, image in zip(cached, images, strict=True):
+                features[place]["image_features"] = image
         return {
             **self.processor.pad_posts(features, return_tensors="pt"),
             **self.candidates,

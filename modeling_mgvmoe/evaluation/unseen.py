@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..data.encoding import PostCollator, encode_posts
+from ..data.encoding import PostCollator, encode_posts, has_picture
 from ..data.sketchbook import neutral_text
 from .metrics import accuracy, macro_f1, majority_accuracy
 
@@ -47,7 +47,7 @@ def predict_labels(
     # the vision tower runs for few batches where few posts have one.
     order = sorted(
         range(len(encoded_posts)),
-        key=lambda index: ("pixel_values" in encoded_posts[index], len(encoded_posts[index]["input_ids"])),
+        key=lambda index: (has_picture(encoded_posts[index]), len(encoded_posts[index]["input_ids"])),
     )
     predictions = [""] * len(order)
     for start in range(0, len(order), batch_size):

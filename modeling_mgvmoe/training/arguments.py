@@ -71,6 +71,13 @@ class DataArguments:
     eval_posts_per_class: int = field(
         default=20, metadata={"help": "Validation and test posts of each class (sketchbook)."}
     )
+    image_feature_cache: str | None = field(
+        default=None,
+        metadata={
+            "help": "Folder of the frozen vision tower's features, read in place of running it; made by "
+            "examples/prepare_data.py --cache-image-features."
+        },
+    )
 
 
 @dataclass

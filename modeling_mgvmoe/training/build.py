@@ -8,8 +8,18 @@ from ..data.zero_shot_data import ZeroShotData, data_from_folder, sketchbook_dat
 from .arguments import DataArguments, ModelArguments
 
 if TYPE_CHECKING:
+    from ..data.feature_cache import ImageFeatureCache
     from ..modeling_mgvmoe import MGVMoEForZeroShotIE
     from ..processing_mgvmoe import MGVMoEProcessor
+
+
+def load_feature_cache(arguments: DataArguments, progress: bool = False) -> ImageFeatureCache | None:
+    """The cache that the arguments name, every file of it checked, or `None`."""
+    if arguments.image_feature_cache is None:
+        return None
+    from ..data.feature_cache import ImageFeatureCache
+
+    return ImageFeatureCache(arguments.image_feature_cache, progress=progress)
 
 
 def load_data(arguments: DataArguments) -> ZeroShotData:

@@ -21,6 +21,7 @@ from .freezing import freeze_text_layers
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
+    from ..data.feature_cache import ImageFeatureCache
     from ..modeling_mgvmoe import MGVMoEForZeroShotIE
     from ..processing_mgvmoe import MGVMoEProcessor
 
@@ -106,6 +107,7 @@ def train(
     data: ZeroShotData,
     arguments: TrainingArguments,
     accelerator: Accelerator | None = None,
+    feature_cache: ImageFeatureCache | None = None,
 ) -> dict[str, Any]:
     """Train on the training classes, choose on the validation classes, save model, processor and metrics.
 
@@ -118,6 +120,7 @@ def train(
         data: posts and classes.
         arguments: how.
         accelerator: default: a new one, with the arguments' mixed precision.
+        feature_cache: of the model's frozen vision tower, read in place of running it.
 
     Returns:
         `history`, one entry per validation with the mean of every loss term since the one before, and `best`, the
@@ -125,7 +128,7 @@ def train(
 
     Raises:
         FileExistsError: the output folder already holds a model.
-        ValueError: the loss is not finite.
+        ValueError: the loss is not finite, or the cache was not made by the model's own, frozen tower.
     """
     from accelerate import Accelerator
     from accelerate.utils import set_seed
@@ -140,12 +143,21 @@ def train(
     # Noise and dropout of their own on every process: with one seed for all, the first posts of the processes' batches
     # would share theirs, the second ones too, and so on. The order of the posts has a generator of its own.
     set_seed(arguments.seed, device_specific=True)
+    if feature_cache is not None:
+        feature_cache.check(model, processor)
     show = accelerator.is_main_process
     encoded = {
-        split: encode_posts(data.posts[split], processor, f"encoding {split} posts" if show else None)
+        split: encode_posts(
+            data.posts[split],
+            processor,
+            f"encoding {split} posts" if show else None,
+            feature_cache=feature_cache,
+        )
         for split in ("train", "validation")
     }
-    collators = {split: PostCollator(processor, data.labels[split], data.label_descriptions) for split in encoded}
+    collators = {
+        split: PostCollator(processor, data.labels[split], data.label_descriptions, feature_cache) for split in encoded
+    }
     loader = _train_loader(encoded["train"], collators["train"], arguments, accelerator.num_processes)
     if arguments.freeze_text_layers is not None:
         freeze_text_layers(model, arguments.freeze_text_layers)

@@ -1,0 +1,82 @@
+"""Prepare data for training: the features of a frozen vision tower, once per distinct picture.
+
+    python examples/prepare_data.py --cache-image-features [FOLDER] --config RECIPE [--dataset ...] [--batch_size 32]
+
+The recipe and its flags are those of `examples/train.py`: they name the posts (a folder of Parquet files or the
+sketchbook) and the model, whose tower and image processor run. Without FOLDER, the recipe's `image_feature_cache`.
+Stopped at any moment and started again, it goes on. Under `accelerate launch --num_processes N` the work is shared.
+"""
+
+import argparse
+from datetime import timedelta
+
+import torch
+from accelerate import PartialState
+from transformers.utils.logging import disable_progress_bar
+
+from modeling_mgvmoe.data.feature_cache import ImageFeatureCache, build_feature_cache
+from modeling_mgvmoe.training.arguments import parse_arguments
+from modeling_mgvmoe.training.build import build_model, load_data
+
+
+def cache_image_features(folder: str, arguments: argparse.Namespace, flags: list[str]) -> dict[str, int]:
+    """Fill a cache, print what was counted and return it."""
+    model_arguments, data_arguments, training_arguments = parse_arguments(flags)
+    folder = folder or data_arguments.image_feature_cache or ""
+    if not folder:
+        raise SystemExit(
+            "--cache-image-features: a folder is needed, here or as image_feature_cache in the recipe (got none)"
+        )
+    if training_arguments.num_threads is not None:
+        torch.set_num_threads(training_arguments.num_threads)
+    # A process may wait long for the others: while the first looks through the posts, and after an uneven restart.
+    state = PartialState(timeout=timedelta(days=30))
+    data = load_data(data_arguments)
+    model, processor = build_model(model_arguments, data, training_arguments.seed)
+    summary = build_feature_cache(
+        folder,
+        data.posts,
+        model.to(state.device),
+        processor,
+        batch_size=arguments.batch_size,
+        shard_size=arguments.shard_size,
+        num_workers=arguments.num_workers,
+        state=state,
+        progress=state.is_main_process,
+    )
+    if state.is_main_process:
+        cache = ImageFeatureCache(folder, verify=False)
+        print(
+            f"{summary['records']:,} records: {summary['with_picture']:,} with a picture ({summary['distinct']:,} "
+            f"distinct), {summary['without']:,} without, {summary['missing']:,} with a missing one, "
+            f"{summary['broken']:,} with a broken one\n"
+            f"{folder}: {len(cache):,} pictures of {cache.tokens} x {cache.width} numbers in half precision, "
+            f"{len(cache) * cache.tokens * cache.width * 2 / 2**20:,.1f} MiB in {len(cache.files)} files"
+        )
+    return summary
+
+
+def main(argv: list[str] | None = None) -> dict[str, int]:
+    """Read the command line and run what it asks for."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument(
+        "--cache-image-features",
+        "--cache_image_features",
+        metavar="FOLDER",
+        nargs="?",
+        const="",
+        required=True,
+        help="cache the features of every distinct picture in FOLDER",
+    )
+    parser.add_argument("--batch_size", type=int, default=32, help="pictures in a run of the tower (default 32)")
+    parser.add_argument("--shard_size", type=int, default=128, help="pictures in a file (default 128)")
+    parser.add_argument("--num_workers", type=int, default=0, help="processes that decode pictures (default 0)")
+    arguments, flags = parser.parse_known_args(argv)
+    disable_progress_bar()  # of loading weights; the pictures have their own
+    return cache_image_features(arguments.cache_image_features, arguments, flags)
+
+
+if __name__ == "__main__":
+    main()

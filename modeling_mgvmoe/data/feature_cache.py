@@ -1,0 +1,595 @@
+"""The frozen vision tower's tokens, computed once per distinct picture and read from disk in training.
+
+A cache is a folder: `header.json` and shards `shard-00000.npy`, ..., each a plain NumPy file (pictures, Li, H') in
+half precision. A shard is written whole or not at all, always from the same batches, so a run that was killed and
+started again, alone or in several processes, ends with the same bytes as one that was not disturbed.
+
+The key of a picture is the SHA-256 of its upright RGB pixels and its size, not of its file: `datasets` hands over
+decoded pictures, the sketchbook has no files, and two files of one picture need one entry.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import io
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader
+
+from ..pictures import to_rgb
+
+if TYPE_CHECKING:
+    from accelerate import PartialState
+
+    from ..modeling_mgvmoe import MGVMoEForZeroShotIE
+    from ..processing_mgvmoe import MGVMoEProcessor
+
+FORMAT, VERSION = "mgvmoe image features", 1
+HEADER, PLAN = "header.json", "plan.json"
+DTYPE = np.dtype("<f2")
+BLOCK = 1 << 20
+# What of a configuration changes no feature: where it came from, how it is run, names of classes.
+IDLE_FIELDS = (
+    "transformers_version",
+    "_name_or_path",
+    "architectures",
+    "dtype",
+    "torch_dtype",
+    "id2label",
+    "label2id",
+    "problem_type",
+    "return_dict",
+    "output_attentions",
+    "output_hidden_states",
+)
+
+
+def picture_key(picture: Image.Image) -> str:
+    """SHA-256, in hex, of the size and the pixels of an RGB picture."""
+    digest = hashlib.sha256(f"{picture.width}x{picture.height}".encode())
+    digest.update(picture.tobytes())
+    return digest.hexdigest()
+
+
+def tower_fingerprint(model: MGVMoEForZeroShotIE) -> str:
+    """SHA-256, in hex, of the vision tower's configuration and of all its weights and buffers."""
+    vision_config: Any = model.config.vision_config  # never a dict or `None` in a model
+    config = json.loads(json.dumps(vision_config.to_dict(), default=str))
+    kept = {name: value for name, value in config.items() if name not in IDLE_FIELDS}
+    digest = hashlib.sha256(json.dumps(kept, sort_keys=True).encode())
+    for name, tensor in sorted(model.mgvmoe.vision_model.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def preprocessing_fingerprint(processor: MGVMoEProcessor) -> dict[str, Any]:
+    """The image processor's configuration and class; two classes of one configuration differ in how they resize."""
+    image_processor = processor.image_processor
+    if image_processor is None:
+        raise ValueError("image_processor: this processor has none, so there are no picture features to cache")
+    config = json.loads(image_processor.to_json_string())
+    # Saving adds the names of classes that load the whole; they say nothing about pictures.
+    kept = {name: value for name, value in config.items() if name not in ("auto_map", "processor_class")}
+    return {**kept, "class": type(image_processor).__name__}
+
+
+def undecoded(posts: Any) -> Any:
+    """The posts with pictures as bytes or path where they are a data set, so that a broken one can be met."""
+    feature = getattr(posts, "features", {}).get("image") if hasattr(posts, "cast_column") else None
+    if feature is None or not getattr(feature, "decode", False) or getattr(feature, "mode", None) is not None:
+        return posts
+    return posts.cast_column("image", type(feature)(decode=False))
+
+
+def read_picture(image: Any) -> tuple[Image.Image | None, str]:
+    """The RGB picture of a post, or `None` and the reason: "without" a picture, file "missing", or "broken"."""
+    if isinstance(image, list | tuple):  # as the processor takes it: a list of one picture at most
+        image = image[0] if image else None
+    if image is None:
+        return None, "without"
+    try:
+        return to_rgb(image), ""
+    except ValueError as error:
+        return None, "missing" if isinstance(error.__cause__, FileNotFoundError) else "broken"
+
+
+class _Pictures:
+    """Map-style data set of pictures, for a `DataLoader` whose workers decode and, with a processor, prepare them."""
+
+    def __init__(
+        self,
+        posts: Mapping[str, Any],
+        places: Sequence[tuple[str, str, int]],
+        processor: MGVMoEProcessor | None = None,
+    ):
+        self.posts, self.places, self.processor = posts, places, processor
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, index: int) -> tuple[str, str, Any]:
+        """Key, reason for there being none, and pixel values if there is a processor."""
+        key, split, row = self.places[index]
+        picture, reason = read_picture(self.posts[split][row].get("image"))
+        found = "" if picture is None else picture_key(picture)
+        if self.processor is None:
+            return found, reason, None
+        if found != key:
+            raise ValueError(f"post {row} of {split}: its picture changed while the cache was being filled")
+        return found, reason, self.processor.encode_images([picture])[0]
+
+
+def _load(pictures: _Pictures, batch_size: int, num_workers: int) -> Iterator[list[Any]]:
+    # Anything with a length and places is a map-style data set; the type of torch's argument says less.
+    return iter(DataLoader(pictures, batch_size, num_workers=num_workers, collate_fn=list))  # type: ignore[arg-type]
+
+
+def build_feature_cache(
+    folder: str | os.PathLike[str],
+    posts: Mapping[str, Sequence[Mapping[str, Any]]],
+    model: MGVMoEForZeroShotIE,
+    processor: MGVMoEProcessor,
+    batch_size: int = 32,
+    shard_size: int = 128,
+    num_workers: int = 0,
+    state: PartialState | None = None,
+    progress: bool = False,
+) -> dict[str, Any]:
+    """Run the frozen vision tower once over every distinct picture, or go on with a run that was stopped.
+
+    Args:
+        folder: of the cache; made if it is not there.
+        posts: per split, in the package's schema.
+        model: its vision tower runs, on the device on which it is.
+        processor: prepares the pictures.
+        batch_size: pictures in a run of the tower. Part of what the bytes depend on, so it cannot change on the way.
+        shard_size: pictures in a file, and what a kill can cost each process.
+        num_workers: processes that decode and prepare pictures for each process that runs the tower.
+        state: of Accelerate, under several processes; each makes every n-th shard. Default: this process is alone.
+        progress: show progress bars.
+
+    Returns:
+        The summary: `records`, and of these `with_picture`, `without` one, with a file that is `missing` and with a
+        picture that is `broken`; and how many `distinct` pictures there are.
+
+    Raises:
+        ValueError: an argument is out of range, the tower is not frozen, there is no picture, a feature is not finite
+            in half precision, or the folder holds a cache of another tower, preprocessing, batch size or other posts.
+        BlockingIOError: another run is filling the folder.
+    """
+    for name, value, lowest in (
+        ("batch_size", batch_size, 1),
+        ("shard_size", shard_size, 1),
+        ("num_workers", num_workers, 0),
+    ):
+        if value < lowest:
+            raise ValueError(f"{name} must be at least {lowest}, got {value}")
+    _check_frozen(model)
+    folder = os.fspath(folder)
+    posts = {split: _only_pictures(undecoded(rows)) for split, rows in posts.items()}
+    rank, processes = (0, 1) if state is None else (state.process_index, state.num_processes)
+    os.makedirs(folder, exist_ok=True)
+    with _lock(folder, rank == 0):
+        if rank == 0:
+            plan = _plan(posts, num_workers, progress)
+            plan |= {"tower": tower_fingerprint(model), "preprocessing": preprocessing_fingerprint(processor)}
+            _begin(folder, {**plan, "batch_size": batch_size, "shard_size": shard_size})
+        if state is not None:
+            state.wait_for_everyone()
+        if not os.path.exists(os.path.join(folder, HEADER)):
+            plan = _read_json(os.path.join(folder, PLAN))
+            _fill(folder, plan, posts, model, processor, num_workers, rank, processes, progress)
+            if state is not None:
+                state.wait_for_everyone()
+            if rank == 0:
+                _finish(folder, plan)
+        if state is not None:
+            state.wait_for_everyone()
+        if rank == 0:
+            _clean(folder)
+        cache = ImageFeatureCache(folder, verify=rank == 0, progress=progress and rank == 0)
+    return dict(cache.header["summary"])
+
+
+def _only_pictures(posts: Any) -> Any:
+    return posts.select_columns(["image"]) if hasattr(posts, "select_columns") else posts
+
+
+@contextmanager
+def _lock(folder: str, wanted: bool) -> Iterator[None]:
+    """Hold the folder against a second run; the system lets go of it however this process ends."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        if wanted:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise BlockingIOError(f"folder: {folder} is being filled by another run") from error
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _plan(posts: Mapping[str, Any], num_workers: int, progress: bool) -> dict[str, Any]:
+    """Decode every picture; the distinct ones in order of first appearance, and what was counted."""
+    from tqdm.auto import tqdm
+
+    places = [("", split, row) for split, rows in posts.items() for row in range(len(rows))]
+    counts = {"records": len(places), "with_picture": 0, "distinct": 0, "without": 0, "missing": 0, "broken": 0}
+    distinct: dict[str, tuple[str, int]] = {}
+    found = (item for batch in _load(_Pictures(posts, places), 16, num_workers) for item in batch)
+    bar = tqdm(found, desc="looking for distinct pictures", total=len(places), unit="post", disable=not progress)
+    for (_, split, row), (key, reason, _) in zip(places, bar, strict=True):
+        counts[reason or "with_picture"] += 1
+        if key:
+            distinct.setdefault(key, (split, row))
+    counts["distinct"] = len(distinct)
+    if not distinct:
+        raise ValueError(f"posts: at least one picture that can be read is needed, got {counts}")
+    return {"summary": counts, "pictures": [[key, split, row] for key, (split, row) in distinct.items()]}
+
+
+def _begin(folder: str, plan: dict[str, Any]) -> None:
+    """Write the plan down, or make sure that what is in the folder was made by the same one."""
+    plan = {"format": FORMAT, "version": VERSION, **plan}
+    header_path, plan_path = os.path.join(folder, HEADER), os.path.join(folder, PLAN)
+    if os.path.exists(header_path):
+        known, path = _read_header(header_path), header_path
+        plan = {**plan, "pictures": [key for key, _, _ in plan["pictures"]]}
+    elif os.path.exists(plan_path) and any(name.endswith(".npy") for name in os.listdir(folder)):
+        known, path = _read_json(plan_path), plan_path
+    else:
+        stray = sorted(set(os.listdir(folder)) - {PLAN})
+        stray = [name for name in stray if not name.endswith((".tmp", ".npy.json"))]
+        if stray:
+            raise ValueError(f"folder: {folder} must be empty or hold a cache, got {stray[:5]}")
+        _write(plan_path, _json_bytes(plan))
+        return
+    for name, value in plan.items():
+        if known.get(name) != value:
+            raise ValueError(
+                f"{path}: {_difference(name, known.get(name), value)}. Choose another folder or remove this one."
+            )
+
+
+def _fill(
+    folder: str,
+    plan: dict[str, Any],
+    posts: Mapping[str, Any],
+    model: MGVMoEForZeroShotIE,
+    processor: MGVMoEProcessor,
+    num_workers: int,
+    rank: int,
+    processes: int,
+    progress: bool,
+) -> None:
+    from tqdm.auto import tqdm
+
+    places = [(key, split, row) for key, split, row in plan["pictures"]]
+    size, was_training = plan["shard_size"], model.training
+    numbers = range(rank, -(-len(places) // size), processes)
+    mine = sum(len(places[number * size : (number + 1) * size]) for number in numbers)
+    model.eval()
+    with tqdm(total=mine, desc="vision tower", unit="picture", disable=not progress or rank > 0) as bar:
+        for number in numbers:
+            shard = places[number * size : (number + 1) * size]
+            if not os.path.exists(os.path.join(folder, shard_name(number))):
+                loader = _load(_Pictures(posts, shard, processor), plan["batch_size"], num_workers)
+                write_shard(folder, number, len(shard), (_features(model, batch, bar) for batch in loader))
+            else:
+                bar.update(len(shard))
+    model.train(was_training)
+
+
+@torch.no_grad()
+def _features(model: MGVMoEForZeroShotIE, batch: list[tuple[str, str, np.ndarray]], bar: Any) -> np.ndarray:
+    shapes = {pixels.shape for _, _, pixels in batch}
+    if len(shapes) > 1:
+        raise ValueError(f"image_processor: pictures of one size are needed, got {sorted(shapes)}")
+    pixel_values = torch.from_numpy(np.stack([pixels for _, _, pixels in batch])).to(model.device)
+    features = model.get_image_features(pixel_values).to(torch.float16).cpu()
+    finite = torch.isfinite(features).flatten(1).all(1).tolist()
+    if not all(finite):
+        raise ValueError(
+            "image_features: they must be finite in half precision, got others for the picture with sha256 "
+            f"{batch[finite.index(False)][0]}"
+        )
+    bar.update(len(batch))
+    return features.numpy().astype(DTYPE, copy=False)
+
+
+def shard_name(number: int) -> str:
+    """File name of a shard."""
+    return f"shard-{number:05d}.npy"
+
+
+def write_shard(folder: str, number: int, pictures: int, batches: Iterator[np.ndarray]) -> None:
+    """Write features batch by batch; the file and, before it, its digest appear whole or not at all.
+
+    Args:
+        folder: of the cache.
+        number: of the shard.
+        pictures: how many will come.
+        batches: (b, Li, H') each, half precision.
+    """
+    name = shard_name(number)
+    part = os.path.join(folder, f"{name}.{os.getpid()}.tmp")
+    digest, written = hashlib.sha256(), 0
+    with open(part, "wb") as file:
+        for batch in batches:
+            content = np.ascontiguousarray(batch, dtype=DTYPE).tobytes()
+            if not written:
+                start = io.BytesIO()
+                header = {"descr": DTYPE.str, "fortran_order": False, "shape": (pictures, *batch.shape[1:])}
+                np.lib.format.write_array_header_1_0(start, header)
+                content = start.getvalue() + content
+            digest.update(content)
+            file.write(content)
+            written += len(batch)
+        if written != pictures:
+            raise ValueError(f"{name}: {pictures} pictures are needed, got {written}")
+        file.flush()
+        os.fsync(file.fileno())
+    entry = {"file": name, "pictures": pictures, "sha256": digest.hexdigest()}
+    _write(os.path.join(folder, f"{name}.json"), _json_bytes(entry))
+    os.replace(part, os.path.join(folder, name))
+
+
+def _finish(folder: str, plan: dict[str, Any]) -> None:
+    number = -(-len(plan["pictures"]) // plan["shard_size"])
+    entries = [_read_json(os.path.join(folder, f"{shard_name(shard)}.json")) for shard in range(number)]
+    shapes = {shard_name(shard): _array_layout(os.path.join(folder, shard_name(shard)))[0] for shard in range(number)}
+    _, tokens, width = shapes[shard_name(0)]
+    for name, shape in shapes.items():
+        if shape[1:] != (tokens, width):
+            raise ValueError(f"{name}: every picture must have {(tokens, width)} features, got {shape[1:]}")
+    keys = [key for key, _, _ in plan["pictures"]]
+    write_header(folder, {**plan, "tokens": tokens, "width": width, "shards": entries, "pictures": keys})
+
+
+def write_header(folder: str, header: dict[str, Any]) -> None:
+    """Make the cache complete: its header, with a digest of itself."""
+    header = {**header, "dtype": "float16"}
+    header["sha256"] = hashlib.sha256(_json_bytes(header)).hexdigest()
+    _write(os.path.join(folder, HEADER), _json_bytes(header))
+
+
+def _clean(folder: str) -> None:
+    for name in os.listdir(folder):
+        if name == PLAN or name.endswith((".npy.json", ".tmp")):
+            os.remove(os.path.join(folder, name))
+
+
+class ImageFeatureCache:
+    """A complete cache, for reading. It holds no file open and no page mapped, so workers may have copies of it.
+
+    Args:
+        folder: of the cache.
+        verify: compare every shard with its digest; it reads the whole cache once.
+        progress: show a progress bar meanwhile.
+
+    Raises:
+        FileNotFoundError: the folder has no header, so it is no cache or not yet a complete one; or a shard is gone.
+        ValueError: a file is corrupt, truncated or of another format; the message names file, field and values.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], verify: bool = True, progress: bool = False):
+        self.folder = os.fspath(folder)
+        self.path = os.path.join(self.folder, HEADER)
+        if not os.path.isfile(self.path):
+            unfinished = os.path.isfile(os.path.join(self.folder, PLAN))
+            raise FileNotFoundError(
+                f"image_feature_cache: {self.path} does not exist; "
+                + ("the cache is not complete: run" if unfinished else "make the cache with")
+                + " examples/prepare_data.py --cache-image-features"
+                + (" again, it goes on where it stopped" if unfinished else "")
+            )
+        self.header = _read_header(self.path)
+        self.tokens, self.width = int(self.header["tokens"]), int(self.header["width"])
+        self.rows = {key: row for row, key in enumerate(self.header["pictures"])}
+        self.shard_size = int(self.header["shard_size"])
+        self.files = [os.path.join(self.folder, entry["file"]) for entry in self.header["shards"]]
+        self.counts = [int(entry["pictures"]) for entry in self.header["shards"]]
+        self.offsets = [self._check_shard(number) for number in range(len(self.files))]
+        if sum(self.counts) != len(self.rows):
+            raise ValueError(f"{self.path}: the shards hold {sum(self.counts)} pictures, got {len(self.rows)} keys")
+        if verify:
+            self.verify(progress)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def verify(self, progress: bool = False) -> None:
+        """Compare every shard with its digest.
+
+        Raises:
+            ValueError: one differs.
+        """
+        from tqdm.auto import tqdm
+
+        for path, entry in zip(
+            tqdm(self.files, desc="checking the feature cache", unit="file", disable=not progress),
+            self.header["shards"],
+            strict=True,
+        ):
+            digest = _file_digest(path)
+            if digest != entry["sha256"]:
+                raise ValueError(
+                    f"{path}: corrupt, its sha256 must be {entry['sha256']}, got {digest}; remove the cache and make "
+                    "it again"
+                )
+
+    def check(self, model: MGVMoEForZeroShotIE, processor: MGVMoEProcessor) -> None:
+        """Make sure that the features are those which the model's own tower would give.
+
+        Raises:
+            ValueError: the tower is trained, or tower or preprocessing differ from those that made the cache.
+        """
+        _check_frozen(model)
+        for name, value in (
+            ("tower", tower_fingerprint(model)),
+            ("preprocessing", preprocessing_fingerprint(processor)),
+            ("width", model.config.vision_width),
+        ):
+            if self.header[name] != value:
+                raise ValueError(f"{self.path}: {_difference(name, self.header[name], value)}. Make the cache again.")
+
+    def row_of(self, picture: Image.Image, where: str = "picture") -> int:
+        """Where the features of an RGB picture are.
+
+        Raises:
+            ValueError: the cache does not have the picture.
+        """
+        key = picture_key(picture)
+        if key not in self.rows:
+            raise ValueError(
+                f"{self.path}: pictures: {where} is not among the {len(self)} that were cached, got sha256 {key}. "
+                "Make the cache again."
+            )
+        return self.rows[key]
+
+    def read(self, rows: Sequence[int]) -> np.ndarray:
+        """Features of some pictures, copied out of the files.
+
+        Each row is mapped, copied and unmapped: pages that stay mapped count as resident memory of the process, up to
+        the whole cache in an epoch. The system keeps them in its page cache all the same.
+
+        Args:
+            rows: of [`row_of`].
+
+        Returns:
+            (len(rows), Li, H'), half precision.
+        """
+        features = np.empty((len(rows), self.tokens, self.width), dtype=np.float16)
+        bytes_per_row = self.tokens * self.width * DTYPE.itemsize
+        for place, row in enumerate(rows):
+            if not 0 <= row < len(self):
+                raise ValueError(f"rows: they must be in [0, {len(self)}), got {row}")
+            shard, number = divmod(row, self.shard_size)
+            with open(self.files[shard], "rb") as file:
+                # Behind the end of a file that shrank, a map kills the process instead of raising.
+                self._check_size(shard, os.fstat(file.fileno()).st_size)
+                offset = self.offsets[shard] + number * bytes_per_row
+                features[place] = np.memmap(file, DTYPE, mode="r", offset=offset, shape=(self.tokens, self.width))
+        return features
+
+    def _check_shard(self, number: int) -> int:
+        """Where the features begin in a shard whose layout is as the header says."""
+        path = self.files[number]
+        if not os.path.isfile(path):
+            raise FileNotFoundError(f"{path} does not exist, but {self.path} lists it")
+        shape, offset = _array_layout(path)
+        wanted = (self.counts[number], self.tokens, self.width)
+        if shape != wanted:
+            raise ValueError(f"{path}: shape must be {wanted}, got {shape}")
+        last = number == len(self.files) - 1
+        if self.counts[number] != self.shard_size and not (last and 0 < self.counts[number] < self.shard_size):
+            raise ValueError(f"{path}: pictures must be {self.shard_size}, got {self.counts[number]}")
+        self._check_size(number, os.path.getsize(path), offset)
+        return offset
+
+    def _check_size(self, number: int, size: int, offset: int | None = None) -> None:
+        start = self.offsets[number] if offset is None else offset
+        wanted = start + self.counts[number] * self.tokens * self.width * DTYPE.itemsize
+        if size != wanted:
+            raise ValueError(f"{self.files[number]}: truncated or corrupt, it must have {wanted} bytes, got {size}")
+
+
+def _check_frozen(model: MGVMoEForZeroShotIE) -> None:
+    if not model.config.freeze_vision:
+        raise ValueError(
+            "freeze_vision must be true with image_feature_cache, for the features of a trained tower change "
+            f"(got {model.config.freeze_vision})"
+        )
+
+
+def _difference(name: str, known: Any, value: Any) -> str:
+    """Says where two values of a field differ, without printing a whole cache."""
+    if isinstance(known, dict) and isinstance(value, dict):
+        inner = next(key for key in sorted({*known, *value}) if known.get(key) != value.get(key))
+        return _difference(f"{name}.{inner}", known.get(inner), value.get(inner))
+    if isinstance(known, list) and isinstance(value, list):
+        place = next((i for i, (a, b) in enumerate(zip(known, value, strict=False)) if a != b), None)
+        known, value = (
+            f"{len(items)} of them"
+            + (f", number {place} being {items[place]}" if place is not None else f", sha256 {_short(items)}")
+            for items in (known, value)
+        )
+        return f"{name}: the cache has {known}; got {value}"
+    return f"{name}: the cache has {known!r}, got {value!r}"
+
+
+def _short(value: Any) -> str:
+    return hashlib.sha256(_json_bytes(value)).hexdigest()[:12]
+
+
+def _array_layout(path: str) -> tuple[tuple[int, ...], int]:
+    """Shape of the array in a NumPy file, and where its numbers begin."""
+    try:
+        with open(path, "rb") as file:
+            version = np.lib.format.read_magic(file)
+            if version != (1, 0):
+                raise ValueError(f"version (1, 0) is needed, got {version}")
+            shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(file)
+            if fortran_order or dtype != DTYPE or len(shape) != 3:
+                raise ValueError(f"rows of {DTYPE.str} with 3 axes are needed, got {dtype.str} and {shape}")
+            return shape, file.tell()
+    except ValueError as error:
+        raise ValueError(f"{path}: corrupt, its head cannot be read: {error}") from error
+
+
+def _file_digest(path: str) -> str:
+    digest = hashlib.sha256()
+    block = bytearray(BLOCK)
+    with open(path, "rb", buffering=0) as file:
+        while number := file.readinto(block):
+            digest.update(memoryview(block)[:number])
+    return digest.hexdigest()
+
+
+def _read_header(path: str) -> dict[str, Any]:
+    header = _read_json(path)
+    for name, value in (("format", FORMAT), ("version", VERSION)):
+        if header.get(name) != value:
+            raise ValueError(f"{path}: {name} must be {value!r}, got {header.get(name)!r}")
+    content = {name: value for name, value in header.items() if name != "sha256"}
+    digest = hashlib.sha256(_json_bytes(content)).hexdigest()
+    if header.get("sha256") != digest:
+        raise ValueError(f"{path}: corrupt, its sha256 must be {header.get('sha256')!r}, got {digest!r}")
+    if header["dtype"] != "float16":
+        raise ValueError(f"{path}: dtype must be 'float16', got {header['dtype']!r}")
+    return header
+
+
+def _read_json(path: str) -> dict[str, Any]:
+    try:
+        with open(path, encoding="utf-8") as file:
+            content = json.load(file)
+    except ValueError as error:
+        raise ValueError(f"{path}: corrupt, it is no JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: corrupt, a JSON object is needed, got {content!r:.80}")
+    return content
+
+
+def _json_bytes(content: Any) -> bytes:
+    return json.dumps(content, sort_keys=True, indent=1).encode("utf-8")
+
+
+def _write(path: str, content: bytes) -> None:
+    """Write a file whole or not at all."""
+    part = f"{path}.{os.getpid()}.tmp"
+    with open(part, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(part, path)
