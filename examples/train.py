@@ -10,6 +10,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from modeling_mgvmoe.training.arguments import parse_arguments
 from modeling_mgvmoe.training.build import build_model, load_data
+from modeling_mgvmoe.training.checkpoints import exit_when_interrupted
 from modeling_mgvmoe.training.loop import train
 
 
@@ -21,7 +22,8 @@ def main(argv: list[str] | None = None) -> dict:
         torch.set_num_threads(training_arguments.num_threads)
     data = load_data(data_arguments)
     model, processor = build_model(model_arguments, data, training_arguments.seed)
-    result = train(model, processor, data, training_arguments)
+    with exit_when_interrupted(argv):
+        result = train(model, processor, data, training_arguments)
     best = result["best"]
     print(
         f"best validation macro-F1 {best['macro_f1']:.3f} at step {best['step']}; "

@@ -67,6 +67,7 @@ class PostCollator:
         processor: pads the posts and encodes the labels.
         labels: for each task its candidate labels. A post's candidates are those of its own task.
         label_descriptions: sentences in place of labels.
+        with_ids: add the posts' `ids`, which the model does not take: to be popped.
     """
 
     def __init__(
@@ -74,8 +75,9 @@ class PostCollator:
         processor: MGVMoEProcessor,
         labels: Mapping[str, Sequence[str]],
         label_descriptions: Mapping[str, str] | None = None,
+        with_ids: bool = False,
     ):
-        self.processor = processor
+        self.processor, self.with_ids = processor, with_ids
         self.labels = {task: tuple(names) for task, names in labels.items()}
         # Tasks may share a label: it is one column, open to both.
         self.candidate_labels = list(dict.fromkeys(name for names in self.labels.values() for name in names))
@@ -88,14 +90,14 @@ class PostCollator:
             for task, names in self.labels.items()
         }
 
-    def __call__(self, posts: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+    def __call__(self, posts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """Collate.
 
         Args:
             posts: of [`encode_posts`].
 
         Returns:
-            The arguments of the model's `forward`, `labels` included.
+            The arguments of the model's `forward`, `labels` included; and `ids`, if asked for.
 
         Raises:
             ValueError: a post's label is not among the candidates of its task.
@@ -119,4 +121,5 @@ class PostCollator:
             **self.candidates,
             "candidate_mask": torch.stack([self.task_masks[post["task"]] for post in posts]),
             "labels": torch.tensor([self.column_of[post["label"]] for post in posts]),
+            **({"ids": [str(post["id"]) for post in posts]} if self.with_ids else {}),
         }
