@@ -327,7 +327,7 @@ def test_a_checkpoint_that_is_not_there_or_elsewhere(begun, tmp_path):
 
 def test_one_run_per_folder(tmp_path):
     with locked(str(tmp_path)):
-        with pytest.raises(FileExistsError, match=f'still alive, .."pid": {os.getpid()}, .* is writing to {tmp_path}'):
+        with pytest.raises(FileExistsError, match=f'still alive, ."pid": {os.getpid()}, .* is writing to {tmp_path}'):
             run(tmp_path)
         assert [path.name for path in tmp_path.iterdir()] == [".lock"]
     assert not list(tmp_path.iterdir())
@@ -377,7 +377,7 @@ def test_disk_full(tmp_path, undisturbed, monkeypatch, where):
     assert same(folder, undisturbed)
 
 
-def test_a_real_full_disk(tmp_path):
+def test_a_real_full_disk(tmp_path, undisturbed):
     disk = tmp_path / "disk"
     disk.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)], capture_output=True)
@@ -394,9 +394,15 @@ def test_a_real_full_disk(tmp_path):
                 save_file({"x": torch.zeros(size)}, os.path.join(partial, "x.safetensors"))
             assert [path.name for path in disk.iterdir()] == ["thing"]
             assert len(load_file(disk / "thing" / "x.safetensors")["x"]) == 1000
-        model, processor = small_trainee()
-        with pytest.raises(OSError, match=r"disk full: .*step-00000002 needs \d+ bytes"):
-            train(model, processor, small_data(), arguments_of(disk / "run"))
+        with pytest.raises(OSError, match=r"disk full: .*step-00000004 needs \d+ bytes"):
+            run(disk / "run")
+        assert [(step, find_fault(path)) for step, path in list_checkpoints(str(disk / "run"))] == [
+            (2, None),
+            (3, None),
+        ]
+        subprocess.run(["mount", "-o", "remount,size=9m", str(disk)], check=True)
+        run(disk / "run", resume_from_checkpoint="latest")
+        assert same(disk / "run", undisturbed)
     finally:
         subprocess.run(["umount", str(disk)], check=True)
 
@@ -434,8 +440,6 @@ def test_a_loss_that_is_not_a_number_names_terms_and_posts(tmp_path, monkeypatch
         learn(*given)
 
     monkeypatch.setattr(loop, "_learn", spoil)
-    # learn pops the ids
-    monkeypatch.setattr(loop, "_learn", lambda *given: spoil(*given[:3], dict(given[3]), *given[4:]))
     with pytest.raises(ValueError) as caught:
         train(model, processor, small_data(), arguments_of(tmp_path))
     message = str(caught.value)

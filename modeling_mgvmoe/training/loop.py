@@ -208,8 +208,8 @@ def _train(
     wrapped.train()
 
     done = _is_done(progress, arguments)
-    bar = tqdm(total=steps, initial=progress.step, desc="training", disable=not show, unit="step")
-    with StopSignals() as signals:
+    shown = {"desc": "training", "unit": "step", "disable": not show}
+    with StopSignals() as signals, tqdm(total=steps, initial=progress.step, **shown) as bar:
         for batch in () if done else loader:
             if checkpoint is not None:
                 # Not before: to start a loader draws a number.
@@ -236,11 +236,9 @@ def _train(
             if progress.best.get("step") == progress.step:
                 save(accelerator, wrapped, processor, folder)
             if stop:
-                bar.close()
                 raise TrainingInterrupted(stop, progress.step, written)
             if done:
                 break
-    bar.close()
     if progress.step < steps:
         accelerator.print(f"stopped early: no better macro-F1 in {arguments.early_stopping_patience} validations")
     found = {"best": progress.best, "history": progress.history}
