@@ -24,6 +24,7 @@ from modeling_mgvmoe.training import checkpoints, loop
 from modeling_mgvmoe.training.arguments import TrainingArguments
 from modeling_mgvmoe.training.checkpoints import (
     Progress,
+    StopSignals,
     TrainingInterrupted,
     find_fault,
     list_checkpoints,
@@ -228,16 +229,16 @@ def test_random_states_come_back():
 def test_early_stopping(tmp_path, monkeypatch, capsys):
     f1 = iter([0.2, 0.7, 0.7, 0.5, 0.9])
     monkeypatch.setattr(loop, "validate", lambda *given: {"macro_f1": next(f1), "validation": {}})
-    changes = {"eval_steps": 1, "early_stopping_patience": 2, "keep_best": False}
+    changes = {"eval_steps": 1, "early_stopping_patience": 2}
     found = run(tmp_path / "run", **changes)
     assert [entry["macro_f1"] for entry in found["history"]] == [0.2, 0.7, 0.7, 0.5]
     assert "stopped early: no better macro-F1 in 2 validations" in capsys.readouterr().out
     # It stays stopped, but for more patience.
     assert run(tmp_path / "run", resume_from_checkpoint="latest", **changes) == found
-    changes |= {"early_stopping_patience": 3, "max_train_steps": STEPS}
-    f1 = iter([0.9, 0.1, 0.1, 0.1])
+    changes["early_stopping_patience"] = 3
+    f1 = iter([0.5])
     again = run(tmp_path / "run", resume_from_checkpoint="latest", **changes)
-    assert [entry["step"] for entry in again["history"]] == list(range(1, 9))
+    assert [entry["step"] for entry in again["history"]] == [1, 2, 3, 4, 5]
 
 
 def test_validations_without_improvement():
@@ -454,7 +455,7 @@ def test_a_loss_that_is_not_a_number_names_terms_and_posts(tmp_path, monkeypatch
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_the_step_and_writes_a_checkpoint(tmp_path, undisturbed, monkeypatch, signum):
-    before = signal.getsignal(signum), signal.getsignal(signal.SIGTERM)
+    before = signal.getsignal(signal.SIGTERM)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     learn = loop._learn
 
@@ -471,9 +472,20 @@ def test_a_signal_ends_the_step_and_writes_a_checkpoint(tmp_path, undisturbed, m
             run(tmp_path / "run")
     assert (stop.value.signum, stop.value.step) == (signum, 5)
     assert list_checkpoints(str(tmp_path / "run"))[-1] == (5, stop.value.checkpoint)
-    assert signal.getsignal(signal.SIGTERM) == before[1]
+    assert signal.getsignal(signal.SIGTERM) == before
     run(tmp_path / "run", resume_from_checkpoint="latest")
     assert same(tmp_path / "run", undisturbed)
+
+
+def test_a_second_signal_acts_at_once_but_for_an_echo_of_the_first(monkeypatch):
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    with StopSignals() as signals:
+        for _ in range(3):
+            signal.raise_signal(signal.SIGINT)
+        assert signals.received == signal.SIGINT
+        monkeypatch.setattr(checkpoints, "PATIENCE", -1.0)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
 
 
 def test_the_command_to_go_on(monkeypatch):

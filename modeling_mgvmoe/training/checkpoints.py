@@ -23,6 +23,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -48,6 +49,7 @@ FREE_CONFIG = ("transformers_version", "_name_or_path", "dtype", "architectures"
 MODEL, OPTIMIZER, RANDOM = "model.safetensors", "optimizer.safetensors", "random.safetensors"
 STATE, CHECKSUMS = "state.json", "checksums.json"
 LOCK = ".lock"
+PATIENCE = 5.0  # seconds
 
 
 @dataclasses.dataclass
@@ -531,14 +533,14 @@ def _take_lock(path: str, output_dir: str) -> int:
 
 
 class StopSignals:
-    """Remembers SIGTERM and Ctrl-C for the end of the step; a second one acts at once.
+    """Remembers SIGTERM and Ctrl-C for the end of the step; one that comes some seconds later acts at once.
 
     Attributes:
         received: the signal, or 0.
     """
 
     def __init__(self) -> None:
-        self.received = 0
+        self.received, self.when = 0, 0.0
         self.before: dict[int, Any] = {}
 
     def __enter__(self) -> StopSignals:
@@ -549,8 +551,13 @@ class StopSignals:
         return self
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
-        self.received = signum
-        self._restore()
+        if self.received:
+            # Launchers pass on what their processes were sent already; that is not a second wish.
+            if time.monotonic() - self.when > PATIENCE:
+                self._restore()
+                signal.raise_signal(signum)
+            return
+        self.received, self.when = signum, time.monotonic()
         name = signal.Signals(signum).name
         os.write(2, f"\n{name}: finishing the step and writing a checkpoint; again to stop at once\n".encode())
 
