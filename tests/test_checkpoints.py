@@ -301,13 +301,18 @@ def test_another_model_or_other_posts_are_refused_by_name(begun):
         train(*small_trainee(), type(data)(posts=posts, labels=data.labels), arguments)
 
 
-def test_a_second_run_into_the_same_folder(begun, tmp_path, undisturbed):
+def test_a_second_run_into_the_same_folder(begun, undisturbed, monkeypatch):
     with pytest.raises(FileExistsError, match="already holds a model; choose another or --resume_from_checkpoint lat"):
         run(begun)
     shutil.rmtree(begun / "model")
     with pytest.raises(FileExistsError, match="begun already holds checkpoints; choose another or --resume_from"):
         run(begun)
-    # Written over, nothing of the run before is left.
+    # Written over, nothing of the run before is left, to go on from least of all.
+    with monkeypatch.context() as patch:
+        stop_after(patch, 0)
+        with pytest.raises(Stopped):
+            run(begun, overwrite_output_dir=True)
+    assert (list_checkpoints(str(begun)), (begun / "metrics.json").exists()) == ([], False)
     (begun / "model").mkdir()
     (begun / "model" / "stale.bin").write_text("stale")
     run(begun, overwrite_output_dir=True)
@@ -506,8 +511,15 @@ SHORT = ["--max_train_steps", "40", "--eval_steps", "10", "--posts_per_class", "
 SHORT += ["--per_device_train_batch_size", "4"]
 
 
-def start(folder):
-    command = [sys.executable, "examples/train.py", "--config", "configuration/recipes/sketchbook.yaml", *SHORT]
+def start(folder, launcher=()):
+    command = [
+        sys.executable,
+        *launcher,
+        "examples/train.py",
+        "--config",
+        "configuration/recipes/sketchbook.yaml",
+        *SHORT,
+    ]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
     return subprocess.Popen(
         [*command, "--output_dir", str(folder)], cwd=ROOT, env=environment, text=True,
@@ -518,13 +530,22 @@ def start(folder):
 
 
 @pytest.mark.slow
-def test_signals_of_the_example_and_the_printed_command(tmp_path):
-    whole = start(tmp_path / "undisturbed")
+@pytest.mark.parametrize(
+    ("launcher", "ends"),
+    [
+        ((), {signal.SIGTERM: 143, signal.SIGINT: 130}),
+        # torchrun has an exit code of its own.
+        (("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"), {signal.SIGTERM: 1}),
+    ],
+    ids=["python", "torchrun"],
+)
+def test_signals_of_the_example_and_the_printed_command(tmp_path, launcher, ends):
+    whole = start(tmp_path / "undisturbed", launcher)
     _, errors = whole.communicate(timeout=300)
     assert whole.returncode == 0, errors[-3000:]
-    for signum, code in ((signal.SIGTERM, 143), (signal.SIGINT, 130)):
+    for signum, code in ends.items():
         folder = tmp_path / signum.name
-        process = start(folder)
+        process = start(folder, launcher)
         while not (folder / "checkpoints" / "step-00000010").is_dir():
             assert process.poll() is None, process.communicate()[1][-3000:]
             time.sleep(0.01)

@@ -353,7 +353,8 @@ def _random_state(accelerator: Accelerator) -> dict[str, torch.Tensor]:
 
 
 def _set_random_state(rows: Mapping[str, torch.Tensor], accelerator: Accelerator) -> None:
-    state = {name: value[accelerator.process_index].contiguous() for name, value in rows.items()}
+    # Copies: torch reads a state from the start of its memory, also that of a row further on.
+    state = {name: value[accelerator.process_index].clone() for name, value in rows.items()}
     torch.set_rng_state(state["torch"])
     version, *numbers = state["python"].tolist()
     has_gauss, gauss = state["python_gauss"].tolist()
