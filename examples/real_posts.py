@@ -20,6 +20,7 @@ from modeling_mgvmoe.evaluation.similarity import similarity_predictions
 from modeling_mgvmoe.evaluation.unseen import predict_labels, score_predictions
 from modeling_mgvmoe.training.arguments import parse_arguments
 from modeling_mgvmoe.training.build import build_model
+from modeling_mgvmoe.training.checkpoints import exit_when_interrupted
 from modeling_mgvmoe.training.loop import train
 
 RECIPE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "configuration", "recipes", "real_posts.yaml")
@@ -104,7 +105,8 @@ def main(argv=None):
     # Before training changes the text encoder.
     baseline = similarity_predictions(model, processor, data.posts["test"], data.labels["test"]["relation"])
 
-    result = train(model, processor, data, arguments)
+    with exit_when_interrupted(argv):
+        result = train(model, processor, data, arguments)
     folder = os.path.join(arguments.output_dir, "model")
     best = result["best"]
     print(f"best validation macro-F1 {best['macro_f1']:.3f} at step {best['step']}; model saved to {folder}")

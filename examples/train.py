@@ -11,6 +11,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from modeling_mgvmoe.training.arguments import parse_arguments
 from modeling_mgvmoe.training.build import build_model, load_data, load_feature_cache
+from modeling_mgvmoe.training.checkpoints import exit_when_interrupted
 from modeling_mgvmoe.training.loop import train
 
 
@@ -23,7 +24,8 @@ def main(argv: list[str] | None = None) -> dict:
     data = load_data(data_arguments)
     model, processor = build_model(model_arguments, data, training_arguments.seed)
     feature_cache = load_feature_cache(data_arguments)
-    result = train(model, processor, data, training_arguments, feature_cache=feature_cache)
+    with exit_when_interrupted(argv):
+        result = train(model, processor, data, training_arguments, feature_cache=feature_cache)
     best, processes = result["best"], PartialState()
     processes.print(
         f"best validation macro-F1 {best['macro_f1']:.3f} at step {best['step']}; "

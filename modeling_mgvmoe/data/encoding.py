@@ -111,6 +111,7 @@ class PostCollator:
         labels: for each task its candidate labels. A post's candidates are those of its own task.
         label_descriptions: sentences in place of labels.
         feature_cache: that with which the posts were encoded; it gives `image_features` in place of `pixel_values`.
+        with_ids: add the posts' `ids`, which the model does not take: to be popped.
     """
 
     def __init__(
@@ -119,8 +120,9 @@ class PostCollator:
         labels: Mapping[str, Sequence[str]],
         label_descriptions: Mapping[str, str] | None = None,
         feature_cache: ImageFeatureCache | None = None,
+        with_ids: bool = False,
     ):
-        self.processor, self.feature_cache = processor, feature_cache
+        self.processor, self.feature_cache, self.with_ids = processor, feature_cache, with_ids
         self.labels = {task: tuple(names) for task, names in labels.items()}
         # Tasks may share a label: it is one column, open to both.
         self.candidate_labels = list(dict.fromkeys(name for names in self.labels.values() for name in names))
@@ -133,14 +135,14 @@ class PostCollator:
             for task, names in self.labels.items()
         }
 
-    def __call__(self, posts: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+    def __call__(self, posts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """Collate.
 
         Args:
             posts: of [`encode_posts`].
 
         Returns:
-            The arguments of the model's `forward`, `labels` included.
+            The arguments of the model's `forward`, `labels` included; and `ids`, if asked for.
 
         Raises:
             ValueError: a post's label is not among the candidates of its task, or its picture is in a cache and the
@@ -174,4 +176,5 @@ class PostCollator:
             **self.candidates,
             "candidate_mask": torch.stack([self.task_masks[post["task"]] for post in posts]),
             "labels": torch.tensor([self.column_of[post["label"]] for post in posts]),
+            **({"ids": [str(post["id"]) for post in posts]} if self.with_ids else {}),
         }

@@ -87,7 +87,16 @@ class TrainingArguments:
     output_dir: str = field(
         default="runs/train", metadata={"help": "Folder for the model, in `model/`, and the metrics."}
     )
-    overwrite_output_dir: bool = field(default=False, metadata={"help": "Write into a folder that holds a model."})
+    overwrite_output_dir: bool = field(default=False, metadata={"help": "Write into a folder that holds a run."})
+    resume_from_checkpoint: str | None = field(
+        default=None,
+        metadata={
+            "help": 'Go on from a checkpoint of output_dir: its path, or "latest", which begins where none is yet.'
+        },
+    )
+    checkpointing_steps: int = field(
+        default=0, metadata={"help": "Steps between checkpoints; 0: only at validations and the end."}
+    )
     seed: int = field(default=0, metadata={"help": "Seed of weights, order, dropout and noise."})
     max_train_steps: int = field(default=1000, metadata={"help": "Optimizer steps."})
     per_device_train_batch_size: int = field(default=16, metadata={"help": "Posts in a batch, per process."})
@@ -112,11 +121,18 @@ class TrainingArguments:
         default=True, metadata={"help": "Draw posts with replacement, every class alike (the reference's way)."}
     )
     eval_steps: int = field(default=200, metadata={"help": "Steps between validations."})
+    early_stopping_patience: int = field(
+        default=0, metadata={"help": "Stop after so many validations without a better macro-F1; 0: never."}
+    )
     keep_best: bool = field(
         default=True, metadata={"help": "Save the weights with the best validation macro-F1, not the last ones."}
     )
-    mixed_precision: str = field(
-        default="no", metadata={"help": '"no", "fp16" or "bf16".', "choices": ["no", "fp16", "bf16"]}
+    mixed_precision: str | None = field(
+        default=None,
+        metadata={
+            "help": '"no", "fp16" or "bf16"; default: what `accelerate launch` says, else "no".',
+            "choices": ["no", "fp16", "bf16"],
+        },
     )
     num_threads: int | None = field(
         default=None, metadata={"help": "Threads of torch on the CPU; default: torch's own."}
@@ -136,10 +152,10 @@ class TrainingArguments:
             raise ValueError(f"freeze_text_layers must not be negative, got {self.freeze_text_layers}.")
         if not 0 <= self.warmup_ratio <= 1:
             raise ValueError(f"warmup_ratio must be between 0 and 1, got {self.warmup_ratio}.")
-        for name in ("weight_decay", "max_grad_norm"):
+        for name in ("weight_decay", "max_grad_norm", "checkpointing_steps", "early_stopping_patience"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}.")
-        if self.mixed_precision not in ("no", "fp16", "bf16"):
+        if self.mixed_precision not in (None, "no", "fp16", "bf16"):
             raise ValueError(
                 'mixed_precision must be "no" (in YAML with the quotes), "fp16" or "bf16", '
                 f"got {self.mixed_precision!r}."

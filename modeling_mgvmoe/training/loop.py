@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,6 +17,20 @@ from ..data.encoding import PostCollator, encode_posts
 from ..data.zero_shot_data import ZeroShotData
 from ..evaluation.unseen import predict_labels, score_predictions
 from .arguments import TrainingArguments
+from .checkpoints import (
+    Checkpointer,
+    Progress,
+    StopSignals,
+    TrainingInterrupted,
+    discard_run,
+    identity,
+    locked,
+    model_bytes,
+    read_progress,
+    remove_leftovers,
+    starting_point,
+    whole_folder,
+)
 from .freezing import freeze_text_layers
 
 if TYPE_CHECKING:
@@ -72,6 +87,19 @@ class _ShuffledSampler(Sampler[int]):
         return self.num_samples
 
 
+class _From(Sampler[int]):
+    """A sampler without its first draws: they are drawn, so that the others stay the same, but no post is loaded."""
+
+    def __init__(self, sampler: Sampler[int], start: int):
+        self.sampler, self.start = sampler, start
+
+    def __iter__(self) -> Iterator[int]:
+        return itertools.islice(iter(self.sampler), self.start, None)
+
+    def __len__(self) -> int:
+        return max(len(self.sampler) - self.start, 0)  # type: ignore[arg-type]
+
+
 ENCODERS = ("mgvmoe.text_model.", "mgvmoe.vision_model.")
 
 
@@ -113,6 +141,7 @@ def train(
 
     Under several processes a batch is `per_device_train_batch_size` posts of each, in the order in which one process
     with batches of that many posts would take them, and all terms of the loss are those of the whole batch.
+    Killed and resumed, a run ends with the same weights as an undisturbed one; see `checkpoints.py`.
 
     Args:
         model: to be trained, in place.
@@ -127,25 +156,106 @@ def train(
         entry whose weights were saved in `output_dir/model`.
 
     Raises:
-        FileExistsError: the output folder already holds a model.
-        ValueError: the loss is not finite, or the cache was not made by the model's own, frozen tower.
+        FileExistsError: the output folder holds a run, or one is writing to it.
+        ValueError: the loss is not finite, the checkpoint to go on from is damaged or of another run, or the cache was
+            not made by the model's own, frozen tower.
+        OSError: the disk is full.
+        TrainingInterrupted: SIGTERM or Ctrl-C, after a checkpoint was written.
     """
     from accelerate import Accelerator
+
+    accelerator = accelerator or Accelerator(
+        mixed_precision=arguments.mixed_precision, gradient_accumulation_steps=arguments.gradient_accumulation_steps
+    )
+    with locked(arguments.output_dir, accelerator.is_main_process):
+        return _train(model, processor, data, arguments, accelerator, feature_cache, starting_point(arguments))
+
+
+def _train(
+    model: MGVMoEForZeroShotIE,
+    processor: MGVMoEProcessor,
+    data: ZeroShotData,
+    arguments: TrainingArguments,
+    accelerator: Accelerator,
+    feature_cache: ImageFeatureCache | None,
+    checkpoint: str | None,
+) -> dict[str, Any]:
     from accelerate.utils import set_seed
     from tqdm.auto import tqdm
 
     folder = os.path.join(arguments.output_dir, "model")
-    if os.path.exists(os.path.join(folder, "config.json")) and not arguments.overwrite_output_dir:
-        raise FileExistsError(f"output_dir: {folder} already holds a model; choose another or --overwrite_output_dir.")
-    accelerator = accelerator or Accelerator(
-        mixed_precision=arguments.mixed_precision, gradient_accumulation_steps=arguments.gradient_accumulation_steps
-    )
     # Noise and dropout of their own on every process: with one seed for all, the first posts of the processes' batches
     # would share theirs, the second ones too, and so on. The order of the posts has a generator of its own.
     set_seed(arguments.seed, device_specific=True)
     if feature_cache is not None:
         feature_cache.check(model, processor)
     show = accelerator.is_main_process
+    encoded, collators = _encode(data, processor, feature_cache, show)
+    start = 0 if checkpoint is None else read_progress(checkpoint).step
+    loader = _train_loader(encoded["train"], collators["train"], arguments, accelerator, start)
+    if arguments.freeze_text_layers is not None:
+        freeze_text_layers(model, arguments.freeze_text_layers)
+    groups = parameter_groups(model, arguments.weight_decay, arguments.head_learning_rate)
+    optimizer = torch.optim.AdamW(groups, lr=arguments.learning_rate)
+    steps = arguments.max_train_steps
+    # Not prepared: a prepared schedule would step once per process.
+    schedule = get_linear_schedule_with_warmup(optimizer, round(steps * arguments.warmup_ratio), steps)
+    wrapped, optimizer, loader = accelerator.prepare(model, optimizer, loader)
+    labels = {**{split: data.labels[split] for split in encoded}, "descriptions": dict(data.label_descriptions)}
+    run = identity(arguments, model.config.to_dict(), encoded, labels, accelerator.num_processes)
+    checkpointer = Checkpointer(arguments.output_dir, run, accelerator, wrapped, optimizer, schedule)
+    progress = _begin(checkpointer, checkpoint, arguments)
+    if checkpoint is not None and progress.best.get("step") == progress.step:
+        # The run may have ended between the checkpoint and the model, which comes after it.
+        save(accelerator, wrapped, processor, folder)
+    wrapped.train()
+
+    done = _is_done(progress, arguments)
+    shown = {"desc": "training", "unit": "step", "disable": not show}
+    with StopSignals() as signals, tqdm(total=steps, initial=progress.step, **shown) as bar:
+        for batch in () if done else loader:
+            if checkpoint is not None:
+                # Not before: to start a loader draws a number.
+                checkpointer.restore_random_state(checkpoint)
+                checkpoint = None
+            _learn(accelerator, wrapped, optimizer, batch, progress, arguments.max_grad_norm)
+            if not accelerator.sync_gradients:
+                continue
+            schedule.step()
+            progress.step += 1
+            loss, f1 = progress.sums["loss"] / progress.counted, progress.best.get("macro_f1", 0)
+            bar.update()
+            bar.set_postfix(loss=f"{loss:.3f}", val_f1=f"{f1:.3f}", refresh=False)
+            due = [
+                every > 0 and progress.step % every == 0
+                for every in (arguments.checkpointing_steps, arguments.eval_steps)
+            ]
+            if due[1] or progress.step == steps:
+                scores = validate(model, encoded["validation"], collators["validation"], data, arguments, accelerator)
+                _record(progress, scores, arguments.keep_best)
+            done, stop = _is_done(progress, arguments), signals.agreed(accelerator)
+            written = checkpointer.save(progress) if any(due) or done or stop else None
+            # After the checkpoint: whoever goes on from it finds the model, or writes it.
+            if progress.best.get("step") == progress.step:
+                save(accelerator, wrapped, processor, folder)
+            if stop:
+                raise TrainingInterrupted(stop, progress.step, written)
+            if done:
+                break
+    if progress.step < steps:
+        accelerator.print(f"stopped early: no better macro-F1 in {arguments.early_stopping_patience} validations")
+    found = {"best": progress.best, "history": progress.history}
+    if accelerator.is_main_process:
+        with open(os.path.join(arguments.output_dir, "metrics.json"), "w", encoding="utf-8") as file:
+            json.dump(found, file, indent=2)
+    accelerator.wait_for_everyone()
+    return found
+
+
+def _encode(
+    data: ZeroShotData, processor: MGVMoEProcessor, feature_cache: ImageFeatureCache | None, show: bool
+) -> tuple[dict[str, list[dict[str, Any]]], dict[str, PostCollator]]:
+    """Encoded posts of training and validation, and a collator for each."""
     encoded = {
         split: encode_posts(
             data.posts[split],
@@ -156,78 +266,105 @@ def train(
         for split in ("train", "validation")
     }
     collators = {
-        split: PostCollator(processor, data.labels[split], data.label_descriptions, feature_cache) for split in encoded
+        split: PostCollator(
+            processor, data.labels[split], data.label_descriptions, feature_cache, with_ids=split == "train"
+        )
+        for split in encoded
     }
-    loader = _train_loader(encoded["train"], collators["train"], arguments, accelerator.num_processes)
-    if arguments.freeze_text_layers is not None:
-        freeze_text_layers(model, arguments.freeze_text_layers)
-    groups = parameter_groups(model, arguments.weight_decay, arguments.head_learning_rate)
-    optimizer = torch.optim.AdamW(groups, lr=arguments.learning_rate)
-    steps = arguments.max_train_steps
-    # Not prepared: a prepared schedule would step once per process.
-    schedule = get_linear_schedule_with_warmup(optimizer, round(steps * arguments.warmup_ratio), steps)
-    wrapped, optimizer, loader = accelerator.prepare(model, optimizer, loader)
-    wrapped.train()
+    return encoded, collators
 
-    history: list[dict[str, Any]] = []
-    best: dict[str, Any] = {}
-    sums = dict.fromkeys(("loss", *TERMS), 0.0)
-    counted = step = 0
-    bar = tqdm(total=steps, desc="training", disable=not show, unit="step")
-    for batch in loader:
-        with accelerator.accumulate(wrapped):
-            output = wrapped(**batch)
-            _check_finite(output, step)
-            accelerator.backward(output.loss)
-            if accelerator.sync_gradients and arguments.max_grad_norm > 0:
-                accelerator.clip_grad_norm_(wrapped.parameters(), arguments.max_grad_norm)
-            optimizer.step()
-            optimizer.zero_grad()
-        for name in sums:
-            sums[name] += output[name].item()
-        counted += 1
-        if not accelerator.sync_gradients:
-            continue
-        schedule.step()
-        step += 1
-        bar.update()
-        bar.set_postfix(loss=f"{sums['loss'] / counted:.3f}", val_f1=f"{best.get('macro_f1', 0):.3f}", refresh=False)
-        if step % arguments.eval_steps == 0 or step == steps:
-            scores = validate(model, encoded["validation"], collators["validation"], data, arguments, accelerator)
-            entry = {"step": step, **{name: total / counted for name, total in sums.items()}, **scores}
-            history.append(entry)
-            sums, counted = dict.fromkeys(sums, 0.0), 0
-            if not best or not arguments.keep_best or entry["macro_f1"] > best["macro_f1"]:
-                best = entry
-                save(accelerator, wrapped, processor, folder)
-        if step == steps:
-            break
-    bar.close()
+
+def _begin(checkpointer: Checkpointer, checkpoint: str | None, arguments: TrainingArguments) -> Progress:
+    """Take everything from the checkpoint, if there is one, and tidy the folder."""
+    accelerator, folder = checkpointer.accelerator, arguments.output_dir
+    if checkpoint is None:
+        progress = Progress(sums=dict.fromkeys(("loss", *TERMS), 0.0))
+        if arguments.resume_from_checkpoint is not None:
+            accelerator.print(f"{folder} has no checkpoint yet: beginning at step 0")
+    else:
+        progress = checkpointer.load(checkpoint)
+        model = os.path.join(folder, "model", "config.json")
+        if progress.best.get("step", progress.step) != progress.step and not os.path.exists(model):
+            raise FileNotFoundError(
+                f"resume_from_checkpoint: {checkpoint} needs the best model so far, of step {progress.best['step']}, "
+                f"but there is no {model}."
+            )
+        accelerator.print(f"going on after step {progress.step}, from {checkpoint}")
     if accelerator.is_main_process:
-        with open(os.path.join(arguments.output_dir, "metrics.json"), "w", encoding="utf-8") as file:
-            json.dump({"best": best, "history": history}, file, indent=2)
-    accelerator.wait_for_everyone()
-    return {"best": best, "history": history}
+        remove_leftovers(folder)
+        if checkpoint is None:
+            discard_run(folder)
+    return progress
+
+
+def _learn(
+    accelerator: Accelerator,
+    wrapped: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    batch: dict[str, Any],
+    progress: Progress,
+    max_grad_norm: float,
+) -> None:
+    """One batch; the optimizer steps if it is the last one of those that are accumulated."""
+    ids = batch.pop("ids")
+    with accelerator.accumulate(wrapped):
+        output = wrapped(**batch)
+        _check_finite(output, progress.step, ids)
+        accelerator.backward(output.loss)
+        if accelerator.sync_gradients and max_grad_norm > 0:
+            accelerator.clip_grad_norm_(wrapped.parameters(), max_grad_norm)
+        optimizer.step()
+        optimizer.zero_grad()
+    for name in progress.sums:
+        progress.sums[name] += output[name].item()
+    progress.counted += 1
+
+
+def _is_done(progress: Progress, arguments: TrainingArguments) -> bool:
+    patience = arguments.early_stopping_patience
+    return progress.step >= arguments.max_train_steps or (
+        patience > 0 and progress.validations_without_improvement() >= patience
+    )
+
+
+def _record(progress: Progress, scores: Mapping[str, Any], keep_best: bool) -> None:
+    """Add an entry to the history, and choose it if it is the best."""
+    means = {name: total / progress.counted for name, total in progress.sums.items()}
+    entry = {"step": progress.step, **means, **scores}
+    progress.history.append(entry)
+    progress.sums, progress.counted = dict.fromkeys(progress.sums, 0.0), 0
+    if not progress.best or not keep_best or entry["macro_f1"] > progress.best["macro_f1"]:
+        progress.best = entry
 
 
 def _train_loader(
-    posts: Sequence[Mapping[str, Any]], collator: PostCollator, arguments: TrainingArguments, num_processes: int
+    posts: Sequence[Mapping[str, Any]],
+    collator: PostCollator,
+    arguments: TrainingArguments,
+    accelerator: Accelerator,
+    start: int = 0,
 ) -> DataLoader:
     batch_size = arguments.per_device_train_batch_size
-    needed = arguments.max_train_steps * arguments.gradient_accumulation_steps * batch_size * num_processes
+    # The accelerator's number of batches per step, which `accelerate launch` may have set.
+    per_step = accelerator.gradient_accumulation_steps * batch_size * accelerator.num_processes
+    needed = arguments.max_train_steps * per_step
     sampler: Sampler[int] = (
         ClassBalancedSampler([(post["task"], post["label"]) for post in posts], needed, arguments.seed)
         if arguments.class_balanced
         else _ShuffledSampler(len(posts), needed, arguments.seed)
     )
+    sampler = _From(sampler, start * per_step)
     # Any sequence is a map-style data set; the type of torch's argument says less.
     return DataLoader(posts, batch_size=batch_size, sampler=sampler, collate_fn=collator, drop_last=True)  # type: ignore[arg-type]
 
 
-def _check_finite(output: Any, step: int) -> None:
+def _check_finite(output: Any, step: int, ids: Sequence[str]) -> None:
     if not torch.isfinite(output.loss):
         terms = {name: output[name].item() for name in TERMS}
-        raise ValueError(f"The loss is {output.loss.item()} at step {step + 1}; its terms are {terms}.")
+        raise ValueError(
+            f"The loss is {output.loss.item()} at step {step + 1}; its terms are {terms}, "
+            f"the posts of its batch {ids}."
+        )
 
 
 def validate(
@@ -257,8 +394,10 @@ def validate(
 
 
 def save(accelerator: Accelerator, wrapped: nn.Module, processor: MGVMoEProcessor, folder: str) -> None:
-    """Write model and processor, a complete folder for `from_pretrained`."""
+    """Write model and processor, a complete folder for `from_pretrained`, in place of the one before at once."""
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
-        accelerator.unwrap_model(wrapped).save_pretrained(folder)
-        processor.save_pretrained(folder)
+        model = accelerator.unwrap_model(wrapped)
+        with whole_folder(folder, model_bytes(model)) as partial:
+            model.save_pretrained(partial)
+            processor.save_pretrained(partial)

@@ -1,0 +1,613 @@
+"""Checkpoints: a run that was killed at any moment goes on as if it had not been.
+
+A run's folder holds `model/`, the best model so far, and `checkpoints/step-N/`, all that is needed to go on after step
+N. Both are written beside their place, to the disk, and then renamed: whoever looks finds them whole or not at all.
+Everything is safetensors and JSON; nothing is pickled.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import dataclasses
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import random
+import re
+import shlex
+import shutil
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, load_model, save_file, save_model
+from torch import nn
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+    from torch.optim import Optimizer
+    from torch.optim.lr_scheduler import LRScheduler
+
+    from .arguments import TrainingArguments
+
+KEPT = 2
+# Of these arguments the weights do not depend, or only on the way that is still ahead.
+FREE_ARGUMENTS = ("output_dir", "overwrite_output_dir", "resume_from_checkpoint", "checkpointing_steps",
+                  "early_stopping_patience", "per_device_eval_batch_size", "num_threads")  # fmt: skip
+# Of a model's configuration, what saving and loading write into it.
+FREE_CONFIG = ("transformers_version", "_name_or_path", "dtype", "architectures", "auto_map")
+MODEL, OPTIMIZER, RANDOM = "model.safetensors", "optimizer.safetensors", "random.safetensors"
+STATE, CHECKSUMS = "state.json", "checksums.json"
+LOCK = ".lock"
+PATIENCE = 5.0  # seconds
+
+
+@dataclasses.dataclass
+class Progress:
+    """How far a run has come, but for its tensors.
+
+    Attributes:
+        step: optimizer steps done.
+        counted: batches in `sums`.
+        sums: of every loss term since the last validation.
+        history: one entry per validation.
+        best: the entry whose weights are in `model/`.
+    """
+
+    step: int = 0
+    counted: int = 0
+    sums: dict[str, float] = dataclasses.field(default_factory=dict)
+    history: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    best: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def validations_without_improvement(self) -> int:
+        """Validations since the first one with the best macro-F1."""
+        scores = [entry["macro_f1"] for entry in self.history]
+        return len(scores) - 1 - scores.index(max(scores)) if scores else 0
+
+
+class TrainingInterrupted(KeyboardInterrupt):  # noqa: N818 - not an error, and `except Exception` must not swallow it
+    """A signal has ended the run after a checkpoint was written.
+
+    Attributes:
+        signum: the signal.
+        checkpoint: its folder, `None` where the run cannot have one.
+    """
+
+    def __init__(self, signum: int, step: int, checkpoint: str | None):
+        where = f"go on from {checkpoint}" if checkpoint else "no checkpoint could be written"
+        super().__init__(f"{signal.Signals(signum).name} after step {step}; {where}.")
+        self.signum, self.step, self.checkpoint = signum, step, checkpoint
+
+
+# Folders, whole or not at all
+
+
+def _fsync(path: str) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _exchange(one: str, other: str) -> bool:
+    """Let two paths change places in one step; False where the system or the file system cannot."""
+    renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    return renameat2 is not None and renameat2(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0
+
+
+def _remove(folder: str) -> None:
+    """Remove a folder under a name that nobody takes for a whole one, so that it is never seen half removed."""
+    parent, name = os.path.split(folder)
+    doomed = folder if name.startswith(".") else os.path.join(parent, f".{name}.partial")
+    if os.path.lexists(folder) and doomed != folder:
+        shutil.rmtree(doomed, ignore_errors=True)
+        os.rename(folder, doomed)
+    shutil.rmtree(doomed, ignore_errors=True)
+
+
+def _take_place(new: str, target: str) -> None:
+    """Rename a folder, also over another one, which is removed."""
+    parent = os.path.dirname(target)
+    if not os.path.lexists(target):
+        os.rename(new, target)
+    elif _exchange(new, target):
+        shutil.rmtree(new, ignore_errors=True)
+    else:  # such as NFS: for a moment there is neither
+        _remove(target)
+        os.rename(new, target)
+    _fsync(parent)
+
+
+def _is_disk_full(error: Exception) -> bool:
+    # The libraries in Rust, safetensors and tokenizers, give the number only in their text.
+    codes = (errno.ENOSPC, errno.EDQUOT)
+    return getattr(error, "errno", None) in codes or any(f"(os error {code})" in str(error) for code in codes)
+
+
+@contextlib.contextmanager
+def whole_folder(target: str, needed: int) -> Iterator[str]:
+    """A folder to write into, which gets its name only when everything in it is on the disk.
+
+    Args:
+        target: path of the whole folder; one that is there is replaced at once.
+        needed: bytes that will be written, about.
+
+    Raises:
+        OSError: the disk is full. What was written is removed, and `target` is as before.
+    """
+    parent, name = os.path.split(os.path.abspath(target))
+    partial = os.path.join(parent, f".{name}.new.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        os.makedirs(partial)
+        if shutil.disk_usage(partial).free < needed:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        yield partial
+        for file in os.listdir(partial):
+            _fsync(os.path.join(partial, file))
+        _fsync(partial)
+    except Exception as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        if not _is_disk_full(error):
+            raise
+        free = shutil.disk_usage(parent if os.path.isdir(parent) else os.path.dirname(parent)).free
+        raise OSError(
+            errno.ENOSPC,
+            f"disk full: {target} needs {needed} bytes, {free} are free; what was there before is whole "
+            "(make room, then --resume_from_checkpoint latest)",
+        ) from error
+    _take_place(partial, os.path.join(parent, name))
+
+
+def remove_leftovers(output_dir: str) -> None:
+    """Remove what a killed run has left half written."""
+    for folder in (output_dir, os.path.join(output_dir, "checkpoints")):
+        for name in os.listdir(folder) if os.path.isdir(folder) else ():
+            if name.startswith(".") and name.endswith(".partial"):
+                shutil.rmtree(os.path.join(folder, name), ignore_errors=True)
+
+
+def discard_run(output_dir: str) -> None:
+    """Remove the run that was in a folder before: its checkpoints and model must not be taken for the new one's."""
+    for _, folder in list_checkpoints(output_dir):
+        _remove(folder)
+    if os.path.isdir(model := os.path.join(output_dir, "model")):
+        _remove(model)
+    with contextlib.suppress(FileNotFoundError):
+        os.remove(os.path.join(output_dir, "metrics.json"))
+
+
+# Which checkpoint
+
+
+def checkpoint_folder(output_dir: str, step: int) -> str:
+    """Where the checkpoint after a step is."""
+    return os.path.join(output_dir, "checkpoints", f"step-{step:08d}")
+
+
+def list_checkpoints(output_dir: str) -> list[tuple[int, str]]:
+    """Steps and folders of a run's checkpoints, the oldest first."""
+    folder = os.path.join(output_dir, "checkpoints")
+    names = os.listdir(folder) if os.path.isdir(folder) else []
+    found = [(match, name) for name in names if (match := re.fullmatch(r"step-(\d+)", name))]
+    return sorted((int(match[1]), os.path.join(folder, name)) for match, name in found)
+
+
+def starting_point(arguments: TrainingArguments) -> str | None:
+    """The checkpoint to go on from, `None` to begin.
+
+    Raises:
+        FileExistsError: the folder holds a run that the arguments neither go on with nor overwrite.
+        FileNotFoundError: the checkpoint to go on from is not there.
+        ValueError: it is not whole, or of another folder.
+    """
+    output_dir, wanted = arguments.output_dir, arguments.resume_from_checkpoint
+    checkpoints = [folder for _, folder in list_checkpoints(output_dir)]
+    model = os.path.join(output_dir, "model")
+    holds_model = os.path.exists(os.path.join(model, "config.json"))
+    if wanted is None or (wanted == "latest" and not checkpoints):
+        if (holds_model or checkpoints) and not arguments.overwrite_output_dir:
+            what = f"{model} already holds a model" if holds_model else f"{output_dir} already holds checkpoints"
+            going_on = "--resume_from_checkpoint latest or " if checkpoints else ""
+            raise FileExistsError(f"output_dir: {what}; choose another or {going_on}--overwrite_output_dir.")
+        return None
+    path = checkpoints[-1] if wanted == "latest" else wanted
+    if not os.path.isdir(path):
+        raise FileNotFoundError(
+            f"resume_from_checkpoint: there is no folder {path}; {output_dir} has {checkpoints or 'no checkpoint'}."
+        )
+    if os.path.realpath(path) not in [os.path.realpath(folder) for folder in checkpoints]:
+        raise ValueError(
+            f"resume_from_checkpoint: {path} is not a checkpoint of output_dir, {output_dir}, which has "
+            f"{checkpoints or 'none'}."
+        )
+    fault = find_fault(path)
+    if fault is not None:
+        others = [folder for folder in reversed(checkpoints) if folder != path and find_fault(folder) is None]
+        advice = (
+            f"The last whole one is {others[0]}: --resume_from_checkpoint {shlex.quote(others[0])} goes on from it."
+            if others
+            else "No other whole one is there: --overwrite_output_dir begins anew."
+        )
+        raise ValueError(f"resume_from_checkpoint: {path} is not whole: {fault}. {advice}")
+    return path
+
+
+def find_fault(folder: str) -> str | None:
+    """What is wrong with a checkpoint's files, by name; `None` if they are as they were written."""
+    try:
+        with open(os.path.join(folder, CHECKSUMS), encoding="utf-8") as file:
+            checksums = json.load(file)
+    except FileNotFoundError:
+        return f"{CHECKSUMS} is missing"
+    except ValueError as error:
+        return f"{CHECKSUMS} cannot be read ({error})"
+    if not isinstance(checksums, dict) or not {MODEL, OPTIMIZER, RANDOM, STATE} <= set(checksums):
+        return f"{CHECKSUMS} does not list all files"
+    for name, expected in checksums.items():
+        path = os.path.join(folder, name)
+        if not os.path.isfile(path):
+            return f"{name} is missing"
+        if _sha256(path) != expected:
+            return f"{name} ({os.path.getsize(path)} bytes) does not have the sha256 that {CHECKSUMS} lists"
+    return None
+
+
+def _sha256(path: str) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+# Which run
+
+
+def identity(
+    arguments: TrainingArguments,
+    model_config: Mapping[str, Any],
+    posts: Mapping[str, Sequence[Mapping[str, Any]]],
+    labels: Mapping[str, Any],
+    num_processes: int,
+) -> dict[str, Any]:
+    """What must be the same for a run to go on from a checkpoint: arguments, model, data.
+
+    Args:
+        arguments: of the training.
+        model_config: the model's configuration.
+        posts: encoded ones of each split; ids, labels and tokens count, pictures do not.
+        labels: candidates of each split and descriptions.
+        num_processes: of the run; batch and noise depend on it.
+    """
+    values = {name: value for name, value in dataclasses.asdict(arguments).items() if name not in FREE_ARGUMENTS}
+    hashes = {}
+    for split, rows in posts.items():
+        digest = hashlib.sha256()
+        for post in rows:
+            tokens = np.asarray(post["input_ids"]).tolist()
+            digest.update(json.dumps([str(post["id"]), post["task"], post["label"], tokens]).encode())
+        hashes[f"{split} posts"] = digest.hexdigest()
+    hashes["labels"] = hashlib.sha256(json.dumps(labels, default=str).encode()).hexdigest()
+    whole = {**values, "num_processes": num_processes, "model_config": _fixed(model_config), "data": hashes}
+    return json.loads(json.dumps(whole, default=str))
+
+
+def _fixed(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        str(name): _fixed(value) if isinstance(value, Mapping) else value
+        for name, value in config.items()
+        if name not in FREE_CONFIG
+    }
+
+
+def _differences(there: Mapping[str, Any], here: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    for name in sorted({*there, *here}):
+        old, new = there.get(name), here.get(name)
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            yield from _differences(old, new, f"{prefix}{name}.")
+        elif old != new:
+            yield f"{prefix}{name} was {old!r:.80} and is {new!r:.80}"
+
+
+# What a checkpoint holds
+
+
+def read_progress(folder: str) -> Progress:
+    """How far the run of a checkpoint had come."""
+    with open(os.path.join(folder, STATE), encoding="utf-8") as file:
+        return Progress(**json.load(file)["progress"])
+
+
+def can_checkpoint(accelerator: Accelerator) -> bool:
+    """Whether every process holds the whole model and optimizer; parts of them are not gathered here."""
+    return accelerator.distributed_type.value in ("NO", "MULTI_CPU", "MULTI_GPU")
+
+
+def _random_state(accelerator: Accelerator) -> dict[str, torch.Tensor]:
+    """Random states of every process, one row each."""
+    version, numbers, gauss = random.getstate()
+    _, keys, position, has_gauss, cached = np.random.get_state()
+    state = {
+        "torch": torch.get_rng_state(),
+        "python": torch.tensor([version, *numbers]),
+        "python_gauss": torch.tensor([0.0 if gauss is None else 1.0, gauss or 0.0], dtype=torch.float64),
+        "numpy": torch.tensor([*np.asarray(keys).tolist(), position, has_gauss]),
+        "numpy_gauss": torch.tensor([cached], dtype=torch.float64),
+    }
+    if accelerator.device.type == "cuda":
+        state["cuda"] = torch.cuda.get_rng_state(accelerator.device)
+    if accelerator.num_processes == 1:
+        return {name: value[None] for name, value in state.items()}
+    return {name: accelerator.gather(value[None].to(accelerator.device)).cpu() for name, value in state.items()}
+
+
+def _set_random_state(rows: Mapping[str, torch.Tensor], accelerator: Accelerator) -> None:
+    # Copies: torch reads a state from the start of its memory, also that of a row further on.
+    state = {name: value[accelerator.process_index].clone() for name, value in rows.items()}
+    torch.set_rng_state(state["torch"])
+    version, *numbers = state["python"].tolist()
+    has_gauss, gauss = state["python_gauss"].tolist()
+    random.setstate((version, tuple(numbers), gauss if has_gauss else None))
+    *keys, position, cached = state["numpy"].tolist()
+    np.random.set_state(("MT19937", np.array(keys, dtype=np.uint32), position, cached, state["numpy_gauss"].item()))
+    if "cuda" in state and accelerator.device.type == "cuda":
+        torch.cuda.set_rng_state(state["cuda"], accelerator.device)
+
+
+def _write_tensors(tensors: Mapping[str, torch.Tensor], path: str) -> None:
+    save_file({name: value.contiguous() for name, value in tensors.items()}, path)
+
+
+def _write_json(value: Any, path: str) -> None:
+    with open(path, "w", encoding="utf-8") as file:
+        json.dump(value, file, indent=1)
+
+
+def _bytes_of(tensors: Iterator[torch.Tensor]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def model_bytes(model: nn.Module) -> int:
+    """Bytes that the weights take, and some for what is beside them."""
+    return _bytes_of(iter(model.state_dict().values())) + 2**16
+
+
+@dataclasses.dataclass
+class Checkpointer:
+    """Writes and reads the checkpoints of one run.
+
+    Args:
+        output_dir: of the run.
+        identity: of the run, see [`identity`].
+        accelerator: of the run.
+        model: as it was before or after `accelerator.prepare`.
+        optimizer: likewise.
+        schedule: of the learning rates.
+    """
+
+    output_dir: str
+    identity: dict[str, Any]
+    accelerator: Accelerator
+    model: nn.Module
+    optimizer: Optimizer
+    schedule: LRScheduler
+
+    def save(self, progress: Progress) -> str | None:
+        """Write a checkpoint and remove those that are not among the last two; every process calls this.
+
+        Returns:
+            The folder, `None` if this kind of distributed run cannot have one.
+        """
+        if not can_checkpoint(self.accelerator):
+            return None
+        folder, rows = checkpoint_folder(self.output_dir, progress.step), _random_state(self.accelerator)
+        if self.accelerator.is_main_process:
+            self._write(folder, progress, rows)
+            # A later one is of a way that was left: the run went on from one before it.
+            steps = [step for step, _ in list_checkpoints(self.output_dir) if step <= progress.step]
+            for step, path in list_checkpoints(self.output_dir):
+                if step not in steps[-KEPT:]:
+                    _remove(path)
+        self.accelerator.wait_for_everyone()
+        return folder
+
+    def _write(self, folder: str, progress: Progress, rows: Mapping[str, torch.Tensor]) -> None:
+        model, whole = self.accelerator.unwrap_model(self.model), self.optimizer.state_dict()
+        tensors: dict[str, Any] = {}
+        others: dict[str, Any] = {}
+        for index, values in whole["state"].items():
+            for name, value in values.items():
+                (tensors if isinstance(value, torch.Tensor) else others)[f"{index}.{name}"] = value
+        scaler = self.accelerator.scaler
+        state = {
+            "progress": dataclasses.asdict(progress),
+            "identity": self.identity,
+            "schedule": self.schedule.state_dict(),
+            "optimizer": {"param_groups": whole["param_groups"], "state": others},
+            "scaler": None if scaler is None else scaler.state_dict(),
+        }
+        with whole_folder(folder, model_bytes(model) + _bytes_of(iter(tensors.values())) + 2**16) as partial:
+            save_model(model, os.path.join(partial, MODEL))
+            _write_tensors(tensors, os.path.join(partial, OPTIMIZER))
+            _write_tensors(rows, os.path.join(partial, RANDOM))
+            _write_json(state, os.path.join(partial, STATE))
+            checksums = {name: _sha256(os.path.join(partial, name)) for name in sorted(os.listdir(partial))}
+            _write_json(checksums, os.path.join(partial, CHECKSUMS))
+
+    def load(self, folder: str) -> Progress:
+        """Take model, optimizer and schedule from a checkpoint that [`find_fault`] finds nothing wrong with.
+
+        Random states come last, with [`restore_random_state`], since to start a data loader draws a number.
+
+        Raises:
+            ValueError: it belongs to a run with other arguments, another model or other data.
+        """
+        if not can_checkpoint(self.accelerator):
+            raise ValueError(
+                f"resume_from_checkpoint: runs of the kind {self.accelerator.distributed_type.value} cannot be "
+                f"resumed, got {folder}."
+            )
+        with open(os.path.join(folder, STATE), encoding="utf-8") as file:
+            state = json.load(file)
+        differences = list(_differences(state["identity"], self.identity))
+        if differences:
+            raise ValueError(
+                f"resume_from_checkpoint: {folder} belongs to another run: {'; '.join(differences[:5])}"
+                f"{f' (and {len(differences) - 5} more)' if len(differences) > 5 else ''}."
+            )
+        load_model(self.accelerator.unwrap_model(self.model), os.path.join(folder, MODEL))
+        values: dict[int, dict[str, Any]] = {}
+        for key, value in {**load_file(os.path.join(folder, OPTIMIZER)), **state["optimizer"]["state"]}.items():
+            index, _, name = key.partition(".")
+            values.setdefault(int(index), {})[name] = value
+        groups = [
+            {name: tuple(value) if name == "betas" else value for name, value in group.items()}
+            for group in state["optimizer"]["param_groups"]
+        ]
+        self.optimizer.load_state_dict({"state": values, "param_groups": groups})
+        self.schedule.load_state_dict(state["schedule"])
+        if self.accelerator.scaler is not None and state["scaler"] is not None:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
+        return Progress(**state["progress"])
+
+    def restore_random_state(self, folder: str) -> None:
+        """Set torch, numpy, Python and CUDA to draw the numbers that come after a checkpoint."""
+        _set_random_state(load_file(os.path.join(folder, RANDOM)), self.accelerator)
+
+
+# One run per folder, and signals
+
+
+@contextlib.contextmanager
+def locked(output_dir: str, is_main_process: bool = True) -> Iterator[None]:
+    """Keep a second run out of a folder.
+
+    The lock is the kernel's, on the file `.lock`: it ends with the process, however that ends, and the number in the
+    file only says whose it is.
+
+    Raises:
+        FileExistsError: another run that is still alive has the folder.
+    """
+    if not is_main_process:
+        yield
+        return
+    os.makedirs(output_dir, exist_ok=True)
+    path = os.path.join(output_dir, LOCK)
+    handle = _take_lock(path, output_dir)
+    try:
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode(), 0)
+        yield
+    finally:
+        os.unlink(path)
+        os.close(handle)
+
+
+def _take_lock(path: str, output_dir: str) -> int:
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            owner = os.pread(handle, 1000, 0).decode(errors="replace") or "unknown"
+            os.close(handle)
+            raise FileExistsError(
+                f"output_dir: a run that is still alive, {owner}, is writing to {output_dir}; choose another folder "
+                "or wait for its end."
+            ) from error
+        # Whoever had the lock may have removed the file in between: then it is the lock of nothing.
+        with contextlib.suppress(FileNotFoundError):
+            if os.fstat(handle).st_ino == os.stat(path).st_ino:
+                return handle
+        os.close(handle)
+
+
+class StopSignals:
+    """Remembers SIGTERM and Ctrl-C for the end of the step; one that comes some seconds later acts at once.
+
+    Attributes:
+        received: the signal, or 0.
+    """
+
+    def __init__(self) -> None:
+        self.received, self.when = 0, 0.0
+        self.before: dict[int, Any] = {}
+
+    def __enter__(self) -> StopSignals:
+        if threading.current_thread() is threading.main_thread():  # elsewhere Python allows no handlers
+            for signum in (signal.SIGTERM, signal.SIGINT):
+                if signal.getsignal(signum) is not signal.SIG_IGN:  # as under nohup
+                    self.before[signum] = signal.signal(signum, self._handle)
+        return self
+
+    def _handle(self, signum: int, frame: FrameType | None) -> None:
+        if self.received:
+            # Launchers pass on what their processes were sent already; that is not a second wish.
+            if time.monotonic() - self.when > PATIENCE:
+                self._restore()
+                signal.raise_signal(signum)
+            return
+        self.received, self.when = signum, time.monotonic()
+        name = signal.Signals(signum).name
+        os.write(2, f"\n{name}: finishing the step and writing a checkpoint; again to stop at once\n".encode())
+
+    def _restore(self) -> None:
+        while self.before:
+            signum, handler = self.before.popitem()
+            signal.signal(signum, handler)
+
+    def __exit__(self, *error: Any) -> None:
+        self._restore()
+
+    def agreed(self, accelerator: Accelerator) -> int:
+        """The signal that any process has received: all must stop after the same step."""
+        if accelerator.num_processes == 1:
+            return self.received
+        return int(accelerator.gather(torch.tensor([self.received], device=accelerator.device)).max())
+
+
+def resume_command(flags: Sequence[str] | None = None) -> str:
+    """The command that goes on with the run of this process, ready for a shell.
+
+    Args:
+        flags: that the script was given, if not those of the command line.
+    """
+    words = sys.orig_argv if flags is None else [sys.executable, sys.argv[0], *flags]
+    if flags is None and any(name in os.environ for name in ("LOCAL_RANK", "ACCELERATE_MIXED_PRECISION")):
+        # Under torchrun and accelerate the parent's command is the one that was typed.
+        with contextlib.suppress(OSError), open(f"/proc/{os.getppid()}/cmdline", encoding="utf-8") as file:
+            parent = file.read().rstrip("\0").split("\0")
+            if parent[-len(sys.argv) :] == sys.argv:
+                words = parent
+    kept = []
+    position = 0
+    while position < len(words):
+        if words[position] == "--resume_from_checkpoint":
+            position += 2
+            continue
+        if not words[position].startswith("--resume_from_checkpoint="):
+            kept.append(words[position])
+        position += 1
+    return shlex.join([*kept, "--resume_from_checkpoint", "latest"])
+
+
+@contextlib.contextmanager
+def exit_when_interrupted(flags: Sequence[str] | None = None) -> Iterator[None]:
+    """For scripts: print how to go on and exit with 128 + signal if the training inside is interrupted."""
+    try:
+        yield
+    except TrainingInterrupted as stop:
+        if int(os.environ.get("RANK", "0")) == 0:
+            print(f"{stop}\nTo go on:\n{resume_command(flags)}", flush=True)
+        sys.exit(128 + stop.signum)
