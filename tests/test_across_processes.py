@@ -338,12 +338,14 @@ def assert_equal_to_one_process(folder, processes, name, expected, tolerance):
     first = load_file(folder / f"{name} 0.safetensors")
     # Relative to the largest number of a tensor: its small ones are differences of such.
     scale = {key: tolerance * max(1.0, value.abs().max().item()) for key, value in expected.items()}
+    # In single precision a gradient may keep less than losses and weights do: it is a sum of large opposite numbers.
+    scale |= {key: 10 * value for key, value in scale.items() if " gradient of " in key and tolerance > 1e-6}
     for process in range(processes):
         found = load_file(folder / f"{name} {process}.safetensors")
         assert set(found) == set(expected)
         for key, value in expected.items():
             torch.testing.assert_close(
-                found[key], value, rtol=tolerance, atol=scale[key], msg=lambda text, key=key: f"{key}: {text}"
+                found[key], value, rtol=0, atol=scale[key], msg=lambda text, key=key: f"{key}: {text}"
             )
             assert torch.equal(found[key], first[key]), key
 

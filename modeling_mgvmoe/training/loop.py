@@ -193,10 +193,7 @@ def _train(
     encoded, collators = _encode(data, processor, feature_cache, show)
     start = 0 if checkpoint is None else read_progress(checkpoint).step
     loader = _train_loader(encoded["train"], collators["train"], arguments, accelerator, start)
-    if arguments.freeze_text_layers is not None:
-        freeze_text_layers(model, arguments.freeze_text_layers)
-    groups = parameter_groups(model, arguments.weight_decay, arguments.head_learning_rate)
-    optimizer = torch.optim.AdamW(groups, lr=arguments.learning_rate)
+    optimizer = _optimizer(model, arguments)
     steps = arguments.max_train_steps
     # Not prepared: a prepared schedule would step once per process.
     schedule = get_linear_schedule_with_warmup(optimizer, round(steps * arguments.warmup_ratio), steps)
@@ -250,6 +247,14 @@ def _train(
             json.dump(found, file, indent=2)
     accelerator.wait_for_everyone()
     return found
+
+
+def _optimizer(model: MGVMoEForZeroShotIE, arguments: TrainingArguments) -> torch.optim.Optimizer:
+    """AdamW over what is to be trained."""
+    if arguments.freeze_text_layers is not None:
+        freeze_text_layers(model, arguments.freeze_text_layers)
+    groups = parameter_groups(model, arguments.weight_decay, arguments.head_learning_rate)
+    return torch.optim.AdamW(groups, lr=arguments.learning_rate)
 
 
 def _encode(
