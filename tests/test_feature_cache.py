@@ -152,9 +152,12 @@ def test_missing_and_broken_pictures_are_counted_and_taken_as_none(tmp_path):
     summary = build_feature_cache(tmp_path / "cache", {"train": data_set}, model, processor)
     assert summary == {"records": 5, "with_picture": 1, "distinct": 1, "without": 1, "missing": 1, "broken": 2}
     cache = ImageFeatureCache(tmp_path / "cache")
-    with pytest.warns(UserWarning, match="3 posts have a picture that is missing or broken.*: 0, 1, 2$"):
-        encoded = encode_posts(data_set, processor, feature_cache=cache)
-    assert ["image_row" in row for row in encoded] == [False, False, False, False, True]
+    for key, given in (("image_row", cache), ("pixel_values", None)):
+        with pytest.warns(
+            UserWarning, match="3 posts have a .* missing or broken.*: 0 .missing., 1 .broken., 2 .broken.$"
+        ):
+            encoded = encode_posts(data_set, processor, feature_cache=given)
+        assert [key in row for row in encoded] == [False, False, False, False, True]
 
 
 # Training from it

@@ -29,35 +29,38 @@ def encode_posts(
         processor: encodes them.
         progress: title of a progress bar; `None` shows none.
         image_batch_size: pictures that are prepared together.
-        feature_cache: pictures are looked up in it and not prepared. Those that cannot be read, which it could not
-            hold, are left out with a warning, as they were when it was made.
+        feature_cache: pictures are looked up in it and not prepared.
 
     Returns:
         Per post the unpadded features of `processor.encode_post`, `pixel_values` (3, h, w) or, with a cache,
-        `image_row`, its row there, if the post has a picture, and its `id`, `label` and `task`.
+        `image_row`, its row there, if the post has a picture, and its `id`, `label` and `task`. A picture that is
+        missing or broken counts as none; a warning says how many and which.
 
     Raises:
-        ValueError: a post does not fit the schema, a picture cannot be read, or the cache does not have it.
+        ValueError: a post does not fit the schema, or the cache does not have its picture.
     """
     from tqdm.auto import tqdm
 
-    unreadable: list[str] = []
-    if feature_cache is not None:
-        from .feature_cache import undecoded
+    from .feature_cache import undecoded
 
-        posts = undecoded(posts)
+    posts = undecoded(posts)
+    unreadable: list[str] = []
     encoded: list[dict[str, Any]] = []
     waiting: list[tuple[dict[str, Any], Any]] = []
 
     def prepare_images() -> None:
+        pictures, failed = _read(waiting)
+        unreadable.extend(failed)
         if feature_cache is not None:
-            unreadable.extend(_look_up(waiting, feature_cache))
-            waiting.clear()
-            return
-        arrays = processor.encode_images([image for _, image in waiting])
-        for (features, _), pixel_values in zip(waiting, arrays, strict=True):
-            if pixel_values is not None:
-                features["pixel_values"] = pixel_values
+            for (features, _), picture in zip(waiting, pictures, strict=True):
+                if picture is not None:
+                    where = f"the picture of post {features['id']!r}"
+                    features["image_row"] = feature_cache.row_of(picture, where)
+        else:
+            arrays = processor.encode_images(pictures)
+            for (features, _), pixel_values in zip(waiting, arrays, strict=True):
+                if pixel_values is not None:
+                    features["pixel_values"] = pixel_values
         waiting.clear()
 
     total = len(posts) if isinstance(posts, Sized) else None
@@ -84,18 +87,17 @@ def encode_posts(
     return encoded
 
 
-def _look_up(waiting: Sequence[tuple[dict[str, Any], Any]], cache: ImageFeatureCache) -> list[str]:
-    """Note each post's row in the cache; return the ids of those whose picture cannot be read."""
+def _read(waiting: Sequence[tuple[dict[str, Any], Any]]) -> tuple[list[Any], list[str]]:
+    """RGB pictures or `None`, and the ids of the posts whose picture is missing or broken."""
     from .feature_cache import read_picture
 
-    unreadable = []
-    for features, image in waiting:
-        picture, reason = read_picture(image)
-        if picture is not None:
-            features["image_row"] = cache.row_of(picture, f"the picture of post {features['id']!r}")
-        elif reason != "without":
-            unreadable.append(str(features["id"]))
-    return unreadable
+    found = [read_picture(image) for _, image in waiting]
+    failed = [
+        f"{features['id']} ({reason})"
+        for (features, _), (_, reason) in zip(waiting, found, strict=True)
+        if reason in ("missing", "broken")
+    ]
+    return [picture for picture, _ in found], failed
 
 
 def has_picture(post: Mapping[str, Any]) -> bool:
