@@ -10,7 +10,8 @@ from ._registration import register_when_imported
 
 if TYPE_CHECKING:
     from .configuration_mgvmoe import MGVMoEConfig
-    from .modeling_mgvmoe import MGVMoEForZeroShotIE, MGVMoEModel, MGVMoEModelOutput, MGVMoEOutput
+    from .modeling_mgvmoe import MGVMoEForZeroShotIE, MGVMoEModel
+    from .outputs_mgvmoe import MGVMoEModelOutput, MGVMoEOutput
     from .pipeline_mgvmoe import ZeroShotMultimodalIEPipeline
     from .processing_mgvmoe import MGVMoEProcessor
     from .variational_experts import VariationalMixtureOfExperts
@@ -21,8 +22,8 @@ _HOME = {
     "MGVMoEConfig": "configuration_mgvmoe",
     "MGVMoEForZeroShotIE": "modeling_mgvmoe",
     "MGVMoEModel": "modeling_mgvmoe",
-    "MGVMoEModelOutput": "modeling_mgvmoe",
-    "MGVMoEOutput": "modeling_mgvmoe",
+    "MGVMoEModelOutput": "outputs_mgvmoe",
+    "MGVMoEOutput": "outputs_mgvmoe",
     "MGVMoEProcessor": "processing_mgvmoe",
     "VariationalMixtureOfExperts": "variational_experts",
     "ZeroShotMultimodalIEPipeline": "pipeline_mgvmoe",

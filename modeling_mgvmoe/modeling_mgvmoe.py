@@ -5,7 +5,7 @@ C = candidate labels, D = projection size, S = marked mentions of a post (1 for 
 """
 
 import inspect
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
@@ -17,6 +17,7 @@ from transformers.utils import ModelOutput, can_return_tuple
 from .across_processes import gather_rows, number_of_processes, random_generator
 from .configuration_mgvmoe import MGVMoEConfig
 from .objectives import info_nce, ranking_loss
+from .outputs_mgvmoe import MGVMoEModelOutput, MGVMoEOutput
 from .sample_graph import adversarial_consistency, learned_adversary_loss, power_perturbation
 from .variational_experts import VariationalMixtureOfExperts, VariationalMixtureOutput
 
@@ -24,85 +25,6 @@ if TYPE_CHECKING:
     # Never run. `save_pretrained` copies the files named here, so a saved model brings processor and pipeline.
     from .pipeline_mgvmoe import ZeroShotMultimodalIEPipeline  # noqa: F401
     from .processing_mgvmoe import MGVMoEProcessor  # noqa: F401
-
-
-@dataclass
-class MGVMoEModelOutput(ModelOutput):
-    """Output of [`MGVMoEModel`]. Fields typed as plain tensors are always there.
-
-    Args:
-        fused_embeds: (B, H), f of E7.
-        mention_states: (B, (max_mentions + 1) H), q of E7: the text encoder's states of the first token and of the
-            opening markers; zeros for absent mentions.
-        text_embeds: (B, H), t of E6.
-        image_embeds: (B, H), v of E6; zeros for posts without a picture. `None` if no post has one.
-        image_mask: (B,), true for posts with a picture.
-        kl_loss: scalar, E4 averaged over the modalities present; only if losses were asked for.
-        router_entropy_loss: scalar, E5, likewise.
-        expert_loss_sums: (2, 3), what several processes add up: for text and for pictures the sum of E4 and the sum of
-            E5 over the tokens, and the number of tokens. Only with losses.
-        fusion_attentions: (B, Li + Lt), the weights a of E7, picture first; 0 on padding.
-        text_router_probs: (B, Lt, K). image_router_probs: (B, Li, K) or `None`.
-        hidden_states, attentions: the text encoder's, if asked for.
-        vision_hidden_states, vision_attentions: the vision encoder's, if asked for and if it ran.
-    """
-
-    fused_embeds: torch.Tensor = None  # type: ignore[assignment]
-    mention_states: torch.Tensor = None  # type: ignore[assignment]
-    text_embeds: torch.Tensor = None  # type: ignore[assignment]
-    image_embeds: torch.Tensor | None = None
-    image_mask: torch.Tensor = None  # type: ignore[assignment]
-    kl_loss: torch.Tensor | None = None
-    router_entropy_loss: torch.Tensor | None = None
-    expert_loss_sums: torch.Tensor | None = None
-    fusion_attentions: torch.Tensor = None  # type: ignore[assignment]
-    text_router_probs: torch.Tensor = None  # type: ignore[assignment]
-    image_router_probs: torch.Tensor | None = None
-    hidden_states: tuple[torch.Tensor, ...] | None = None
-    attentions: tuple[torch.Tensor, ...] | None = None
-    vision_hidden_states: tuple[torch.Tensor, ...] | None = None
-    vision_attentions: tuple[torch.Tensor, ...] | None = None
-
-
-@dataclass
-class MGVMoEOutput(ModelOutput):
-    """Output of [`MGVMoEForZeroShotIE`]. The terms of E12 are unweighted and present if `labels` were given.
-
-    Args:
-        loss: scalar, E12.
-        logits: (B, C), E8; -inf where `candidate_mask` is false.
-        ranking_loss: scalar, E9.
-        kl_loss: scalar, E4, averaged over the modalities.
-        router_entropy_loss: scalar, E5, averaged over the modalities.
-        alignment_loss: scalar, E6.
-        consistency_loss: scalar, E11.
-        mention_embeds: (B, D), the posts' side of E8.
-        candidate_embeds: (C, H) or (B, C, H), l of E8, to be given back as `candidate_embeds`.
-        text_embeds: (B, H), t of E6. image_embeds: (B, H), v of E6, or `None`.
-        fusion_attentions: (B, Li + Lt), a of E7, picture first.
-        text_router_probs: (B, Lt, K). image_router_probs: (B, Li, K) or `None`.
-        hidden_states, attentions: the text encoder's, if asked for.
-        vision_hidden_states, vision_attentions: the vision encoder's, if asked for.
-    """
-
-    loss: torch.Tensor | None = None
-    logits: torch.Tensor | None = None
-    ranking_loss: torch.Tensor | None = None
-    kl_loss: torch.Tensor | None = None
-    router_entropy_loss: torch.Tensor | None = None
-    alignment_loss: torch.Tensor | None = None
-    consistency_loss: torch.Tensor | None = None
-    mention_embeds: torch.Tensor | None = None
-    candidate_embeds: torch.Tensor | None = None
-    text_embeds: torch.Tensor | None = None
-    image_embeds: torch.Tensor | None = None
-    fusion_attentions: torch.Tensor | None = None
-    text_router_probs: torch.Tensor | None = None
-    image_router_probs: torch.Tensor | None = None
-    hidden_states: tuple[torch.Tensor, ...] | None = None
-    attentions: tuple[torch.Tensor, ...] | None = None
-    vision_hidden_states: tuple[torch.Tensor, ...] | None = None
-    vision_attentions: tuple[torch.Tensor, ...] | None = None
 
 
 def token_mean(states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -794,4 +716,4 @@ class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
         return sum(getattr(self.config, f"{name}_coef") * value for name, value in terms.items())
 
 
-__all__ = ["MGVMoEForZeroShotIE", "MGVMoEModel", "MGVMoEModelOutput", "MGVMoEOutput", "MGVMoEPreTrainedModel"]
+__all__ = ["MGVMoEForZeroShotIE", "MGVMoEModel", "MGVMoEPreTrainedModel"]
