@@ -220,7 +220,10 @@ SHAPES = {
         {"candidate_mask": torch.ones(4, 6, dtype=torch.bool)},
         "candidate_mask must be (B, C) = (4, 5), got (4, 6)",
     ),
-    "labels of another batch": ({"labels": torch.zeros(3, dtype=torch.long)}, "labels"),
+    "labels of another batch": (
+        {"labels": torch.zeros(3, dtype=torch.long)},
+        "logits must be (B, C) and labels (B,), got (4, 5) and (3,)",
+    ),
 }
 
 

@@ -248,7 +248,7 @@ class TestRealFiles:
         pictured = [post for post in posts if post["image"] is not None]
         assert len({post["image"] for post in pictured}) == 50
         assert sum(post["label"] != NONE_LABEL for post in pictured) == 65
-        # DESIGN: head and tail overlap in 67 records.
+        # Head and tail overlap in 67 of the records.
         spans = [sorted(post["mentions"]) for post in posts]
         assert sum(second[0] < first[1] for first, second in spans) == 67
 
