@@ -2,21 +2,21 @@
 
 import importlib.util
 import os
+from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from modeling_mgvmoe.data.labels import LabelInfo, LabelSet, read_label_set
 from modeling_mgvmoe.data.mnre import (
     MNRE_FILES,
-    NONE_LABEL,
-    PHRASES,
     MnreCounts,
     mnre_data,
     read_mnre,
-    relation_name,
 )
 from modeling_mgvmoe.data.splits import ClassSplit, mre_class_split
 
+LABELS = Path(__file__).parent.parent / "configuration" / "labels" / "mnre.json"
 # MNRE's 22 relations with "None", in their order of first appearance.
 RELATIONS = [
     *("/misc/misc/part_of", "/loc/loc/contain", "/per/misc/present_in", "None", "/misc/loc/held_on"),
@@ -51,7 +51,7 @@ class TestReading:
             "id": "mnre-train-1",
             "text": "Kelo greets old Mura",
             "mentions": [[0, 4], [16, 20]],
-            "label": "person is a peer of person",
+            "label": "/per/per/peer",
             "image": None,
             "source": "mnre",
         }
@@ -73,7 +73,7 @@ class TestReading:
         second = write(tmp_path / "train.txt", record(image="other.png"))
         posts, counts = read_mnre([first, second])
         assert [post["id"] for post in posts] == ["mnre-val-1", "mnre-val-3", "mnre-train-1"]
-        assert [post["label"] for post in posts] == [NONE_LABEL, *["person is a peer of person"] * 2]
+        assert [post["label"] for post in posts] == ["None", "/per/per/peer", "/per/per/peer"]
         assert (counts.records, counts.none, counts.relations, counts.pictures_referenced) == (3, 1, 1, 2)
 
     def test_only_a_newline_ends_a_line(self, tmp_path):
@@ -138,32 +138,6 @@ class TestPictures:
         assert "5 pictures: 1 missing, 2 broken, 1 duplicate; 3 records have a picture" in str(counts)
 
 
-class TestLabels:
-    def test_every_relation_has_its_own_words(self):
-        labels = [relation_name(raw) for raw in RELATIONS]
-        assert len(set(labels)) == 23
-        assert {raw.rpartition("/")[2] for raw in RELATIONS} - {"None"} == set(PHRASES)
-
-    @pytest.mark.parametrize(
-        ("raw", "label"),
-        [
-            ("/per/loc/place_of_birth", "person was born in place"),
-            ("/per/per/alternate_names", "person is another name of person"),
-            ("/org/org/alternate_names", "organization is another name of organization"),
-            ("/per/loc/seen_near", "person seen near place"),
-            ("/ship/loc/moored_at", "ship moored at place"),
-            ("None", NONE_LABEL),
-        ],
-    )
-    def test_words(self, raw, label):
-        assert relation_name(raw) == label
-
-    def test_relations_that_would_share_a_label_are_refused(self, tmp_path):
-        path = write(tmp_path / "train.txt", record(), record(relation="/per/per/is_a_peer_of"))
-        with pytest.raises(ValueError, match="'/per/per/is_a_peer_of' and another one have the same label"):
-            read_mnre(path)
-
-
 class TestSplit:
     def test_small_shuffle_by_hand(self):
         # The shuffle swaps places i = 6, 5, ..., 1 with a random place 0..i; the random words of seed 0 give the
@@ -206,9 +180,26 @@ class TestData:
 
         # Seed 1 gives places 1, 0, 0 for 4 names: abcd -1-> adcb -0-> cdab -0-> dcab. 2, 1, 1.
         data, split = mnre_data(posts, seed=1)
-        assert split == ClassSplit(train=("j l k", "g i h"), validation=("a c b",), test=("d f e",))
-        assert data.labels["test"] == {"relation": ("d f e",)}
+        assert split == ClassSplit(train=("/j/k/l", "/g/h/i"), validation=("/a/b/c",), test=("/d/e/f",))
+        assert data.labels["test"] == {"relation": ("/d/e/f",)}
         assert {name: len(data.posts[name]) for name in data.posts} == {"train": 7, "validation": 3, "test": 3}
+
+    def test_in_words(self, tmp_path):
+        relations = ["/a/b/c", "/d/e/f", "/g/h/i", "/j/k/l"]
+        classes = {raw: LabelInfo(raw[1], f"About {raw[1]}.", ("x",), ("x", "y")) for raw in relations}
+        label_set = LabelSet("letters", 1, "relation", classes, {"x": "An x.", "y": "A y."})
+        posts, _ = read_mnre(write(tmp_path / "train.txt", *(record(relation=name) for name in [*relations, "None"])))
+        data, split = mnre_data(posts, seed=1, label_set=label_set)
+        assert split == ClassSplit(train=("j", "g"), validation=("a",), test=("d",))
+        assert data.labels["train"] == {"relation": ("j", "g")}
+        assert [post["label"] for post in data.posts["train"]] == ["j", "g"]
+        assert [post["label"] for post in posts] == [*relations, "None"]
+        assert data.label_descriptions["d"] == "About d."
+        assert data.label_types["d"] == (("x",), ("x", "y"))
+        assert data.type_descriptions == {"x": "An x.", "y": "A y."}
+        with pytest.raises(ValueError, match="class '/d/e/f' is not in the label set 'letters'; did you mean"):
+            del classes["/d/e/f"]
+            mnre_data(posts, seed=1, label_set=label_set)
 
     @pytest.mark.parametrize(("limit", "kept"), [(3, [13, 1, 2]), (2, [13, 1]), (0, [13])])
     def test_fewer_posts_keep_those_with_a_picture(self, tmp_path, limit, kept):
@@ -247,16 +238,18 @@ class TestRealFiles:
         )
         pictured = [post for post in posts if post["image"] is not None]
         assert len({post["image"] for post in pictured}) == 50
-        assert sum(post["label"] != NONE_LABEL for post in pictured) == 65
+        assert sum(post["label"] != "None" for post in pictured) == 65
         # Head and tail overlap in 67 of the records.
         spans = [sorted(post["mentions"]) for post in posts]
         assert sum(second[0] < first[1] for first, second in spans) == 67
 
+    def test_label_set_has_the_order_of_first_appearance(self, found):
+        assert list(dict.fromkeys(post["label"] for post in found[0])) == RELATIONS
+        assert list(read_label_set(LABELS).classes) == [name for name in RELATIONS if name != "None"]
+
     def test_division(self, found):
         data, split = mnre_data(found[0], seed=0)
-        assert split == ClassSplit(
-            *(tuple(map(relation_name, names)) for names in vars(mre_class_split(RELATIONS, seed=0)).values())
-        )
+        assert split == mre_class_split(RELATIONS, seed=0)
         assert {name: len(data.posts[name]) for name in data.posts} == {
             "train": 1224,
             "validation": 3482,

@@ -14,46 +14,19 @@ import ast
 import hashlib
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ..mention_windows import word_span_to_char_span, words_to_text
 from ..pictures import to_rgb
+from .labels import LabelSet
 from .schema import validate_post
 from .splits import MNRE_NONE, ClassSplit, mre_class_split
-from .zero_shot_data import SPLITS, ZeroShotData
+from .zero_shot_data import ZeroShotData, data_from_posts
 
 MNRE_FILES = ("train.txt", "val.txt", "test.txt")
-# Label of the posts between whose mentions no relation holds.
-NONE_LABEL = "no relation"
-
-RELATION = re.compile(r"/(\w+)/(\w+)/(\w+)")
-TYPE_NAMES = {"per": "person", "org": "organization", "loc": "place", "misc": "thing"}
-# Our words, chosen from the names alone, for names that make no phrase by themselves.
-PHRASES = {
-    "alternate_names": "is another name of",
-    "alumi": "went to school with",  # so spelt in the files
-    "awarded": "is awarded",
-    "charges": "is in charge of",
-    "contain": "contains",
-    "couple": "is the partner of",
-    "held_on": "is held in",
-    "locate_at": "is located at",
-    "member_of": "is a member of",
-    "nationality": "has the nationality",
-    "neighbor": "is a neighbor of",
-    "parent": "is a parent of",
-    "part_of": "is part of",
-    "peer": "is a peer of",
-    "place_of_birth": "was born in",
-    "place_of_residence": "lives in",
-    "present_in": "is present in",
-    "race": "is of the race",
-    "religion": "has the religion",
-    "siblings": "is a sibling of",
-    "subsidiary": "is a subsidiary of",
-}
+RELATION = re.compile(r"/\w+/\w+/\w+")
 
 
 @dataclass
@@ -88,26 +61,6 @@ class MnreCounts:
         )
 
 
-def relation_name(raw: str) -> str:
-    """A label in words for a relation of the files: "/per/org/member_of" is "person is a member of organization".
-
-    The words are ours, not the data set's. The two types stay in the label, because they tell relations of one name
-    apart; a name that `PHRASES` does not know is taken word by word ("/per/loc/seen_near": "person seen near place").
-    "None" is "no relation". [`read_mnre`] refuses relations that would share a label.
-
-    Raises:
-        ValueError: not of the form "/type/type/name".
-    """
-    if raw == MNRE_NONE:
-        return NONE_LABEL
-    match = RELATION.fullmatch(raw) if isinstance(raw, str) else None
-    if match is None:
-        raise ValueError(f'relation must be {MNRE_NONE!r} or have the form "/type/type/name", got {raw!r}')
-    head, tail, name = match.groups()
-    phrase = PHRASES.get(name, name.replace("_", " "))
-    return f"{TYPE_NAMES.get(head, head)} {phrase} {TYPE_NAMES.get(tail, tail)}"
-
-
 def read_mnre(
     paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     image_dir: str | os.PathLike[str] | None = None,
@@ -122,8 +75,8 @@ def read_mnre(
         progress: title of a progress bar over the pictures; `None` shows none.
 
     Returns:
-        Posts in the package's schema and order of the files, with ids like "mnre-train-17" (file and line), labels of
-        `relation_name` and paths for pictures; and what was counted.
+        Posts in the package's schema and order of the files, with ids like "mnre-train-17" (file and line), the
+        relation of the file ("/per/per/peer", "None") as label and paths for pictures; and what was counted.
 
     Raises:
         FileNotFoundError: a file or the folder does not exist.
@@ -136,13 +89,10 @@ def read_mnre(
         raise FileNotFoundError(f"image_dir: the folder {os.fspath(image_dir)!r} does not exist")
     posts = [post for path in files for post in _read_file(path)]
     names = dict.fromkeys(post["image"] for post in posts)
-    labels = _labels_in_words(dict.fromkeys(post["label"] for post in posts))
-    for post in posts:
-        post["label"] = labels[post["label"]]
     counts = MnreCounts(
         records=len(posts),
-        none=sum(post["label"] == NONE_LABEL for post in posts),
-        relations=len(set(labels.values()) - {NONE_LABEL}),
+        none=sum(post["label"] == MNRE_NONE for post in posts),
+        relations=len({post["label"] for post in posts} - {MNRE_NONE}),
         pictures_referenced=len(names),
     )
     found: dict[str, str] = {}
@@ -174,6 +124,7 @@ def mnre_data(
     seed: int = 0,
     validation_posts_per_class: int | None = None,
     test_posts_per_class: int | None = None,
+    label_set: LabelSet | None = None,
 ) -> tuple[ZeroShotData, ClassSplit]:
     """Divide posts by relation, as the paper does; the files' own division plays no part.
 
@@ -183,11 +134,15 @@ def mnre_data(
         validation_posts_per_class, test_posts_per_class: keep so many posts of a class, the first ones, and of those
             with a picture all, which come first; `None` keeps all. For a quick look: scores of a part of the posts
             are not those of the whole.
+        label_set: gives labels in words, descriptions and types; without one, labels are the relations of the files.
 
     Returns:
-        The data, with labels in words, and the division of the labels.
+        The data and the division of their labels.
+
+    Raises:
+        ValueError: there are fewer than four relations, or one is not in the label set.
     """
-    split = mre_class_split(list(dict.fromkeys(post["label"] for post in posts if post["label"] != NONE_LABEL)), seed)
+    split = mre_class_split(list(dict.fromkeys(post["label"] for post in posts)), seed)
     members: dict[str, list[Mapping[str, Any]]] = {}
     for post in posts:
         members.setdefault(post["label"], []).append(post)
@@ -197,25 +152,13 @@ def mnre_data(
                 pictured = [post for post in members[label] if post["image"] is not None]
                 others = [post for post in members[label] if post["image"] is None]
                 members[label] = pictured + others[: max(0, limit - len(pictured))]
-    labels = {name: {"relation": tuple(getattr(split, name))} for name in SPLITS}
-    chosen = {name: [post for label in labels[name]["relation"] for post in members[label]] for name in SPLITS}
-    return ZeroShotData(posts=chosen, labels=labels), split
-
-
-def _labels_in_words(relations: Iterable[str]) -> dict[str, str]:
-    labels: dict[str, str] = {}
-    for raw in relations:
-        label = relation_name(raw)
-        if label in labels.values():
-            raise ValueError(
-                f"relation: {raw!r} and another one have the same label {label!r}; PHRASES must tell them apart"
-            )
-        labels[raw] = label
-    return labels
+    kept = [post for posts_of_class in members.values() for post in posts_of_class]
+    data = data_from_posts(kept, split, "relation", label_set)
+    return data, split if label_set is None else split.in_words(label_set)
 
 
 def _read_file(path: str) -> list[dict[str, Any]]:
-    """Posts of one file; `image` and `label` are still the names in the file."""
+    """Posts of one file; `image` is still the name in the file."""
     if not os.path.isfile(path):
         raise FileNotFoundError(f"paths: the file {path!r} does not exist")
     stem = os.path.splitext(os.path.basename(path))[0]
@@ -252,14 +195,16 @@ def _read_line(line: str, where: str, identifier: str) -> dict[str, Any]:
             if not isinstance(record[key], dict) or "pos" not in record[key]:
                 raise ValueError(f"{key} must be a dict with name and pos, got {record[key]!r:.80}")
             mentions.append(list(word_span_to_char_span(offsets, record[key]["pos"])))
-        relation_name(record["relation"])  # checks it
+        relation = record["relation"]
+        if relation != MNRE_NONE and not (isinstance(relation, str) and RELATION.fullmatch(relation)):
+            raise ValueError(f'relation must be {MNRE_NONE!r} or have the form "/type/type/name", got {relation!r}')
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
     post = {
         "id": identifier,
         "text": text,
         "mentions": mentions,
-        "label": record["relation"],
+        "label": relation,
         "image": image,
         "source": "mnre",
     }

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from .labels import LabelSet
+
 # The relation that MNRE gives to two mentions between which none of its relations holds.
 MNRE_NONE = "None"
 
@@ -22,6 +24,12 @@ class ClassSplit:
     train: tuple[str, ...]
     validation: tuple[str, ...]
     test: tuple[str, ...]
+
+    def in_words(self, label_set: LabelSet) -> ClassSplit:
+        """The same division of the plain names that a label set gives to the classes."""
+        return ClassSplit(
+            *(tuple(label_set.words_of(raw, name).name for raw in classes) for name, classes in vars(self).items())
+        )
 
 
 def mre_class_split(relations: Sequence[str], seed: int) -> ClassSplit:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from .labels import LabelSet
 from .schema import task_of, validate_post
 from .sketchbook import load_sketchbook, split_classes
+from .splits import ClassSplit
 
 SPLITS = ("train", "validation", "test")
 
@@ -21,11 +23,15 @@ class ZeroShotData:
         posts: for "train", "validation" and "test" a sequence of posts in the package's schema.
         labels: for each split, for each task ("typing", "relation") the candidate labels.
         label_descriptions: sentences in place of labels.
+        label_types: for relations, the types that the head and the tail may have.
+        type_descriptions: for each of these types, a sentence.
     """
 
     posts: Mapping[str, Sequence[Mapping[str, Any]]]
     labels: Mapping[str, Mapping[str, tuple[str, ...]]]
     label_descriptions: Mapping[str, str] = field(default_factory=dict)
+    label_types: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = field(default_factory=dict)
+    type_descriptions: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         missing = [name for name in SPLITS if name not in self.posts or name not in self.labels]
@@ -45,6 +51,48 @@ class ZeroShotData:
         return [post["text"] for post in self.posts["train"]] + [
             self.label_descriptions.get(name, name) for name in names
         ]
+
+
+def data_from_posts(
+    posts: Iterable[Mapping[str, Any]], split: ClassSplit, task: str, label_set: LabelSet | None = None
+) -> ZeroShotData:
+    """Divide posts of one task by class; posts of any other class are left out.
+
+    Args:
+        posts: labelled with the data set's own class names, as the adapters yield them.
+        split: of these names. Every class is a candidate, also one without a post.
+        task: "typing" or "relation".
+        label_set: if given, labels are its words, and it also gives descriptions and types.
+
+    Returns:
+        The data; the posts of a split go by class, in the order of the split.
+
+    Raises:
+        ValueError: a class of the split is not in the label set, or it is of another task.
+    """
+    if label_set is not None and label_set.task != task:
+        raise ValueError(f"label_set: one for {task} is needed, got {label_set.name!r}, which is for {label_set.task}")
+    members: dict[str, list[Mapping[str, Any]]] = {}
+    for post in posts:
+        members.setdefault(post["label"], []).append(post)
+    chosen: dict[str, list[Mapping[str, Any]]] = {}
+    labels: dict[str, dict[str, tuple[str, ...]]] = {}
+    for name in SPLITS:
+        classes = getattr(split, name)
+        chosen[name] = [post for label in classes for post in members.get(label, ())]
+        labels[name] = {task: tuple(classes)}
+        if label_set is not None:
+            chosen[name] = list(label_set.in_words(chosen[name]))
+            labels[name] = {task: tuple(label_set.words_of(raw, "split").name for raw in classes)}
+    if label_set is None:
+        return ZeroShotData(posts=chosen, labels=labels)
+    return ZeroShotData(
+        posts=chosen,
+        labels=labels,
+        label_descriptions=label_set.descriptions(),
+        label_types=label_set.allowed_types(),
+        type_descriptions=dict(label_set.types),
+    )
 
 
 def sketchbook_data(seed: int = 0, posts_per_class: int = 60, eval_posts_per_class: int = 20) -> ZeroShotData:
