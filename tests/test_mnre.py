@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from modeling_mgvmoe.data.counts import Counts
 from modeling_mgvmoe.data.labels import LabelInfo, LabelSet, read_label_set
 from modeling_mgvmoe.data.mnre import (
     MNRE_FILES,
-    MnreCounts,
     mnre_data,
     read_mnre,
 )
@@ -55,7 +55,9 @@ class TestReading:
             "image": None,
             "source": "mnre",
         }
-        assert counts == MnreCounts(records=1, relations=1, pictures_referenced=1, pictures_missing=1)
+        assert counts == Counts(
+            task="relation", records=1, classes={"/per/per/peer": 1}, pictures_referenced=1, pictures_missing=1
+        )
 
     def test_spans_of_several_words_and_tail_before_head(self, tmp_path):
         # The house of Old Mura: "Old Mura" are words 3 to 4, characters 13 to 21.
@@ -74,7 +76,8 @@ class TestReading:
         posts, counts = read_mnre([first, second])
         assert [post["id"] for post in posts] == ["mnre-val-1", "mnre-val-3", "mnre-train-1"]
         assert [post["label"] for post in posts] == ["None", "/per/per/peer", "/per/per/peer"]
-        assert (counts.records, counts.none, counts.relations, counts.pictures_referenced) == (3, 1, 1, 2)
+        assert (counts.records, counts.none, counts.pictures_referenced) == (3, 1, 2)
+        assert counts.classes == {"/per/per/peer": 2}
 
     def test_only_a_newline_ends_a_line(self, tmp_path):
         # As bytes in the file, inside of a word: a line separator and a carriage return.
@@ -126,9 +129,10 @@ class TestPictures:
         posts, counts = read_mnre(path, tmp_path)
         sound, copy = str(tmp_path / "sound.png"), str(tmp_path / "copy.png")
         assert [post["image"] for post in posts] == [sound, sound, copy, None, None, None]
-        assert counts == MnreCounts(
+        assert counts == Counts(
+            task="relation",
             records=6,
-            relations=1,
+            classes={"/per/per/peer": 6},
             pictures_referenced=5,
             pictures_missing=1,
             pictures_broken=2,
@@ -228,13 +232,17 @@ class TestRealFiles:
     def test_counts(self, found):
         posts, counts = found
         # All files as published; of the pictures 50 lie in the folder, which 107 records use, 65 with a relation.
-        assert counts == MnreCounts(
-            records=15_485,
-            none=9_718,
-            relations=22,
-            pictures_referenced=9_201,
-            pictures_missing=9_151,
-            records_with_picture=107,
+        assert (counts.records, counts.none, len(counts.classes)) == (15_485, 9_718, 22)
+        assert (counts.pictures_referenced, counts.pictures_missing, counts.records_with_picture) == (
+            9_201,
+            9_151,
+            107,
+        )
+        assert (counts.pictures_broken, counts.pictures_duplicate, counts.bad_spans) == (0, 0, [])
+        assert sum(counts.classes.values()) == 15_485 - 9_718
+        assert str(counts) == (
+            "15,485 records (9,718 without a relation, 22 relations); 9,201 pictures: 9,151 missing, 0 broken, "
+            "0 duplicate; 107 records have a picture"
         )
         pictured = [post for post in posts if post["image"] is not None]
         assert len({post["image"] for post in pictured}) == 50

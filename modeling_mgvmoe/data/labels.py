@@ -11,7 +11,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from .json_files import check_keys, nearest, read_json_object
+from .files import check_keys, nearest, read_json_object
+from .schema import check_choice
 
 TASKS = ("typing", "relation")
 
@@ -22,7 +23,7 @@ class LabelInfo:
 
     Attributes:
         name: plain, unique within its label set.
-        description: one sentence.
+        description: one sentence, or nothing where none was written.
         head_types, tail_types: of a relation, the names of the types that its head and tail may have.
     """
 
@@ -66,7 +67,7 @@ class LabelSet:
     source: str = ""
 
     def __post_init__(self) -> None:
-        _check_task(self.task)
+        check_choice("task", self.task, TASKS)
         if (self.none is None) != (self.none_info is None):
             raise ValueError(f"none and none_info must be given together, got {self.none!r} and {self.none_info!r}")
         if self.none in self.classes:
@@ -102,8 +103,8 @@ class LabelSet:
         return [{**post, "label": self.words_of(post["label"], f"post {post.get('id')!r}").name} for post in posts]
 
     def descriptions(self) -> dict[str, str]:
-        """For each class, `none` not among them, its sentence by its plain name."""
-        return {info.name: info.description for info in self.classes.values()}
+        """For each class that has one, `none` not among them, its sentence by its plain name."""
+        return {info.name: info.description for info in self.classes.values() if info.description}
 
     def allowed_types(self) -> dict[str, tuple[tuple[str, ...], tuple[str, ...]]]:
         """For each relation, by its plain name, the types that its head and its tail may have."""
@@ -158,7 +159,7 @@ def _label_set(content: Mapping[str, Any]) -> LabelSet:
     version = content["version"]
     if not isinstance(version, int) or isinstance(version, bool) or version < 1:
         raise ValueError(f"version must be an integer from 1, got {version!r}")
-    _check_task(content["task"])
+    check_choice("task", content["task"], TASKS)
     for key in ("classes", "types", "domains"):
         if not isinstance(content.get(key, {}), Mapping):
             raise ValueError(f"{key} must be an object, got {content[key]!r:.80}")
@@ -204,11 +205,6 @@ def _label_info(raw: str, entry: Any, relation: bool) -> LabelInfo:
         _text(entry["description"], f"{place}: description"),
         *(_texts(entry[key], f"{place}: {key}") for key in types),
     )
-
-
-def _check_task(task: Any) -> None:
-    if task not in TASKS:
-        raise ValueError(f"task must be one of {', '.join(map(repr, TASKS))}, got {task!r}")
 
 
 def _text(value: Any, what: str) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from .files import nearest
 from .labels import LabelSet
 
-# The relation that MNRE gives to two mentions between which none of its relations holds.
-MNRE_NONE = "None"
+# What MNRE calls the relation of two mentions between which none of its relations holds, in versions 2 and 1.
+MNRE_NONE = ("None", "none")
 
 
 @dataclass(frozen=True)
@@ -35,8 +36,9 @@ class ClassSplit:
 def mre_class_split(relations: Sequence[str], seed: int) -> ClassSplit:
     """The paper's division of MNRE's relations.
 
-    "None" is left out and the rest is shuffled with numpy's `RandomState(seed)`; of these n, the first n // 3 + 1 are
-    for training, the next n // 3 for validation, and all others for testing: 8, 7 and 7 of MNRE's 22.
+    "None" ("none" in version 1) is left out and the rest is shuffled with numpy's `RandomState(seed)`; of these n, the
+    first n // 3 + 1 are for training, the next n // 3 for validation, and all others for testing: 8, 7 and 7 of the 22
+    of version 2.
 
     Args:
         relations: distinct names in order of first appearance (training, then validation, then test file), "None"
@@ -48,12 +50,10 @@ def mre_class_split(relations: Sequence[str], seed: int) -> ClassSplit:
     """
     import numpy as np
 
-    names = [name for name in relations if name != MNRE_NONE]
-    if len(set(names)) != len(names):
-        twice = sorted({name for name in names if names.count(name) > 1})
-        raise ValueError(f"relations must be distinct, got twice: {', '.join(map(repr, twice))}")
+    names = [name for name in relations if name not in MNRE_NONE]
+    _check_distinct("relations", names)
     if len(names) < 4:
-        raise ValueError(f"relations: at least 4 besides {MNRE_NONE!r} are needed for three splits, got {names!r}")
+        raise ValueError(f"relations: at least 4 besides {MNRE_NONE[0]!r} are needed for three splits, got {names!r}")
     np.random.RandomState(seed).shuffle(names)
     third = len(names) // 3
     return ClassSplit(
@@ -61,3 +61,91 @@ def mre_class_split(relations: Sequence[str], seed: int) -> ClassSplit:
         validation=tuple(names[third + 1 : 2 * third + 1]),
         test=tuple(names[2 * third + 1 :]),
     )
+
+
+def met_class_splits() -> dict[str, ClassSplit]:
+    """The paper's three divisions of WikiDiverse's types: three groups of four, each once in training and so on."""
+    groups = (
+        ("People", "Site", "Building", "Currency"),
+        ("Location", "Event", "Book", "Music"),
+        ("Organization", "Country", "APP", "Movie"),
+    )
+    return {f"task-{turn + 1}": ClassSplit(*groups[turn:], *groups[:turn]) for turn in range(3)}
+
+
+def crossner_class_split(
+    domain_types: Mapping[str, Sequence[str]],
+    train_domains: Sequence[str],
+    test_domain: str,
+    seed: int = 0,
+    left_out: Sequence[str] = ("misc",),
+) -> ClassSplit:
+    """Transfer to another domain: its own types, those that no training domain has, are the test.
+
+    Of the training domains' types a quarter, but one at least, is held out for validation: sorted by name, shuffled
+    with numpy's `RandomState(seed)`, and of these n the first max(1, n // 4); the rest is for training. All are given
+    in alphabetical order.
+
+    Args:
+        domain_types: for each domain its types.
+        train_domains: domains to learn from.
+        test_domain: another one.
+        seed: of the shuffle.
+        left_out: types that take no part.
+
+    Raises:
+        ValueError: a domain is not known, stands twice or on both sides; or a split would be empty.
+    """
+    import numpy as np
+
+    domains = [*train_domains, test_domain]
+    for domain in domains:
+        if domain not in domain_types:
+            raise ValueError(f"domains: {domain!r} is not known; {nearest(domain, domain_types)}")
+    _check_distinct("train_domains and test_domain", domains)
+    seen = sorted({name for domain in train_domains for name in domain_types[domain]} - set(left_out))
+    unseen = sorted(set(domain_types[test_domain]) - set(seen) - set(left_out))
+    if len(seen) < 2 or not unseen:
+        raise ValueError(
+            f"domains: two types to learn from, and one that only {test_domain!r} has, are needed, "
+            f"got {seen!r} and {unseen!r}"
+        )
+    order = list(seen)
+    np.random.RandomState(seed).shuffle(order)
+    held_out = set(order[: max(1, len(order) // 4)])
+    return ClassSplit(
+        train=tuple(name for name in seen if name not in held_out),
+        validation=tuple(sorted(held_out)),
+        test=tuple(unseen),
+    )
+
+
+def m_unseen_split(classes: Sequence[str], m: int, seed: int) -> ClassSplit:
+    """m unseen classes for testing, as the papers on zero-shot relation extraction draw them, and m for validation.
+
+    The classes are shuffled with numpy's `RandomState(seed)`; the first m are for testing, the next m for validation
+    and all others for training. (ZS-BERT draws with Python's `random.sample` and has no validation classes, so the
+    same seed gives other classes there.)
+
+    Args:
+        classes: distinct names. The order decides: another one gives another division.
+        m: 5, 10 and 15 are usual.
+        seed: of the shuffle.
+
+    Raises:
+        ValueError: a class occurs twice, m is less than 1, or fewer than 2 m + 1 classes are given.
+    """
+    import numpy as np
+
+    names = list(classes)
+    _check_distinct("classes", names)
+    if isinstance(m, bool) or not isinstance(m, int) or not 1 <= 2 * m < len(names):
+        raise ValueError(f"m must be an integer from 1 with 2 m < {len(names)}, the number of classes, got {m!r}")
+    np.random.RandomState(seed).shuffle(names)
+    return ClassSplit(train=tuple(names[2 * m :]), validation=tuple(names[m : 2 * m]), test=tuple(names[:m]))
+
+
+def _check_distinct(what: str, names: Sequence[str]) -> None:
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"{what} must be distinct, got twice: {', '.join(map(repr, twice))}")

@@ -54,12 +54,16 @@ class ZeroShotData:
 
 
 def data_from_posts(
-    posts: Iterable[Mapping[str, Any]], split: ClassSplit, task: str, label_set: LabelSet | None = None
+    posts: Iterable[Mapping[str, Any]] | Mapping[str, Iterable[Mapping[str, Any]]],
+    split: ClassSplit,
+    task: str,
+    label_set: LabelSet | None = None,
 ) -> ZeroShotData:
     """Divide posts of one task by class; posts of any other class are left out.
 
     Args:
-        posts: labelled with the data set's own class names, as the adapters yield them.
+        posts: labelled with the data set's own class names, as the adapters yield them; either all of them, or those
+            that each of "train", "validation" and "test" may take from.
         split: of these names. Every class is a candidate, also one without a post.
         task: "typing" or "relation".
         label_set: if given, labels are its words, and it also gives descriptions and types.
@@ -72,18 +76,20 @@ def data_from_posts(
     """
     if label_set is not None and label_set.task != task:
         raise ValueError(f"label_set: one for {task} is needed, got {label_set.name!r}, which is for {label_set.task}")
-    members: dict[str, list[Mapping[str, Any]]] = {}
-    for post in posts:
-        members.setdefault(post["label"], []).append(post)
+    pools = posts if isinstance(posts, Mapping) else dict.fromkeys(SPLITS, list(posts))
     chosen: dict[str, list[Mapping[str, Any]]] = {}
     labels: dict[str, dict[str, tuple[str, ...]]] = {}
     for name in SPLITS:
         classes = getattr(split, name)
-        chosen[name] = [post for label in classes for post in members.get(label, ())]
-        labels[name] = {task: tuple(classes)}
+        members: dict[str, list[Mapping[str, Any]]] = {raw: [] for raw in classes}
+        for post in pools[name]:
+            if post["label"] in members:
+                members[post["label"]].append(post)
+        chosen[name] = [post for posts_of_class in members.values() for post in posts_of_class]
         if label_set is not None:
             chosen[name] = list(label_set.in_words(chosen[name]))
-            labels[name] = {task: tuple(label_set.words_of(raw, "split").name for raw in classes)}
+    for name, classes in vars(split if label_set is None else split.in_words(label_set)).items():
+        labels[name] = {task: classes}
     if label_set is None:
         return ZeroShotData(posts=chosen, labels=labels)
     return ZeroShotData(

@@ -1,12 +1,34 @@
-"""JSON files that people write by hand: read strictly, so that a slip is named and not passed over."""
+"""Files as other people wrote them, read strictly: a slip is named with its place and not passed over."""
 
 from __future__ import annotations
 
 import difflib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
+
+
+def read_lines(path: str | os.PathLike[str]) -> Iterator[tuple[int, str]]:
+    """The lines of a text file in UTF-8 with their numbers, from 1, and without what ends them.
+
+    Only a newline ends a line, with a carriage return before it or not: posts hold other characters that Python's
+    universal newlines would take for an end.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is not in UTF-8.
+    """
+    name = os.fspath(path)
+    if not os.path.isfile(name):
+        raise FileNotFoundError(f"paths: the file {name!r} does not exist")
+    # "utf-8-sig" drops the mark that some editors put at the beginning of a file.
+    with open(name, encoding="utf-8-sig", newline="\n") as file:
+        try:
+            for number, line in enumerate(file, 1):
+                yield number, line.removesuffix("\n").removesuffix("\r")
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{name}: a text file in UTF-8 is needed, {error}") from error
 
 
 def read_json_object(path: str | os.PathLike[str]) -> dict[str, Any]:
