@@ -34,6 +34,7 @@ class TestFilesOfTheConfiguration:
         ("name", "task", "size", "none", "left_out"),
         [
             ("mnre", "relation", 22, "None", ()),
+            ("mnre_v1", "relation", 27, "none", ()),
             ("wikidiverse", "typing", 12, None, ("Other",)),
             ("crossner", "typing", 39, None, ("misc",)),
         ],
@@ -50,6 +51,13 @@ class TestFilesOfTheConfiguration:
     def test_sentences_of_types_are_of_ten_to_twenty_words(self, name):
         for sentence in read_label_set(FOLDER / f"{name}.json").descriptions().values():
             assert 10 <= len(sentence.split()) <= 20, sentence
+
+    def test_both_versions_of_mnre_say_the_same_of_the_same_relation(self):
+        first, second = (read_label_set(FOLDER / f"{name}.json") for name in ("mnre_v1", "mnre"))
+        shared = set(first.classes) & set(second.classes)
+        assert len(shared) == 19
+        assert {raw: first.classes[raw] for raw in shared} == {raw: second.classes[raw] for raw in shared}
+        assert (first.types, first.none_info) == (second.types, second.none_info)
 
     def test_domains_of_crossner(self):
         found = read_label_set(FOLDER / "crossner.json")

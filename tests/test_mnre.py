@@ -12,6 +12,7 @@ from modeling_mgvmoe.data.labels import LabelInfo, LabelSet, read_label_set
 from modeling_mgvmoe.data.mnre import (
     MNRE_FILES,
     mnre_data,
+    mnre_files,
     read_mnre,
 )
 from modeling_mgvmoe.data.splits import ClassSplit, mre_class_split
@@ -107,6 +108,46 @@ class TestReading:
         with pytest.raises(ValueError, match=message) as error:
             read_mnre(path)
         assert f"{path}, line 2: " in str(error.value)
+
+    def test_a_span_beyond_the_post_can_be_left_out(self, tmp_path):
+        path = write(tmp_path / "train.txt", record(head=(0, 5)), record(), record(tail=(2, 2)))
+        posts, counts = read_mnre(path, on_bad_span="skip")
+        assert [post["id"] for post in posts] == ["mnre-train-2"]
+        assert counts.bad_spans == ["mnre-train-1", "mnre-train-3"]
+        path = write(tmp_path / "val.txt", {**record(), "h": {"name": "Kelo", "pos": [0, "1"]}})
+        with pytest.raises(ValueError, match=r"line 1: h: pos must be two integers, got \[0, '1'\]"):
+            read_mnre(path, on_bad_span="skip")
+
+    def test_versions(self, tmp_path):
+        first = write(tmp_path / "mnre_org_train.txt", record(relation="none"), record(relation="/per/misc/creat"))
+        posts, counts = read_mnre(first, version=1)
+        assert [post["label"] for post in posts] == ["none", "/per/misc/creat"]
+        assert (counts.none, counts.classes) == (1, {"/per/misc/creat": 1})
+        with pytest.raises(
+            ValueError, match="line 1: relation: version 2 writes 'None' .* got 'none'.* version=1 reads"
+        ):
+            read_mnre(first)
+        second = write(tmp_path / "train.txt", record(), record(relation="None"))
+        with pytest.raises(
+            ValueError, match="line 2: relation: version 1 writes 'none' .* got 'None'.* version=2 reads"
+        ):
+            read_mnre(second, version=1)
+        with pytest.raises(ValueError, match="version must be one of 1, 2, got 3"):
+            read_mnre(second, version=3)
+
+    def test_files_of_a_version(self, tmp_path):
+        texts = tmp_path / "mnre_txt"
+        texts.mkdir()
+        for name in ("mnre_train.txt", "mnre_val .txt", "mnre_test.txt", "mnre_org_train.txt", "mnre_org_val.txt"):
+            (texts / name).touch()
+        assert mnre_files(tmp_path) == [str(texts / f"mnre_{name}.txt") for name in ("train", "val ", "test")]
+        with pytest.raises(FileNotFoundError, match="none of .*test.txt, .* exists; version 1 needs one of them"):
+            mnre_files(tmp_path, version=1)
+        (tmp_path / "mnre_org_test.txt").touch()  # it lies beside the folder in the authors' repository
+        assert mnre_files(tmp_path, version=1)[2] == str(tmp_path / "mnre_org_test.txt")
+        (tmp_path / "train.txt").touch()
+        with pytest.raises(ValueError, match="one file is needed, got .*train.txt and .*mnre_train.txt"):
+            mnre_files(tmp_path)
 
     def test_files_and_folder_must_exist(self, tmp_path):
         path = write(tmp_path / "train.txt", record())
