@@ -183,38 +183,6 @@ class TestPictures:
         assert "5 pictures: 1 missing, 2 broken, 1 duplicate; 3 records have a picture" in str(counts)
 
 
-class TestSplit:
-    def test_small_shuffle_by_hand(self):
-        # The shuffle swaps places i = 6, 5, ..., 1 with a random place 0..i; the random words of seed 0 give the
-        # places 4, 5, 0, 3, 1, 1:
-        #   abcdefg -4-> abcdgfe -5-> abcdgfe -0-> gbcdafe -3-> gbcdafe -1-> gcbdafe -1-> gcbdafe
-        # 7 // 3 + 1 = 3 are for training, 7 // 3 = 2 for validation, 2 are left.
-        expected = ClassSplit(train=("g", "c", "b"), validation=("d", "a"), test=("f", "e"))
-        assert mre_class_split(list("abcdefg"), seed=0) == expected
-
-    def test_none_is_left_out_before_the_shuffle(self):
-        # Seed 2 gives places 0, 3, 1, 0 for 5 names: abcde -0-> ebcda -3-> ebcda -1-> ecbda -0-> cebda. 2, 1, 2.
-        expected = ClassSplit(train=("c", "e"), validation=("b",), test=("d", "a"))
-        assert mre_class_split(["a", "b", "None", "c", "d", "e"], seed=2) == expected
-
-    def test_of_mnre(self):
-        split = mre_class_split(RELATIONS, seed=0)
-        assert (len(split.train), len(split.validation), len(split.test)) == (8, 7, 7)
-        assert {*split.train, *split.validation, *split.test} == set(RELATIONS) - {"None"}
-        assert split != mre_class_split(RELATIONS, seed=1)
-
-    @pytest.mark.parametrize(
-        ("names", "message"),
-        [
-            (["a", "b", "c", "b"], "distinct, got twice: 'b'"),
-            (["a", "b", "c", "None"], "at least 4 besides 'None'"),
-        ],
-    )
-    def test_refused(self, names, message):
-        with pytest.raises(ValueError, match=message):
-            mre_class_split(names, seed=0)
-
-
 class TestData:
     def test_posts_go_with_their_relation(self, tmp_path):
         Image.new("RGB", (4, 4)).save(tmp_path / "kelo.png")

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from .files import nearest
+from .files import check_keys, nearest, read_json_object
 from .labels import LabelSet
 
 # What MNRE calls the relation of two mentions between which none of its relations holds, in versions 2 and 1.
 MNRE_NONE = ("None", "none")
+
+
+SPLITS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,36 @@ class ClassSplit:
         return ClassSplit(
             *(tuple(label_set.words_of(raw, name).name for raw in classes) for name, classes in vars(self).items())
         )
+
+
+def read_splits(path: str | os.PathLike[str]) -> dict[str, ClassSplit]:
+    """Read a file of `configuration/splits/`: divisions of a data set's own class names, by their names.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it breaks the format, or a class stands in two splits; the message names file, division and value.
+    """
+    content = read_json_object(path)
+    place = os.fspath(path)
+    found = {}
+    try:
+        check_keys(content, ("name", "version", "source", "splits"))
+        if type(content["version"]) is not int or content["version"] < 1:
+            raise ValueError(f"version must be an integer from 1, got {content['version']!r}")
+        if not isinstance(content["splits"], Mapping) or not content["splits"]:
+            raise ValueError(f"splits must be an object that is not empty, got {content['splits']!r:.80}")
+        for name, entry in content["splits"].items():
+            place = f"{os.fspath(path)}: split {name!r}"
+            check_keys(entry, SPLITS, ("train_domains", "test_domain"))
+            for key in SPLITS:
+                classes = entry[key]
+                if not isinstance(classes, list) or not classes or not all(isinstance(one, str) for one in classes):
+                    raise ValueError(f"{key} must be a list of strings that is not empty, got {classes!r:.80}")
+            _check_distinct("classes", [one for key in SPLITS for one in entry[key]])
+            found[name] = ClassSplit(*(tuple(entry[key]) for key in SPLITS))
+    except ValueError as error:
+        raise ValueError(f"{place}: {error}") from error
+    return found
 
 
 def mre_class_split(relations: Sequence[str], seed: int) -> ClassSplit:

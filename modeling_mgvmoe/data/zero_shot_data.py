@@ -10,9 +10,7 @@ from typing import Any
 from .labels import LabelSet
 from .schema import task_of, validate_post
 from .sketchbook import load_sketchbook, split_classes
-from .splits import ClassSplit
-
-SPLITS = ("train", "validation", "test")
+from .splits import SPLITS, ClassSplit
 
 
 @dataclass
