@@ -7,10 +7,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from .files import check_keys, read_json_object
 from .labels import LabelSet
 from .schema import task_of, validate_post
 from .sketchbook import load_sketchbook, split_classes
 from .splits import SPLITS, ClassSplit
+
+LABELS_FILE = "labels.json"
+# Files beside those of the splits that a prepared folder may have.
+OPTIONAL_PARTS = ("seen_test", "none")
 
 
 @dataclass
@@ -110,25 +115,87 @@ def sketchbook_data(seed: int = 0, posts_per_class: int = 60, eval_posts_per_cla
 def data_from_folder(folder: str | os.PathLike) -> ZeroShotData:
     """Posts from `train.parquet`, `validation.parquet` and `test.parquet` in a folder, in the package's schema.
 
-    Raises:
-        FileNotFoundError: one of the files is missing.
-        ValueError: a post does not fit the schema, or a class of validation or test is also in training.
-    """
-    from datasets import load_dataset
+    `labels.json`, as `examples/prepare_data.py` writes it, gives candidates, descriptions and types. Without it, the
+    candidates of a split are the labels of its posts, and there are neither descriptions nor types.
 
+    Raises:
+        FileNotFoundError: one of the Parquet files is missing.
+        ValueError: a post does not fit the schema, its label is not a candidate of its split, or a class of validation
+            or test is also in training; or `labels.json` breaks its format.
+    """
     files = {split: os.path.join(folder, f"{split}.parquet") for split in SPLITS}
     for path in files.values():
         if not os.path.isfile(path):
             raise FileNotFoundError(
                 f"dataset: {path} does not exist; {', '.join(f'{s}.parquet' for s in SPLITS)} are needed."
             )
-    posts = load_dataset("parquet", data_files=files)
+    path = os.path.join(folder, LABELS_FILE)
+    given = _read_labels(path) if os.path.isfile(path) else None
+    posts: dict[str, Any] = {}
     labels: dict[str, dict[str, tuple[str, ...]]] = {}
     for split in SPLITS:
-        found: dict[str, dict[str, None]] = {}
-        columns = [name for name in posts[split].column_names if name != "image"]
-        for number, post in enumerate(posts[split].select_columns(columns)):
-            validate_post(post, f"{files[split]}, row {number}")
-            found.setdefault(task_of(post), {})[post["label"]] = None
-        labels[split] = {task: tuple(names) for task, names in found.items()}
-    return ZeroShotData(posts=posts, labels=labels)
+        known = None if given is None else given["labels"][split]
+        posts[split], labels[split] = _read_posts(files[split], known)
+    return ZeroShotData(posts=posts, labels=labels, **({} if given is None else given["words"]))
+
+
+def posts_from_file(folder: str | os.PathLike, name: str) -> Sequence[Mapping[str, Any]]:
+    """Posts of one file of a folder, "none" or "seen_test" say; empty where there is no such file.
+
+    Raises:
+        ValueError: a post does not fit the schema.
+    """
+    path = os.path.join(folder, f"{name}.parquet")
+    return _read_posts(path, None)[0] if os.path.isfile(path) else ()
+
+
+def _read_posts(
+    path: str, known: Mapping[str, tuple[str, ...]] | None
+) -> tuple[Sequence[Mapping[str, Any]], dict[str, tuple[str, ...]]]:
+    """Posts and, for each task, its candidates: the known ones, or those that were found."""
+    from datasets import Dataset
+
+    posts = Dataset.from_parquet(path)
+    found: dict[str, dict[str, None]] = {}
+    columns = [name for name in posts.column_names if name != "image"]
+    for number, post in enumerate(posts.select_columns(columns)):
+        validate_post(post, f"{path}, row {number}")
+        task = task_of(post)
+        if known is not None and post["label"] not in known.get(task, ()):
+            raise ValueError(
+                f"{path}, row {number}: post {post['id']!r}: label must be a candidate of its split in "
+                f"{LABELS_FILE}, got {post['label']!r}"
+            )
+        found.setdefault(task, {})[post["label"]] = None
+    return posts, {task: tuple(names) for task, names in found.items()} if known is None else dict(known)
+
+
+def _read_labels(path: str) -> dict[str, Any]:
+    """Candidates by split and task, and the words, types and sentences of [`ZeroShotData`]."""
+    content = read_json_object(path)
+    words = ("label_descriptions", "label_types", "type_descriptions")
+    try:
+        check_keys(content, ("dataset", "split", "labels", *words), ("label_set_version", "none", "counts"))
+        check_keys(content["labels"], SPLITS)
+        labels = {
+            split: {task: tuple(_strings(names, f"labels[{split!r}][{task!r}]")) for task, names in tasks.items()}
+            for split, tasks in content["labels"].items()
+        }
+        types = {
+            name: (
+                tuple(_strings(heads, f"label_types[{name!r}]")),
+                tuple(_strings(tails, f"label_types[{name!r}]")),
+            )
+            for name, (heads, tails) in content["label_types"].items()
+        }
+        for key in ("label_descriptions", "type_descriptions"):
+            _strings(list(content[key].values()), key)
+    except (AttributeError, TypeError, ValueError) as error:  # what is no object, no pair or no string
+        raise ValueError(f"{path}: {error}") from error
+    return {"labels": labels, "words": {**{key: content[key] for key in words}, "label_types": types}}
+
+
+def _strings(values: Any, what: str) -> list[str]:
+    if not isinstance(values, list) or not all(isinstance(value, str) and value.strip() for value in values):
+        raise ValueError(f"{what} must hold strings that are not empty, got {values!r:.80}")
+    return values

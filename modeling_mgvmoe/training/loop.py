@@ -14,10 +14,12 @@ from torch.utils.data import DataLoader, Sampler
 from transformers import get_linear_schedule_with_warmup
 
 from ..data.encoding import PostCollator, encode_posts
+from ..data.whole_folder import whole_folder
 from ..data.zero_shot_data import ZeroShotData
 from ..evaluation.unseen import predict_labels, score_predictions
 from .arguments import TrainingArguments
 from .checkpoints import (
+    GO_ON,
     Checkpointer,
     Progress,
     StopSignals,
@@ -29,7 +31,6 @@ from .checkpoints import (
     read_progress,
     remove_leftovers,
     starting_point,
-    whole_folder,
 )
 from .freezing import freeze_text_layers
 
@@ -403,6 +404,6 @@ def save(accelerator: Accelerator, wrapped: nn.Module, processor: MGVMoEProcesso
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         model = accelerator.unwrap_model(wrapped)
-        with whole_folder(folder, model_bytes(model)) as partial:
+        with whole_folder(folder, model_bytes(model), GO_ON) as partial:
             model.save_pretrained(partial)
             processor.save_pretrained(partial)
