@@ -25,12 +25,19 @@ class LabelInfo:
         name: plain, unique within its label set.
         description: one sentence, or nothing where none was written.
         head_types, tail_types: of a relation, the names of the types that its head and tail may have.
+        phrasings: further sentences that say the same in other words.
     """
 
     name: str
     description: str
     head_types: tuple[str, ...] = ()
     tail_types: tuple[str, ...] = ()
+    phrasings: tuple[str, ...] = ()
+
+    def texts(self) -> tuple[str, ...]:
+        """Everything that says what the class is: the name, for a relation between its types, and all sentences."""
+        name = f"{self.head_types[0]} {self.name} {self.tail_types[0]}" if self.head_types else self.name
+        return tuple(dict.fromkeys(text for text in (name, self.description, *self.phrasings) if text))
 
 
 @dataclass(frozen=True)
@@ -44,6 +51,7 @@ class LabelSet:
         classes: for each class of the data set, by the name it has there, its words. The order is the order of first
             appearance in the data set where a division depends on it (MNRE).
         types: for relations, the types of heads and tails, each with a sentence.
+        type_phrasings: for these types, further sentences.
         none: the class that says that none of the others holds, or `None`. It is not in `classes`.
         none_info: its words.
         left_out: classes that take no part, for they are a rest without a meaning of their own. They may be in
@@ -60,6 +68,7 @@ class LabelSet:
     task: str
     classes: Mapping[str, LabelInfo]
     types: Mapping[str, str] = field(default_factory=dict)
+    type_phrasings: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     none: str | None = None
     none_info: LabelInfo | None = None
     left_out: tuple[str, ...] = ()
@@ -106,6 +115,14 @@ class LabelSet:
         """For each class that has one, `none` not among them, its sentence by its plain name."""
         return {info.name: info.description for info in self.classes.values() if info.description}
 
+    def texts(self) -> dict[str, tuple[str, ...]]:
+        """For each class, `none` not among them, all texts of [`LabelInfo.texts`] by its plain name."""
+        return {info.name: info.texts() for info in self.classes.values()}
+
+    def type_texts(self) -> dict[str, tuple[str, ...]]:
+        """For each type of heads and tails its sentences."""
+        return {name: (sentence, *self.type_phrasings.get(name, ())) for name, sentence in self.types.items()}
+
     def allowed_types(self) -> dict[str, tuple[tuple[str, ...], tuple[str, ...]]]:
         """For each relation, by its plain name, the types that its head and its tail may have."""
         if self.task != "relation":
@@ -127,6 +144,9 @@ class LabelSet:
             owners[info.name] = raw
 
     def _check_types(self) -> None:
+        for name in self.type_phrasings:
+            if name not in self.types:
+                raise ValueError(f"type_phrasings must be of the types, got {name!r}; {nearest(name, self.types)}")
         for raw, info in self.classes.items():
             for key in ("head_types", "tail_types"):
                 names = getattr(info, key)
@@ -155,12 +175,12 @@ def read_label_set(path: str | os.PathLike[str]) -> LabelSet:
 
 def _label_set(content: Mapping[str, Any]) -> LabelSet:
     required = ("name", "version", "source", "task", "classes")
-    check_keys(content, required, ("types", "none", "left_out", "domains"))
+    check_keys(content, required, ("types", "type_phrasings", "none", "left_out", "domains"))
     version = content["version"]
     if not isinstance(version, int) or isinstance(version, bool) or version < 1:
         raise ValueError(f"version must be an integer from 1, got {version!r}")
     check_choice("task", content["task"], TASKS)
-    for key in ("classes", "types", "domains"):
+    for key in ("classes", "types", "type_phrasings", "domains"):
         if not isinstance(content.get(key, {}), Mapping):
             raise ValueError(f"{key} must be an object, got {content[key]!r:.80}")
     if not content["classes"]:
@@ -186,6 +206,10 @@ def _label_set(content: Mapping[str, Any]) -> LabelSet:
         task=content["task"],
         classes=classes,
         types={name: _text(sentence, f"type {name!r}") for name, sentence in content.get("types", {}).items()},
+        type_phrasings={
+            name: _texts(sentences, f"type {name!r}: phrasings")
+            for name, sentences in content.get("type_phrasings", {}).items()
+        },
         none=none,
         none_info=none_info,
         left_out=_texts(content["left_out"], "left_out") if "left_out" in content else (),
@@ -197,13 +221,14 @@ def _label_info(raw: str, entry: Any, relation: bool) -> LabelInfo:
     place = f"class {raw!r}"
     types = ("head_types", "tail_types") if relation else ()
     try:
-        check_keys(entry, ("name", "description", *types))
+        check_keys(entry, ("name", "description", *types), ("phrasings",))
     except ValueError as error:
         raise ValueError(f"{place}: {error}") from error
     return LabelInfo(
         _text(entry["name"], f"{place}: name"),
         _text(entry["description"], f"{place}: description"),
         *(_texts(entry[key], f"{place}: {key}") for key in types),
+        phrasings=_texts(entry["phrasings"], f"{place}: phrasings") if "phrasings" in entry else (),
     )
 
 

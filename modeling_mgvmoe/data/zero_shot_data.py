@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..candidates import label_texts
 from .files import check_keys, read_json_object
 from .labels import LabelSet
 from .schema import task_of, validate_post
@@ -25,16 +26,16 @@ class ZeroShotData:
     Attributes:
         posts: for "train", "validation" and "test" a sequence of posts in the package's schema.
         labels: for each split, for each task ("typing", "relation") the candidate labels.
-        label_descriptions: sentences in place of labels.
+        label_descriptions: sentences in place of labels, one or several for each.
         label_types: for relations, the types that the head and the tail may have.
-        type_descriptions: for each of these types, a sentence.
+        type_descriptions: for each of these types, a sentence or several.
     """
 
     posts: Mapping[str, Sequence[Mapping[str, Any]]]
     labels: Mapping[str, Mapping[str, tuple[str, ...]]]
-    label_descriptions: Mapping[str, str] = field(default_factory=dict)
+    label_descriptions: Mapping[str, str | Sequence[str]] = field(default_factory=dict)
     label_types: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = field(default_factory=dict)
-    type_descriptions: Mapping[str, str] = field(default_factory=dict)
+    type_descriptions: Mapping[str, str | Sequence[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         missing = [name for name in SPLITS if name not in self.posts or name not in self.labels]
@@ -51,9 +52,8 @@ class ZeroShotData:
     def training_texts(self) -> list[str]:
         """Sentences and class names of the training split, for a tokenizer to be learned from."""
         names = [name for task in self.labels["train"].values() for name in task]
-        return [post["text"] for post in self.posts["train"]] + [
-            self.label_descriptions.get(name, name) for name in names
-        ]
+        texts = label_texts(names, self.label_descriptions, "{}")
+        return [post["text"] for post in self.posts["train"]] + [text for own in texts for text in own]
 
 
 def data_from_posts(
@@ -98,9 +98,9 @@ def data_from_posts(
     return ZeroShotData(
         posts=chosen,
         labels=labels,
-        label_descriptions=label_set.descriptions(),
+        label_descriptions=label_set.texts(),
         label_types=label_set.allowed_types(),
-        type_descriptions=dict(label_set.types),
+        type_descriptions=label_set.type_texts(),
     )
 
 
@@ -189,7 +189,8 @@ def _read_labels(path: str) -> dict[str, Any]:
             for name, (heads, tails) in content["label_types"].items()
         }
         for key in ("label_descriptions", "type_descriptions"):
-            _strings(list(content[key].values()), key)
+            for name, texts in content[key].items():
+                _strings(texts if isinstance(texts, list) else [texts], f"{key}[{name!r}]")
     except (AttributeError, TypeError, ValueError) as error:  # what is no object, no pair or no string
         raise ValueError(f"{path}: {error}") from error
     return {"labels": labels, "words": {**{key: content[key] for key in words}, "label_types": types}}
