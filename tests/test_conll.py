@@ -73,6 +73,11 @@ class TestReading:
         posts, _ = read_conll(write(tmp_path / "x.txt", "Kelo Bay\tB-place\nopens\tO\n"))
         assert mentions(posts) == [("Kelo Bay", "place")]
 
+    def test_only_a_newline_ends_a_line(self, tmp_path):
+        path = tmp_path / "x.txt"
+        path.write_text("Ke\rlo\u2028\tB-place\nopens\tO\n", encoding="utf-8", newline="")
+        assert mentions(read_conll(path)[0]) == [("Ke\rlo\u2028", "place")]
+
     @pytest.mark.parametrize("line", ["Kelo", "Kelo B", "Kelo B-", "Kelo b-place", "Kelo E-place", "\tB-place"])
     def test_a_malformed_line_names_file_and_line(self, tmp_path, line):
         path = write(tmp_path / "x.txt", f"Mura O\n\n{line}\n")

@@ -96,7 +96,7 @@ class TestWords:
         ("{", "Expecting property name"),
         ("[1]", r"a JSON object is needed, got \[1\]"),
         ('{"name": "a", "name": "b"}', "keys must be distinct, got twice: 'name'"),
-        (content(clases={}), "unknown key 'clases'; did you mean 'classes'"),
+        (content(class_={}), "unknown key 'class_'; did you mean 'classes'"),
         ({"name": "toy"}, "'version', 'source', 'task', 'classes' must be given, got 'name'"),
         (content(version="1"), "version must be an integer from 1, got '1'"),
         (content(task="reading"), "task must be one of 'typing', 'relation', got 'reading'"),

@@ -58,6 +58,7 @@ class TestMnre:
         printed = capsys.readouterr().out
         assert "mnre: 51 records (6 without a relation, 4 relations); 2 pictures: 1 missing, 0 broken" in printed
         assert "train.parquet: 30 posts of 8 classes, 12 with a picture" in printed
+        assert "left out" not in printed
 
         posts, _ = read_mnre(mnre_files(folder), folder / "images")
         label_set = read_label_set(CONFIGURATION / "labels" / "mnre.json")
@@ -111,7 +112,10 @@ class TestMnre:
             (["--images", "nowhere"], "image_dir: the folder 'nowhere' does not exist"),
             (["--seen-test-share", "1"], "seen_test_share must have 0 <= share < 1, got 1.0"),
             (["--private"], "--private: only what is pushed"),
-            (["--push-to-hub", "us/mnre"], "private must be set: 'mnre' holds tweets and may not be passed on"),
+            (
+                ["--push-to-hub", "us/mnre"],
+                "private must be set for 'mnre', for its tweets may not be passed on, got False",
+            ),
         ],
     )
     def test_refused(self, tmp_path, capsys, flags, message):
@@ -253,7 +257,7 @@ class TestFolder:
             ({"label_types": {"peer of": ["person", "person"]}}, "must hold strings that are not empty, got 'person'"),
             ({"labels": {"train": {}}}, "'validation', 'test' must be given"),
             ({"label_descriptions": {"peer of": ""}}, "label_descriptions must hold strings that are not empty"),
-            ({"lables": {}}, "unknown key 'lables'; did you mean 'labels'"),
+            ({"label": {}}, "unknown key 'label'; did you mean 'labels'"),
             (
                 {"labels": {"train": {}, "validation": {}, "test": {}}},
                 "row 0: post .*label must be a candidate of",
@@ -274,7 +278,7 @@ class TestFolder:
         import huggingface_hub
 
         parquet_folder.write_prepared(prepared, tmp_path / "out")
-        with pytest.raises(ValueError, match="private must be set: 'mnre'"):
+        with pytest.raises(ValueError, match="private must be set for 'mnre'"):
             parquet_folder.push_prepared(tmp_path / "out", "us/mnre")
         calls = []
 

@@ -17,8 +17,12 @@ if TYPE_CHECKING:
 
 # Posts that are in memory at a time, with their pictures.
 BATCH = 256
-# MNRE's tweets may not be passed on.
-NOT_PUBLIC = ("mnre", "mnre_v1")
+# Data sets that may not be passed on as they are written here, and why.
+NOT_PUBLIC = {
+    "mnre": "its tweets may not be passed on",
+    "mnre_v1": "its tweets may not be passed on",
+    "wikidiverse": "its pictures may not be passed on without the names of their authors, which are not kept",
+}
 
 
 def write_prepared(
@@ -106,7 +110,7 @@ def check_public(dataset: str, private: bool) -> None:
         ValueError: naming the data set.
     """
     if dataset in NOT_PUBLIC and not private:
-        raise ValueError(f"private must be set: {dataset!r} holds tweets and may not be passed on, got {private!r}")
+        raise ValueError(f"private must be set for {dataset!r}, for {NOT_PUBLIC[dataset]}, got {private!r}")
 
 
 def _labels(prepared: PreparedData) -> dict[str, Any]:

@@ -40,6 +40,7 @@ class PreparedData:
         none: the label of posts to which none of the classes applies.
         none_posts: these posts.
         seen_test: posts of training classes that are not trained on.
+        left_out: number of posts of each class that the division leaves out, `none` not counted.
     """
 
     dataset: str
@@ -50,6 +51,7 @@ class PreparedData:
     none: str | None = None
     none_posts: list[dict[str, Any]] = field(default_factory=list)
     seen_test: list[Mapping[str, Any]] = field(default_factory=list)
+    left_out: dict[str, int] = field(default_factory=dict)
 
     def parts(self) -> dict[str, Sequence[Mapping[str, Any]]]:
         """Posts by the name of their file; an optional file without posts is not written."""
@@ -185,6 +187,7 @@ def _divide(
         if raw not in label_set.left_out:
             label_set.words_of(raw, "posts")  # a class that nobody knows must not be left out in silence
     none = None if label_set.none_info is None else label_set.none_info.name
+    kept = {raw for name in SPLITS for raw in getattr(chosen, name)}
     return PreparedData(
         dataset,
         split,
@@ -193,6 +196,7 @@ def _divide(
         label_set.version,
         none,
         label_set.in_words(post for post in posts if post["label"] == label_set.none),
+        left_out={raw: count for raw, count in counts.classes.items() if raw not in kept},
     )
 
 

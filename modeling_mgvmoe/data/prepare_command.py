@@ -148,4 +148,7 @@ def _report(prepared: PreparedData, folder: str | os.PathLike[str]) -> str:
         pictures = sum(post["image"] is not None for post in posts)
         classes = f" of {sum(map(len, prepared.data.labels[name].values()))} classes" if name in SPLITS else ""
         lines.append(f"  {name}.parquet: {len(posts):,} posts{classes}, {pictures:,} with a picture")
+    if prepared.left_out:
+        names = ", ".join(prepared.left_out)
+        lines.append(f"  left out: {sum(prepared.left_out.values()):,} posts ({names})")
     return "\n".join(lines)

@@ -5,8 +5,8 @@ A file is one JSON list of captions, each with its picture's URL, its topic and 
     [["Kelo opens the bay.", "https://example.org/a/ab/Kelo.svg", "politics", [["Kelo", "People", 0, 4, "https://..."]]]]
 
 A mention is its text, type, start and end in characters of the caption, end exclusive, and the page of its entity.
-Pictures lie in a folder under the MD5 of the last part of their URL with its extension, and SVG drawings are converted
-to PNG: "6c8f...e1.png". The files are not part of this project.
+Pictures lie in a folder, named after their URL; see [`picture_name`]. The files are not part of this project. The
+release with candidates for entity linking ("w_10cands") has another format, and is refused.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from .picture_files import attach_pictures, check_folder
 from .schema import ON_BAD_SPAN, check_choice, validate_post
 
 WIKIDIVERSE_FILES = ("train.json", "valid.json", "test.json")
+EXTENSIONS = (".jpg", ".JPG", ".png", ".PNG", ".svg", ".SVG", ".jpeg", ".JPEG")
 
 
 def wikidiverse_files(folder: str | os.PathLike[str]) -> list[str]:
@@ -38,15 +39,20 @@ def wikidiverse_files(folder: str | os.PathLike[str]) -> list[str]:
 
 
 def picture_name(url: str) -> str | None:
-    """Name of the file of a picture, or `None` where the URL names none.
+    """Name of the file of a picture as the authors' README makes it, or `None` where the URL names none.
 
-    The URL is taken as it is written: "Mura%20Bay.JPG" is not decoded, and its extension stays ".JPG".
+    It is the MD5, in hex, of the last part of the URL and its extension, with ".png" for ".svg", for drawings are
+    converted. The URL is taken as it is written: "Mura%20Bay.JPG" is not decoded, and its extension stays ".JPG". Of a
+    name without one of the known extensions (".gif", say) all is taken for the extension.
     """
     last = url.rsplit("/", 1)[-1]
-    extension = os.path.splitext(last)[1]
-    if extension.lower() == ".svg":
-        extension = ".png"
-    return hashlib.md5(last.encode(), usedforsecurity=False).hexdigest() + extension if last else None
+    if not last:
+        return None
+    place = max(last.rfind(extension) for extension in EXTENSIONS)
+    suffix = last[max(place, 0) :]
+    for drawing in (".svg", ".SVG"):
+        suffix = suffix.replace(drawing, ".png")
+    return hashlib.md5(last.encode(), usedforsecurity=False).hexdigest() + suffix
 
 
 def read_wikidiverse(
@@ -139,10 +145,9 @@ def _read_record(record: Any, where: str) -> tuple[str, str | None, list[Any]]:
 
 
 def _read_mention(entry: Any, where: str) -> tuple[str, str, int, int]:
-    # The release with candidates for entity linking has a sixth field.
     if (
         not isinstance(entry, list)
-        or len(entry) < 5
+        or len(entry) != 5
         or not all(isinstance(value, str) and value.strip() for value in entry[:2])
         or not all(type(value) is int for value in entry[2:4])
     ):
