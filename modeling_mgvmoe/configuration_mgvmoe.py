@@ -33,7 +33,10 @@ class MGVMoEConfig(PreTrainedConfig):
         vision_hidden_size (`int`, *optional*):
             Width H' of the vision encoder's states, only needed where `vision_config` does not tell it.
         num_experts (`int`, defaults to 8):
-            K, the number of Gaussian experts shared by text and picture (E1, E2).
+            K, the number of Gaussian experts shared by text and picture (E1, E2). 0 leaves every token as it is, for
+            comparison.
+        deterministic_experts (`bool`, defaults to `False`):
+            Experts without variances: no noise in training, no bottleneck. For comparison.
         projection_dim (`int`, defaults to 768):
             D, the size of the space in which posts and candidate labels are compared (E8).
         max_mentions (`int`, defaults to 2):
@@ -53,11 +56,14 @@ class MGVMoEConfig(PreTrainedConfig):
             Share of the mention itself, against the whole post, in the direction of a post with one mention.
         type_score_coef (`float`, defaults to 1.0):
             Weight in a score of the log probability that head and tail have types which the label allows.
+        sample_candidate_texts (`bool`, defaults to `False`):
+            Where labels have several texts: in training read one of each, drawn anew in every step, which is as many
+            times cheaper; in evaluation always all.
         objective (`"ranking"` or `"cross_entropy"`, defaults to `"ranking"`):
             E9, or cross-entropy over a post's candidates in its place.
-        adversary (`"learned"`, `"power"` or `"none"`, defaults to `"learned"`):
+        adversary (`"learned"`, `"power"`, `"random"` or `"none"`, defaults to `"learned"`):
             Where E11's perturbation comes from: one learned vector trained by gradient reversal; one step of power
-            iteration per batch; or no perturbation and no E11.
+            iteration per batch; a random direction, for comparison; or no perturbation and no E11.
         adversary_radius (`float`, defaults to 1.0):
             L2 norm of the perturbation of `adversary="power"`, in units of the mean norm of the nodes.
         alignment_temperature (`float`, defaults to 1.0):
@@ -108,6 +114,7 @@ class MGVMoEConfig(PreTrainedConfig):
     vision_config: dict | PreTrainedConfig | None = None
     vision_hidden_size: int | None = None
     num_experts: int = 8
+    deterministic_experts: bool = False
     projection_dim: int = 768
     max_mentions: int = 2
     fusion: Literal["additive", "query"] = "additive"
@@ -115,8 +122,9 @@ class MGVMoEConfig(PreTrainedConfig):
     similarity_scale: float | int = 20.0
     mention_weight: float | int = 0.5
     type_score_coef: float | int = 1.0
+    sample_candidate_texts: bool = False
     objective: Literal["ranking", "cross_entropy"] = "ranking"
-    adversary: Literal["learned", "power", "none"] = "learned"
+    adversary: Literal["learned", "power", "random", "none"] = "learned"
     adversary_radius: float | int = 1.0
     alignment_temperature: float | int = 1.0
     graph_temperature: float | int = 1.0
@@ -181,7 +189,9 @@ class MGVMoEConfig(PreTrainedConfig):
         )
 
     def validate_sizes(self) -> None:
-        for name in ("num_experts", "projection_dim", "max_mentions"):
+        if self.num_experts < 0:
+            raise ValueError(f"num_experts must not be negative, got {self.num_experts}.")
+        for name in ("projection_dim", "max_mentions"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
         if self.vision_hidden_size is not None and self.vision_hidden_size < 1:

@@ -19,9 +19,9 @@ from .across_processes import gather_rows, number_of_processes, random_generator
 from .configuration_mgvmoe import MGVMoEConfig
 from .objectives import info_nce, ranking_loss
 from .outputs_mgvmoe import MGVMoEModelOutput, MGVMoEOutput
-from .sample_graph import adversarial_consistency, learned_adversary_loss, power_perturbation
-from .similarity_score import SimilarityScore, label_mean
-from .variational_experts import VariationalMixtureOfExperts, VariationalMixtureOutput
+from .sample_graph import adversarial_consistency, learned_adversary_loss, power_perturbation, random_perturbation
+from .similarity_score import SimilarityScore, label_mean, one_of_each
+from .variational_experts import NoExperts, VariationalMixtureOfExperts, VariationalMixtureOutput
 
 if TYPE_CHECKING:
     # Never run. `save_pretrained` copies the files named here, so a saved model brings processor and pipeline.
@@ -176,7 +176,11 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
         self.vision_projection = (
             nn.Identity() if config.vision_width == hidden_size else nn.Linear(config.vision_width, hidden_size)
         )
-        self.experts = VariationalMixtureOfExperts(hidden_size, config.num_experts)
+        self.experts = (
+            VariationalMixtureOfExperts(hidden_size, config.num_experts, config.deterministic_experts)
+            if config.num_experts
+            else NoExperts()
+        )
         if config.fusion == "additive":
             self.fusion_score = AdditiveFusionScore(mention_size + hidden_size, 1)
         else:
@@ -247,6 +251,10 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
             candidate_attention_mask = torch.ones_like(candidate_input_ids)
         self._check_tokens(candidate_input_ids, candidate_attention_mask, "candidate_")
         self._check_index(candidate_index, len(candidate_input_ids))
+        if candidate_index is not None and self.training and self.config.sample_candidate_texts:
+            drawn = one_of_each(candidate_index)
+            candidate_input_ids, candidate_attention_mask = candidate_input_ids[drawn], candidate_attention_mask[drawn]
+            candidate_index = None
         order = canonical_order(candidate_input_ids.masked_fill(~candidate_attention_mask.bool(), -1))
         mask = candidate_attention_mask[order]
         states = self.text_model(candidate_input_ids[order], attention_mask=mask).last_hidden_state
@@ -651,7 +659,8 @@ class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
             generator = random_generator(nodes.device, shared)
         else:
             generator = torch.Generator(nodes.device).manual_seed(0)
-        perturbation = power_perturbation(nodes, self.config.adversary_radius, temperature, generator)
+        make = random_perturbation if self.config.adversary == "random" else power_perturbation
+        perturbation = make(nodes, self.config.adversary_radius, temperature, generator)
         return adversarial_consistency(nodes, perturbation, temperature)
 
     @can_return_tuple

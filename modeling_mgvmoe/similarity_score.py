@@ -40,6 +40,22 @@ def label_mean(embeds: torch.Tensor, index: torch.Tensor | None) -> torch.Tensor
     return F.normalize(sums, dim=-1)
 
 
+def one_of_each(index: torch.Tensor) -> torch.Tensor:
+    """For each label one of its texts, drawn from torch's generator.
+
+    Args:
+        index: (P,), the label of each text.
+
+    Returns:
+        (C,), rows.
+    """
+    order = torch.rand(len(index), device=index.device).argsort()
+    # Of a label's texts, the one that comes first in a random order of all.
+    first = torch.full((int(index.max()) + 1,), len(index), device=index.device)
+    ranks = first.scatter_reduce(0, index[order], torch.arange(len(index), device=index.device), "amin")
+    return order[ranks]
+
+
 class SimilarityScore(nn.Module):
     r"""E8': similarity as the start, a gated residual, and the types of head and tail.
 
@@ -113,4 +129,4 @@ class SimilarityScore(nn.Module):
         return torch.where(counts, fit, 0).sum(-1)
 
 
-__all__ = ["SimilarityScore", "label_mean", "masked_token_mean"]
+__all__ = ["SimilarityScore", "label_mean", "masked_token_mean", "one_of_each"]
