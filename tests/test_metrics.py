@@ -80,9 +80,7 @@ def test_as_scikit_learn_on_random_labels(seed):
         )
         found = precision_recall_f1(predictions, references, labels, average)
         assert [found["precision"], found["recall"], found["f1"]] == pytest.approx(expected[:3])
-    expected = sklearn.metrics.precision_recall_fscore_support(
-        references, predictions, labels=labels, zero_division=0
-    )
+    expected = sklearn.metrics.precision_recall_fscore_support(references, predictions, labels=labels, zero_division=0)
     found = per_class_scores(predictions, references, labels)
     for column, name in enumerate(("precision", "recall", "f1", "support")):
         assert [found[label][name] for label in labels] == pytest.approx(expected[column])
@@ -114,9 +112,7 @@ def test_rejection_as_scikit_learn(seed, decimals):
         )
         found = rejection_scores(scores, known, threshold)
         assert found["accuracy"] == pytest.approx(sklearn.metrics.accuracy_score(~known, rejected))
-        assert found["precision"] == pytest.approx(
-            sklearn.metrics.precision_score(~known, rejected, zero_division=0)
-        )
+        assert found["precision"] == pytest.approx(sklearn.metrics.precision_score(~known, rejected, zero_division=0))
         assert found["recall"] == pytest.approx(sklearn.metrics.recall_score(~known, rejected))
     # No threshold at all is better than the fitted one.
     best = rejection_f1(scores, known, fit_rejection_threshold(scores, known))
@@ -272,7 +268,7 @@ def test_the_metric_loads_offline(tmp_path):
 
 def test_importing_the_names_loads_nothing_heavy():
     code = (
-        "import sys; import modeling_mgvmoe.evaluation as e; from modeling_mgvmoe.evaluation import evaluate_protocol; "
+        "import sys; import modeling_mgvmoe.evaluation as e; from modeling_mgvmoe.evaluation import accuracy; "
         "assert all(hasattr(e, name) for name in e.__all__) and 'accuracy' in dir(e); "
         "print(sorted({'torch', 'transformers', 'matplotlib', 'evaluate', 'datasets', 'sklearn'} & set(sys.modules)))"
     )
@@ -281,7 +277,7 @@ def test_importing_the_names_loads_nothing_heavy():
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     assert done.stdout.strip() == "[]", done.stderr
-    with pytest.raises(AttributeError, match="no attribute 'acuracy'"):
+    with pytest.raises(AttributeError, match="no attribute 'recalled'"):
         import modeling_mgvmoe.evaluation as evaluation
 
-        _ = evaluation.acuracy
+        _ = evaluation.recalled

@@ -8,7 +8,7 @@ from modeling_mgvmoe.evaluation.metrics import rejection_auroc
 from modeling_mgvmoe.evaluation.protocols import CHANCE, MAJORITY, NONE, PROTOCOLS, evaluate_protocol, none_halves
 from modeling_mgvmoe.evaluation.scoring import ModelScorer
 from modeling_mgvmoe.evaluation.similarity import SimilarityScorer, embed_with_model
-from modeling_mgvmoe.evaluation.unseen import predict_labels
+from modeling_mgvmoe.evaluation.unseen import predict_labels, score_predictions
 from tests.evaluation_data import by_table, drawn_posts, hand_made, make_post
 from tests.small_runs import small_trainee
 
@@ -176,6 +176,9 @@ def test_logits_are_those_of_the_model_and_predictions_those_of_predict_labels()
         )  # fmt: skip
         assert row == pytest.approx(model(**inputs).logits[0].detach().numpy(), abs=1e-4)
     encoded = encode_posts(typing, processor)
+    few = ModelScorer(model, processor)
+    few.encoded_at_once = 5
+    assert few(typing, labels["test"]["typing"]) == pytest.approx(logits, abs=1e-4)
     best = [labels["test"]["typing"][column] for column in logits.argmax(-1)]
     assert predict_labels(model, encoded, PostCollator(processor, labels["test"])) == best
     result = evaluate_protocol("unseen", {"ours": ModelScorer(model, processor)}, everything(()))["typing"]
@@ -217,6 +220,8 @@ def test_bad_scorers_are_refused():
         evaluate_protocol("unseen", {"ours": lambda posts, labels: np.full((4, 2), np.nan)}, data)
     with pytest.raises(ValueError, match="names of the floors"):
         evaluate_protocol("unseen", {MAJORITY: by_table({})}, data)
+    with pytest.raises(ValueError, match=r"labels\['typing'\]: all labels .* got others: \['a'\]"):
+        score_predictions([{"task": "typing", "label": "a"}], ["b"], {"typing": ["b"]})
     model, processor = small_trainee()
     with pytest.raises(ValueError, match="of one task"):
         ModelScorer(model, processor)([make_post(0, "a"), make_post(0, "a", relation=True)], ["a", "b"])
@@ -224,5 +229,7 @@ def test_bad_scorers_are_refused():
         ModelScorer(model, processor, batch_size=0)([make_post(0, "a")], ["a", "b"])
     with pytest.raises(ValueError, match=r"no class may be called '\(none\)'"):
         evaluate_protocol(
-            "open", {"ours": by_table({})}, hand_made({"test": TEST, "validation": TEST, "none": TEST}, test=("a", NONE))
+            "open",
+            {"ours": by_table({})},
+            hand_made({"test": TEST, "validation": TEST, "none": TEST}, test=("a", NONE)),
         )

@@ -69,24 +69,44 @@ class EvaluationArguments:
                 f"seeds: with several seeds, model or dataset must hold {PLACEHOLDER!r}, else all seeds are the same "
                 f"run, got model {self.model!r} and dataset {self.dataset!r}"
             )
+        if self.device is not None:
+            _check_device(self.device)
         for seed in self.seeds:
+            if self.similarity_model is not None:
+                _check_folder("similarity_model", _of_seed(self.similarity_model, seed))
             check_files(_of_seed(self.dataset, seed), PROTOCOLS[self.protocol])
             check_model_folder(_of_seed(self.model, seed))
 
 
 def check_model_folder(name: str) -> None:
     """Raise FileNotFoundError if a folder is no model with its processor; a Hub name passes."""
-    if not os.path.isdir(name):
-        return
-    if not os.path.isfile(os.path.join(name, "config.json")):
-        inner = os.path.join(name, "model")
-        hint = f"; did you mean {inner}?" if os.path.isfile(os.path.join(inner, "config.json")) else "."
-        raise FileNotFoundError(f"model: {name} holds no config.json{hint}")
-    if not os.path.isfile(os.path.join(name, "processor_config.json")):
+    _check_folder("model", name)
+    if os.path.isdir(name) and not os.path.isfile(os.path.join(name, "processor_config.json")):
         raise FileNotFoundError(
             f"model: {name} holds no processor (processor_config.json). Save one beside the model with "
             "processor.save_pretrained(folder)."
         )
+
+
+def _check_folder(argument: str, name: str) -> None:
+    if not os.path.isdir(name):
+        # A name on the Hub has one slash at most.
+        if name.count("/") > 1 or name.startswith((".", "/")):
+            raise FileNotFoundError(f"{argument}: the folder {name} does not exist")
+        return
+    if not os.path.isfile(os.path.join(name, "config.json")):
+        inner = os.path.join(name, "model")
+        hint = f"; did you mean {inner}?" if os.path.isfile(os.path.join(inner, "config.json")) else "."
+        raise FileNotFoundError(f"{argument}: {name} holds no config.json{hint}")
+
+
+def _check_device(name: str) -> None:
+    import torch
+
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"device: {name!r} cannot be used here: {str(error).splitlines()[0]}") from error
 
 
 def load_model(name: str, device: str) -> tuple[MGVMoEForZeroShotIE, MGVMoEProcessor]:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from ..data.encoding import PostCollator, encode_posts, has_picture
+from ..data.held_out import select_posts, without_pictures
 from ..data.schema import task_of
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ def logits_in_batches(
     collator: PostCollator,
     batch_size: int = 64,
     progress: str | None = None,
+    candidate_embeds: torch.Tensor | None = None,
 ) -> Iterator[tuple[list[int], torch.Tensor]]:
     """The model's logits, batch by batch.
 
@@ -32,6 +34,7 @@ def logits_in_batches(
         collator: with the C candidate labels.
         batch_size: in posts; changes nothing but speed.
         progress: title of a progress bar over the posts; `None` shows none.
+        candidate_embeds: (C, H) of [`embed_candidates`], where they are known already.
 
     Yields:
         The numbers of B posts, and their logits (B, C) on the model's device, -inf for the labels of other tasks.
@@ -44,8 +47,8 @@ def logits_in_batches(
     model.eval()
     device = model.device
     try:
-        encoded = {name: value.to(device) for name, value in collator.candidates.items()}
-        candidate_embeds = model.get_candidate_embeds(**encoded)
+        if candidate_embeds is None:
+            candidate_embeds = embed_candidates(model, collator)
         # Posts of like length together, so that little is padded; those with a picture apart from the others, so that
         # the vision tower runs for few batches where few posts have one.
         order = sorted(
@@ -63,18 +66,14 @@ def logits_in_batches(
         model.train(was_training)
 
 
-def score_encoded_posts(
-    model: MGVMoEForZeroShotIE,
-    encoded_posts: Sequence[Mapping[str, Any]],
-    collator: PostCollator,
-    batch_size: int = 64,
-    progress: str | None = None,
-) -> np.ndarray:
-    """Logits (posts, C) in the order of the posts, in double precision; see [`logits_in_batches`]."""
-    logits = np.empty((len(encoded_posts), len(collator.candidate_labels)))
-    for rows, values in logits_in_batches(model, encoded_posts, collator, batch_size, progress):
-        logits[rows] = values.double().cpu().numpy()
-    return logits
+@torch.no_grad()
+def embed_candidates(model: MGVMoEForZeroShotIE, collator: PostCollator) -> torch.Tensor:
+    """The collator's labels as the model reads them in evaluation mode, (C, H)."""
+    was_training = model.training
+    model.eval()
+    embeds = model.get_candidate_embeds(**{name: ids.to(model.device) for name, ids in collator.candidates.items()})
+    model.train(was_training)
+    return embeds
 
 
 class ModelScorer:
@@ -85,8 +84,11 @@ class ModelScorer:
         processor: of the model.
         label_descriptions: sentences in place of labels, as in training.
         batch_size: in posts; changes nothing but speed.
-        progress: show progress bars.
+        progress: show a progress bar.
     """
+
+    # Posts that are encoded at a time: their prepared pictures are in memory together.
+    encoded_at_once = 512
 
     def __init__(
         self,
@@ -106,11 +108,23 @@ class ModelScorer:
             posts: in the package's schema, all of one task.
             labels: the candidates.
         """
-        tasks = {task_of(post) for post in posts}
+        from tqdm.auto import tqdm
+
+        tasks = {task_of(post) for post in without_pictures(posts)}
         if len(tasks) != 1:
             raise ValueError(f"posts must be of one task, got {sorted(tasks) or 'none'}.")
-        encoded = encode_posts(posts, self.processor, "encoding" if self.progress else None)
         collator = PostCollator(self.processor, {tasks.pop(): labels}, self.label_descriptions)
-        return score_encoded_posts(
-            self.model, encoded, collator, self.batch_size, "scoring" if self.progress else None
-        )
+        candidate_embeds = embed_candidates(self.model, collator)
+        logits = np.empty((len(posts), len(labels)))
+        with tqdm(desc="scoring", total=len(posts), disable=not self.progress, unit="post") as bar:
+            for start in range(0, len(posts), self.encoded_at_once):
+                chosen = range(start, min(start + self.encoded_at_once, len(posts)))
+                encoded = encode_posts(select_posts(posts, chosen), self.processor)
+                batches = logits_in_batches(
+                    self.model, encoded, collator, self.batch_size, candidate_embeds=candidate_embeds
+                )
+                for rows, values in batches:
+                    # In double precision, as the pipeline has it.
+                    logits[[start + row for row in rows]] = values.double().cpu().numpy()
+                    bar.update(len(rows))
+        return logits

@@ -46,7 +46,11 @@ def predict_labels(
 def score_predictions(
     encoded_posts: Sequence[Mapping[str, Any]], predictions: Sequence[str], labels: Mapping[str, Sequence[str]]
 ) -> dict[str, dict[str, float]]:
-    """Accuracy and macro-F1 for each task, beside uniform chance and the best constant answer."""
+    """Accuracy and macro-F1 for each task, beside uniform chance and the best constant answer.
+
+    Raises:
+        ValueError: a post's label is not among those of its task.
+    """
     scores = {}
     for task, names in labels.items():
         rows = [index for index, post in enumerate(encoded_posts) if post["task"] == task]
@@ -54,6 +58,11 @@ def score_predictions(
             continue
         guessed = [predictions[index] for index in rows]
         actual = [encoded_posts[index]["label"] for index in rows]
+        strange = sorted(set(actual) - set(names))
+        if strange:
+            raise ValueError(
+                f"labels[{task!r}]: all labels of the posts must be among them, got others: {strange[:5]}"
+            )
         scores[task] = {
             "n": len(rows),
             "accuracy": accuracy(guessed, actual),
