@@ -53,6 +53,8 @@ def test_files_and_tables(protocol, script, folder, tmp_path, capsys):
     results = script.main([*argv, "--seeds", "3", "5", "--output_dir", str(tmp_path), "--batch_size", "7"])
     printed = capsys.readouterr().out
     assert set(results) == {"typing", "relation"} and set(results["typing"]) == {3, 5}
+    # One folder of posts, but two models.
+    assert results["typing"][3].confidences["MG-VMoE"] != results["typing"][5].confidences["MG-VMoE"]
 
     numbers = json.loads((tmp_path / f"{protocol}.json").read_text(encoding="utf-8"))
     report = (tmp_path / f"{protocol}.md").read_text(encoding="utf-8")
