@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from modeling_mgvmoe.evaluation.plots import draw_classes, draw_confusion, shortened
+from modeling_mgvmoe.evaluation.plots import draw_classes, draw_confusion, short_names, shortened
 from modeling_mgvmoe.evaluation.protocol_report import COLUMNS, seed_table, summary
 from modeling_mgvmoe.evaluation.protocols import PROTOCOLS, evaluate_protocol
 from tests.evaluation_data import by_table, hand_made, make_post, write_folder
@@ -119,7 +119,7 @@ def test_another_encoder_a_quick_look_and_one_seed(script, folder, tmp_path, cap
         assert "only 10 posts of each kind" in (out / "unseen.md").read_text(encoding="utf-8")
         assert "mean of" not in capsys.readouterr().out
     assert [name for name, _, _ in found] == [
-        OWN, "label-name similarity (model)", "label-name similarity (encoder)",
+        OWN, "label-name similarity (3/model)", f"label-name similarity ({tmp_path.name}/encoder)",
     ]  # fmt: skip
     # The same encoder by three ways.
     assert found[0][1] == found[1][1] == found[2][1] and found[0][2] == pytest.approx(found[2][2], abs=1e-5)
@@ -201,6 +201,10 @@ def test_names_in_pictures():
         rows = shortened(long, width, lines).split("\n")
         assert len(rows) <= lines and max(map(len, rows)) <= width
         assert shortened(long, width, lines) != shortened(other, width, lines)
+    # Alike at both ends: more room, until they differ.
+    alike = [f"organization is {what} of organization" for what in ("a subsidiary", "another name", "a part")]
+    assert len({shortened(name, 34, 1) for name in alike}) == 2
+    assert short_names(alike, 34, 1) == alike and short_names(["a", "a"], 34, 1) == ["a", "a"]
 
 
 @pytest.mark.parametrize("count", [1, 4, 26, 160])

@@ -42,6 +42,15 @@ def shortened(label: str, width: int = 24, lines: int = 2) -> str:
         length = min(length - 1, width * lines - 1)
 
 
+def short_names(labels: Sequence[str], width: int, lines: int) -> list[str]:
+    """[`shortened`] labels; where two would read the same, all get more room until they do not."""
+    while True:
+        names = [shortened(label, width, lines) for label in labels]
+        if len(set(names)) == len(set(labels)) or width > max(map(len, labels)):
+            return names
+        width += 4
+
+
 def draw_confusion(
     matrix: np.ndarray,
     labels: Sequence[str],
@@ -68,7 +77,7 @@ def draw_confusion(
     cell = 0.62 if count <= 6 else 0.46 if count <= MOST_WITH_COUNTS else min(0.26, 0.26 * MOST_WITH_NAMES / count)
     size = max(cell * count, 2.2)
     font = 9 if count <= MOST_WITH_COUNTS else 7.5
-    names = [shortened(label, 24, 2) if count <= MOST_WITH_COUNTS else shortened(label, 36, 1) for label in labels]
+    names = short_names(labels, 24, 2) if count <= MOST_WITH_COUNTS else short_names(labels, 36, 1)
     if count > MOST_WITH_NAMES:
         names = [""] * count
     room = 0.075 * font / 9 * max(len(line) for name in names for line in name.split("\n")) + 0.3
@@ -125,7 +134,8 @@ def draw_classes(
     plt = _pyplot()
     rows = list(_rows(scores, groups))
     height = 0.3 * len(rows) + 1.3
-    names = [shortened(label, 34, 1) if label is not None else "" for label, _ in rows]
+    short = dict(zip(scores, short_names(list(scores), 34, 1), strict=True))
+    names = [short[label] if label is not None else "" for label, _ in rows]
     room = 0.075 * max(map(len, names)) + 0.2
     figure, axis = plt.subplots(figsize=(5.2 + room, height), layout="constrained")
     places = np.arange(len(rows))

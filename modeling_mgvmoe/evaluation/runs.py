@@ -153,7 +153,8 @@ def similarity_scorers(
         embed, whose = embed_with_model(model, processor), "the model's own text encoder"
     else:
         name = _of_seed(arguments.similarity_model, seed)
-        whose = os.path.basename(os.path.normpath(arguments.similarity_model))
+        # The end of a path or a name on the Hub, "{seed}" included: the same for all seeds.
+        whose = "/".join(os.path.normpath(arguments.similarity_model).split(os.sep)[-2:])
         if AutoConfig.from_pretrained(name).model_type == "mgvmoe":
             embed = embed_with_model(*load_model(name, str(model.device)))
         else:
