@@ -204,7 +204,7 @@ def test_names_in_pictures():
     # Alike at both ends: more room, until they differ.
     alike = [f"organization is {what} of organization" for what in ("a subsidiary", "another name", "a part")]
     assert len({shortened(name, 34, 1) for name in alike}) == 2
-    assert short_names(alike, 34, 1) == alike and short_names(["a", "a"], 34, 1) == ["a", "a"]
+    assert len(set(short_names(alike, 34, 1))) == 3 and short_names(["a", "a"], 34, 1) == ["a", "a"]
 
 
 @pytest.mark.parametrize("count", [1, 4, 26, 160])
