@@ -14,6 +14,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w+)([^\n]*)\n(.*?)^```$", README, flags=re.MULTILINE | re.DOTALL)
 NUMBER = re.compile(r"\d+\.\d+(?:e-?\d+)?")
 CACHED = "sketchbook_cached"  # the recipe of the commands that belong together
+EVALUATION = "examples/evaluate.py"
 # A few steps on a few posts show that a command runs.
 SHORT = ["--max_train_steps", "2", "--eval_steps", "2", "--posts_per_class", "2", "--eval_posts_per_class", "1"]
 
@@ -67,7 +68,12 @@ def test_make_targets_exist_and_pip_extras_are_declared(line):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "line", [line for line in shell_lines() if line.startswith(("python", "accelerate")) and CACHED not in line]
+    "line",
+    [
+        line
+        for line in shell_lines()
+        if line.startswith(("python", "accelerate")) and CACHED not in line and EVALUATION not in line
+    ],
 )
 def test_training_commands_run(line, tmp_path):
     words = shlex.split(line)
@@ -120,6 +126,16 @@ def test_the_demo_reaches_its_numbers_and_leaves_what_it_promises(demo):
     assert all(float(row[column]) <= 0.45 for row in (text, picture) for column in (0, 2))
     assert "bitwise equal" in printed
     assert (folder / "runs/demo/predictions.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("line", [line for line in shell_lines() if EVALUATION in line])
+def test_evaluation_commands_run(demo, line, tmp_path):
+    words = shlex.split(line)
+    command = [sys.executable, str(ROOT / EVALUATION), *words[2:], "--max_posts", "60", "--output_dir", str(tmp_path)]
+    assert "| MG-VMoE " in run(command, demo[0])
+    (report,) = tmp_path.glob("*.md")
+    assert "## Relation" in report.read_text(encoding="utf-8")
 
 
 @pytest.mark.slow

@@ -5,7 +5,12 @@ import torch
 
 from modeling_mgvmoe.data.encoding import PostCollator, encode_posts
 from modeling_mgvmoe.evaluation.report import mark_mentions
-from modeling_mgvmoe.evaluation.similarity import similarity_predictions
+from modeling_mgvmoe.evaluation.similarity import (
+    SCALE,
+    SimilarityScorer,
+    embed_with_model,
+    similarity_predictions,
+)
 from modeling_mgvmoe.evaluation.unseen import predict_labels
 from tests.from_scratch import LABELS, picture, scratch_model
 
@@ -34,6 +39,8 @@ def test_the_nearest_label_wins_whatever_the_batch():
             source = embed(f"{text[:4]}: {text}")
             cosines = [torch.cosine_similarity(source, target, dim=0).item() for target in targets]
             assert label == LABELS[cosines.index(max(cosines))]
+        scores = SimilarityScorer(embed_with_model(model, processor))(posts, LABELS)
+        assert scores[-1] == pytest.approx([SCALE * cosine for cosine in cosines], abs=1e-4)
     assert found == similarity_predictions(model, processor, posts, LABELS, batch_size=1)
 
 

@@ -328,7 +328,7 @@ def test_importing_the_package_does_not_load_datasets():
         (lambda: sketchbook.split_classes("typing", 0.5), "seed must be an integer, got 0.5"),
         (lambda: sketchbook.label_parts("typing", "pink star boat"), "label must be .* got 'pink star boat'"),
         (lambda: small("mood", "test"), "task must be one of 'typing', 'relation', got 'mood'"),
-        (lambda: small("typing", "dev"), "split must be one of 'train', 'validation', 'test', got 'dev'"),
+        (lambda: small("typing", "dev"), "split must be one of 'train', 'validation', 'test', 'seen_test', got 'dev'"),
         (lambda: small("typing", "test", seed="x"), "seed must be an integer, got 'x'"),
         (
             lambda: small("typing", "test", posts_per_class=0),

@@ -167,6 +167,32 @@ class PostCollator:
                     f"labels: post {post['id']!r} has {post['label']!r}, which is not one of the "
                     f"{len(self.labels.get(post['task'], ()))} {post['task']} labels of this collator."
                 )
+        return {
+            **self.model_inputs(posts),
+            **self.candidates,
+            "labels": torch.tensor([self.column_of[post["label"]] for post in posts]),
+            **({"ids": [str(post["id"]) for post in posts]} if self.with_ids else {}),
+        }
+
+    def model_inputs(self, posts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """A batch without `labels` and without the candidates' tokens: a post may be of no candidate class.
+
+        Args:
+            posts: of [`encode_posts`].
+
+        Returns:
+            Arguments of the model's `forward`, `candidate_mask` (B, C) included.
+
+        Raises:
+            ValueError: there are no candidates for a post's task, or its picture is in a cache and the collator has
+                none.
+        """
+        for post in posts:
+            if post["task"] not in self.task_masks:
+                raise ValueError(
+                    f"labels: post {post['id']!r} is a {post['task']} post, got candidates for "
+                    f"{', '.join(self.task_masks)} only."
+                )
         features = [
             {
                 name: post[name]
@@ -186,8 +212,5 @@ class PostCollator:
                 features[place]["image_features"] = image
         return {
             **self.processor.pad_posts(features, return_tensors="pt"),
-            **self.candidates,
             "candidate_mask": torch.stack([self.task_masks[post["task"]] for post in posts]),
-            "labels": torch.tensor([self.column_of[post["label"]] for post in posts]),
-            **({"ids": [str(post["id"]) for post in posts]} if self.with_ids else {}),
         }

@@ -197,6 +197,8 @@ SUPERSAMPLING = 4
 MIN_IMAGE_SIZE = 16  # pixels; below this the outlines close up and a star looks like a circle
 
 SPLITS = ("train", "validation", "test")
+# "seen_test": other posts of the training classes, to test on seen classes.
+POST_SPLITS = (*SPLITS, "seen_test")
 
 
 @dataclass(frozen=True)
@@ -293,7 +295,8 @@ def generate_posts(
 
     Args:
         task: `"typing"` (one mention per post) or `"relation"` (two: head, tail).
-        split: `"train"`, `"validation"` or `"test"`.
+        split: `"train"`, `"validation"`, `"test"`, or `"seen_test"`: posts of the training labels that are not those
+            of training.
         seed: of the classes of the split, the sentences and the drawings.
         labels: labels to use instead of those that `split_classes(task, seed)` gives to the split.
         posts_per_class: posts for each label.
@@ -307,13 +310,13 @@ def generate_posts(
             `image_size` below 16.
     """
     spec = _task(task)
-    if split not in SPLITS:
-        raise ValueError(f"split must be one of {', '.join(map(repr, SPLITS))}, got {split!r}")
+    if split not in POST_SPLITS:
+        raise ValueError(f"split must be one of {', '.join(map(repr, POST_SPLITS))}, got {split!r}")
     _integer("seed", seed)
     _integer("posts_per_class", posts_per_class, minimum=1)
     _integer("image_size", image_size, minimum=MIN_IMAGE_SIZE)
     if labels is None:
-        labels = getattr(split_classes(task, seed), split)
+        labels = getattr(split_classes(task, seed), "train" if split == "seen_test" else split)
     elif isinstance(labels, str) or len(set(labels)) != len(labels) or not labels:
         raise ValueError(f"labels must be a sequence of one or more different labels, got {labels!r}")
 

@@ -1,17 +1,54 @@
-"""Scores of predictions, as plain functions."""
+"""Scores of predictions, as plain functions of label strings and numbers: the one place where they are defined.
+
+Two rules hold for all of them. Nothing to score is an error, never 0. A quotient whose denominator is 0 (the precision
+of a class that is never predicted, the recall of one that never occurs) is 0.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+AVERAGES = ("macro", "micro", "weighted")
+Numbers = Sequence[float] | np.ndarray
+Truths = Sequence[bool] | np.ndarray
 
 
 def _check(predictions: Sequence[str], references: Sequence[str]) -> None:
-    if len(predictions) != len(references) or not references:
+    if isinstance(predictions, str) or isinstance(references, str):
+        raise ValueError("predictions and references must be sequences of labels, got a string.")
+    if len(predictions) != len(references) or not len(references):
         raise ValueError(
             "predictions and references must be equally long and not empty, "
             f"got {len(predictions)} and {len(references)}."
         )
+
+
+def _check_labels(labels: Sequence[str], name: str = "labels") -> list[str]:
+    if isinstance(labels, str) or not len(labels) or len(set(labels)) != len(labels):
+        raise ValueError(f"{name} must be one or more different labels, got {labels!r:.80}.")
+    return list(labels)
+
+
+def _counts(
+    predictions: Sequence[str], references: Sequence[str], labels: Sequence[str]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """How often each label is right, predicted and actual."""
+    _check(predictions, references)
+    names = _check_labels(labels)
+    right = Counter(p for p, r in zip(predictions, references, strict=True) if p == r)
+    predicted, actual = Counter(predictions), Counter(references)
+    rows = np.array([(right[name], predicted[name], actual[name]) for name in names], dtype=float)
+    return rows[:, 0], rows[:, 1], rows[:, 2]
+
+
+def _ratio(above: Any, below: Any) -> Any:
+    """Quotient, 0 where the denominator is 0."""
+    above, below = np.asarray(above, dtype=float), np.asarray(below, dtype=float)
+    return np.divide(above, below, out=np.zeros_like(above), where=below != 0)
 
 
 def accuracy(predictions: Sequence[str], references: Sequence[str]) -> float:
@@ -22,14 +59,256 @@ def accuracy(predictions: Sequence[str], references: Sequence[str]) -> float:
 
 def macro_f1(predictions: Sequence[str], references: Sequence[str], labels: Sequence[str]) -> float:
     """Mean over `labels` of F1 = 2 TP / (2 TP + FP + FN), 0 for a label that is neither predicted nor there."""
-    _check(predictions, references)
-    right = Counter(p for p, r in zip(predictions, references, strict=True) if p == r)
-    predicted, actual = Counter(predictions), Counter(references)
-    return sum(
-        2 * right[label] / (predicted[label] + actual[label]) if right[label] else 0.0 for label in labels
-    ) / len(labels)
+    right, predicted, actual = _counts(predictions, references, labels)
+    return float(_ratio(2 * right, predicted + actual).mean())
 
 
 def majority_accuracy(references: Sequence[str]) -> float:
     """Accuracy of always answering the label that is most frequent among the references, the best constant answer."""
-    return Counter(references).most_common(1)[0][1] / len(references)
+    return accuracy([majority_label(references)] * len(references), references)
+
+
+def majority_label(references: Sequence[str]) -> str:
+    """The most frequent label; of several the one that comes first."""
+    _check(references, references)
+    return Counter(references).most_common(1)[0][0]
+
+
+def per_class_scores(
+    predictions: Sequence[str], references: Sequence[str], labels: Sequence[str]
+) -> dict[str, dict[str, float]]:
+    """Precision, recall, F1 and support of each label.
+
+    Args:
+        predictions: a label per post.
+        references: the right one per post.
+        labels: to be scored. A post with another label counts where it is taken for one of these, or one of these for
+            it.
+
+    Returns:
+        By label `precision` = TP / (TP + FP), `recall` = TP / (TP + FN), `f1` = 2 TP / (2 TP + FP + FN), and
+        `support`, the number of references (an integer).
+    """
+    right, predicted, actual = _counts(predictions, references, labels)
+    columns = (_ratio(right, predicted), _ratio(right, actual), _ratio(2 * right, predicted + actual))
+    return {
+        name: {"precision": float(p), "recall": float(r), "f1": float(f), "support": int(n)}
+        for name, p, r, f, n in zip(labels, *columns, actual, strict=True)
+    }
+
+
+def precision_recall_f1(
+    predictions: Sequence[str], references: Sequence[str], labels: Sequence[str], average: str = "macro"
+) -> dict[str, float]:
+    """Precision, recall and F1 over several labels.
+
+    Args:
+        predictions: a label per post.
+        references: the right one per post.
+        labels: to be averaged over, as in [`per_class_scores`]. A label without posts counts in "macro".
+        average: "macro", the mean over the labels; "micro", from the sums of TP, FP and FN over the labels, which is
+            the accuracy thrice if every prediction and reference is among them; "weighted", the mean weighted with the
+            number of references, 0 if there is none.
+
+    Returns:
+        `precision`, `recall`, `f1`. The macro F1 is the mean of the classes' F1, not the F1 of the means.
+    """
+    if average not in AVERAGES:
+        raise ValueError(f"average must be one of {', '.join(AVERAGES)}, got {average!r}.")
+    right, predicted, actual = _counts(predictions, references, labels)
+    if average == "micro":
+        right, predicted, actual = (array.sum(keepdims=True) for array in (right, predicted, actual))
+    values = {
+        "precision": _ratio(right, predicted),
+        "recall": _ratio(right, actual),
+        "f1": _ratio(2 * right, predicted + actual),
+    }
+    weights = actual if average == "weighted" else np.ones_like(actual)
+    return {name: float(_ratio((value * weights).sum(), weights.sum())) for name, value in values.items()}
+
+
+def confusion_matrix(predictions: Sequence[str], references: Sequence[str], labels: Sequence[str]) -> np.ndarray:
+    """Counts (labels, labels): row the right label, column the predicted one.
+
+    Raises:
+        ValueError: a prediction or reference is not among `labels`, where it would have no cell.
+    """
+    _check(predictions, references)
+    place = {name: number for number, name in enumerate(_check_labels(labels))}
+    strange = sorted({*predictions, *references} - set(place))
+    if strange:
+        raise ValueError(f"labels must hold every prediction and reference, got others: {strange[:5]}.")
+    matrix = np.zeros((len(place), len(place)), dtype=np.int64)
+    np.add.at(matrix, ([place[name] for name in references], [place[name] for name in predictions]), 1)
+    return matrix
+
+
+def harmonic_mean(seen: float, unseen: float) -> float:
+    """2 seen unseen / (seen + unseen), 0 if both are 0: high only if both are."""
+    if seen < 0 or unseen < 0:
+        raise ValueError(f"seen and unseen must not be negative, got {seen} and {unseen}.")
+    return 2 * seen * unseen / (seen + unseen) if seen + unseen else 0.0
+
+
+def generalised_scores(
+    predictions: Sequence[str], references: Sequence[str], seen: Sequence[str], unseen: Sequence[str]
+) -> dict[str, dict[str, float]]:
+    """Scores of seen and of unseen classes when all of them are candidates, and their harmonic means.
+
+    Args:
+        predictions: a label per post, of either group.
+        references: the right one per post.
+        seen: classes of training.
+        unseen: classes that were not trained on; none is among `seen`.
+
+    Returns:
+        `seen` and `unseen`, each with `accuracy`, of the posts of this group's classes, and `macro_f1`, the mean of
+        the F1 of this group's classes that have a post; posts of the other group that are taken for one of them lower
+        it. And `harmonic`, the harmonic mean of the two accuracies and of the two macro-F1.
+
+    Raises:
+        ValueError: a group has no post, a class is in both groups, or a reference in none.
+    """
+    _check(predictions, references)
+    groups = {"seen": set(_check_labels(seen, "seen")), "unseen": set(_check_labels(unseen, "unseen"))}
+    if groups["seen"] & groups["unseen"]:
+        raise ValueError(
+            f"seen and unseen must share no class, got {sorted(groups['seen'] & groups['unseen'])[:5]} in both."
+        )
+    strange = sorted(set(references) - groups["seen"] - groups["unseen"])
+    if strange:
+        raise ValueError(f"references must be seen or unseen classes, got others: {strange[:5]}.")
+    scores = {}
+    for group, names in groups.items():
+        rows = [row for row, name in enumerate(references) if name in names]
+        if not rows:
+            raise ValueError(f"references: posts of {group} classes are needed, got none.")
+        own = [references[row] for row in rows]
+        scores[group] = {
+            "accuracy": accuracy([predictions[row] for row in rows], own),
+            "macro_f1": macro_f1(predictions, references, sorted(set(own))),
+        }
+    scores["harmonic"] = {
+        metric: harmonic_mean(scores["seen"][metric], scores["unseen"][metric]) for metric in ("accuracy", "macro_f1")
+    }
+    return scores
+
+
+def _known(scores: Numbers, is_known: Truths) -> tuple[np.ndarray, np.ndarray]:
+    values, known = np.asarray(scores, dtype=float), np.asarray(is_known)
+    if values.ndim != 1 or values.shape != known.shape or not len(values):
+        raise ValueError(
+            f"scores and is_known must be equally long and not empty, got shapes {values.shape} and {known.shape}."
+        )
+    if not np.isin(known, (0, 1)).all():
+        raise ValueError(f"is_known must hold true and false, got {sorted(set(known.tolist()), key=str)[:5]}.")
+    if np.isnan(values).any():
+        raise ValueError(f"scores must be numbers, got NaN in {int(np.isnan(values).sum())} places.")
+    return values, known.astype(bool)
+
+
+def rejection_auroc(scores: Numbers, is_known: Truths) -> float:
+    """Probability that a post of a known class scores higher than one of no class; a tie counts one half.
+
+    Args:
+        scores: of posts; high means that the post is taken to be of some candidate class.
+        is_known: whether it is.
+
+    Raises:
+        ValueError: there are not posts of both kinds: the value is then not defined.
+    """
+    values, known = _known(scores, is_known)
+    positive, negative = int(known.sum()), int((~known).sum())
+    if not positive or not negative:
+        raise ValueError(f"is_known must hold both kinds, got {positive} true and {negative} false.")
+    _, group, counts = np.unique(values, return_inverse=True, return_counts=True)
+    # Rank from 1; equal scores share the mean of their ranks.
+    ranks = (np.cumsum(counts) - (counts - 1) / 2)[group]
+    return float((ranks[known].sum() - positive * (positive + 1) / 2) / (positive * negative))
+
+
+def rejection_scores(scores: Numbers, is_known: Truths, threshold: float) -> dict[str, float]:
+    """How well posts of no class are rejected, those whose score is below a threshold.
+
+    Args:
+        scores: of posts; high means that the post is taken to be of some candidate class.
+        is_known: whether it is.
+        threshold: a score equal to it is not rejected.
+
+    Returns:
+        `accuracy`, and `precision`, `recall` and `f1` of the rejected posts as those of no class. `recall` and `f1`
+        are 0 if there is no such post.
+    """
+    values, known = _known(scores, is_known)
+    if np.isnan(threshold):
+        raise ValueError(f"threshold must be a number, got {threshold}.")
+    rejected = values < threshold
+    right, predicted, actual = (rejected & ~known).sum(), rejected.sum(), (~known).sum()
+    return {
+        "accuracy": float((rejected != known).mean()),
+        "precision": float(_ratio(right, predicted)),
+        "recall": float(_ratio(right, actual)),
+        "f1": float(_ratio(2 * right, predicted + actual)),
+    }
+
+
+def rejection_f1(scores: Numbers, is_known: Truths, threshold: float) -> float:
+    """F1 of rejecting posts of no class; see [`rejection_scores`]."""
+    return rejection_scores(scores, is_known, threshold)["f1"]
+
+
+def fit_rejection_threshold(scores: Numbers, is_known: Truths) -> float:
+    """The threshold with the best [`rejection_f1`] on these posts, which are those of validation.
+
+    Thresholds lie half way between neighbouring scores, or below or above all of them. Of several that are equally
+    good the lowest is taken, which rejects fewest.
+
+    Raises:
+        ValueError: there is no post of no class, so that every threshold has F1 0.
+    """
+    values, known = _known(scores, is_known)
+    if known.all():
+        raise ValueError(f"is_known must hold posts of no class, got {len(known)} times true.")
+    distinct, group = np.unique(values, return_inverse=True)
+    if not np.isfinite(distinct).all():
+        raise ValueError("scores must be finite, got an infinite one.")
+    # Rejected below threshold k: the posts of the k lowest distinct scores.
+    below = np.concatenate([[0], np.cumsum(np.bincount(group))])
+    right = np.concatenate([[0], np.cumsum(np.bincount(group, weights=~known))])
+    best = int(np.argmax(_ratio(2 * right, below + (~known).sum())))
+    if best == 0:
+        return float(distinct[0])
+    if best == len(distinct):
+        return float(np.nextafter(distinct[-1], np.inf))
+    low, high = distinct[best - 1], distinct[best]
+    middle = low + (high - low) / 2
+    # Between two neighbouring numbers there is none.
+    return float(middle if middle > low else high)
+
+
+def expected_calibration_error(confidences: Numbers, is_right: Truths, num_bins: int = 15) -> float:
+    """Mean over posts of |accuracy - mean confidence| of the bin that the post is in.
+
+    As in Guo et al., On Calibration of Modern Neural Networks (ICML 2017), eq. 3: `num_bins` bins of equal width, the
+    k-th from (k-1)/num_bins, excluded, to k/num_bins; 0 is in the first. Empty bins count nothing.
+
+    Args:
+        confidences: probability of the predicted label, per post.
+        is_right: whether that label is right.
+        num_bins: at least 1.
+    """
+    values, right = np.asarray(confidences, dtype=float), np.asarray(is_right, dtype=float)
+    if values.ndim != 1 or values.shape != right.shape or not len(values):
+        raise ValueError(
+            "confidences and is_right must be equally long and not empty, "
+            f"got shapes {values.shape} and {right.shape}."
+        )
+    # Single precision may sum a softmax to a little more than 1.
+    if not ((values >= 0) & (values <= 1 + 1e-6)).all():
+        raise ValueError(f"confidences must lie in [0, 1], got {values.min()} to {values.max()}.")
+    if num_bins < 1:
+        raise ValueError(f"num_bins must be at least 1, got {num_bins}.")
+    inner = np.arange(1, num_bins) / num_bins
+    bins = np.searchsorted(inner, values, side="left")
+    gaps = np.bincount(bins, weights=right - values, minlength=num_bins)
+    return float(np.abs(gaps).sum() / len(values))

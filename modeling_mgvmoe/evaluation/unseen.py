@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import torch
-
-from ..data.encoding import PostCollator, encode_posts, has_picture
+from ..data.encoding import PostCollator, encode_posts
 from ..data.sketchbook import neutral_text
 from .metrics import accuracy, macro_f1, majority_accuracy
+from .scoring import logits_in_batches
 
 if TYPE_CHECKING:
     from ..modeling_mgvmoe import MGVMoEForZeroShotIE
@@ -19,14 +18,13 @@ if TYPE_CHECKING:
 CONDITIONS = ("text + picture", "text only", "picture only")
 
 
-@torch.no_grad()
 def predict_labels(
     model: MGVMoEForZeroShotIE,
     encoded_posts: Sequence[Mapping[str, Any]],
     collator: PostCollator,
     batch_size: int = 64,
 ) -> list[str]:
-    """The best candidate of every post.
+    """The best candidate of every post; of several with one score the first.
 
     Args:
         model: left in the mode, training or evaluation, in which it came.
@@ -37,38 +35,22 @@ def predict_labels(
     Returns:
         A label per post, in the order of the posts.
     """
-    was_training = model.training
-    model.eval()
-    device = model.device
     names = collator.candidate_labels
-    encoded = {name: value.to(device) for name, value in collator.candidates.items()}
-    candidate_embeds = model.get_candidate_embeds(**encoded)
-    # Posts of like length together, so that little is padded; those with a picture apart from the others, so that
-    # the vision tower runs for few batches where few posts have one.
-    order = sorted(
-        range(len(encoded_posts)),
-        key=lambda index: (has_picture(encoded_posts[index]), len(encoded_posts[index]["input_ids"])),
-    )
-    predictions = [""] * len(order)
-    for start in range(0, len(order), batch_size):
-        chunk = order[start : start + batch_size]
-        batch = collator([encoded_posts[index] for index in chunk])
-        inputs = {
-            name: value.to(device)
-            for name, value in batch.items()
-            if name not in ("labels", "candidate_input_ids", "candidate_attention_mask")
-        }
-        best = model(**inputs, candidate_embeds=candidate_embeds).logits.argmax(-1)
-        for index, column in zip(chunk, best.tolist(), strict=True):
-            predictions[index] = names[column]
-    model.train(was_training)
+    predictions = [""] * len(encoded_posts)
+    for rows, logits in logits_in_batches(model, encoded_posts, collator, batch_size):
+        for row, column in zip(rows, logits.argmax(-1).tolist(), strict=True):
+            predictions[row] = names[column]
     return predictions
 
 
 def score_predictions(
     encoded_posts: Sequence[Mapping[str, Any]], predictions: Sequence[str], labels: Mapping[str, Sequence[str]]
 ) -> dict[str, dict[str, float]]:
-    """Accuracy and macro-F1 for each task, beside uniform chance and the best constant answer."""
+    """Accuracy and macro-F1 for each task, beside uniform chance and the best constant answer.
+
+    Raises:
+        ValueError: a post's label is not among those of its task.
+    """
     scores = {}
     for task, names in labels.items():
         rows = [index for index, post in enumerate(encoded_posts) if post["task"] == task]
@@ -76,6 +58,11 @@ def score_predictions(
             continue
         guessed = [predictions[index] for index in rows]
         actual = [encoded_posts[index]["label"] for index in rows]
+        strange = sorted(set(actual) - set(names))
+        if strange:
+            raise ValueError(
+                f"labels[{task!r}]: all labels of the posts must be among them, got others: {strange[:5]}"
+            )
         scores[task] = {
             "n": len(rows),
             "accuracy": accuracy(guessed, actual),

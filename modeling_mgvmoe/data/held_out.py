@@ -1,0 +1,199 @@
+"""The posts that a model is evaluated on: those of unseen classes, held-out posts of seen ones, posts of no class."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from .schema import task_of, validate_post
+from .sketchbook import TASKS, generate_posts, split_classes
+from .zero_shot_data import SPLITS, data_from_folder
+
+Posts = Sequence[Mapping[str, Any]]
+# Files of a prepared folder that training does not need.
+OPTIONAL = {
+    "seen_test": "held-out posts of training classes",
+    "none": "posts of no class",
+}
+
+
+@dataclass(frozen=True)
+class EvaluationData:
+    """Posts to evaluate on and the classes of each split.
+
+    Attributes:
+        posts: "validation" and "test", of classes that are not in training; "seen_test", held-out posts of training
+            classes, and "none", posts of no class, where a protocol needs them.
+        labels: for "train", "validation" and "test", for each task, the classes.
+        label_descriptions: sentences in place of labels.
+        sampled: whether `max_posts` left posts out.
+    """
+
+    posts: Mapping[str, Posts]
+    labels: Mapping[str, Mapping[str, tuple[str, ...]]]
+    label_descriptions: Mapping[str, str] = field(default_factory=dict)
+    sampled: bool = False
+
+
+def load_evaluation_data(
+    dataset: str, needed: Sequence[str] = (), seed: int = 0, max_posts: int | None = None
+) -> EvaluationData:
+    """The posts of a data set that an evaluation needs.
+
+    Args:
+        dataset: "sketchbook", or a folder as [`data_from_folder`] takes it, with `seen_test.parquet` and
+            `none.parquet` where they are needed.
+        needed: which posts; validation and test come in any case.
+        seed: of the sketchbook. A folder has its own division.
+        max_posts: keep so many posts of each kind, those whose ids have the lowest SHA-256; all candidates stay.
+
+    Raises:
+        FileNotFoundError: a file is missing.
+        ValueError: a post does not fit the schema; a held-out post is one of training or not of a training class; a
+            post of no class has the name of a class.
+    """
+    unknown = sorted(set(needed) - set(OPTIONAL) - set(SPLITS))
+    if unknown:
+        raise ValueError(f"needed must be of {', '.join((*SPLITS, *OPTIONAL))}, got {unknown}")
+    if max_posts is not None and max_posts < 1:
+        raise ValueError(f"max_posts must be at least 1, got {max_posts}")
+    data = _sketchbook(needed, seed) if dataset == "sketchbook" else _folder(dataset, needed)
+    if max_posts is None:
+        return data
+    kept = {name: _sample(posts, max_posts) for name, posts in data.posts.items()}
+    return EvaluationData(
+        posts=kept,
+        labels=data.labels,
+        label_descriptions=data.label_descriptions,
+        sampled=any(len(kept[name]) < len(posts) for name, posts in data.posts.items()),
+    )
+
+
+def check_files(dataset: str, needed: Sequence[str] = ()) -> None:
+    """Raise FileNotFoundError unless all files of a data set are there; see [`load_evaluation_data`]."""
+    if dataset == "sketchbook":
+        return
+    for name in (*SPLITS, *needed):
+        path = os.path.join(dataset, f"{name}.parquet")
+        if os.path.isfile(path):
+            continue
+        if name in OPTIONAL:
+            how = (
+                "`python examples/prepare_data.py ... --seen-test-share 0.1` writes it."
+                if name == "seen_test"
+                else "`python examples/prepare_data.py ...` writes it for data sets that have such posts."
+            )
+            raise FileNotFoundError(f"dataset: {path} ({OPTIONAL[name]}) does not exist; {how}")
+        raise FileNotFoundError(
+            f'dataset: {path} does not exist; "sketchbook" or a folder with '
+            f"{', '.join(f'{split}.parquet' for split in SPLITS)} is needed."
+        )
+
+
+def read_optional_posts(folder: str | os.PathLike, name: str) -> Posts:
+    """The posts of `seen_test.parquet` or `none.parquet` in a prepared folder.
+
+    Args:
+        folder: with the file.
+        name: "seen_test" or "none".
+
+    Raises:
+        FileNotFoundError: it is missing; the message says how to make it.
+        ValueError: a post does not fit the schema.
+    """
+    from datasets import load_dataset
+
+    check_files(os.fspath(folder), (name,))
+    path = os.path.join(folder, f"{name}.parquet")
+    posts = load_dataset("parquet", data_files={name: path})[name]
+    for number, post in enumerate(without_pictures(posts)):
+        validate_post(post, f"{path}, row {number}")
+    return posts
+
+
+def without_pictures(posts: Posts) -> Posts:
+    """The posts of a data set without their pictures, so that reading them decodes none; other posts as they are."""
+    if hasattr(posts, "remove_columns") and "image" in getattr(posts, "column_names", ()):
+        return posts.remove_columns("image")
+    return posts
+
+
+def select_posts(posts: Posts, rows: Sequence[int]) -> Posts:
+    """The posts with these numbers, a data set of a data set and else a list."""
+    return posts.select(rows) if hasattr(posts, "select") else [posts[row] for row in rows]
+
+
+def posts_of_task(posts: Posts, task: str) -> Posts:
+    """The posts of one task, in their order."""
+    return select_posts(posts, [row for row, post in enumerate(without_pictures(posts)) if task_of(post) == task])
+
+
+def id_digest(post: Mapping[str, Any]) -> int:
+    """A number that depends on the post's id alone, the same in every process: its SHA-256."""
+    return int(hashlib.sha256(post["id"].encode("utf-8")).hexdigest(), 16)
+
+
+def _sample(posts: Posts, count: int) -> Posts:
+    digests = [id_digest(post) for post in without_pictures(posts)]
+    return select_posts(posts, sorted(sorted(range(len(digests)), key=digests.__getitem__)[:count]))
+
+
+def _folder(folder: str, needed: Sequence[str]) -> EvaluationData:
+    check_files(folder, needed)
+    data = data_from_folder(folder)
+    posts = {name: data.posts[name] for name in ("validation", "test")}
+    for name in OPTIONAL:
+        if name in needed:
+            posts[name] = read_optional_posts(folder, name)
+    path = os.path.join(folder, "{}.parquet")
+    if "seen_test" in needed:
+        trained = {post["id"] for post in without_pictures(data.posts["train"])}
+        for post in without_pictures(posts["seen_test"]):
+            if post["id"] in trained:
+                raise ValueError(
+                    f"{path.format('seen_test')}: posts must not be training posts, got {post['id']!r} of both"
+                )
+            if post["label"] not in data.labels["train"].get(task_of(post), ()):
+                raise ValueError(
+                    f"{path.format('seen_test')}: classes must be training classes, got {post['label']!r} "
+                    f"of post {post['id']!r}"
+                )
+    if "none" in needed:
+        for post in without_pictures(posts["none"]):
+            of = [split for split in SPLITS if post["label"] in data.labels[split].get(task_of(post), ())]
+            if of:
+                raise ValueError(
+                    f"{path.format('none')}: posts must be of no class, got {post['label']!r} of post {post['id']!r}, "
+                    f"which is a class of {of[0]}"
+                )
+    return EvaluationData(posts, data.labels, data.label_descriptions)
+
+
+def _sketchbook(needed: Sequence[str], seed: int, posts_per_class: int = 20) -> EvaluationData:
+    """As many posts a class as `sketchbook_data` has, of the same streams; the training posts are not drawn.
+
+    There are no posts of no class. Those of the second half of the validation classes, two of their four drawings,
+    stand in for them; validation is then left with the first half.
+    """
+    classes = {task: split_classes(task, seed) for task in TASKS}
+    labels = {split: {task: getattr(classes[task], split) for task in classes} for split in SPLITS}
+
+    def posts_of(split: str) -> list[dict[str, Any]]:
+        return [
+            post for task in TASKS for post in generate_posts(task, split, seed=seed, posts_per_class=posts_per_class)
+        ]
+
+    posts = {split: posts_of(split) for split in ("validation", "test")}
+    if "seen_test" in needed:
+        posts["seen_test"] = posts_of("seen_test")
+    if "none" in needed:
+        kept = {task: names[: len(names) // 2] for task, names in labels["validation"].items()}
+        labels = {**labels, "validation": kept}
+        halves: tuple[list[dict[str, Any]], list[dict[str, Any]]] = ([], [])
+        for post in posts["validation"]:
+            halves[post["label"] not in kept[task_of(post)]].append(post)
+        posts["validation"], posts["none"] = halves
+    return EvaluationData(posts, labels)

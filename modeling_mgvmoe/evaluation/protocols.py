@@ -1,0 +1,332 @@
+"""The three protocols: which posts meet which candidates, and what is reported.
+
+A scorer is any function of posts and candidate labels that returns logits (posts, labels), whose softmax are the
+probabilities: a model ([`ModelScorer`]), label similarity ([`SimilarityScorer`]), or a baseline of one's own. Of
+several labels with the best score the first is the answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .metrics import (
+    AVERAGES,
+    accuracy,
+    confusion_matrix,
+    expected_calibration_error,
+    fit_rejection_threshold,
+    generalised_scores,
+    macro_f1,
+    majority_label,
+    per_class_scores,
+    precision_recall_f1,
+    rejection_auroc,
+    rejection_scores,
+)
+
+if TYPE_CHECKING:
+    from ..data.held_out import EvaluationData, Posts
+
+Scorer = Callable[[Sequence[Mapping[str, Any]], Sequence[str]], np.ndarray]
+
+# How the answer "of no candidate class" is written. No class may be called so.
+NONE = "(none)"
+MAJORITY, CHANCE = "majority class", "uniform chance"
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a scorer answers.
+
+    Attributes:
+        predictions: the best candidate per post.
+        confidences: its probability (posts,).
+    """
+
+    predictions: list[str]
+    confidences: np.ndarray
+
+    def calibration_error(self, references: Sequence[str], rows: Sequence[int] | None = None) -> float:
+        """ECE of all posts, or of some."""
+        chosen = range(len(references)) if rows is None else rows
+        right = [self.predictions[row] == references[row] for row in chosen]
+        return expected_calibration_error(self.confidences[list(chosen)], right)
+
+
+@dataclass(frozen=True)
+class TaskResult:
+    """The result of one task under one protocol.
+
+    Attributes:
+        protocol: its name.
+        task: "typing" or "relation".
+        candidates: the labels among which was chosen.
+        seen: those of them that were trained on.
+        counts: number of posts by kind.
+        scores: by method and metric. What a method does not have, such as the calibration of a majority, is left out.
+        ids: of the posts.
+        references: the right label per post, `NONE` for a post of no class.
+        predictions: by scorer, per post; under "open" `NONE` where it is rejected.
+        confidences: by scorer, the probability of the best candidate per post.
+    """
+
+    protocol: str
+    task: str
+    candidates: tuple[str, ...]
+    seen: tuple[str, ...]
+    counts: dict[str, int]
+    scores: dict[str, dict[str, float]]
+    ids: list[str]
+    references: list[str]
+    predictions: dict[str, list[str]]
+    confidences: dict[str, list[float]] = field(repr=False)
+
+    @property
+    def classes(self) -> list[str]:
+        """The candidates, and `NONE` if posts of no class were asked about: the rows of the confusion matrix."""
+        return [*self.candidates, *([NONE] if self.protocol == "open" else [])]
+
+    def per_class(self, method: str) -> dict[str, dict[str, float]]:
+        """Precision, recall, F1 and support of each class."""
+        return per_class_scores(self.predictions[method], self.references, self.classes)
+
+    def confusion(self, method: str) -> np.ndarray:
+        """Counts (classes, classes): row the right label, column the answer."""
+        return confusion_matrix(self.predictions[method], self.references, self.classes)
+
+
+def evaluate_protocol(protocol: str, scorers: Mapping[str, Scorer], data: EvaluationData) -> dict[str, TaskResult]:
+    """Evaluate scorers under a protocol, beside the majority class and uniform chance.
+
+    Args:
+        protocol: "unseen": test posts, candidates are the test classes, none of which is in training. "generalised":
+            test posts and held-out posts of training classes, candidates are both. "open": test posts and posts of no
+            class, candidates are the test classes; a post is rejected when its best probability is below a threshold.
+        scorers: by name; no name may be that of a floor.
+        data: with the posts that `PROTOCOLS[protocol]` names.
+
+    Returns:
+        By task. A task without test posts is left out.
+
+    Raises:
+        ValueError: unknown protocol; posts that it needs are missing; a scorer's result has another shape or NaN.
+    """
+    if protocol not in PROTOCOLS:
+        raise ValueError(f"protocol must be one of {', '.join(PROTOCOLS)}, got {protocol!r}")
+    reserved = {MAJORITY, CHANCE} & set(scorers)
+    if reserved:
+        raise ValueError(f"scorers: {sorted(reserved)} are the names of the floors")
+    needed = ("test", *PROTOCOLS[protocol])
+    missing = [name for name in needed if name not in data.posts]
+    if missing:
+        raise ValueError(f"data: protocol {protocol!r} needs the posts {', '.join(needed)} (missing: {missing})")
+    run = {"unseen": _unseen, "generalised": _generalised, "open": _open}[protocol]
+    results = {}
+    for task in data.labels["test"]:
+        posts = {name: _of_task(data.posts[name], task) for name in needed}
+        if not len(posts["test"]):
+            continue
+        for name, own in posts.items():
+            if not len(own):
+                raise ValueError(f"data: protocol {protocol!r} needs {task} posts in {name}, got none")
+        results[task] = run(task, scorers, posts, {split: names.get(task, ()) for split, names in data.labels.items()})
+    if not results:
+        raise ValueError("data: there are no test posts")
+    return results
+
+
+# What each protocol needs beside test posts.
+PROTOCOLS: dict[str, tuple[str, ...]] = {
+    "unseen": (),
+    "generalised": ("seen_test",),
+    "open": ("validation", "none"),
+}
+
+
+def _of_task(posts: Posts, task: str) -> Posts:
+    from ..data.held_out import posts_of_task
+
+    return posts_of_task(posts, task)
+
+
+def _columns(posts: Posts, *names: str) -> list[tuple[str, ...]]:
+    from ..data.held_out import without_pictures
+
+    return [tuple(post[name] for name in names) for post in without_pictures(posts)]
+
+
+def _unseen(task: str, scorers: Mapping[str, Scorer], posts: Mapping[str, Posts], labels: Mapping) -> TaskResult:
+    candidates = tuple(labels["test"])
+    ids, references = _ids_and_labels(posts["test"], candidates)
+    answers = {name: answer(scorer, posts["test"], candidates) for name, scorer in scorers.items()}
+    majority = [majority_label(references)] * len(references)
+    scores = {
+        MAJORITY: _unseen_scores(majority, references),
+        CHANCE: {"accuracy": 1 / len(candidates)},
+    }
+    for name, own in answers.items():
+        scores[name] = _unseen_scores(own.predictions, references) | {"ece": own.calibration_error(references)}
+    counts = {"posts": len(ids), "candidates": len(candidates)}
+    return _result("unseen", task, candidates, (), counts, scores, ids, references, answers)
+
+
+def _unseen_scores(predictions: Sequence[str], references: Sequence[str]) -> dict[str, float]:
+    # A candidate without a post has no recall to be measured: averages are over the classes that have one.
+    names = list(dict.fromkeys(references))
+    averages = {
+        f"{average}_{name}": value
+        for average in AVERAGES
+        for name, value in precision_recall_f1(predictions, references, names, average).items()
+    }
+    return {"accuracy": accuracy(predictions, references), **averages}
+
+
+def _generalised(task: str, scorers: Mapping[str, Scorer], posts: Mapping[str, Posts], labels: Mapping) -> TaskResult:
+    seen, unseen = tuple(labels["train"]), tuple(labels["test"])
+    candidates = (*seen, *unseen)
+    kinds = {"seen_test": seen, "test": unseen}
+    ids: list[str] = []
+    references: list[str] = []
+    for kind, names in kinds.items():
+        own_ids, own_references = _ids_and_labels(posts[kind], names)
+        ids, references = [*ids, *own_ids], [*references, *own_references]
+    answers = {}
+    for name, scorer in scorers.items():
+        parts = [answer(scorer, posts[kind], candidates) for kind in kinds]
+        answers[name] = Answers(
+            [label for part in parts for label in part.predictions],
+            np.concatenate([part.confidences for part in parts]),
+        )
+
+    def scored(predictions: Sequence[str]) -> dict[str, float]:
+        groups = generalised_scores(predictions, references, seen, unseen)
+        return {f"{group}_{metric}": value for group, own in groups.items() for metric, value in own.items()}
+
+    chance = dict.fromkeys(("seen_accuracy", "unseen_accuracy", "harmonic_accuracy"), 1 / len(candidates))
+    scores = {MAJORITY: scored([majority_label(references)] * len(references)), CHANCE: chance}
+    for name, own in answers.items():
+        scores[name] = scored(own.predictions) | {"ece": own.calibration_error(references)}
+    counts = {
+        "posts of seen classes": len(posts["seen_test"]),
+        "posts of unseen classes": len(posts["test"]),
+        "seen candidates": len(seen),
+        "unseen candidates": len(unseen),
+    }
+    return _result("generalised", task, candidates, seen, counts, scores, ids, references, answers)
+
+
+def _open(task: str, scorers: Mapping[str, Scorer], posts: Mapping[str, Posts], labels: Mapping) -> TaskResult:
+    candidates, fitting_candidates = tuple(labels["test"]), tuple(labels["validation"])
+    if NONE in candidates:
+        raise ValueError(f"data: no class may be called {NONE!r}, which is the answer of rejection")
+    fitting_none, testing_none = none_halves(posts["none"])
+    if not len(fitting_none) or not len(testing_none):
+        raise ValueError(
+            f"data: the ids must divide the {task} posts of no class into two halves with posts, got "
+            f"{len(fitting_none)} and {len(testing_none)}"
+        )
+    ids, references = _ids_and_labels(posts["test"], candidates)
+    _ids_and_labels(posts["validation"], fitting_candidates)
+    known_rows = range(len(ids))
+    known = [True] * len(ids) + [False] * len(testing_none)
+    ids += [post_id for (post_id,) in _columns(testing_none, "id")]
+    with_none = references + [NONE] * len(testing_none)
+    share = len(testing_none) / len(ids)
+    scores = {
+        MAJORITY: {
+            "auroc": 0.5,
+            "rejection_accuracy": max(share, 1 - share),
+            "rejection_f1": 2 * share / (1 + share) if share > 0.5 else 0.0,
+            "known_accuracy": accuracy([majority_label(references)] * len(references), references),
+        },
+        CHANCE: {"auroc": 0.5, "rejection_accuracy": 0.5, "known_accuracy": 1 / len(candidates)},
+    }
+    answers = {}
+    for name, scorer in scorers.items():
+        fitted = [answer(scorer, own, fitting_candidates) for own in (posts["validation"], fitting_none)]
+        fitting_scores = np.concatenate([own.confidences for own in fitted])
+        is_known = [True] * len(posts["validation"]) + [False] * len(fitting_none)
+        threshold = fit_rejection_threshold(fitting_scores, is_known)
+        parts = [answer(scorer, own, candidates) for own in (posts["test"], testing_none)]
+        confidences = np.concatenate([own.confidences for own in parts])
+        best = [label for own in parts for label in own.predictions]
+        rejection = rejection_scores(confidences, known, threshold)
+        scores[name] = {
+            "auroc": rejection_auroc(confidences, known),
+            **{f"rejection_{metric}": value for metric, value in rejection.items()},
+            "known_accuracy": accuracy(parts[0].predictions, references),
+            "known_macro_f1": macro_f1(parts[0].predictions, references, list(dict.fromkeys(references))),
+            "ece": Answers(best, confidences).calibration_error(with_none, known_rows),
+            "threshold": threshold,
+        }
+        decided = [NONE if score < threshold else label for label, score in zip(best, confidences, strict=True)]
+        answers[name] = Answers(decided, confidences)
+    counts = {
+        "posts of test classes": len(posts["test"]),
+        "posts of no class": len(testing_none),
+        "candidates": len(candidates),
+        "fitted on: posts of validation classes": len(posts["validation"]),
+        "fitted on: posts of no class": len(fitting_none),
+        "fitted on: candidates": len(fitting_candidates),
+    }
+    return _result("open", task, candidates, (), counts, scores, ids, with_none, answers)
+
+
+def none_halves(posts: Posts) -> tuple[Posts, Posts]:
+    """Posts of no class for fitting and for testing, divided by a hash of the id, so that neither moves the other."""
+    from ..data.held_out import id_digest, select_posts, without_pictures
+
+    rows: tuple[list[int], list[int]] = ([], [])
+    for row, post in enumerate(without_pictures(posts)):
+        rows[id_digest(post) % 2].append(row)
+    return select_posts(posts, rows[0]), select_posts(posts, rows[1])
+
+
+def answer(scorer: Scorer, posts: Posts, candidates: Sequence[str]) -> Answers:
+    """The best candidate of every post and its probability."""
+    logits = np.asarray(scorer(posts, candidates), dtype=float)
+    if logits.shape != (len(posts), len(candidates)) or np.isnan(logits).any():
+        raise ValueError(
+            f"scorer: logits ({len(posts)}, {len(candidates)}) without NaN are needed, got shape {logits.shape}"
+            + (" with NaN" if np.isnan(logits).any() else "")
+        )
+    best = logits.argmax(-1)
+    confidences = 1 / np.exp(logits - logits.max(-1, keepdims=True)).sum(-1)
+    return Answers([candidates[column] for column in best.tolist()], confidences)
+
+
+def _ids_and_labels(posts: Posts, candidates: Sequence[str]) -> tuple[list[str], list[str]]:
+    pairs = _columns(posts, "id", "label")
+    strange = [pair for pair in pairs if pair[1] not in set(candidates)]
+    if strange:
+        raise ValueError(f"data: post {strange[0][0]!r} has {strange[0][1]!r}, which is not a class of its split")
+    return [name for name, _ in pairs], [label for _, label in pairs]
+
+
+def _result(
+    protocol: str,
+    task: str,
+    candidates: tuple[str, ...],
+    seen: tuple[str, ...],
+    counts: dict[str, int],
+    scores: dict[str, dict[str, float]],
+    ids: list[str],
+    references: list[str],
+    answers: Mapping[str, Answers],
+) -> TaskResult:
+    return TaskResult(
+        protocol=protocol,
+        task=task,
+        candidates=candidates,
+        seen=seen,
+        counts=counts,
+        scores=scores,
+        ids=ids,
+        references=references,
+        predictions={name: own.predictions for name, own in answers.items()},
+        confidences={name: own.confidences.tolist() for name, own in answers.items()},
+    )

@@ -1,0 +1,301 @@
+"""An evaluation over seeds from what the command line says: everything behind `examples/evaluate.py`."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from ..data.held_out import EvaluationData, check_files, load_evaluation_data
+from .protocol_report import protocol_report, result_as_json, seed_table, summary
+from .protocols import PROTOCOLS, Scorer, TaskResult, evaluate_protocol
+
+if TYPE_CHECKING:
+    from ..modeling_mgvmoe import MGVMoEForZeroShotIE
+    from ..processing_mgvmoe import MGVMoEProcessor
+
+OURS = "MG-VMoE"
+PLACEHOLDER = "{seed}"
+PACKAGES = ("torch", "transformers", "datasets", "numpy")
+
+
+@dataclass(frozen=True)
+class EvaluationArguments:
+    """What to evaluate.
+
+    Attributes:
+        model: folder or Hub name of a model with its processor; "{seed}" in it is each seed.
+        dataset: "sketchbook", whose seed is each seed, or a prepared folder; "{seed}" in it is each seed.
+        protocol: "unseen", "generalised" or "open".
+        seeds: one or more.
+        output_dir: for the files; made if need be.
+        similarity_model: text encoder of the label similarity, or a model of this package; "{seed}" in it is each
+            seed. `None`: the text encoder of the model evaluated, which has been trained with it.
+        batch_size: in posts; changes nothing but speed.
+        device: "cpu", "cuda", ...; `None`: a GPU if there is one.
+        max_posts: so many posts of each kind, for a quick look.
+        command: as typed, for the report.
+        progress: show progress bars.
+    """
+
+    model: str
+    dataset: str
+    protocol: str = "unseen"
+    seeds: tuple[int, ...] = (0,)
+    output_dir: str = "runs/evaluation"
+    similarity_model: str | None = None
+    batch_size: int = 64
+    device: str | None = None
+    max_posts: int | None = None
+    command: str = ""
+    progress: bool = True
+
+    def __post_init__(self) -> None:
+        if self.protocol not in PROTOCOLS:
+            raise ValueError(f"protocol must be one of {', '.join(PROTOCOLS)}, got {self.protocol!r}")
+        if not self.seeds or len(set(self.seeds)) != len(self.seeds):
+            raise ValueError(f"seeds must be one or more different numbers, got {list(self.seeds)}")
+        if self.batch_size < 1 or (self.max_posts is not None and self.max_posts < 1):
+            raise ValueError(
+                f"batch_size and max_posts must be at least 1, got {self.batch_size} and {self.max_posts}"
+            )
+        several = len(self.seeds) > 1
+        if several and self.dataset != "sketchbook" and PLACEHOLDER not in self.model + self.dataset:
+            raise ValueError(
+                f"seeds: with several seeds, model or dataset must hold {PLACEHOLDER!r}, else all seeds are the same "
+                f"run, got model {self.model!r} and dataset {self.dataset!r}"
+            )
+        if self.device is not None:
+            _check_device(self.device)
+        for seed in self.seeds:
+            if self.similarity_model is not None:
+                _check_folder("similarity_model", _of_seed(self.similarity_model, seed))
+            check_files(_of_seed(self.dataset, seed), PROTOCOLS[self.protocol])
+            check_model_folder(_of_seed(self.model, seed))
+
+
+def check_model_folder(name: str) -> None:
+    """Raise FileNotFoundError if a folder is no model with its processor; a Hub name passes."""
+    _check_folder("model", name)
+    if os.path.isdir(name) and not os.path.isfile(os.path.join(name, "processor_config.json")):
+        raise FileNotFoundError(
+            f"model: {name} holds no processor (processor_config.json). Save one beside the model with "
+            "processor.save_pretrained(folder)."
+        )
+
+
+def _check_folder(argument: str, name: str) -> None:
+    if not os.path.isdir(name):
+        # A name on the Hub has one slash at most.
+        if name.count("/") > 1 or name.startswith((".", "/")):
+            raise FileNotFoundError(f"{argument}: the folder {name} does not exist")
+        return
+    if not os.path.isfile(os.path.join(name, "config.json")):
+        inner = os.path.join(name, "model")
+        hint = f"; did you mean {inner}?" if os.path.isfile(os.path.join(inner, "config.json")) else "."
+        raise FileNotFoundError(f"{argument}: {name} holds no config.json{hint}")
+
+
+def _check_device(name: str) -> None:
+    import torch
+
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"device: {name!r} cannot be used here: {str(error).splitlines()[0]}") from error
+
+
+def load_model(name: str, device: str) -> tuple[MGVMoEForZeroShotIE, MGVMoEProcessor]:
+    """A saved model on a device, with its processor, checked against each other.
+
+    Raises:
+        ValueError: it is another kind of model, weights are missing, or the two do not fit.
+        OSError: there is neither such a folder nor, within reach, such a name on the Hub.
+    """
+    from transformers import AutoConfig
+
+    from ..modeling_mgvmoe import MGVMoEForZeroShotIE
+    from ..pipeline_mgvmoe import ZeroShotMultimodalIEPipeline
+    from ..processing_mgvmoe import MGVMoEProcessor
+
+    kind = AutoConfig.from_pretrained(name).model_type
+    if kind != "mgvmoe":
+        raise ValueError(f"model: {name} must be a model of this package (mgvmoe), got {kind!r}")
+    loaded: Any = MGVMoEForZeroShotIE.from_pretrained(name, output_loading_info=True)
+    model, report = loaded
+    if report["missing_keys"]:
+        raise ValueError(
+            f"model: {name} must hold all weights, {len(report['missing_keys'])} are missing: "
+            f"{sorted(report['missing_keys'])[:3]}"
+        )
+    processor = MGVMoEProcessor.from_pretrained(name)
+    ZeroShotMultimodalIEPipeline(model=model, processor=processor)  # raises where the two do not fit
+    return model.to(device).eval(), processor
+
+
+def similarity_scorers(
+    arguments: EvaluationArguments,
+    seed: int,
+    model: MGVMoEForZeroShotIE,
+    processor: MGVMoEProcessor,
+    data: EvaluationData,
+) -> dict[str, Scorer]:
+    """Label similarity by names and, where the data has them, by descriptions; the keys say whose encoder it is."""
+    from transformers import AutoConfig
+
+    from .similarity import SimilarityScorer, embed_with_encoder, embed_with_model
+
+    if arguments.similarity_model is None:
+        embed, whose = embed_with_model(model, processor), "the model's own text encoder"
+    else:
+        name = _of_seed(arguments.similarity_model, seed)
+        # The end of a path or a name on the Hub, "{seed}" included: the same for all seeds.
+        whose = "/".join(os.path.normpath(arguments.similarity_model).split(os.sep)[-2:])
+        if AutoConfig.from_pretrained(name).model_type == "mgvmoe":
+            embed = embed_with_model(*load_model(name, str(model.device)))
+        else:
+            embed = embed_with_encoder(name, model.device)
+    descriptions: dict[str, Mapping[str, str] | None] = {"label-name similarity": None}
+    if data.label_descriptions:
+        descriptions["label-description similarity"] = data.label_descriptions
+    return {
+        f"{kind} ({whose})": SimilarityScorer(
+            embed, sentences, processor.label_template, arguments.batch_size, arguments.progress
+        )
+        for kind, sentences in descriptions.items()
+    }
+
+
+def run_evaluation(arguments: EvaluationArguments) -> dict[str, dict[int, TaskResult]]:
+    """Evaluate every seed, print a table per task, and write JSON, pictures and the report.
+
+    Files in `output_dir`, all beginning with the protocol: `.json`, `.md`, and per task and seed `-confusion.png` and
+    `-classes.png`.
+
+    Returns:
+        By task, then seed.
+    """
+    import torch
+
+    from .scoring import ModelScorer
+
+    device = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    os.makedirs(arguments.output_dir, exist_ok=True)
+    results: dict[str, dict[int, TaskResult]] = {}
+    sampled = False
+    for seed in arguments.seeds:
+        data = load_evaluation_data(
+            _of_seed(arguments.dataset, seed), PROTOCOLS[arguments.protocol], seed, arguments.max_posts
+        )
+        sampled = sampled or data.sampled
+        model, processor = load_model(_of_seed(arguments.model, seed), device)
+        scorers = similarity_scorers(arguments, seed, model, processor, data)
+        scorers[OURS] = ModelScorer(
+            model, processor, data.label_descriptions, arguments.batch_size, arguments.progress
+        )
+        for task, result in evaluate_protocol(arguments.protocol, scorers, data).items():
+            results.setdefault(task, {})[seed] = result
+    for task, own in results.items():
+        print(f"\n{arguments.protocol}, {task}:\n{seed_table(own)}", flush=True)
+    write_files(arguments, results, _facts(arguments, device), _notes(arguments, sampled))
+    return results
+
+
+def write_files(
+    arguments: EvaluationArguments,
+    results: Mapping[str, Mapping[int, TaskResult]],
+    facts: Mapping[str, str],
+    notes: Sequence[str],
+) -> None:
+    """Write the files of [`run_evaluation`]."""
+    from .plots import draw_classes, draw_confusion
+
+    pictures: dict[tuple[str, int], list[tuple[str, str]]] = {}
+    for task, own in results.items():
+        for seed, result in own.items():
+            stem, title = f"{arguments.protocol}-{task}-seed{seed}", f"{arguments.protocol}, {task}, seed {seed}"
+            names = [f"{stem}-confusion.png", f"{stem}-classes.png"]
+            confusion, classes = (os.path.join(arguments.output_dir, name) for name in names)
+            draw_confusion(result.confusion(OURS), result.classes, confusion, title, len(result.seen) or None)
+            unseen = [name for name in result.classes if name not in set(result.seen)]
+            groups = {"seen classes": list(result.seen), "unseen classes": unseen} if result.seen else None
+            draw_classes(result.per_class(OURS), classes, title, groups)
+            pictures[task, seed] = [(f"Confusion matrix, {title}", names[0]), (f"Classes, {title}", names[1])]
+    stem = os.path.join(arguments.output_dir, arguments.protocol)
+    content: dict[str, Any] = {
+        "protocol": arguments.protocol,
+        **facts,
+        "seeds": list(arguments.seeds),
+        "max_posts": arguments.max_posts,
+        "notes": list(notes),
+        "summary": {task: summary(own) for task, own in results.items()},
+        "results": [
+            {"seed": seed, **result_as_json(result, OURS)} for own in results.values() for seed, result in own.items()
+        ],
+    }
+    # Over what is there already, so that a name written earlier is not left half over.
+    for path, text in (
+        (f"{stem}.json", json.dumps(content, indent=1, ensure_ascii=False) + "\n"),
+        (f"{stem}.md", protocol_report(results, facts, pictures, notes)),
+    ):
+        with open(path + ".part", "w", encoding="utf-8") as file:
+            file.write(text)
+        os.replace(path + ".part", path)
+    print(f"\nreport: {stem}.md   numbers: {stem}.json")
+
+
+def _facts(arguments: EvaluationArguments, device: str) -> dict[str, str]:
+    import torch
+
+    from .. import __version__
+
+    packages = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
+    machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPU cores, "
+    machine += f"{torch.get_num_threads()} threads"
+    if torch.device(device).type == "cuda":
+        machine += f", {torch.cuda.get_device_name(device)}"
+    return {
+        "command": f"`{arguments.command}`" if arguments.command else "none, called from Python",
+        "model": f"`{arguments.model}`",
+        "dataset": f"`{arguments.dataset}`",
+        "label similarity": f"`{arguments.similarity_model}`"
+        if arguments.similarity_model
+        else "encoder of the model",
+        "seeds": ", ".join(map(str, arguments.seeds)),
+        "versions": f"mg-vmoe {__version__}, Python {platform.python_version()}, {packages}",
+        "machine": machine,
+    }
+
+
+def _notes(arguments: EvaluationArguments, sampled: bool) -> list[str]:
+    notes = []
+    if sampled:
+        notes.append(
+            f"A quick look: only {arguments.max_posts:,} posts of each kind were taken (--max_posts), "
+            "these are not the scores of the data set."
+        )
+    if arguments.similarity_model is None:
+        notes.append(
+            "Label similarity uses the text encoder of the model evaluated, as training left it; --similarity_model "
+            "takes another, untrained one."
+        )
+    several = len(arguments.seeds) > 1
+    if several and arguments.dataset == "sketchbook" and PLACEHOLDER not in arguments.model:
+        notes.append(
+            "One model on several divisions of the classes: unless it was trained on none of them, classes that are "
+            "unseen in one division are training classes in another."
+        )
+    if arguments.dataset == "sketchbook" and arguments.protocol == "open":
+        notes.append(
+            "The sketchbook has no posts of no class: those of the second half of the validation classes stand in for "
+            "them. They are unseen, but training chose its best step on them."
+        )
+    return notes
+
+
+def _of_seed(name: str, seed: int) -> str:
+    return name.replace(PLACEHOLDER, str(seed))

@@ -1,0 +1,130 @@
+"""Logits of a model for every post: what predictions, confidences and protocols are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from ..data.encoding import PostCollator, encode_posts, has_picture
+from ..data.held_out import select_posts, without_pictures
+from ..data.schema import task_of
+
+if TYPE_CHECKING:
+    from ..modeling_mgvmoe import MGVMoEForZeroShotIE
+    from ..processing_mgvmoe import MGVMoEProcessor
+
+
+@torch.no_grad()
+def logits_in_batches(
+    model: MGVMoEForZeroShotIE,
+    encoded_posts: Sequence[Mapping[str, Any]],
+    collator: PostCollator,
+    batch_size: int = 64,
+    progress: str | None = None,
+    candidate_embeds: torch.Tensor | None = None,
+) -> Iterator[tuple[list[int], torch.Tensor]]:
+    """The model's logits, batch by batch.
+
+    Args:
+        model: left in the mode, training or evaluation, in which it came.
+        encoded_posts: of [`encode_posts`]; their labels are not looked at.
+        collator: with the C candidate labels.
+        batch_size: in posts; changes nothing but speed.
+        progress: title of a progress bar over the posts; `None` shows none.
+        candidate_embeds: (C, H) of [`embed_candidates`], where they are known already.
+
+    Yields:
+        The numbers of B posts, and their logits (B, C) on the model's device, -inf for the labels of other tasks.
+    """
+    from tqdm.auto import tqdm
+
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
+    was_training = model.training
+    model.eval()
+    device = model.device
+    try:
+        if candidate_embeds is None:
+            candidate_embeds = embed_candidates(model, collator)
+        # Posts of like length together, so that little is padded; those with a picture apart from the others, so that
+        # the vision tower runs for few batches where few posts have one.
+        order = sorted(
+            range(len(encoded_posts)),
+            key=lambda index: (has_picture(encoded_posts[index]), len(encoded_posts[index]["input_ids"])),
+        )
+        with tqdm(desc=progress, total=len(order), disable=progress is None, unit="post") as bar:
+            for start in range(0, len(order), batch_size):
+                chunk = order[start : start + batch_size]
+                batch = collator.model_inputs([encoded_posts[index] for index in chunk])
+                inputs = {name: value.to(device) for name, value in batch.items()}
+                yield chunk, model(**inputs, candidate_embeds=candidate_embeds).logits
+                bar.update(len(chunk))
+    finally:
+        model.train(was_training)
+
+
+@torch.no_grad()
+def embed_candidates(model: MGVMoEForZeroShotIE, collator: PostCollator) -> torch.Tensor:
+    """The collator's labels as the model reads them in evaluation mode, (C, H)."""
+    was_training = model.training
+    model.eval()
+    embeds = model.get_candidate_embeds(**{name: ids.to(model.device) for name, ids in collator.candidates.items()})
+    model.train(was_training)
+    return embeds
+
+
+class ModelScorer:
+    """Scores posts with a model, as the protocols ask for it.
+
+    Args:
+        model: scores.
+        processor: of the model.
+        label_descriptions: sentences in place of labels, as in training.
+        batch_size: in posts; changes nothing but speed.
+        progress: show a progress bar.
+    """
+
+    # Posts that are encoded at a time: their prepared pictures are in memory together.
+    encoded_at_once = 512
+
+    def __init__(
+        self,
+        model: MGVMoEForZeroShotIE,
+        processor: MGVMoEProcessor,
+        label_descriptions: Mapping[str, str] | None = None,
+        batch_size: int = 64,
+        progress: bool = False,
+    ):
+        self.model, self.processor, self.label_descriptions = model, processor, label_descriptions
+        self.batch_size, self.progress = batch_size, progress
+
+    def __call__(self, posts: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> np.ndarray:
+        """Logits (posts, labels).
+
+        Args:
+            posts: in the package's schema, all of one task.
+            labels: the candidates.
+        """
+        from tqdm.auto import tqdm
+
+        tasks = {task_of(post) for post in without_pictures(posts)}
+        if len(tasks) != 1:
+            raise ValueError(f"posts must be of one task, got {sorted(tasks) or 'none'}.")
+        collator = PostCollator(self.processor, {tasks.pop(): labels}, self.label_descriptions)
+        candidate_embeds = embed_candidates(self.model, collator)
+        logits = np.empty((len(posts), len(labels)))
+        with tqdm(desc="scoring", total=len(posts), disable=not self.progress, unit="post") as bar:
+            for start in range(0, len(posts), self.encoded_at_once):
+                chosen = range(start, min(start + self.encoded_at_once, len(posts)))
+                encoded = encode_posts(select_posts(posts, chosen), self.processor)
+                batches = logits_in_batches(
+                    self.model, encoded, collator, self.batch_size, candidate_embeds=candidate_embeds
+                )
+                for rows, values in batches:
+                    # In double precision, as the pipeline has it.
+                    logits[[start + row for row in rows]] = values.double().cpu().numpy()
+                    bar.update(len(rows))
+        return logits
