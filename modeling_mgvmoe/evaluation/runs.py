@@ -195,7 +195,13 @@ def run_evaluation(arguments: EvaluationArguments) -> dict[str, dict[int, TaskRe
         model, processor = load_model(_of_seed(arguments.model, seed), device)
         scorers = similarity_scorers(arguments, seed, model, processor, data)
         scorers[OURS] = ModelScorer(
-            model, processor, data.label_descriptions, arguments.batch_size, arguments.progress
+            model,
+            processor,
+            data.label_descriptions,
+            arguments.batch_size,
+            arguments.progress,
+            data.label_types,
+            data.type_descriptions,
         )
         for task, result in evaluate_protocol(arguments.protocol, scorers, data).items():
             results.setdefault(task, {})[seed] = result

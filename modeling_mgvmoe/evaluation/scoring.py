@@ -24,7 +24,7 @@ def logits_in_batches(
     collator: PostCollator,
     batch_size: int = 64,
     progress: str | None = None,
-    candidate_embeds: torch.Tensor | None = None,
+    candidates: Mapping[str, torch.Tensor] | None = None,
 ) -> Iterator[tuple[list[int], torch.Tensor]]:
     """The model's logits, batch by batch.
 
@@ -34,7 +34,7 @@ def logits_in_batches(
         collator: with the C candidate labels.
         batch_size: in posts; changes nothing but speed.
         progress: title of a progress bar over the posts; `None` shows none.
-        candidate_embeds: (C, H) of [`embed_candidates`], where they are known already.
+        candidates: of [`embed_candidates`], where they are known already.
 
     Yields:
         The numbers of B posts, and their logits (B, C) on the model's device, -inf for the labels of other tasks.
@@ -47,8 +47,8 @@ def logits_in_batches(
     model.eval()
     device = model.device
     try:
-        if candidate_embeds is None:
-            candidate_embeds = embed_candidates(model, collator)
+        if candidates is None:
+            candidates = embed_candidates(model, collator)
         # Posts of like length together, so that little is padded; those with a picture apart from the others, so that
         # the vision tower runs for few batches where few posts have one.
         order = sorted(
@@ -60,20 +60,20 @@ def logits_in_batches(
                 chunk = order[start : start + batch_size]
                 batch = collator.model_inputs([encoded_posts[index] for index in chunk])
                 inputs = {name: value.to(device) for name, value in batch.items()}
-                yield chunk, model(**inputs, candidate_embeds=candidate_embeds).logits
+                yield chunk, model(**inputs, **candidates).logits
                 bar.update(len(chunk))
     finally:
         model.train(was_training)
 
 
 @torch.no_grad()
-def embed_candidates(model: MGVMoEForZeroShotIE, collator: PostCollator) -> torch.Tensor:
-    """The collator's labels as the model reads them in evaluation mode, (C, H)."""
+def embed_candidates(model: MGVMoEForZeroShotIE, collator: PostCollator) -> dict[str, torch.Tensor]:
+    """The collator's labels, and types, as the model takes them in place of their words, in evaluation mode."""
     was_training = model.training
     model.eval()
-    embeds = model.get_candidate_embeds(**{name: ids.to(model.device) for name, ids in collator.candidates.items()})
+    taken = model.encode_candidates({name: ids.to(model.device) for name, ids in collator.candidates.items()})
     model.train(was_training)
-    return embeds
+    return taken
 
 
 class ModelScorer:
@@ -83,6 +83,8 @@ class ModelScorer:
         model: scores.
         processor: of the model.
         label_descriptions: sentences in place of labels, as in training.
+        label_types, type_descriptions: types of heads and tails, for models with `score="similarity"`; others are not
+            told them.
         batch_size: in posts; changes nothing but speed.
         progress: show a progress bar.
     """
@@ -97,8 +99,12 @@ class ModelScorer:
         label_descriptions: Mapping[str, str] | None = None,
         batch_size: int = 64,
         progress: bool = False,
+        label_types: Mapping[str, Any] | None = None,
+        type_descriptions: Mapping[str, Any] | None = None,
     ):
         self.model, self.processor, self.label_descriptions = model, processor, label_descriptions
+        with_types = model.config.score == "similarity"
+        self.types = {"label_types": label_types, "type_descriptions": type_descriptions} if with_types else {}
         self.batch_size, self.progress = batch_size, progress
 
     def __call__(self, posts: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> np.ndarray:
@@ -113,15 +119,15 @@ class ModelScorer:
         tasks = {task_of(post) for post in without_pictures(posts)}
         if len(tasks) != 1:
             raise ValueError(f"posts must be of one task, got {sorted(tasks) or 'none'}.")
-        collator = PostCollator(self.processor, {tasks.pop(): labels}, self.label_descriptions)
-        candidate_embeds = embed_candidates(self.model, collator)
+        collator = PostCollator(self.processor, {tasks.pop(): labels}, self.label_descriptions, **self.types)
+        candidates = embed_candidates(self.model, collator)
         logits = np.empty((len(posts), len(labels)))
         with tqdm(desc="scoring", total=len(posts), disable=not self.progress, unit="post") as bar:
             for start in range(0, len(posts), self.encoded_at_once):
                 chosen = range(start, min(start + self.encoded_at_once, len(posts)))
                 encoded = encode_posts(select_posts(posts, chosen), self.processor)
                 batches = logits_in_batches(
-                    self.model, encoded, collator, self.batch_size, candidate_embeds=candidate_embeds
+                    self.model, encoded, collator, self.batch_size, candidates=candidates
                 )
                 for rows, values in batches:
                     # In double precision, as the pipeline has it.

@@ -11,6 +11,7 @@ import torch
 from ..candidates import check_labels, label_texts
 from ..data.held_out import without_pictures
 from ..modeling_mgvmoe import token_mean
+from ..similarity_score import label_mean
 
 if TYPE_CHECKING:
     from ..modeling_mgvmoe import MGVMoEForZeroShotIE
@@ -28,7 +29,7 @@ def similarity_predictions(
     processor: MGVMoEProcessor,
     posts: Sequence[Mapping[str, Any]],
     labels: Sequence[str],
-    label_descriptions: Mapping[str, str] | None = None,
+    label_descriptions: Mapping[str, str | Sequence[str]] | None = None,
     batch_size: int = 64,
 ) -> list[str]:
     """The label with the greatest cosine to the post, both as the mean of the text encoder's states.
@@ -67,7 +68,7 @@ class SimilarityScorer:
     def __init__(
         self,
         embed: Embed,
-        label_descriptions: Mapping[str, str] | None = None,
+        label_descriptions: Mapping[str, str | Sequence[str]] | None = None,
         label_template: str = "{}",
         batch_size: int = 64,
         progress: bool = False,
@@ -84,7 +85,7 @@ class SimilarityScorer:
             (" and ".join(post["text"][start:end] for start, end in post["mentions"]) + ": " + post["text"]).strip()
             for post in without_pictures(posts)
         ]
-        targets = self._unit(label_texts(check_labels(list(labels)), self.label_descriptions, self.label_template))
+        targets = self._labels(label_texts(check_labels(list(labels)), self.label_descriptions, self.label_template))
         distinct = sorted(dict.fromkeys(texts), key=len)  # of like length together, so that little is padded
         found: dict[str, np.ndarray] = {}
         with tqdm(desc="similarity", total=len(distinct), disable=not self.progress, unit="post") as bar:
@@ -94,6 +95,12 @@ class SimilarityScorer:
                 found.update(zip(chunk, SCALE * cosines.double().cpu().numpy(), strict=True))
                 bar.update(len(chunk))
         return np.stack([found[text] for text in texts])
+
+    def _labels(self, texts: Sequence[Sequence[str]]) -> torch.Tensor:
+        """The direction of each label: of several texts, the mean of theirs."""
+        rows = self._unit([text for own in texts for text in own])
+        index = torch.tensor([column for column, own in enumerate(texts) for _ in own], device=rows.device)
+        return label_mean(rows, index)
 
     def _unit(self, texts: Sequence[str]) -> torch.Tensor:
         # Labels may share a description, but a text is embedded once.
