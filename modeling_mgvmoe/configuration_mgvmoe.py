@@ -33,7 +33,10 @@ class MGVMoEConfig(PreTrainedConfig):
         vision_hidden_size (`int`, *optional*):
             Width H' of the vision encoder's states, only needed where `vision_config` does not tell it.
         num_experts (`int`, defaults to 8):
-            K, the number of Gaussian experts shared by text and picture (E1, E2).
+            K, the number of Gaussian experts shared by text and picture (E1, E2). 0 leaves every token as it is, for
+            comparison.
+        deterministic_experts (`bool`, defaults to `False`):
+            Experts without variances: no noise in training, no bottleneck. For comparison.
         projection_dim (`int`, defaults to 768):
             D, the size of the space in which posts and candidate labels are compared (E8).
         max_mentions (`int`, defaults to 2):
@@ -42,9 +45,25 @@ class MGVMoEConfig(PreTrainedConfig):
         fusion (`"additive"` or `"query"`, defaults to `"additive"`):
             E7. `"additive"` is the paper's, whose weights cannot depend on the mention; `"query"` is scaled
             dot-product attention with the mention as the query.
-        adversary (`"learned"`, `"power"` or `"none"`, defaults to `"learned"`):
+        score (`"projection"` or `"similarity"`, defaults to `"projection"`):
+            E8. `"projection"` is the paper's: two linear layers to `projection_dim`. `"similarity"` starts from the
+            pretrained text encoder's own similarity of posts and labels, adds what the experts make of a post through
+            a gate that opens from 0, and knows types of heads and tails (see `similarity_score.py`);
+            `projection_dim` then plays no part, and the processor needs `mention_style="prefix"`.
+        similarity_scale (`float`, defaults to 20.0):
+            What cosines are multiplied with to become logits.
+        mention_weight (`float`, defaults to 0.5):
+            Share of the mention itself, against the whole post, in the direction of a post with one mention.
+        type_score_coef (`float`, defaults to 1.0):
+            Weight in a score of the log probability that head and tail have types which the label allows.
+        sample_candidate_texts (`bool`, defaults to `False`):
+            Where labels have several texts: in training read one of each, drawn anew in every step, which is as many
+            times cheaper; in evaluation always all.
+        objective (`"ranking"` or `"cross_entropy"`, defaults to `"ranking"`):
+            E9, or cross-entropy over a post's candidates in its place.
+        adversary (`"learned"`, `"power"`, `"random"` or `"none"`, defaults to `"learned"`):
             Where E11's perturbation comes from: one learned vector trained by gradient reversal; one step of power
-            iteration per batch; or no perturbation and no E11.
+            iteration per batch; a random direction, for comparison; or no perturbation and no E11.
         adversary_radius (`float`, defaults to 1.0):
             L2 norm of the perturbation of `adversary="power"`, in units of the mean norm of the nodes.
         alignment_temperature (`float`, defaults to 1.0):
@@ -55,9 +74,9 @@ class MGVMoEConfig(PreTrainedConfig):
             Margin of the ranking loss, in units of the logits (E9).
         projection_dropout (`float`, defaults to 0.1):
             Dropout before each projection of E8.
-        ranking_loss_coef, kl_loss_coef, router_entropy_loss_coef, alignment_loss_coef, consistency_loss_coef
-        (`float`, default 1.0):
-            Coefficients of E9, E4, E5, E6 and E11 in the total loss E12.
+        ranking_loss_coef, kl_loss_coef, router_entropy_loss_coef, alignment_loss_coef, consistency_loss_coef,
+        type_loss_coef (`float`, default 1.0):
+            Coefficients of E9, E4, E5, E6, E11 and of the types' loss in the total loss E12.
         freeze_vision (`bool`, defaults to `True`):
             Keep the vision encoder as it is: evaluation mode, no gradient. Holds for whatever is in it, adapters too:
             set it to `False` to train any part of the tower.
@@ -77,6 +96,7 @@ class MGVMoEConfig(PreTrainedConfig):
         "router_entropy_loss",
         "alignment_loss",
         "consistency_loss",
+        "type_loss",
         "mention_embeds",
         "candidate_embeds",
         "text_embeds",
@@ -94,10 +114,17 @@ class MGVMoEConfig(PreTrainedConfig):
     vision_config: dict | PreTrainedConfig | None = None
     vision_hidden_size: int | None = None
     num_experts: int = 8
+    deterministic_experts: bool = False
     projection_dim: int = 768
     max_mentions: int = 2
     fusion: Literal["additive", "query"] = "additive"
-    adversary: Literal["learned", "power", "none"] = "learned"
+    score: Literal["projection", "similarity"] = "projection"
+    similarity_scale: float | int = 20.0
+    mention_weight: float | int = 0.5
+    type_score_coef: float | int = 1.0
+    sample_candidate_texts: bool = False
+    objective: Literal["ranking", "cross_entropy"] = "ranking"
+    adversary: Literal["learned", "power", "random", "none"] = "learned"
     adversary_radius: float | int = 1.0
     alignment_temperature: float | int = 1.0
     graph_temperature: float | int = 1.0
@@ -108,6 +135,7 @@ class MGVMoEConfig(PreTrainedConfig):
     router_entropy_loss_coef: float | int = 1.0
     alignment_loss_coef: float | int = 1.0
     consistency_loss_coef: float | int = 1.0
+    type_loss_coef: float | int = 1.0
     freeze_vision: bool = True
     initializer_range: float | int = 0.02
 
@@ -161,14 +189,16 @@ class MGVMoEConfig(PreTrainedConfig):
         )
 
     def validate_sizes(self) -> None:
-        for name in ("num_experts", "projection_dim", "max_mentions"):
+        if self.num_experts < 0:
+            raise ValueError(f"num_experts must not be negative, got {self.num_experts}.")
+        for name in ("projection_dim", "max_mentions"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
         if self.vision_hidden_size is not None and self.vision_hidden_size < 1:
             raise ValueError(f"vision_hidden_size must be at least 1, got {self.vision_hidden_size}.")
 
     def validate_positive_numbers(self) -> None:
-        for name in ("adversary_radius", "alignment_temperature", "graph_temperature"):
+        for name in ("adversary_radius", "alignment_temperature", "graph_temperature", "similarity_scale"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be greater than 0, got {getattr(self, name)}.")
 
@@ -181,9 +211,13 @@ class MGVMoEConfig(PreTrainedConfig):
             "router_entropy_loss_coef",
             "alignment_loss_coef",
             "consistency_loss_coef",
+            "type_loss_coef",
+            "type_score_coef",
         ):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}.")
+        if not 0 <= self.mention_weight <= 1:
+            raise ValueError(f"mention_weight must be between 0 and 1, got {self.mention_weight}.")
         if not 0 <= self.projection_dropout < 1:
             raise ValueError(f"projection_dropout must be at least 0 and below 1, got {self.projection_dropout}.")
 

@@ -188,6 +188,30 @@ def _is_regional_indicator(char: str) -> bool:
     return "\U0001f1e6" <= char <= "\U0001f1ff"
 
 
+def name_mentions(
+    text: str, spans: Sequence[tuple[int, int]]
+) -> tuple[str, list[tuple[tuple[int, int], tuple[int, int]]]]:
+    """Names the mentions before the post: "mention: post", "head and tail: post".
+
+    Args:
+        text: The post.
+        spans: Checked spans (see `read_mentions`).
+
+    Returns:
+        The longer text, and for each mention its span in the part before the post and its span in the post.
+    """
+    before, named = "", []
+    for number, (start, end) in enumerate(spans):
+        before += " and " if number else ""
+        name = " ".join(text[start:end].split())
+        named.append((len(before), len(before) + len(name)))
+        before += name
+    before += ": "
+    return before + text, [
+        (own, (start + len(before), end + len(before))) for own, (start, end) in zip(named, spans, strict=True)
+    ]
+
+
 def split_at_mentions(text: str, spans: Sequence[tuple[int, int]]) -> list[Segment | Marker]:
     """Cuts a post at its mentions' boundaries.
 

@@ -5,6 +5,7 @@ C = candidate labels, D = projection size, S = marked mentions of a post (1 for 
 """
 
 import inspect
+from collections.abc import Mapping
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Self
 
@@ -18,8 +19,9 @@ from .across_processes import gather_rows, number_of_processes, random_generator
 from .configuration_mgvmoe import MGVMoEConfig
 from .objectives import info_nce, ranking_loss
 from .outputs_mgvmoe import MGVMoEModelOutput, MGVMoEOutput
-from .sample_graph import adversarial_consistency, learned_adversary_loss, power_perturbation
-from .variational_experts import VariationalMixtureOfExperts, VariationalMixtureOutput
+from .sample_graph import adversarial_consistency, learned_adversary_loss, power_perturbation, random_perturbation
+from .similarity_score import SimilarityScore, label_mean, one_of_each
+from .variational_experts import NoExperts, VariationalMixtureOfExperts, VariationalMixtureOutput
 
 if TYPE_CHECKING:
     # Never run. `save_pretrained` copies the files named here, so a saved model brings processor and pipeline.
@@ -102,6 +104,8 @@ class MGVMoEPreTrainedModel(PreTrainedModel):
         if isinstance(module, MGVMoEForZeroShotIE) and module.perturbation is not None:
             # At 0 neither the KL nor the norm has a direction, so the adversary would never move.
             init.normal_(module.perturbation, std=self.config.initializer_range)
+        if isinstance(module, SimilarityScore):
+            init.zeros_(module.gate)
 
     @classmethod
     def from_text_vision_pretrained(
@@ -172,7 +176,11 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
         self.vision_projection = (
             nn.Identity() if config.vision_width == hidden_size else nn.Linear(config.vision_width, hidden_size)
         )
-        self.experts = VariationalMixtureOfExperts(hidden_size, config.num_experts)
+        self.experts = (
+            VariationalMixtureOfExperts(hidden_size, config.num_experts, config.deterministic_experts)
+            if config.num_experts
+            else NoExperts()
+        )
         if config.fusion == "additive":
             self.fusion_score = AdditiveFusionScore(mention_size + hidden_size, 1)
         else:
@@ -224,24 +232,51 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
         return states, output
 
     def get_candidate_embeds(
-        self, candidate_input_ids: torch.Tensor, candidate_attention_mask: torch.Tensor | None = None
+        self,
+        candidate_input_ids: torch.Tensor,
+        candidate_attention_mask: torch.Tensor | None = None,
+        candidate_index: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """E8: l_c, the mean over the real tokens of the text encoder's states for the words of each label.
 
         Args:
-            candidate_input_ids: (C, Lc).
-            candidate_attention_mask: (C, Lc).
+            candidate_input_ids: (C, Lc), or (P, Lc) where labels have several texts.
+            candidate_attention_mask: (C, Lc) or (P, Lc).
+            candidate_index: (P,), to which label from 0 to C - 1 each text belongs.
 
         Returns:
-            (C, H).
+            (C, H), the mean over a label's texts; with `score="similarity"` of their directions, of length 1.
         """
         if candidate_attention_mask is None:
             candidate_attention_mask = torch.ones_like(candidate_input_ids)
         self._check_tokens(candidate_input_ids, candidate_attention_mask, "candidate_")
+        self._check_index(candidate_index, len(candidate_input_ids))
+        if candidate_index is not None and self.training and self.config.sample_candidate_texts:
+            drawn = one_of_each(candidate_index)
+            candidate_input_ids, candidate_attention_mask = candidate_input_ids[drawn], candidate_attention_mask[drawn]
+            candidate_index = None
         order = canonical_order(candidate_input_ids.masked_fill(~candidate_attention_mask.bool(), -1))
         mask = candidate_attention_mask[order]
         states = self.text_model(candidate_input_ids[order], attention_mask=mask).last_hidden_state
-        return token_mean(states, mask)[order.argsort()]
+        embeds = token_mean(states, mask)
+        index = None if candidate_index is None else candidate_index[order]
+        if self.config.score == "similarity":
+            embeds = label_mean(embeds, index)
+        elif index is not None:
+            sums = embeds.new_zeros(int(index.max()) + 1, embeds.shape[1]).index_add(0, index, embeds)
+            embeds = sums / index.bincount()[:, None]
+        return embeds[order.argsort()] if index is None else embeds
+
+    @staticmethod
+    def _check_index(index: torch.Tensor | None, number: int) -> None:
+        if index is None:
+            return
+        if index.shape != (number,):
+            raise ValueError(f"candidate_index must be ({number},), one a text, got {tuple(index.shape)}.")
+        if not torch.compiler.is_compiling() and (bool(index.min() < 0) or not bool(index.bincount().all())):
+            raise ValueError(
+                f"candidate_index must hold every number from 0 to its largest, the labels, got {index.tolist()}."
+            )
 
     @property
     def max_text_length(self) -> int | None:
@@ -393,6 +428,7 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
         fused, weights = self._fuse(mention_states, states, mask)
         return MGVMoEModelOutput(
             fused_embeds=fused,
+            text_states=text_states,
             mention_states=mention_states,
             text_embeds=token_mean(text.hidden_states, text_mask),
             image_embeds=None if image is None else token_mean(image.hidden_states, image_token_mask),
@@ -497,8 +533,14 @@ class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
         self.mgvmoe = MGVMoEModel(config, **backbones)
         mention_size = (config.max_mentions + 2) * config.hidden_size
         self.dropout = nn.Dropout(config.projection_dropout)
-        self.mention_projection = nn.Linear(mention_size, config.projection_dim)
-        self.candidate_projection = nn.Linear(config.hidden_size, config.projection_dim)
+        self.similarity: SimilarityScore | None = None
+        if config.score == "similarity":
+            # Posts are compared with labels in the text encoder's own space.
+            self.mention_projection = nn.Linear(mention_size, config.hidden_size)
+            self.similarity = SimilarityScore(config.similarity_scale, config.mention_weight, config.type_score_coef)
+        else:
+            self.mention_projection = nn.Linear(mention_size, config.projection_dim)
+            self.candidate_projection = nn.Linear(config.hidden_size, config.projection_dim)
         self.perturbation = (
             nn.Parameter(torch.zeros(1, 2 * config.hidden_size)) if config.adversary == "learned" else None
         )
@@ -515,10 +557,29 @@ class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
         return self.mgvmoe.get_image_features(pixel_values)
 
     def get_candidate_embeds(
-        self, candidate_input_ids: torch.Tensor, candidate_attention_mask: torch.Tensor | None = None
+        self,
+        candidate_input_ids: torch.Tensor,
+        candidate_attention_mask: torch.Tensor | None = None,
+        candidate_index: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """See [`MGVMoEModel.get_candidate_embeds`]."""
-        return self.mgvmoe.get_candidate_embeds(candidate_input_ids, candidate_attention_mask)
+        return self.mgvmoe.get_candidate_embeds(candidate_input_ids, candidate_attention_mask, candidate_index)
+
+    def encode_candidates(self, encoded: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Labels, and types if there are any, as what `forward` takes in place of their words, to be used again.
+
+        Args:
+            encoded: of `processor.encode_candidates`.
+        """
+        taken = {"candidate_embeds": self._embeds_of(encoded, "candidate")}
+        if "type_input_ids" in encoded:
+            taken |= {"type_embeds": self._embeds_of(encoded, "type"), "candidate_types": encoded["candidate_types"]}
+        return taken
+
+    def _embeds_of(self, encoded: Mapping[str, torch.Tensor | None], name: str) -> torch.Tensor:
+        return self.get_candidate_embeds(
+            encoded[f"{name}_input_ids"], encoded.get(f"{name}_attention_mask"), encoded.get(f"{name}_index")
+        )
 
     def score(
         self,
@@ -526,7 +587,7 @@ class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
         candidate_embeds: torch.Tensor,
         candidate_mask: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """E8: inner products of posts and projected labels.
+        """E8: inner products of posts and projected labels; with `score="similarity"` of posts and labels, scaled.
 
         Args:
             mention_embeds: (B, D).
@@ -545,7 +606,10 @@ class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
         # Embeddings that agree in their first four numbers without being equal do not happen.
         order = canonical_order(candidate_embeds[..., :4].detach())
         candidate_embeds = candidate_embeds.gather(-2, order[..., None].expand(shape)).to(mention_embeds.dtype)
-        projected = self.candidate_projection(self.dropout(candidate_embeds))
+        if self.similarity is None:
+            projected = self.candidate_projection(self.dropout(candidate_embeds))
+        else:
+            projected = self.similarity.scale * candidate_embeds
         if projected.ndim == 2:
             logits = mention_embeds @ projected.T
         else:
@@ -558,6 +622,29 @@ class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
                 f"candidate_mask must be (B, C) = {tuple(logits.shape)}, got {tuple(candidate_mask.shape)}."
             )
         return logits.masked_fill(~candidate_mask.bool(), float("-inf"))
+
+    def _check_similarity(
+        self,
+        mention_mask: torch.Tensor | None,
+        attention_mask: torch.Tensor | None,
+        input_ids: torch.Tensor | None,
+        candidate_types: torch.Tensor | None,
+    ) -> None:
+        """What only `score="similarity"` needs or takes."""
+        if self.similarity is None:
+            if candidate_types is not None:
+                raise ValueError('candidate_types need a model with score="similarity", got one with "projection".')
+            return
+        if mention_mask is None:
+            raise ValueError(
+                'mention_mask must be given with score="similarity"; a processor with mention_style="prefix" makes it.'
+            )
+        if input_ids is not None and (
+            mention_mask.ndim != 3 or (mention_mask.shape[0], mention_mask.shape[2]) != tuple(input_ids.shape)
+        ):
+            raise ValueError(
+                f"mention_mask must be (B, S, Lt) with B, Lt = {tuple(input_ids.shape)}, got {tuple(mention_mask.shape)}."
+            )
 
     def _consistency(self, nodes: torch.Tensor, shared: bool) -> torch.Tensor:
         """E10 and E11 over `nodes`; `shared` says that they are those of all processes."""
@@ -572,7 +659,8 @@ class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
             generator = random_generator(nodes.device, shared)
         else:
             generator = torch.Generator(nodes.device).manual_seed(0)
-        perturbation = power_perturbation(nodes, self.config.adversary_radius, temperature, generator)
+        make = random_perturbation if self.config.adversary == "random" else power_perturbation
+        perturbation = make(nodes, self.config.adversary_radius, temperature, generator)
         return adversarial_consistency(nodes, perturbation, temperature)
 
     @can_return_tuple
@@ -587,8 +675,15 @@ class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
         candidate_input_ids: torch.Tensor | None = None,
         candidate_attention_mask: torch.Tensor | None = None,
         candidate_embeds: torch.Tensor | None = None,
+        candidate_index: torch.Tensor | None = None,
         candidate_mask: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
+        mention_mask: torch.Tensor | None = None,
+        candidate_types: torch.Tensor | None = None,
+        type_input_ids: torch.Tensor | None = None,
+        type_attention_mask: torch.Tensor | None = None,
+        type_index: torch.Tensor | None = None,
+        type_embeds: torch.Tensor | None = None,
         text_noise: torch.Tensor | None = None,
         image_noise: torch.Tensor | None = None,
         output_attentions: bool | None = None,
@@ -603,8 +698,14 @@ class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
             candidate_input_ids: (C, Lc), the words of the labels, each label once, or
             candidate_embeds: (C, H) or (B, C, H), the output of [`get_candidate_embeds`].
             candidate_attention_mask: (C, Lc).
+            candidate_index: (P,), to which label each text belongs; see [`MGVMoEModel.get_candidate_embeds`].
             candidate_mask: (B, C), true for the candidates that a post has.
             labels: (B,), index of the right candidate.
+            mention_mask: (B, S, Lt), true for the tokens of each mention. With `score="similarity"` it is needed.
+            candidate_types: (C, 2, T), true for the types that a label allows for head and tail. Only with
+                `score="similarity"`, and together with
+            type_input_ids: (T, Lc), the words of the types, with type_attention_mask and type_index, or
+            type_embeds: (T, H), the output of [`get_candidate_embeds`] for them.
 
         Raises:
             ValueError: an argument is missing or a shape does not fit.
@@ -615,9 +716,16 @@ class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
                 "Exactly one of candidate_input_ids and candidate_embeds must be given, "
                 f"got {'neither' if candidate_embeds is None else 'both'}."
             )
+        if (candidate_types is None) != (type_input_ids is None and type_embeds is None):
+            raise ValueError("candidate_types and type_input_ids or type_embeds must be given together.")
+        self._check_similarity(mention_mask, attention_mask, input_ids, candidate_types)
         if candidate_embeds is None:
             assert candidate_input_ids is not None  # for the type checker: it was checked above
-            candidate_embeds = self.get_candidate_embeds(candidate_input_ids, candidate_attention_mask)
+            candidate_embeds = self.get_candidate_embeds(
+                candidate_input_ids, candidate_attention_mask, candidate_index
+            )
+        if type_embeds is None and type_input_ids is not None:
+            type_embeds = self.get_candidate_embeds(type_input_ids, type_attention_mask, type_index)
         output = self.mgvmoe(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -635,10 +743,26 @@ class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
         mention_embeds = self.mention_projection(
             self.dropout(torch.cat([output.fused_embeds, output.mention_states], dim=-1))
         )
-        logits = self.score(mention_embeds, candidate_embeds, candidate_mask)
+        fit = None
+        if self.similarity is not None:
+            mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+            with torch.autocast(mention_embeds.device.type, enabled=False):
+                post_embeds, mentions = self.similarity.embed_posts(output.text_states, mask.bool(), mention_mask)
+                mention_embeds = self.similarity.with_residual(post_embeds, mention_embeds)
+                if type_embeds is not None:
+                    fit = self.similarity.fit_of_types(
+                        self.similarity.type_log_probs(mentions, type_embeds), candidate_types, mention_mask
+                    )
+        device_type = mention_embeds.device.type
+        # The differences of similarities that decide are below what half precision tells apart.
+        in_half = self.similarity is None and torch.is_autocast_enabled(device_type)
+        with torch.autocast(device_type, enabled=in_half):
+            logits = self.score(mention_embeds, candidate_embeds, candidate_mask)
+        if fit is not None:
+            logits = logits + self.similarity.type_coef * fit
         # Inner products of whole vectors overflow in float16, and the KL of E11 is a difference that bfloat16 loses.
         with torch.autocast(logits.device.type, enabled=False):
-            terms = self.objectives(output, logits, labels, candidate_mask) if labels is not None else {}
+            terms = self.objectives(output, logits, labels, candidate_mask, fit) if labels is not None else {}
         return MGVMoEOutput(
             loss=self.total_loss(terms) if terms else None,
             logits=logits,
@@ -647,6 +771,7 @@ class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
             router_entropy_loss=terms.get("router_entropy_loss"),
             alignment_loss=terms.get("alignment_loss"),
             consistency_loss=terms.get("consistency_loss"),
+            type_loss=terms.get("type_loss"),
             mention_embeds=mention_embeds,
             candidate_embeds=candidate_embeds,
             text_embeds=output.text_embeds,
@@ -666,6 +791,7 @@ class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
         logits: torch.Tensor,
         labels: torch.Tensor,
         candidate_mask: torch.Tensor | None = None,
+        fit_of_types: torch.Tensor | None = None,
     ) -> dict[str, torch.Tensor]:
         """Every term of E12 by name and unweighted.
 
@@ -679,10 +805,16 @@ class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
             logits: (B, C).
             labels: (B,).
             candidate_mask: (B, C).
+            fit_of_types: (B, C), of [`SimilarityScore`], if labels have types.
         """
         has_image, kl_loss, router_entropy_loss = output.image_mask, output.kl_loss, output.router_entropy_loss
         assert kl_loss is not None and router_entropy_loss is not None, "the output lacks its losses"
-        ranking = ranking_loss(logits, labels, self.config.margin, candidate_mask)
+        if self.config.objective == "ranking":
+            ranking = ranking_loss(logits, labels, self.config.margin, candidate_mask)
+        else:
+            ranking = nn.functional.cross_entropy(logits.float(), labels)
+        # The mentions should have the types of the right label: the mean over the posts of -log P(allowed types).
+        types = logits.new_zeros(()) if fit_of_types is None else -fit_of_types.gather(1, labels[:, None]).mean()
         text_embeds, image_embeds = output.text_embeds, output.image_embeds
         # A post without a picture is a node of the graph whose picture half is 0.
         image_embeds = torch.zeros_like(text_embeds) if image_embeds is None else image_embeds
@@ -691,12 +823,12 @@ class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
             assert output.expert_loss_sums is not None, "the output lacks its losses"
             own_sums = output.expert_loss_sums.flatten()
             number = own_sums.new_tensor(len(labels))
-            own_sums = torch.cat([own_sums, torch.stack([ranking * number, number])])
+            own_sums = torch.cat([own_sums, torch.stack([ranking * number, types * number, number])])
             text_embeds, image_embeds, is_image, sums = gather_rows(
                 text_embeds, image_embeds, has_image.float(), own_sums[None]
             )
             has_image, sums = is_image.bool(), sums.sum(0)
-            ranking = sums[6] / sums[7]
+            ranking, types = sums[6] / sums[8], sums[7] / sums[8]
             # Rows: text, pictures.
             totals, numbers = sums[:6].view(2, 3).split([2, 1], dim=1)
             kl_loss, router_entropy_loss = (totals / numbers.clamp(min=1)).sum(0) / (numbers > 0).sum()
@@ -709,6 +841,7 @@ class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
                 text_embeds[has_image], image_embeds[has_image], self.config.alignment_temperature
             ),
             "consistency_loss": self._consistency(nodes, shared),
+            "type_loss": types,
         }
 
     def total_loss(self, terms: dict[str, torch.Tensor]) -> torch.Tensor:

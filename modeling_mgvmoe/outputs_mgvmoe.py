@@ -16,6 +16,7 @@ class MGVMoEModelOutput(ModelOutput):
 
     Args:
         fused_embeds: (B, H), f of E7.
+        text_states: (B, Lt, H), the text encoder's states.
         mention_states: (B, (max_mentions + 1) H), q of E7: the text encoder's states of the first token and of the
             opening markers; zeros for absent mentions.
         text_embeds: (B, H), t of E6.
@@ -32,6 +33,7 @@ class MGVMoEModelOutput(ModelOutput):
     """
 
     fused_embeds: torch.Tensor = None  # type: ignore[assignment]
+    text_states: torch.Tensor = None  # type: ignore[assignment]
     mention_states: torch.Tensor = None  # type: ignore[assignment]
     text_embeds: torch.Tensor = None  # type: ignore[assignment]
     image_embeds: torch.Tensor | None = None
@@ -60,6 +62,7 @@ class MGVMoEOutput(ModelOutput):
         router_entropy_loss: scalar, E5, averaged over the modalities.
         alignment_loss: scalar, E6.
         consistency_loss: scalar, E11.
+        type_loss: scalar, -log P of the types that the right label allows, mean over posts; 0 without types.
         mention_embeds: (B, D), the posts' side of E8.
         candidate_embeds: (C, H) or (B, C, H), l of E8, to be given back as `candidate_embeds`.
         text_embeds: (B, H), t of E6. image_embeds: (B, H), v of E6, or `None`.
@@ -76,6 +79,7 @@ class MGVMoEOutput(ModelOutput):
     router_entropy_loss: torch.Tensor | None = None
     alignment_loss: torch.Tensor | None = None
     consistency_loss: torch.Tensor | None = None
+    type_loss: torch.Tensor | None = None
     mention_embeds: torch.Tensor | None = None
     candidate_embeds: torch.Tensor | None = None
     text_embeds: torch.Tensor | None = None

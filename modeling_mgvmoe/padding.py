@@ -8,10 +8,12 @@ import torch
 from transformers.feature_extraction_utils import BatchFeature
 
 TEXT_NAMES = ("input_ids", "attention_mask", "mention_positions")
+# Only where mentions are named before the post (`mention_style="prefix"`).
+MENTION_MASK = "mention_mask"
 # A picture, or what the frozen vision tower made of it.
 PICTURE_NAMES = ("pixel_values", "image_features")
-FEATURE_NAMES = (*TEXT_NAMES, *PICTURE_NAMES)
-MASK_NAMES = ("image_mask", "candidate_mask")
+FEATURE_NAMES = (*TEXT_NAMES, MENTION_MASK, *PICTURE_NAMES)
+MASK_NAMES = ("image_mask", "candidate_mask", "candidate_types", MENTION_MASK)
 
 
 def pad_rows(
@@ -58,6 +60,8 @@ def pad_features(
         batch |= pad_rows(tokenizer, columns["input_ids"], columns["attention_mask"], padding, length, multiple)
         slots = max(len(places) for places in columns["mention_positions"])
         batch["mention_positions"] = [places + [-1] * (slots - len(places)) for places in columns["mention_positions"]]
+        if MENTION_MASK in names:
+            batch[MENTION_MASK] = _mention_masks(features, slots, [len(row) for row in batch["input_ids"]])
     if set(PICTURE_NAMES) <= names:
         raise ValueError("features: pixel_values and image_features exclude each other (got both)")
     for name in PICTURE_NAMES:
@@ -74,6 +78,19 @@ def pad_features(
     return batch
 
 
+def _mention_masks(features: Sequence[Mapping[str, Any]], slots: int, lengths: Sequence[int]) -> list[list[list[bool]]]:
+    """For each post and slot, which of the post's tokens are the mention's; none of those that pad it to its length."""
+    missing = [number for number, post in enumerate(features) if post.get(MENTION_MASK) is None]
+    if missing:
+        raise ValueError(f"features[{missing[0]}]: {MENTION_MASK} is missing")
+    masks = []
+    for post, length in zip(features, lengths, strict=True):
+        rows = [[bool(token) for token in _to_list(row)] for row in post[MENTION_MASK]]
+        rows += [[]] * (slots - len(rows))
+        masks.append([row + [False] * (length - len(row)) for row in rows])
+    return masks
+
+
 def to_tensors(batch: Mapping[str, list[Any]], return_tensors: str | None) -> BatchFeature:
     """Turns lists into int64, bool and float arrays ("np") or tensors ("pt"), or leaves them as they are (None)."""
     if return_tensors not in (None, "pt", "np"):
@@ -84,6 +101,8 @@ def to_tensors(batch: Mapping[str, list[Any]], return_tensors: str | None) -> Ba
     for name, rows in batch.items():
         if name in PICTURE_NAMES:
             array = np.stack(rows)
+        elif name == MENTION_MASK and len({len(row) for post in rows for row in post}) > 1:
+            raise ValueError(f"padding: it is needed with return_tensors ({name} has rows of several lengths)")
         elif len({len(row) for row in rows if isinstance(row, list)}) > 1:
             raise ValueError(f"padding: it is needed with return_tensors ({name} has rows of several lengths)")
         else:

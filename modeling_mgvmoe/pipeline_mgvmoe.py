@@ -35,7 +35,11 @@ class ZeroShotMultimodalIEPipeline(Pipeline):
     Arguments of the call, or of the pipeline's construction as defaults:
 
     - candidate_labels (`list[str]`): for all posts without labels of their own.
-    - label_descriptions (`dict[str, str]`): sentences that the model reads in place of labels.
+    - label_descriptions (`dict[str, str | list[str]]`): sentences that the model reads in place of labels, one or
+      several for each.
+    - label_types (`dict[str, tuple]`), type_descriptions (`dict[str, str | list[str]]`): for relations the types that
+      head and tail may have, `{"member of": ("person", "organization")}`, and sentences in place of these types. For
+      models with `score="similarity"`.
     - label_template (`str`): with one "{}" for the label or its description.
     - top_k (`int`): at most so many labels per post; default: all.
     - threshold (`float`): lowest score to return; default 0.
@@ -84,7 +88,7 @@ class ZeroShotMultimodalIEPipeline(Pipeline):
         # A model that comes from training would score with dropout and noise.
         self.model.eval()
         self.candidate_cache_size = candidate_cache_size
-        self._candidate_cache: OrderedDict[str, torch.Tensor] = OrderedDict()
+        self._candidate_cache: OrderedDict[tuple[str, ...], torch.Tensor] = OrderedDict()
 
     def __call__(self, inputs: Any, candidate_labels: Sequence[str] | None = None, **kwargs: Any) -> Any:
         """See the class. No posts give no answers, where transformers' own method fails with an IndexError."""
@@ -95,8 +99,10 @@ class ZeroShotMultimodalIEPipeline(Pipeline):
     def _sanitize_parameters(
         self,
         candidate_labels: Sequence[str] | None = None,
-        label_descriptions: Mapping[str, str] | None = None,
+        label_descriptions: Mapping[str, str | Sequence[str]] | None = None,
         label_template: str | None = None,
+        label_types: Mapping[str, Any] | None = None,
+        type_descriptions: Mapping[str, str | Sequence[str]] | None = None,
         is_split_into_words: bool | None = None,
         max_length: int | None = None,
         top_k: int | None = None,
@@ -108,6 +114,8 @@ class ZeroShotMultimodalIEPipeline(Pipeline):
             "candidate_labels": candidate_labels,
             "label_descriptions": label_descriptions,
             "label_template": label_template,
+            "label_types": label_types,
+            "type_descriptions": type_descriptions,
             "is_split_into_words": is_split_into_words,
             "max_length": max_length,
         }
@@ -122,8 +130,10 @@ class ZeroShotMultimodalIEPipeline(Pipeline):
         self,
         input_: Mapping[str, Any],
         candidate_labels: Sequence[str] | None = None,
-        label_descriptions: Mapping[str, str] | None = None,
+        label_descriptions: Mapping[str, str | Sequence[str]] | None = None,
         label_template: str | None = None,
+        label_types: Mapping[str, Any] | None = None,
+        type_descriptions: Mapping[str, str | Sequence[str]] | None = None,
         is_split_into_words: bool = False,
         max_length: int | None = None,
     ) -> dict[str, Any]:
@@ -138,6 +148,12 @@ class ZeroShotMultimodalIEPipeline(Pipeline):
             text = self.processor.words_to_text(text)[0]
         # Labels first: they are the cheapest thing to get wrong.
         texts = self.processor.candidate_texts(labels, label_descriptions, label_template)
+        types, allowed = self.processor.read_label_types(label_types, labels)
+        candidates = {
+            "texts": tuple(texts),
+            "types": tuple(self.processor.candidate_texts(types, type_descriptions, "{}")) if types else (),
+            "allowed": allowed or [None] * len(texts),
+        }
         try:
             post = self.processor.encode_post(text, mentions, max_length)
             (pixel_values,) = self.processor.encode_images([input_.get("image")])
@@ -146,19 +162,19 @@ class ZeroShotMultimodalIEPipeline(Pipeline):
             raise ValueError(f"{error}, in the post {text!r:.100}") from error
         if pixel_values is not None:
             post["pixel_values"] = pixel_values
-        return {"posts": [post], "candidate_labels": [tuple(labels)], "candidate_texts": [tuple(texts)]}
+        return {"posts": [post], "candidate_labels": [tuple(labels)], "candidates": [candidates]}
 
     def clear_candidate_cache(self) -> None:
         """Forget the label embeddings of earlier calls."""
         self._candidate_cache.clear()
 
-    def _candidate_embeds(self, texts: Sequence[str]) -> torch.Tensor:
-        """(C, H), from the cache where it has them."""
+    def _candidate_embeds(self, texts: Sequence[tuple[str, ...]]) -> torch.Tensor:
+        """(C, H), from the cache where it has them; a label or type is known by all its texts."""
         found = {text: self._candidate_cache[text] for text in texts if text in self._candidate_cache}
         missing = [text for text in texts if text not in found]
         for start in range(0, len(missing), self.candidate_batch_size):
             chunk = missing[start : start + self.candidate_batch_size]
-            encoded = self.processor.encode_candidates(chunk, label_template="{}", return_tensors="pt")
+            encoded = self.processor.encode_texts(chunk, return_tensors="pt")
             embeds = self.model.get_candidate_embeds(**encoded.to(self.device))
             found.update(zip(chunk, embeds.unbind(0), strict=True))
         for text in texts:
@@ -169,16 +185,24 @@ class ZeroShotMultimodalIEPipeline(Pipeline):
         return torch.stack([found[text] for text in texts])
 
     def _forward(self, input_tensors: dict[str, GenericTensor], **forward_parameters: Any) -> dict[str, Any]:
-        posts, labels, texts = (
-            _flatten(input_tensors[name]) for name in ("posts", "candidate_labels", "candidate_texts")
+        posts, labels, candidates = (
+            _flatten(input_tensors[name]) for name in ("posts", "candidate_labels", "candidates")
         )
         batch = self.processor.pad_posts(posts, return_tensors="pt").to(self.device)
-        # One column per distinct text of the batch; every post then takes its own columns.
-        column_of = {text: column for column, text in enumerate(dict.fromkeys(text for row in texts for text in row))}
-        output = self.model(**batch, candidate_embeds=self._candidate_embeds(list(column_of)))
+        # One column per distinct candidate of the batch, words and types; every post then takes its own columns.
+        keys = [[(words, repr(types)) for words, types in zip(own["texts"], own["allowed"], strict=True)]
+                for own in candidates]  # fmt: skip
+        column_of = {key: column for column, key in enumerate(dict.fromkeys(key for row in keys for key in row))}
+        inputs = {"candidate_embeds": self._candidate_embeds([words for words, _ in column_of])}
+        if candidates[0]["types"]:
+            allowed = {key: types for row, own in zip(keys, candidates, strict=True)
+                       for key, types in zip(row, own["allowed"], strict=True)}  # fmt: skip
+            inputs["type_embeds"] = self._candidate_embeds(candidates[0]["types"])
+            inputs["candidate_types"] = torch.tensor([allowed[key] for key in column_of], device=self.device)
+        output = self.model(**batch, **inputs)
         logits = [
-            row[torch.tensor([column_of[text] for text in own], device=row.device)]
-            for row, own in zip(output.logits, texts, strict=True)
+            row[torch.tensor([column_of[key] for key in own], device=row.device)]
+            for row, own in zip(output.logits, keys, strict=True)
         ]
         return {"logits": logits, "candidate_labels": labels}
 

@@ -13,9 +13,11 @@ from transformers.feature_extraction_utils import BatchFeature
 from transformers.processing_utils import ImagesKwargs, ProcessorMixin
 
 from .candidates import check_labels, check_template, label_texts, rank_labels, read_labels
+from .label_types import read_label_types
 from .mention_windows import (
     Marker,
     Segment,
+    name_mentions,
     read_batch,
     read_mentions,
     split_at_mentions,
@@ -23,7 +25,7 @@ from .mention_windows import (
     word_span_to_char_span,
     words_to_text,
 )
-from .padding import TEXT_NAMES, pad_features, pad_rows, to_tensors
+from .padding import MENTION_MASK, TEXT_NAMES, pad_features, pad_rows, to_tensors
 from .pictures import to_rgb
 from .plain_tokens import encode_segments, study_tokenizer, token_id
 
@@ -31,14 +33,17 @@ UNUSED_MARKERS = ("[unused1]", "[unused2]", "[unused3]", "[unused4]")
 ADDED_MARKERS = ("<m1>", "<m2>", "<m3>", "<m4>")
 # Tokenizers without a limit of their own report 1e30.
 LARGEST_MODEL_LENGTH = 1_000_000
+MENTION_STYLES = ("markers", "prefix")
 
 
 class MGVMoEProcessor(ProcessorMixin):
     """Prepares posts for MG-VMoE: an image processor and a fast tokenizer in one.
 
-    A typing post is marked `[open] mention [close]`, a relation post `[head open] head [head close]` and `[tail open]
-    tail [tail close]`. Markers are put in as token ids, never as text, so that nothing written in a post can pass for
-    one; a post that is too long is windowed around its mentions, so that no mention is ever cut off.
+    In the style "markers", the paper's, a typing post is marked `[open] mention [close]`, a relation post `[head open]
+    head [head close]` and `[tail open] tail [tail close]`. Markers are put in as token ids, never as text, so that
+    nothing written in a post can pass for one. In the style "prefix" mentions are named before the post, "mention:
+    post" or "head and tail: post", in words that a pretrained encoder knows, and `mention_mask` says where they stand.
+    A post that is too long is windowed around its mentions, so that no mention is ever cut off.
 
     Args:
         image_processor: Any image processor whose `pixel_values` are (3,h,w) a picture. None if no pictures are ever
@@ -51,6 +56,7 @@ class MGVMoEProcessor(ProcessorMixin):
             model's token embeddings to at least `vocabulary_size`.
         max_length: Number of tokens of a post and of a label, special tokens and markers included.
         label_template: What the text encoder reads for a label; "{}" stands for the label or its description.
+        mention_style: "markers" or "prefix".
         **kwargs: For `ProcessorMixin`.
 
     Raises:
@@ -68,6 +74,7 @@ class MGVMoEProcessor(ProcessorMixin):
         relation_markers: list[str] | None = None,
         max_length: int = 128,
         label_template: str = "{}",
+        mention_style: str = "markers",
         **kwargs: Any,
     ):
         if tokenizer is None or not getattr(tokenizer, "is_fast", False):
@@ -81,6 +88,9 @@ class MGVMoEProcessor(ProcessorMixin):
             self.image_processor, self.tokenizer = None, tokenizer
         self.max_length = _positive_int(max_length, "max_length")
         self.label_template = check_template(label_template)
+        if mention_style not in MENTION_STYLES:
+            raise ValueError(f"mention_style: one of {', '.join(MENTION_STYLES)} is needed (got {mention_style!r})")
+        self.mention_style = mention_style
         self.typing_markers, self.relation_markers = self._choose_markers(typing_markers, relation_markers)
         self._rules = study_tokenizer(tokenizer, [*self.typing_markers, *self.relation_markers])
 
@@ -117,13 +127,20 @@ class MGVMoEProcessor(ProcessorMixin):
         """Names of all outputs of `__call__`."""
         return [
             *TEXT_NAMES,
+            *([MENTION_MASK] if self.mention_style == "prefix" else []),
             "pixel_values",
             "image_mask",
             "candidate_input_ids",
             "candidate_attention_mask",
+            "candidate_index",
             "candidate_mask",
+            "type_input_ids",
+            "type_attention_mask",
+            "type_index",
+            "candidate_types",
         ]
 
+    read_label_types = staticmethod(read_label_types)
     words_to_text = staticmethod(words_to_text)
     word_span_to_char_span = staticmethod(word_span_to_char_span)
 
@@ -133,8 +150,10 @@ class MGVMoEProcessor(ProcessorMixin):
         text: str | Sequence[Any] | None = None,
         mentions: Any = None,
         candidate_labels: Sequence[str] | Sequence[Sequence[str]] | None = None,
-        label_descriptions: Mapping[str, str] | None = None,
+        label_descriptions: Mapping[str, str | Sequence[str]] | None = None,
         label_template: str | None = None,
+        label_types: Mapping[str, Any] | None = None,
+        type_descriptions: Mapping[str, str | Sequence[str]] | None = None,
         is_split_into_words: bool = False,
         padding: bool | str = True,
         max_length: int | None = None,
@@ -151,8 +170,12 @@ class MGVMoEProcessor(ProcessorMixin):
                 relation: characters of the post as given, end exclusive, or of its words joined by single spaces. A
                 batch takes a list of these and may mix both kinds.
             candidate_labels: Labels shared by all posts, or a list of labels for each post.
-            label_descriptions: Sentences to read in place of labels; labels without one stay as they are.
+            label_descriptions: Sentences to read in place of labels, one or several for each; labels without one stay
+                as they are.
             label_template: In place of the processor's own.
+            label_types: For some labels the types that head and tail may have: (types of the head, types of the
+                tail), each a type or a list of types. They go with `score="similarity"`.
+            type_descriptions: Sentences to read in place of these types.
             is_split_into_words: Whether posts are lists of words.
             padding: True or "longest", "max_length", or False. Posts are padded on the right.
             max_length: In place of the processor's own; the tokenizer's limit caps both.
@@ -161,12 +184,18 @@ class MGVMoEProcessor(ProcessorMixin):
 
         Returns:
             input_ids, attention_mask: (B,Lt).
-            mention_positions: (B,S), the places of the opening markers; -1 in an unused slot.
+            mention_positions: (B,S), the places of the opening markers; -1 in an unused slot. In the style "prefix"
+                the places of the mentions' first tokens in the post.
+            mention_mask: (B,S,Lt) bool, the tokens of each mention, those that name it before the post too; only in
+                the style "prefix".
             pixel_values: (B,3,h,w), zeros for a post without picture; absent if there are no pictures at all.
             image_mask: (B,) bool, True for a post with picture; absent together with `pixel_values`.
             candidate_input_ids, candidate_attention_mask: (C,Lc); with labels per post C counts the distinct labels
-                in order of first appearance.
+                in order of first appearance. Where a label has several sentences, (P,Lc), a row for each, and
+            candidate_index: (P,), to which label a row belongs; only then.
             candidate_mask: (B,C) bool, True for a post's own labels; only with labels per post.
+            type_input_ids, type_attention_mask, type_index: (T,Lc) or more, as for labels; candidate_types: (C,2,T)
+                bool, which types the head and the tail of a label may have; only with `label_types`.
 
         Raises:
             ValueError: If an argument is missing, wrong or does not fit the others; the message names it.
@@ -192,7 +221,13 @@ class MGVMoEProcessor(ProcessorMixin):
         batch = self.pad_posts(posts, padding, max_length, return_tensors) if posts else BatchFeature()
         if candidate_labels is not None:
             candidates = self.encode_candidates(
-                candidate_labels, label_descriptions, label_template, max_length, return_tensors
+                candidate_labels,
+                label_descriptions,
+                label_template,
+                max_length,
+                return_tensors,
+                label_types=label_types,
+                type_descriptions=type_descriptions,
             )
             mask = candidates.get("candidate_mask")
             if posts and mask is not None and len(mask) != len(posts):
@@ -212,7 +247,8 @@ class MGVMoEProcessor(ProcessorMixin):
             post: Number of the post in its batch, for messages; None if it stands alone.
 
         Returns:
-            input_ids and attention_mask, lists of Lt, and mention_positions, a list of 1 or 2; not padded.
+            input_ids and attention_mask, lists of Lt, and mention_positions, a list of 1 or 2; not padded. In the style
+            "prefix" also mention_mask, for each mention a list of Lt.
 
         Raises:
             ValueError: If the text is not a string, a mention is wrong (see `mention_windows.read_mentions`) or
@@ -226,10 +262,12 @@ class MGVMoEProcessor(ProcessorMixin):
                 f"text{number}: it holds half of a surrogate pair and is no valid text (got {text!a:.80})"
             )
         spans = read_mentions(mentions, text, f"mentions{number}")
+        limit = self._limit(max_length)
+        if self.mention_style == "prefix":
+            return self._encode_named(text, spans, limit)
         markers = self.tokenizer.convert_tokens_to_ids(
             self.typing_markers if len(spans) == 1 else self.relation_markers
         )
-        limit = self._limit(max_length)
         room = limit - self._rules.number_around
         if room < len(markers) + 1:
             raise ValueError(
@@ -255,6 +293,51 @@ class MGVMoEProcessor(ProcessorMixin):
             "input_ids": input_ids,
             "attention_mask": [1] * len(input_ids),
             "mention_positions": [len(self._rules.prefix_ids) + kept.index(opening) for opening, _ in bounds],
+        }
+
+    def _encode_named(self, text: str, spans: list[tuple[int, int]], limit: int) -> dict[str, Any]:
+        """`encode_post` in the style "prefix": no marker stays, but what stood between two is known."""
+        room = limit - self._rules.number_around
+        named, spans_of = name_mentions(text, spans)
+        if room < 4 * len(spans):
+            raise ValueError(
+                f"max_length: at least {limit - room + 4 * len(spans)} is needed for special tokens and the mentions, "
+                f"named before the post and in it (got {limit})"
+            )
+        places = [span for both in spans_of for span in both]
+        pieces = split_at_mentions(named, places)
+        encoded = iter(
+            encode_segments(self.tokenizer, self._rules, [piece for piece in pieces if isinstance(piece, Segment)])
+        )
+        ids: list[int | None] = []  # None: a boundary, which is not kept
+        found: dict[Marker, int] = {}
+        for piece in pieces:
+            if isinstance(piece, Segment):
+                ids += next(encoded)
+            else:
+                found[piece] = len(ids)
+                ids.append(None)
+        bounds = [(found[Marker(number, True)], found[Marker(number, False)]) for number in range(len(places))]
+        kept = window(len(ids), bounds, room + 2 * len(bounds))
+        tokens = [place for place in kept if ids[place] is not None]
+        first = len(self._rules.prefix_ids)
+        input_ids = self._rules.prefix_ids + [ids[place] for place in tokens] + self._rules.suffix_ids
+        mask, positions = [], []
+        for number in range(len(spans)):
+            own = [bounds[2 * number], bounds[2 * number + 1]]
+            inside = [any(start < place < end for start, end in own) for place in tokens]
+            in_post = [place for place in tokens if own[1][0] < place < own[1][1]]
+            if not in_post:
+                raise ValueError(
+                    f"mentions: the tokenizer makes no token of the mention {text[slice(*spans[number])]!r:.80}"
+                )
+            mask.append([False] * first + inside + [False] * len(self._rules.suffix_ids))
+            positions.append(first + tokens.index(in_post[0]))
+        return {
+            "input_ids": input_ids,
+            "attention_mask": [1] * len(input_ids),
+            "mention_positions": positions,
+            MENTION_MASK: mask,
         }
 
     def encode_images(self, images: Sequence[Any], **kwargs: Any) -> list[np.ndarray | None]:
@@ -287,14 +370,14 @@ class MGVMoEProcessor(ProcessorMixin):
     def candidate_texts(
         self,
         candidate_labels: Sequence[str],
-        label_descriptions: Mapping[str, str] | None = None,
+        label_descriptions: Mapping[str, str | Sequence[str]] | None = None,
         label_template: str | None = None,
-    ) -> list[str]:
-        """Says what the text encoder reads for each label: the template around its description, or else the label.
+    ) -> list[tuple[str, ...]]:
+        """Says what the text encoder reads for each label: the template around its sentences, or else the label.
 
         Raises:
-            ValueError: If labels are not distinct non-empty strings, a description is not a non-empty string or the
-                template has not exactly one "{}".
+            ValueError: If labels are not distinct non-empty strings, a description is not a non-empty string or a list
+                of distinct ones, or the template has not exactly one "{}".
         """
         template = self.label_template if label_template is None else label_template
         return label_texts(check_labels(candidate_labels), label_descriptions, template)
@@ -302,37 +385,58 @@ class MGVMoEProcessor(ProcessorMixin):
     def encode_candidates(
         self,
         candidate_labels: Sequence[str] | Sequence[Sequence[str]],
-        label_descriptions: Mapping[str, str] | None = None,
+        label_descriptions: Mapping[str, str | Sequence[str]] | None = None,
         label_template: str | None = None,
         max_length: int | None = None,
         return_tensors: str | None = None,
+        label_types: Mapping[str, Any] | None = None,
+        type_descriptions: Mapping[str, str | Sequence[str]] | None = None,
     ) -> BatchFeature:
         """Tokenizes candidate labels, each distinct label once; see `__call__` for the arguments.
 
         Returns:
-            candidate_input_ids and candidate_attention_mask, (C,Lc), cut at `max_length`; with labels per post also
-            candidate_mask, (B,C) bool.
+            candidate_input_ids and candidate_attention_mask, (C,Lc) or (P,Lc), cut at `max_length`; candidate_index,
+            candidate_mask, type_input_ids, type_attention_mask, type_index and candidate_types as `__call__` says.
 
         Raises:
-            ValueError: See `candidate_texts`; also if a label has no token in the vocabulary.
+            ValueError: See `candidate_texts`; also if a label has no token in the vocabulary, or `label_types` names a
+                label that is no candidate, or no types.
         """
         labels, columns = read_labels(candidate_labels)
         texts = self.candidate_texts(labels, label_descriptions, label_template)
+        batch = self._encode_texts(labels, texts, "candidate", max_length)
+        if columns is not None:
+            batch["candidate_mask"] = [[column in own for column in range(len(labels))] for own in map(set, columns)]
+        types, allowed = read_label_types(label_types, labels)
+        if types:
+            batch |= self._encode_texts(types, label_texts(types, type_descriptions, "{}"), "type", max_length)
+            batch["candidate_types"] = allowed
+        return to_tensors(batch, return_tensors)
+
+    def encode_texts(self, texts: Sequence[Sequence[str]], return_tensors: str | None = None) -> BatchFeature:
+        """Tokenizes what `candidate_texts` gave; outputs as of `encode_candidates`."""
+        return to_tensors(self._encode_texts([own[0] for own in texts], texts, "candidate", None), return_tensors)
+
+    def _encode_texts(
+        self, labels: Sequence[str], texts: Sequence[Sequence[str]], name: str, max_length: int | None
+    ) -> dict[str, list[Any]]:
+        """Rows of token ids of all texts, padded, and to which label each belongs if one has several."""
         limit = self._limit(max_length)
         room = limit - self._rules.number_around
         if room < 1:
             raise ValueError(f"max_length: at least {limit - room + 1} is needed for a label (got {limit})")
-        encoded = encode_segments(self.tokenizer, self._rules, [Segment(text, joined=False) for text in texts])
-        for label, ids in zip(labels, encoded, strict=True):
+        index = [column for column, own in enumerate(texts) for _ in own]
+        encoded = encode_segments(
+            self.tokenizer, self._rules, [Segment(text, joined=False) for own in texts for text in own]
+        )
+        for column, ids in zip(index, encoded, strict=True):
             if not ids:
-                raise ValueError(f"candidate_labels: the tokenizer makes no token of label {label!r}")
+                raise ValueError(f"candidate_labels: the tokenizer makes no token of label {labels[column]!r}")
         padded = pad_rows(
             self.tokenizer, [self._rules.prefix_ids + ids[:room] + self._rules.suffix_ids for ids in encoded]
         )
-        batch = {"candidate_input_ids": padded["input_ids"], "candidate_attention_mask": padded["attention_mask"]}
-        if columns is not None:
-            batch["candidate_mask"] = [[column in own for column in range(len(labels))] for own in map(set, columns)]
-        return to_tensors(batch, return_tensors)
+        batch = {f"{name}_input_ids": padded["input_ids"], f"{name}_attention_mask": padded["attention_mask"]}
+        return batch if len(index) == len(labels) else {**batch, f"{name}_index": index}
 
     def pad_posts(
         self,

@@ -127,6 +127,23 @@ def power_perturbation(
     return radius * scale * F.normalize(gradient, dim=-1)
 
 
+def random_perturbation(
+    nodes: torch.Tensor, radius: float = 1.0, temperature: float = 1.0, generator: torch.Generator | None = None
+) -> torch.Tensor:
+    """A perturbation without an adversary, for comparison: a random direction of the same length.
+
+    Args:
+        nodes, radius, generator: see [`power_perturbation`].
+        temperature: plays no part.
+
+    Returns:
+        (B, N), without gradient.
+    """
+    nodes = at_least_float32(nodes.detach())
+    start = torch.randn(nodes.shape, generator=generator, device=nodes.device, dtype=nodes.dtype)
+    return radius * nodes.norm(dim=-1).mean() * F.normalize(start, dim=-1)
+
+
 def to_pyg_data(nodes: torch.Tensor, graph: torch.Tensor | None = None) -> Any:
     """The sample graph as a `torch_geometric.data.Data`, for whoever wants to work on it with PyTorch Geometric.
 
@@ -158,5 +175,6 @@ __all__ = [
     "learned_adversary_loss",
     "neighbour_agreement",
     "power_perturbation",
+    "random_perturbation",
     "to_pyg_data",
 ]

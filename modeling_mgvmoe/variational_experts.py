@@ -44,17 +44,20 @@ class VariationalMixtureOfExperts(nn.Module):
     Args:
         hidden_size: H.
         num_experts: K. The H*K outputs of the experts are hidden-major: flat index = hidden * K + expert.
+        deterministic: an ablation, experts without variances: no noise in training and no bottleneck, E4 is 0.
     """
 
-    def __init__(self, hidden_size: int, num_experts: int) -> None:
+    def __init__(self, hidden_size: int, num_experts: int, deterministic: bool = False) -> None:
         super().__init__()
         if hidden_size < 1 or num_experts < 1:
             raise ValueError(f"hidden_size and num_experts must be at least 1, got {hidden_size} and {num_experts}.")
         self.hidden_size = hidden_size
         self.num_experts = num_experts
+        self.deterministic = deterministic
         self.router = nn.Linear(hidden_size, num_experts)
         self.expert_means = nn.Linear(hidden_size, hidden_size * num_experts)
-        self.expert_log_variances = nn.Linear(hidden_size, hidden_size * num_experts)
+        if not deterministic:
+            self.expert_log_variances = nn.Linear(hidden_size, hidden_size * num_experts)
 
     def forward(
         self,
@@ -91,6 +94,13 @@ class VariationalMixtureOfExperts(nn.Module):
         means = self.expert_means(hidden_states).view(per_expert)
         mixture = torch.einsum("blhk,blk->blh", means, router_probs)
 
+        if self.deterministic:
+            return VariationalMixtureOutput(
+                hidden_states=mixture,
+                router_probs=router_probs,
+                kl_loss=mixture.new_zeros((), dtype=torch.float32) if return_losses else None,
+                router_entropy=router_entropy(router_logits, attention_mask) if return_losses else None,
+            )
         sample = self.training or noise is not None
         kl_loss = entropy = None
         if sample or return_losses:
@@ -108,4 +118,24 @@ class VariationalMixtureOfExperts(nn.Module):
         )
 
 
-__all__ = ["VariationalMixtureOfExperts", "VariationalMixtureOutput"]
+class NoExperts(nn.Module):
+    """An ablation: every token stays as it is, and there is nothing to route; E4 and E5 are 0."""
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        noise: torch.Tensor | None = None,
+        return_losses: bool = True,
+    ) -> VariationalMixtureOutput:
+        """Arguments as of [`VariationalMixtureOfExperts`]; `router_probs` are (B, L, 0)."""
+        zero = hidden_states.new_zeros((), dtype=torch.float32) if return_losses else None
+        return VariationalMixtureOutput(
+            hidden_states=hidden_states,
+            router_probs=hidden_states.new_zeros(*hidden_states.shape[:2], 0),
+            kl_loss=zero,
+            router_entropy=zero,
+        )
+
+
+__all__ = ["NoExperts", "VariationalMixtureOfExperts", "VariationalMixtureOutput"]

@@ -20,6 +20,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from modeling_mgvmoe import MGVMoEForZeroShotIE
+from modeling_mgvmoe.data import whole_folder as whole_folder_module
+from modeling_mgvmoe.data.whole_folder import whole_folder
 from modeling_mgvmoe.training import checkpoints, loop
 from modeling_mgvmoe.training.arguments import TrainingArguments
 from modeling_mgvmoe.training.checkpoints import (
@@ -30,7 +32,6 @@ from modeling_mgvmoe.training.checkpoints import (
     list_checkpoints,
     locked,
     resume_command,
-    whole_folder,
 )
 from modeling_mgvmoe.training.loop import ClassBalancedSampler, _From, _ShuffledSampler, train
 from tests.small_runs import small_data, small_trainee
@@ -422,7 +423,7 @@ def test_another_error_while_writing_is_not_a_full_disk(tmp_path):
 @pytest.mark.parametrize("can_exchange", [True, False])
 def test_a_folder_takes_the_place_of_another(tmp_path, monkeypatch, can_exchange):
     if not can_exchange:
-        monkeypatch.setattr(checkpoints, "_exchange", lambda *given: False)
+        monkeypatch.setattr(whole_folder_module, "_exchange", lambda *given: False)
     for name in ("old", "new"):
         with whole_folder(str(tmp_path / "thing"), 1) as partial:
             Path(partial, name).touch()

@@ -2,21 +2,22 @@
 
 import importlib.util
 import os
+from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from modeling_mgvmoe.data.counts import Counts
+from modeling_mgvmoe.data.labels import LabelInfo, LabelSet, read_label_set
 from modeling_mgvmoe.data.mnre import (
     MNRE_FILES,
-    NONE_LABEL,
-    PHRASES,
-    MnreCounts,
     mnre_data,
+    mnre_files,
     read_mnre,
-    relation_name,
 )
 from modeling_mgvmoe.data.splits import ClassSplit, mre_class_split
 
+LABELS = Path(__file__).parent.parent / "configuration" / "labels" / "mnre.json"
 # MNRE's 22 relations with "None", in their order of first appearance.
 RELATIONS = [
     *("/misc/misc/part_of", "/loc/loc/contain", "/per/misc/present_in", "None", "/misc/loc/held_on"),
@@ -51,11 +52,13 @@ class TestReading:
             "id": "mnre-train-1",
             "text": "Kelo greets old Mura",
             "mentions": [[0, 4], [16, 20]],
-            "label": "person is a peer of person",
+            "label": "/per/per/peer",
             "image": None,
             "source": "mnre",
         }
-        assert counts == MnreCounts(records=1, relations=1, pictures_referenced=1, pictures_missing=1)
+        assert counts == Counts(
+            task="relation", records=1, classes={"/per/per/peer": 1}, pictures_referenced=1, pictures_missing=1
+        )
 
     def test_spans_of_several_words_and_tail_before_head(self, tmp_path):
         # The house of Old Mura: "Old Mura" are words 3 to 4, characters 13 to 21.
@@ -73,8 +76,9 @@ class TestReading:
         second = write(tmp_path / "train.txt", record(image="other.png"))
         posts, counts = read_mnre([first, second])
         assert [post["id"] for post in posts] == ["mnre-val-1", "mnre-val-3", "mnre-train-1"]
-        assert [post["label"] for post in posts] == [NONE_LABEL, *["person is a peer of person"] * 2]
-        assert (counts.records, counts.none, counts.relations, counts.pictures_referenced) == (3, 1, 1, 2)
+        assert [post["label"] for post in posts] == ["None", "/per/per/peer", "/per/per/peer"]
+        assert (counts.records, counts.none, counts.pictures_referenced) == (3, 1, 2)
+        assert counts.classes == {"/per/per/peer": 2}
 
     def test_only_a_newline_ends_a_line(self, tmp_path):
         # As bytes in the file, inside of a word: a line separator and a carriage return.
@@ -105,6 +109,46 @@ class TestReading:
             read_mnre(path)
         assert f"{path}, line 2: " in str(error.value)
 
+    def test_a_span_beyond_the_post_can_be_left_out(self, tmp_path):
+        path = write(tmp_path / "train.txt", record(head=(0, 5)), record(), record(tail=(2, 2)))
+        posts, counts = read_mnre(path, on_bad_span="skip")
+        assert [post["id"] for post in posts] == ["mnre-train-2"]
+        assert counts.bad_spans == ["mnre-train-1", "mnre-train-3"]
+        path = write(tmp_path / "val.txt", {**record(), "h": {"name": "Kelo", "pos": [0, "1"]}})
+        with pytest.raises(ValueError, match=r"line 1: h: pos must be two integers, got \[0, '1'\]"):
+            read_mnre(path, on_bad_span="skip")
+
+    def test_versions(self, tmp_path):
+        first = write(tmp_path / "mnre_org_train.txt", record(relation="none"), record(relation="/per/misc/creat"))
+        posts, counts = read_mnre(first, version=1)
+        assert [post["label"] for post in posts] == ["none", "/per/misc/creat"]
+        assert (counts.none, counts.classes) == (1, {"/per/misc/creat": 1})
+        with pytest.raises(
+            ValueError, match="line 1: relation: version 2 writes 'None' .* got 'none'.* version=1 reads"
+        ):
+            read_mnre(first)
+        second = write(tmp_path / "train.txt", record(), record(relation="None"))
+        with pytest.raises(
+            ValueError, match="line 2: relation: version 1 writes 'none' .* got 'None'.* version=2 reads"
+        ):
+            read_mnre(second, version=1)
+        with pytest.raises(ValueError, match="version must be one of 1, 2, got 3"):
+            read_mnre(second, version=3)
+
+    def test_files_of_a_version(self, tmp_path):
+        texts = tmp_path / "mnre_txt"
+        texts.mkdir()
+        for name in ("mnre_train.txt", "mnre_val .txt", "mnre_test.txt", "mnre_org_train.txt", "mnre_org_val.txt"):
+            (texts / name).touch()
+        assert mnre_files(tmp_path) == [str(texts / f"mnre_{name}.txt") for name in ("train", "val ", "test")]
+        with pytest.raises(FileNotFoundError, match="none of .*test.txt, .* exists; version 1 needs one of them"):
+            mnre_files(tmp_path, version=1)
+        (tmp_path / "mnre_org_test.txt").touch()  # it lies beside the folder in the authors' repository
+        assert mnre_files(tmp_path, version=1)[2] == str(tmp_path / "mnre_org_test.txt")
+        (tmp_path / "train.txt").touch()
+        with pytest.raises(ValueError, match="one file is needed, got .*train.txt and .*mnre_train.txt"):
+            mnre_files(tmp_path)
+
     def test_files_and_folder_must_exist(self, tmp_path):
         path = write(tmp_path / "train.txt", record())
         with pytest.raises(FileNotFoundError, match="paths: the file .*test.txt"):
@@ -126,9 +170,10 @@ class TestPictures:
         posts, counts = read_mnre(path, tmp_path)
         sound, copy = str(tmp_path / "sound.png"), str(tmp_path / "copy.png")
         assert [post["image"] for post in posts] == [sound, sound, copy, None, None, None]
-        assert counts == MnreCounts(
+        assert counts == Counts(
+            task="relation",
             records=6,
-            relations=1,
+            classes={"/per/per/peer": 6},
             pictures_referenced=5,
             pictures_missing=1,
             pictures_broken=2,
@@ -136,64 +181,6 @@ class TestPictures:
             records_with_picture=3,
         )
         assert "5 pictures: 1 missing, 2 broken, 1 duplicate; 3 records have a picture" in str(counts)
-
-
-class TestLabels:
-    def test_every_relation_has_its_own_words(self):
-        labels = [relation_name(raw) for raw in RELATIONS]
-        assert len(set(labels)) == 23
-        assert {raw.rpartition("/")[2] for raw in RELATIONS} - {"None"} == set(PHRASES)
-
-    @pytest.mark.parametrize(
-        ("raw", "label"),
-        [
-            ("/per/loc/place_of_birth", "person was born in place"),
-            ("/per/per/alternate_names", "person is another name of person"),
-            ("/org/org/alternate_names", "organization is another name of organization"),
-            ("/per/loc/seen_near", "person seen near place"),
-            ("/ship/loc/moored_at", "ship moored at place"),
-            ("None", NONE_LABEL),
-        ],
-    )
-    def test_words(self, raw, label):
-        assert relation_name(raw) == label
-
-    def test_relations_that_would_share_a_label_are_refused(self, tmp_path):
-        path = write(tmp_path / "train.txt", record(), record(relation="/per/per/is_a_peer_of"))
-        with pytest.raises(ValueError, match="'/per/per/is_a_peer_of' and another one have the same label"):
-            read_mnre(path)
-
-
-class TestSplit:
-    def test_small_shuffle_by_hand(self):
-        # The shuffle swaps places i = 6, 5, ..., 1 with a random place 0..i; the random words of seed 0 give the
-        # places 4, 5, 0, 3, 1, 1:
-        #   abcdefg -4-> abcdgfe -5-> abcdgfe -0-> gbcdafe -3-> gbcdafe -1-> gcbdafe -1-> gcbdafe
-        # 7 // 3 + 1 = 3 are for training, 7 // 3 = 2 for validation, 2 are left.
-        expected = ClassSplit(train=("g", "c", "b"), validation=("d", "a"), test=("f", "e"))
-        assert mre_class_split(list("abcdefg"), seed=0) == expected
-
-    def test_none_is_left_out_before_the_shuffle(self):
-        # Seed 2 gives places 0, 3, 1, 0 for 5 names: abcde -0-> ebcda -3-> ebcda -1-> ecbda -0-> cebda. 2, 1, 2.
-        expected = ClassSplit(train=("c", "e"), validation=("b",), test=("d", "a"))
-        assert mre_class_split(["a", "b", "None", "c", "d", "e"], seed=2) == expected
-
-    def test_of_mnre(self):
-        split = mre_class_split(RELATIONS, seed=0)
-        assert (len(split.train), len(split.validation), len(split.test)) == (8, 7, 7)
-        assert {*split.train, *split.validation, *split.test} == set(RELATIONS) - {"None"}
-        assert split != mre_class_split(RELATIONS, seed=1)
-
-    @pytest.mark.parametrize(
-        ("names", "message"),
-        [
-            (["a", "b", "c", "b"], "distinct, got twice: 'b'"),
-            (["a", "b", "c", "None"], "at least 4 besides 'None'"),
-        ],
-    )
-    def test_refused(self, names, message):
-        with pytest.raises(ValueError, match=message):
-            mre_class_split(names, seed=0)
 
 
 class TestData:
@@ -206,9 +193,26 @@ class TestData:
 
         # Seed 1 gives places 1, 0, 0 for 4 names: abcd -1-> adcb -0-> cdab -0-> dcab. 2, 1, 1.
         data, split = mnre_data(posts, seed=1)
-        assert split == ClassSplit(train=("j l k", "g i h"), validation=("a c b",), test=("d f e",))
-        assert data.labels["test"] == {"relation": ("d f e",)}
+        assert split == ClassSplit(train=("/j/k/l", "/g/h/i"), validation=("/a/b/c",), test=("/d/e/f",))
+        assert data.labels["test"] == {"relation": ("/d/e/f",)}
         assert {name: len(data.posts[name]) for name in data.posts} == {"train": 7, "validation": 3, "test": 3}
+
+    def test_in_words(self, tmp_path):
+        relations = ["/a/b/c", "/d/e/f", "/g/h/i", "/j/k/l"]
+        classes = {raw: LabelInfo(raw[1], f"About {raw[1]}.", ("x",), ("x", "y")) for raw in relations}
+        label_set = LabelSet("letters", 1, "relation", classes, {"x": "An x.", "y": "A y."})
+        posts, _ = read_mnre(write(tmp_path / "train.txt", *(record(relation=name) for name in [*relations, "None"])))
+        data, split = mnre_data(posts, seed=1, label_set=label_set)
+        assert split == ClassSplit(train=("j", "g"), validation=("a",), test=("d",))
+        assert data.labels["train"] == {"relation": ("j", "g")}
+        assert [post["label"] for post in data.posts["train"]] == ["j", "g"]
+        assert [post["label"] for post in posts] == [*relations, "None"]
+        assert data.label_descriptions["d"] == "About d."
+        assert data.label_types["d"] == (("x",), ("x", "y"))
+        assert data.type_descriptions == {"x": "An x.", "y": "A y."}
+        with pytest.raises(ValueError, match="class '/d/e/f' is not in the label set 'letters'; did you mean"):
+            del classes["/d/e/f"]
+            mnre_data(posts, seed=1, label_set=label_set)
 
     @pytest.mark.parametrize(("limit", "kept"), [(3, [13, 1, 2]), (2, [13, 1]), (0, [13])])
     def test_fewer_posts_keep_those_with_a_picture(self, tmp_path, limit, kept):
@@ -237,26 +241,32 @@ class TestRealFiles:
     def test_counts(self, found):
         posts, counts = found
         # All files as published; of the pictures 50 lie in the folder, which 107 records use, 65 with a relation.
-        assert counts == MnreCounts(
-            records=15_485,
-            none=9_718,
-            relations=22,
-            pictures_referenced=9_201,
-            pictures_missing=9_151,
-            records_with_picture=107,
+        assert (counts.records, counts.none, len(counts.classes)) == (15_485, 9_718, 22)
+        assert (counts.pictures_referenced, counts.pictures_missing, counts.records_with_picture) == (
+            9_201,
+            9_151,
+            107,
+        )
+        assert (counts.pictures_broken, counts.pictures_duplicate, counts.bad_spans) == (0, 0, [])
+        assert sum(counts.classes.values()) == 15_485 - 9_718
+        assert str(counts) == (
+            "15,485 records (9,718 without a relation, 22 relations); 9,201 pictures: 9,151 missing, 0 broken, "
+            "0 duplicate; 107 records have a picture"
         )
         pictured = [post for post in posts if post["image"] is not None]
         assert len({post["image"] for post in pictured}) == 50
-        assert sum(post["label"] != NONE_LABEL for post in pictured) == 65
+        assert sum(post["label"] != "None" for post in pictured) == 65
         # Head and tail overlap in 67 of the records.
         spans = [sorted(post["mentions"]) for post in posts]
         assert sum(second[0] < first[1] for first, second in spans) == 67
 
+    def test_label_set_has_the_order_of_first_appearance(self, found):
+        assert list(dict.fromkeys(post["label"] for post in found[0])) == RELATIONS
+        assert list(read_label_set(LABELS).classes) == [name for name in RELATIONS if name != "None"]
+
     def test_division(self, found):
         data, split = mnre_data(found[0], seed=0)
-        assert split == ClassSplit(
-            *(tuple(map(relation_name, names)) for names in vars(mre_class_split(RELATIONS, seed=0)).values())
-        )
+        assert split == mre_class_split(RELATIONS, seed=0)
         assert {name: len(data.posts[name]) for name in data.posts} == {
             "train": 1224,
             "validation": 3482,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from ..padding import MENTION_MASK, TEXT_NAMES
 from .schema import task_of
 
 if TYPE_CHECKING:
@@ -111,18 +112,22 @@ class PostCollator:
     Args:
         processor: pads the posts and encodes the labels.
         labels: for each task its candidate labels. A post's candidates are those of its own task.
-        label_descriptions: sentences in place of labels.
+        label_descriptions: sentences in place of labels, one or several for each.
         feature_cache: that with which the posts were encoded; it gives `image_features` in place of `pixel_values`.
         with_ids: add the posts' `ids`, which the model does not take: to be popped.
+        label_types, type_descriptions: types of heads and tails, and sentences in place of them, for models with
+            `score="similarity"`.
     """
 
     def __init__(
         self,
         processor: MGVMoEProcessor,
         labels: Mapping[str, Sequence[str]],
-        label_descriptions: Mapping[str, str] | None = None,
+        label_descriptions: Mapping[str, str | Sequence[str]] | None = None,
         feature_cache: ImageFeatureCache | None = None,
         with_ids: bool = False,
+        label_types: Mapping[str, Any] | None = None,
+        type_descriptions: Mapping[str, str | Sequence[str]] | None = None,
     ):
         self.processor, self.feature_cache, self.with_ids = processor, feature_cache, with_ids
         self.labels = {task: tuple(names) for task, names in labels.items()}
@@ -130,7 +135,13 @@ class PostCollator:
         self.candidate_labels = list(dict.fromkeys(name for names in self.labels.values() for name in names))
         self.column_of = {name: column for column, name in enumerate(self.candidate_labels)}
         self.candidates = dict(
-            processor.encode_candidates(self.candidate_labels, label_descriptions, return_tensors="pt")
+            processor.encode_candidates(
+                self.candidate_labels,
+                label_descriptions,
+                label_types=label_types,
+                type_descriptions=type_descriptions,
+                return_tensors="pt",
+            )
         )
         self.task_masks = {
             task: torch.tensor([name in set(names) for name in self.candidate_labels])
@@ -185,7 +196,7 @@ class PostCollator:
         features = [
             {
                 name: post[name]
-                for name in ("input_ids", "attention_mask", "mention_positions", "pixel_values")
+                for name in (*TEXT_NAMES, MENTION_MASK, "pixel_values")
                 if name in post
             }
             for post in posts

@@ -9,6 +9,10 @@ from typing import TYPE_CHECKING, Any, Literal, TypeGuard
 if TYPE_CHECKING:
     import datasets
 
+# What an adapter does with a record whose span does not fit its text: refuse the file, or leave the record out and
+# count it.
+ON_BAD_SPAN = ("error", "skip")
+
 
 def post_features() -> datasets.Features:
     """Column types of a data set of posts.
@@ -93,6 +97,16 @@ def validate_post(post: Mapping[str, Any], where: str = "") -> None:
             )
         if not text[start:end].strip():
             raise ValueError(f"{name}: mentions[{index}] must cover more than white space, got {span!r}")
+
+
+def check_choice(name: str, value: Any, choices: Sequence[Any]) -> None:
+    """Refuse an argument that is none of its choices.
+
+    Raises:
+        ValueError: naming the argument, the choices and the value.
+    """
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
 
 
 def _is_list(value: Any) -> TypeGuard[Sequence[Any]]:

@@ -34,6 +34,14 @@ class ModelArguments:
     label_template: str | None = field(
         default=None, metadata={"help": 'What is read for a label; default: a saved model\'s own, or "{}".'}
     )
+    mention_style: str | None = field(
+        default=None,
+        metadata={
+            "help": 'How mentions are shown to the text encoder: "markers" around them, or "prefix", named before the '
+            'post; default: a saved model\'s own, or "markers".',
+            "choices": ["markers", "prefix"],
+        },
+    )
 
     def __post_init__(self) -> None:
         pair = (self.text_model_name_or_path, self.vision_model_name_or_path)

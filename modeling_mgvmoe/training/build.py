@@ -51,19 +51,24 @@ def build_model(
         processor = MGVMoEProcessor.from_pretrained(source)
         processor.max_length = arguments.max_length or processor.max_length
         processor.label_template = arguments.label_template or processor.label_template
+        processor.mention_style = arguments.mention_style or processor.mention_style
         return MGVMoEForZeroShotIE.from_pretrained(source), processor
     max_length, label_template = arguments.max_length or 128, arguments.label_template or "{}"
+    mention_style = arguments.mention_style or "markers"
     if arguments.text_model_name_or_path is None or arguments.vision_model_name_or_path is None:
         missing = [name for name in ("text_config", "vision_config") if name not in arguments.model_config]
         if missing:
             # Left out they would be BERT-base and ViT-B with random weights, which nobody means.
             raise ValueError(f"model_config: a model from nothing needs {' and '.join(missing)}.")
-        return model_from_scratch(arguments.model_config, data.training_texts(), max_length, label_template)
+        return model_from_scratch(
+            arguments.model_config, data.training_texts(), max_length, label_template, mention_style
+        )
     processor = MGVMoEProcessor(
         AutoImageProcessor.from_pretrained(arguments.vision_model_name_or_path),
         AutoTokenizer.from_pretrained(arguments.text_model_name_or_path),
         max_length=max_length,
         label_template=label_template,
+        mention_style=mention_style,
     )
     model = MGVMoEForZeroShotIE.from_text_vision_pretrained(
         arguments.text_model_name_or_path, arguments.vision_model_name_or_path, **arguments.model_config

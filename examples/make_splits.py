@@ -1,0 +1,33 @@
+"""Make the files of `configuration/splits/` anew: which classes are for training, validation and testing.
+
+    python examples/make_splits.py [--output_dir FOLDER]
+
+They follow from `configuration/labels/` and the rules in `modeling_mgvmoe/data/splits.py`; no data are needed.
+"""
+
+import argparse
+import os
+
+from modeling_mgvmoe.data.labels import read_label_set
+from modeling_mgvmoe.data.split_files import split_files, write_split_file
+
+CONFIGURATION = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "configuration")
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Read the command line and write the files."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--output_dir", default=os.path.join(CONFIGURATION, "splits"), help="default: configuration/splits"
+    )
+    folder = parser.parse_args(argv).output_dir
+    os.makedirs(folder, exist_ok=True)
+    mnre, crossner = (read_label_set(os.path.join(CONFIGURATION, "labels", f"{n}.json")) for n in ("mnre", "crossner"))
+    for name, content in split_files(mnre, crossner).items():
+        path = os.path.join(folder, f"{name}.json")
+        write_split_file(path, content)
+        print(f"{path}: {len(content['splits'])} divisions")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,67 @@
+"""What was found in the files of a data set."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+# So many identifiers stand in a message; the rest are counted.
+SHOWN = 5
+
+
+@dataclass
+class Counts:
+    """What was found in the files of a data set.
+
+    Attributes:
+        task: "typing" or "relation".
+        records: posts.
+        none: those of them in whose class no class holds.
+        classes: for each class but that one, the number of its posts, in order of first appearance.
+        pictures_referenced: distinct names of pictures.
+        pictures_missing: of these, not in the folder; all of them if no folder was given.
+        pictures_broken: in the folder, but they cannot be decoded.
+        pictures_duplicate: sound, but with the very bytes of a picture that came before under another name.
+        records_with_picture: posts that got a picture. All others are posts without one.
+        bad_spans: identifiers of records that were left out, for a mention is not where the file says it is.
+    """
+
+    task: str
+    records: int = 0
+    none: int = 0
+    classes: dict[str, int] = field(default_factory=dict)
+    pictures_referenced: int = 0
+    pictures_missing: int = 0
+    pictures_broken: int = 0
+    pictures_duplicate: int = 0
+    records_with_picture: int = 0
+    bad_spans: list[str] = field(default_factory=list)
+
+    def count_posts(self, posts: Iterable[Mapping[str, Any]], none: str | None = None) -> None:
+        """Count posts and their classes; `none` is the class that says that no class holds."""
+        found = Counter(post["label"] for post in posts)
+        self.records = found.total()
+        self.none = found.pop(none, 0) if none is not None else 0
+        self.classes = dict(found)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything, for a JSON file."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        noun = "relation" if self.task == "relation" else "type"
+        without = f"{self.none:,} without a {noun}, " if self.none else ""
+        text = f"{self.records:,} records ({without}{len(self.classes)} {noun}s)"
+        if self.pictures_referenced:
+            text += (
+                f"; {self.pictures_referenced:,} pictures: {self.pictures_missing:,} missing, "
+                f"{self.pictures_broken:,} broken, {self.pictures_duplicate:,} duplicate; "
+                f"{self.records_with_picture:,} records have a picture"
+            )
+        if self.bad_spans:
+            more = len(self.bad_spans) - SHOWN
+            shown = ", ".join(self.bad_spans[:SHOWN]) + (f" and {more:,} more" if more > 0 else "")
+            text += f"; {len(self.bad_spans):,} more records left out, their spans do not fit the text: {shown}"
+        return text

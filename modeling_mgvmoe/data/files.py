@@ -1,0 +1,85 @@
+"""Files as other people wrote them, read strictly: a slip is named with its place and not passed over."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+
+def read_lines(path: str | os.PathLike[str]) -> Iterator[tuple[int, str]]:
+    """The lines of a text file in UTF-8 with their numbers, from 1, and without what ends them.
+
+    Only a newline ends a line, with a carriage return before it or not: posts hold other characters that Python's
+    universal newlines would take for an end.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is not in UTF-8.
+    """
+    name = os.fspath(path)
+    if not os.path.isfile(name):
+        raise FileNotFoundError(f"paths: the file {name!r} does not exist")
+    # "utf-8-sig" drops the mark that some editors put at the beginning of a file.
+    with open(name, encoding="utf-8-sig", newline="\n") as file:
+        try:
+            for number, line in enumerate(file, 1):
+                yield number, line.removesuffix("\n").removesuffix("\r")
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{name}: a text file in UTF-8 is needed, {error}") from error
+
+
+def read_json_object(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The object that a file holds.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it holds no JSON, or no object, or a key occurs twice; the message names the file.
+    """
+    name = os.fspath(path)
+    if not os.path.isfile(name):
+        raise FileNotFoundError(f"path: the file {name!r} does not exist")
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        keys = [key for key, _ in pairs]
+        twice = sorted({key for key in keys if keys.count(key) > 1})
+        if twice:
+            raise ValueError(f"keys must be distinct, got twice: {', '.join(map(repr, twice))}")
+        return dict(pairs)
+
+    with open(name, encoding="utf-8") as file:
+        try:
+            content = json.load(file, object_pairs_hook=unique)
+        except ValueError as error:  # json.JSONDecodeError and UnicodeDecodeError are of this kind, too
+            raise ValueError(f"{name}: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{name}: a JSON object is needed, got {content!r:.80}")
+    return content
+
+
+def check_keys(content: Any, required: Iterable[str], optional: Iterable[str] = ()) -> None:
+    """Refuse what is no mapping, a key that is not known, and one that is missing.
+
+    Raises:
+        ValueError: naming the key; for an unknown one, also the nearest known one.
+    """
+    if not isinstance(content, Mapping):
+        raise ValueError(f"an object with keys is needed, got {content!r:.80}")
+    required = list(required)
+    known = [*required, *optional]
+    for key in content:
+        if key not in known:
+            raise ValueError(f"unknown key {key!r}; {nearest(key, known)}")
+    missing = [key for key in required if key not in content]
+    if missing:
+        raise ValueError(
+            f"{', '.join(map(repr, missing))} must be given, got {', '.join(map(repr, content)) or 'nothing'}"
+        )
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The end of a message about an unknown name: the known one that is spelt most like it."""
+    found = difflib.get_close_matches(str(name), [str(one) for one in known], n=1, cutoff=0.0)
+    return f"did you mean {found[0]!r}?" if found else "none is known"

@@ -1,0 +1,67 @@
+"""Pictures that lie in a folder: found, decoded once to be sure that they can be, and counted."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable
+from typing import Any
+
+from ..pictures import to_rgb
+from .counts import Counts
+
+
+def attach_pictures(
+    posts: Iterable[dict[str, Any]],
+    image_dir: str | os.PathLike[str] | None,
+    counts: Counts,
+    progress: str | None = None,
+) -> None:
+    """Put paths in the place of the names of pictures. A missing or a broken picture is none.
+
+    Args:
+        posts: their `image` is the name of a file, or `None`; it is changed in place.
+        image_dir: folder with the pictures; without one, no post has a picture.
+        counts: gets what was found.
+        progress: title of a progress bar over the pictures; `None` shows none.
+
+    Raises:
+        FileNotFoundError: the folder does not exist.
+    """
+    from tqdm.auto import tqdm
+
+    check_folder(image_dir)
+    posts = list(posts)
+    names = dict.fromkeys(post["image"] for post in posts if post["image"] is not None)
+    counts.pictures_referenced = len(names)
+    found: dict[str, str] = {}
+    digests: set[bytes] = set()
+    for name in tqdm(names, desc=progress, disable=progress is None, unit="picture"):
+        path = None if image_dir is None else os.path.join(image_dir, name)
+        if path is None or not os.path.isfile(path):
+            counts.pictures_missing += 1
+            continue
+        with open(path, "rb") as file:
+            content = file.read()
+        try:
+            to_rgb(content)
+        except ValueError:
+            counts.pictures_broken += 1
+            continue
+        digest = hashlib.sha256(content).digest()
+        counts.pictures_duplicate += digest in digests
+        digests.add(digest)
+        found[name] = path
+    for post in posts:
+        post["image"] = found.get(post["image"])
+    counts.records_with_picture = sum(post["image"] is not None for post in posts)
+
+
+def check_folder(image_dir: str | os.PathLike[str] | None) -> None:
+    """Refuse a folder of pictures that is not there, before much else is read.
+
+    Raises:
+        FileNotFoundError: naming the folder.
+    """
+    if image_dir is not None and not os.path.isdir(image_dir):
+        raise FileNotFoundError(f"image_dir: the folder {os.fspath(image_dir)!r} does not exist")

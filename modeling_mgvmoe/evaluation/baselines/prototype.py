@@ -1,0 +1,19 @@
+"""A prototype per label: the mean over the tokens of its words, compared with the markers of the mentions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from .base import Baseline
+
+
+class Prototype(Baseline):
+    """Dot product of the mean of the opening markers' states and the label, ranking loss; text only."""
+
+    def scores(self, batch: Mapping[str, Any], candidate_embeds: torch.Tensor) -> torch.Tensor:
+        markers = self.marker_states(batch, self.text_states(batch)).unflatten(1, (-1, self.hidden_size))[:, 1:]
+        present = (batch["mention_positions"] >= 0).sum(1, keepdim=True)
+        return (markers.sum(1) / present).float() @ candidate_embeds.float().T
