@@ -74,6 +74,26 @@ def test_a_folder(folder):
     assert relations[0]["image"].size == (16, 16) and "image" not in without_pictures(relations)[0]
 
 
+def test_words_and_types_of_the_labels_come_along(tmp_path):
+    import json
+
+    folder = write_folder(tmp_path / "posts")
+    labels = {split: {task: list(names) for task, names in own.items()} for split, own in drawn_posts()[1].items()}
+    name = labels["test"]["relation"][0]
+    words = {
+        "label_descriptions": {name: "One of them meets the other."},
+        "label_types": {name: [["person"], ["person", "place"]]},
+        "type_descriptions": {"person": "somebody", "place": ["some place"]},
+    }
+    content = {"dataset": "ours", "split": "by hand", "labels": labels, **words}
+    (folder / "labels.json").write_text(json.dumps(content), encoding="utf-8")
+    for most in (None, 5):
+        data = load_evaluation_data(str(folder), ("seen_test",), max_posts=most)
+        assert data.label_descriptions == words["label_descriptions"]
+        assert data.label_types == {name: (("person",), ("person", "place"))}
+        assert data.type_descriptions == words["type_descriptions"] and data.sampled is (most is not None)
+
+
 def test_max_posts_takes_the_same_posts_whatever_their_order(folder):
     few = load_evaluation_data(str(folder), ("none",), max_posts=5)
     assert few.sampled and {len(posts) for posts in few.posts.values()} == {5}

@@ -194,11 +194,7 @@ class PostCollator:
                     f"{', '.join(self.task_masks)} only."
                 )
         features = [
-            {
-                name: post[name]
-                for name in (*TEXT_NAMES, MENTION_MASK, "pixel_values")
-                if name in post
-            }
+            {name: post[name] for name in (*TEXT_NAMES, MENTION_MASK, "pixel_values") if name in post}
             for post in posts
         ]
         cached = [place for place, post in enumerate(posts) if "image_row" in post]

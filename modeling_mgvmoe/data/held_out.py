@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from .schema import task_of, validate_post
@@ -28,13 +28,15 @@ class EvaluationData:
         posts: "validation" and "test", of classes that are not in training; "seen_test", held-out posts of training
             classes, and "none", posts of no class, where a protocol needs them.
         labels: for "train", "validation" and "test", for each task, the classes.
-        label_descriptions: sentences in place of labels.
+        label_descriptions, label_types, type_descriptions: as in [`ZeroShotData`].
         sampled: whether `max_posts` left posts out.
     """
 
     posts: Mapping[str, Posts]
     labels: Mapping[str, Mapping[str, tuple[str, ...]]]
-    label_descriptions: Mapping[str, str] = field(default_factory=dict)
+    label_descriptions: Mapping[str, str | Sequence[str]] = field(default_factory=dict)
+    label_types: Mapping[str, Any] = field(default_factory=dict)
+    type_descriptions: Mapping[str, str | Sequence[str]] = field(default_factory=dict)
     sampled: bool = False
 
 
@@ -64,10 +66,9 @@ def load_evaluation_data(
     if max_posts is None:
         return data
     kept = {name: _sample(posts, max_posts) for name, posts in data.posts.items()}
-    return EvaluationData(
+    return replace(
+        data,
         posts=kept,
-        labels=data.labels,
-        label_descriptions=data.label_descriptions,
         sampled=any(len(kept[name]) < len(posts) for name, posts in data.posts.items()),
     )
 
@@ -169,7 +170,13 @@ def _folder(folder: str, needed: Sequence[str]) -> EvaluationData:
                     f"{path.format('none')}: posts must be of no class, got {post['label']!r} of post {post['id']!r}, "
                     f"which is a class of {of[0]}"
                 )
-    return EvaluationData(posts, data.labels, data.label_descriptions)
+    return EvaluationData(
+        posts=posts,
+        labels=data.labels,
+        label_descriptions=data.label_descriptions,
+        label_types=data.label_types,
+        type_descriptions=data.type_descriptions,
+    )
 
 
 def _sketchbook(needed: Sequence[str], seed: int, posts_per_class: int = 20) -> EvaluationData:

@@ -243,7 +243,7 @@ def write_files(
             {"seed": seed, **result_as_json(result, OURS)} for own in results.values() for seed, result in own.items()
         ],
     }
-    # Over what is there already, so that a name written earlier is not left half over.
+    # Written aside and moved: each is whole or not there.
     for path, text in (
         (f"{stem}.json", json.dumps(content, indent=1, ensure_ascii=False) + "\n"),
         (f"{stem}.md", protocol_report(results, facts, pictures, notes)),
