@@ -1,13 +1,13 @@
-"""Unseen classes by method: baselines, MG-VMoE and MG-VMoE without each of its parts, on the same splits and encoders.
+"""Unseen classes by method: baselines, MG-VMoE, and MG-VMoE without each of its parts, same splits and encoders.
 
-    python benchmarks/quality.py --task mre --data DIR --split-seeds 0 1 2 --train-seeds 0 1 2 --methods all --json FILE
+    python benchmarks/quality.py --task mre --data DIR --split-seeds 0 1 2 --train-seeds 0 1 2 --methods all --json F
     python benchmarks/quality.py --task met --data DIR --train-domains politics science --test-domain ai --json FILE
     python benchmarks/quality.py --task sketchbook --split-seeds 0 1 2 3 4 --json FILE
 
-DIR holds MNRE's text files (and, if they are there, its pictures in `images/`), or a folder for each domain in CrossNER's
-format. FILE is a list of rows {method, task, split, train_seed, accuracy, macro_f1, n, chance, majority}; rows that it
-has already are kept and not run again, so that a run that was stopped goes on. `train_seed` is null where nothing is
-trained. `--methods` takes "all", "baselines", "ablations" and names; `--list` shows them.
+DIR holds MNRE's text files (and, if they are there, its pictures in `images/`), or a folder for each domain in
+CrossNER's format. FILE is a list of rows {method, task, split, train_seed, accuracy, macro_f1, n, chance, majority};
+rows that it has already are kept and not run again, so that a run that was stopped goes on. `train_seed` is null where
+nothing is trained. `--methods` takes "all", "baselines", "ablations" and names; `--list` shows them.
 """
 
 import argparse

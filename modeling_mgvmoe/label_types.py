@@ -27,7 +27,9 @@ def read_label_types(
     if label_types is None:
         return [], []
     if not isinstance(label_types, Mapping):
-        raise ValueError(f"label_types: a dict of label to (head types, tail types) is needed (got {label_types!r:.80})")
+        raise ValueError(
+            f"label_types: a dict of label to (head types, tail types) is needed (got {label_types!r:.80})"
+        )
     allowed = {label.strip(): _read_entry(label, entry) for label, entry in label_types.items()}
     types = list(dict.fromkeys(name for entry in allowed.values() for slot in entry for name in slot))
     if not types:

@@ -576,7 +576,7 @@ class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
             taken |= {"type_embeds": self._embeds_of(encoded, "type"), "candidate_types": encoded["candidate_types"]}
         return taken
 
-    def _embeds_of(self, encoded: Mapping[str, torch.Tensor | None], name: str) -> torch.Tensor:
+    def _embeds_of(self, encoded: Mapping[str, torch.Tensor], name: str) -> torch.Tensor:
         return self.get_candidate_embeds(
             encoded[f"{name}_input_ids"], encoded.get(f"{name}_attention_mask"), encoded.get(f"{name}_index")
         )
@@ -643,7 +643,8 @@ class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
             mention_mask.ndim != 3 or (mention_mask.shape[0], mention_mask.shape[2]) != tuple(input_ids.shape)
         ):
             raise ValueError(
-                f"mention_mask must be (B, S, Lt) with B, Lt = {tuple(input_ids.shape)}, got {tuple(mention_mask.shape)}."
+                f"mention_mask must be (B, S, Lt) with B, Lt = {tuple(input_ids.shape)}, "
+                f"got {tuple(mention_mask.shape)}."
             )
 
     def _consistency(self, nodes: torch.Tensor, shared: bool) -> torch.Tensor:
@@ -745,11 +746,12 @@ class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
         )
         fit = None
         if self.similarity is not None:
+            assert input_ids is not None and mention_mask is not None, "they were checked"
             mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
             with torch.autocast(mention_embeds.device.type, enabled=False):
                 post_embeds, mentions = self.similarity.embed_posts(output.text_states, mask.bool(), mention_mask)
                 mention_embeds = self.similarity.with_residual(post_embeds, mention_embeds)
-                if type_embeds is not None:
+                if type_embeds is not None and candidate_types is not None:
                     fit = self.similarity.fit_of_types(
                         self.similarity.type_log_probs(mentions, type_embeds), candidate_types, mention_mask
                     )
@@ -814,7 +816,7 @@ class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
         else:
             ranking = nn.functional.cross_entropy(logits.float(), labels)
         # The mentions should have the types of the right label: the mean over the posts of -log P(allowed types).
-        types = logits.new_zeros(()) if fit_of_types is None else -fit_of_types.gather(1, labels[:, None]).mean()
+        types = ranking.new_zeros(()) if fit_of_types is None else -fit_of_types.gather(1, labels[:, None]).mean()
         text_embeds, image_embeds = output.text_embeds, output.image_embeds
         # A post without a picture is a node of the graph whose picture half is 0.
         image_embeds = torch.zeros_like(text_embeds) if image_embeds is None else image_embeds

@@ -78,8 +78,10 @@ def pad_features(
     return batch
 
 
-def _mention_masks(features: Sequence[Mapping[str, Any]], slots: int, lengths: Sequence[int]) -> list[list[list[bool]]]:
-    """For each post and slot, which of the post's tokens are the mention's; none of those that pad it to its length."""
+def _mention_masks(
+    features: Sequence[Mapping[str, Any]], slots: int, lengths: Sequence[int]
+) -> list[list[list[bool]]]:
+    """For each post and slot, which of the post's tokens are the mention's; none that pads it to its length."""
     missing = [number for number, post in enumerate(features) if post.get(MENTION_MASK) is None]
     if missing:
         raise ValueError(f"features[{missing[0]}]: {MENTION_MASK} is missing")
@@ -101,9 +103,11 @@ def to_tensors(batch: Mapping[str, list[Any]], return_tensors: str | None) -> Ba
     for name, rows in batch.items():
         if name in PICTURE_NAMES:
             array = np.stack(rows)
-        elif name == MENTION_MASK and len({len(row) for post in rows for row in post}) > 1:
-            raise ValueError(f"padding: it is needed with return_tensors ({name} has rows of several lengths)")
-        elif len({len(row) for row in rows if isinstance(row, list)}) > 1:
+        elif (
+            name == MENTION_MASK
+            and len({len(row) for post in rows for row in post}) > 1
+            or len({len(row) for row in rows if isinstance(row, list)}) > 1
+        ):
             raise ValueError(f"padding: it is needed with return_tensors ({name} has rows of several lengths)")
         else:
             array = np.array(rows, dtype=bool if name in MASK_NAMES else np.int64)

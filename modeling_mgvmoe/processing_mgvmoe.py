@@ -247,8 +247,8 @@ class MGVMoEProcessor(ProcessorMixin):
             post: Number of the post in its batch, for messages; None if it stands alone.
 
         Returns:
-            input_ids and attention_mask, lists of Lt, and mention_positions, a list of 1 or 2; not padded. In the style
-            "prefix" also mention_mask, for each mention a list of Lt.
+            input_ids and attention_mask, lists of Lt, and mention_positions, a list of 1 or 2; not padded. In the
+            style "prefix" also mention_mask, for each mention a list of Lt.
 
         Raises:
             ValueError: If the text is not a string, a mention is wrong (see `mention_windows.read_mentions`) or

@@ -1,8 +1,8 @@
 r"""Scores that begin as the similarity a pretrained text encoder already knows: `score="similarity"` in place of E8.
 
-E8 compares posts and labels through two projections. Started at random they lose what the encoder knows of labels that are
-not trained on, and a few training classes do not teach it back. Here the encoder's own similarity is the score, and
-what the experts made of post and picture is added through a gate that opens from 0.
+E8 compares posts and labels through two projections. Started at random they lose what the encoder knows of labels
+that are not trained on, and a few training classes do not teach it back. Here the encoder's own similarity is the
+score, and what the experts made of post and picture is added through a gate that opens from 0.
 
 Axes: B = posts, L = tokens, H = hidden size, C = candidate labels, S = mentions, T = types of heads and tails.
 """
@@ -15,7 +15,7 @@ from .objectives import at_least_float32
 
 
 def masked_token_mean(states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Mean of (B, L, H) states over the tokens that `mask` (B, S, L) marks; zeros where there are none. To (B, S, H)."""
+    """Mean of (B, L, H) states over the tokens that `mask` (B, S, L) marks; zeros where none are. To (B, S, H)."""
     weights = mask.to(states.dtype)
     return torch.einsum("blh,bsl->bsh", states, weights / weights.sum(-1, keepdim=True).clamp(min=1))
 
@@ -23,8 +23,8 @@ def masked_token_mean(states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 def label_mean(embeds: torch.Tensor, index: torch.Tensor | None) -> torch.Tensor:
     """Direction of each label: the mean of the directions of its texts, of length 1.
 
-    One sentence has its accidents, which make a label near to every post or to none; several that say the same in other
-    words have fewer.
+    One sentence has its accidents, which make a label near to every post or to none; several that say the same in
+    other words have fewer.
 
     Args:
         embeds: (P, H), of one text each.
@@ -65,8 +65,8 @@ class SimilarityScore(nn.Module):
               + \lambda \sum_{i} \log \sum_{t \in T_{c,i}} p_i(t) \qquad
         p_i = \mathrm{softmax}_t(\tau\, \langle \hat x_{mention_i}, \hat l_t \rangle)
 
-    :math:`\bar x` is the mean of the text encoder's states over the post, :math:`\bar x_{mention}` over a mention, hats
-    are directions (length 1), w is 0 for pairs, whose mentions speak through their types, g starts at 0,
+    :math:`\bar x` is the mean of the text encoder's states over the post, :math:`\bar x_{mention}` over a mention,
+    hats are directions (length 1), w is 0 for pairs, whose mentions speak through their types, g starts at 0,
     :math:`T_{c,i}` are the types that label c allows for mention i.
 
     Args:

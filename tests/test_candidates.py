@@ -35,8 +35,8 @@ def test_labels_per_post_are_joined_in_order_of_first_appearance():
 
 def test_template_and_descriptions():
     texts = label_texts(["city", " person"], {"person": "a human being", "other": "unused"}, "It is {}.")
-    assert texts == ["It is city.", "It is a human being."]
-    assert label_texts(["a{}b"], None, "{}") == ["a{}b"]  # braces in a label are only text
+    assert texts == [("It is city.",), ("It is a human being.",)]
+    assert label_texts(["a{}b"], None, "{}") == [("a{}b",)]  # braces in a label are only text
 
 
 @pytest.mark.parametrize("template", ["", "label", "{} {}", "{0}", None, 3])

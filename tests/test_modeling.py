@@ -13,7 +13,7 @@ from tests.tiny import doubled, tiny_config, tiny_inputs, tiny_model, tiny_text_
 
 ADVERSARIES = ("learned", "power", "none")
 FUSIONS = ("additive", "query")
-TERMS = ("ranking_loss", "kl_loss", "router_entropy_loss", "alignment_loss", "consistency_loss")
+TERMS = ("ranking_loss", "kl_loss", "router_entropy_loss", "alignment_loss", "consistency_loss", "type_loss")
 CANDIDATES = ("candidate_input_ids", "candidate_attention_mask")
 
 
@@ -66,7 +66,7 @@ class TestOutput:
         assert {name: tuple(value.shape) for name, value in output.items()} == shapes
 
     def test_total_loss_is_the_weighted_sum_of_the_named_terms(self, inputs):
-        coefs = dict(zip((f"{term}_coef" for term in TERMS), (2.0, 0.5, 0.0, 3.0, 7.0), strict=True))
+        coefs = dict(zip((f"{term}_coef" for term in TERMS), (2.0, 0.5, 0.0, 3.0, 7.0, 11.0), strict=True))
         output = tiny_model(**coefs)(**inputs)
         expected = sum(coefs[f"{term}_coef"] * output[term] for term in TERMS)
         torch.testing.assert_close(output.loss, expected)
@@ -596,7 +596,7 @@ class TestConfiguration:
     @pytest.mark.parametrize(
         "values, message",
         [
-            ({"num_experts": 0}, "num_experts must be at least 1, got 0"),
+            ({"num_experts": -1}, "num_experts must not be negative, got -1"),
             ({"projection_dim": 0}, "projection_dim must be at least 1, got 0"),
             ({"max_mentions": -1}, "max_mentions must be at least 1, got -1"),
             ({"vision_hidden_size": 0}, "vision_hidden_size must be at least 1, got 0"),
@@ -632,8 +632,8 @@ class TestConfiguration:
             MGVMoEConfig(**values)
 
     def test_a_value_set_later_is_checked_too(self, config):
-        config.num_experts = 0
-        with pytest.raises(StrictDataclassClassValidationError, match="num_experts must be at least 1, got 0"):
+        config.num_experts = -1
+        with pytest.raises(StrictDataclassClassValidationError, match="num_experts must not be negative, got -1"):
             config.validate()
 
     def test_configuration_survives_saving_and_loading(self, tmp_path):

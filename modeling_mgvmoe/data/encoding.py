@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Mapping, Sequence, Sized
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -106,6 +107,19 @@ def has_picture(post: Mapping[str, Any]) -> bool:
     return "pixel_values" in post or "image_row" in post
 
 
+@dataclass(frozen=True)
+class TypesOfLabels:
+    """Types of heads and tails, as a processor takes them.
+
+    Attributes:
+        allowed: for a label the types that its head and its tail may have.
+        descriptions: sentences in place of these types.
+    """
+
+    allowed: Mapping[str, Any]
+    descriptions: Mapping[str, str | Sequence[str]] = field(default_factory=dict)
+
+
 class PostCollator:
     """Makes a batch of encoded posts, with the candidate labels of each post's task.
 
@@ -115,8 +129,7 @@ class PostCollator:
         label_descriptions: sentences in place of labels, one or several for each.
         feature_cache: that with which the posts were encoded; it gives `image_features` in place of `pixel_values`.
         with_ids: add the posts' `ids`, which the model does not take: to be popped.
-        label_types, type_descriptions: types of heads and tails, and sentences in place of them, for models with
-            `score="similarity"`.
+        types: types of heads and tails, for models with `score="similarity"`.
     """
 
     def __init__(
@@ -126,8 +139,7 @@ class PostCollator:
         label_descriptions: Mapping[str, str | Sequence[str]] | None = None,
         feature_cache: ImageFeatureCache | None = None,
         with_ids: bool = False,
-        label_types: Mapping[str, Any] | None = None,
-        type_descriptions: Mapping[str, str | Sequence[str]] | None = None,
+        types: TypesOfLabels | None = None,
     ):
         self.processor, self.feature_cache, self.with_ids = processor, feature_cache, with_ids
         self.labels = {task: tuple(names) for task, names in labels.items()}
@@ -138,8 +150,8 @@ class PostCollator:
             processor.encode_candidates(
                 self.candidate_labels,
                 label_descriptions,
-                label_types=label_types,
-                type_descriptions=type_descriptions,
+                label_types=None if types is None else types.allowed,
+                type_descriptions=None if types is None else types.descriptions,
                 return_tensors="pt",
             )
         )

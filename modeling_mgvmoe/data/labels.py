@@ -225,9 +225,9 @@ def _label_info(raw: str, entry: Any, relation: bool) -> LabelInfo:
     except ValueError as error:
         raise ValueError(f"{place}: {error}") from error
     return LabelInfo(
-        _text(entry["name"], f"{place}: name"),
-        _text(entry["description"], f"{place}: description"),
-        *(_texts(entry[key], f"{place}: {key}") for key in types),
+        name=_text(entry["name"], f"{place}: name"),
+        description=_text(entry["description"], f"{place}: description"),
+        **{key: _texts(entry[key], f"{place}: {key}") for key in types},
         phrasings=_texts(entry["phrasings"], f"{place}: phrasings") if "phrasings" in entry else (),
     )
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from ..data.encoding import PostCollator, encode_posts
+from ..data.encoding import PostCollator, TypesOfLabels, encode_posts
 from ..data.zero_shot_data import ZeroShotData
 from .baselines.fit import FitArguments, fit
 from .methods import Method
@@ -20,7 +20,6 @@ from .similarity import similarity_predictions
 from .unseen import predict_labels, score_predictions
 
 if TYPE_CHECKING:
-    from ..data.labels import LabelSet
     from ..modeling_mgvmoe import MGVMoEForZeroShotIE
     from ..processing_mgvmoe import MGVMoEProcessor
     from ..training.arguments import ModelArguments, TrainingArguments
@@ -121,11 +120,11 @@ def _build(comparison: Comparison, method: Method, seed: int) -> tuple[MGVMoEFor
 
 
 def _collator(comparison: Comparison, method: Method, processor: MGVMoEProcessor, split: str) -> PostCollator:
-    data, types = comparison.data, {}
+    data, types = comparison.data, None
     score = {**comparison.model_arguments.model_config, **method.model_config}.get("score")
     if method.kind == "mgvmoe" and method.types and score == "similarity":
-        types = {"label_types": data.label_types, "type_descriptions": data.type_descriptions}
-    return PostCollator(processor, data.labels[split], comparison.words(method), **types)
+        types = TypesOfLabels(data.label_types, data.type_descriptions)
+    return PostCollator(processor, data.labels[split], comparison.words(method), types=types)
 
 
 def _trained_baseline(

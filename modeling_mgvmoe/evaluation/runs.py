@@ -159,7 +159,7 @@ def similarity_scorers(
             embed = embed_with_model(*load_model(name, str(model.device)))
         else:
             embed = embed_with_encoder(name, model.device)
-    descriptions: dict[str, Mapping[str, str] | None] = {"label-name similarity": None}
+    descriptions: dict[str, Mapping[str, str | Sequence[str]] | None] = {"label-name similarity": None}
     if data.label_descriptions:
         descriptions["label-description similarity"] = data.label_descriptions
     return {
@@ -181,6 +181,7 @@ def run_evaluation(arguments: EvaluationArguments) -> dict[str, dict[int, TaskRe
     """
     import torch
 
+    from ..data.encoding import TypesOfLabels
     from .scoring import ModelScorer
 
     device = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -200,8 +201,7 @@ def run_evaluation(arguments: EvaluationArguments) -> dict[str, dict[int, TaskRe
             data.label_descriptions,
             arguments.batch_size,
             arguments.progress,
-            data.label_types,
-            data.type_descriptions,
+            TypesOfLabels(data.label_types, data.type_descriptions),
         )
         for task, result in evaluate_protocol(arguments.protocol, scorers, data).items():
             results.setdefault(task, {})[seed] = result

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from ..data.encoding import PostCollator, encode_posts, has_picture
+from ..data.encoding import PostCollator, TypesOfLabels, encode_posts, has_picture
 from ..data.held_out import select_posts, without_pictures
 from ..data.schema import task_of
 
@@ -83,8 +83,7 @@ class ModelScorer:
         model: scores.
         processor: of the model.
         label_descriptions: sentences in place of labels, as in training.
-        label_types, type_descriptions: types of heads and tails, for models with `score="similarity"`; others are not
-            told them.
+        types: of heads and tails, for models with `score="similarity"`; others are not told them.
         batch_size: in posts; changes nothing but speed.
         progress: show a progress bar.
     """
@@ -96,15 +95,13 @@ class ModelScorer:
         self,
         model: MGVMoEForZeroShotIE,
         processor: MGVMoEProcessor,
-        label_descriptions: Mapping[str, str] | None = None,
+        label_descriptions: Mapping[str, str | Sequence[str]] | None = None,
         batch_size: int = 64,
         progress: bool = False,
-        label_types: Mapping[str, Any] | None = None,
-        type_descriptions: Mapping[str, Any] | None = None,
+        types: TypesOfLabels | None = None,
     ):
         self.model, self.processor, self.label_descriptions = model, processor, label_descriptions
-        with_types = model.config.score == "similarity"
-        self.types = {"label_types": label_types, "type_descriptions": type_descriptions} if with_types else {}
+        self.types = types if model.config.score == "similarity" else None
         self.batch_size, self.progress = batch_size, progress
 
     def __call__(self, posts: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> np.ndarray:
@@ -119,16 +116,14 @@ class ModelScorer:
         tasks = {task_of(post) for post in without_pictures(posts)}
         if len(tasks) != 1:
             raise ValueError(f"posts must be of one task, got {sorted(tasks) or 'none'}.")
-        collator = PostCollator(self.processor, {tasks.pop(): labels}, self.label_descriptions, **self.types)
+        collator = PostCollator(self.processor, {tasks.pop(): labels}, self.label_descriptions, types=self.types)
         candidates = embed_candidates(self.model, collator)
         logits = np.empty((len(posts), len(labels)))
         with tqdm(desc="scoring", total=len(posts), disable=not self.progress, unit="post") as bar:
             for start in range(0, len(posts), self.encoded_at_once):
                 chosen = range(start, min(start + self.encoded_at_once, len(posts)))
                 encoded = encode_posts(select_posts(posts, chosen), self.processor)
-                batches = logits_in_batches(
-                    self.model, encoded, collator, self.batch_size, candidates=candidates
-                )
+                batches = logits_in_batches(self.model, encoded, collator, self.batch_size, candidates=candidates)
                 for rows, values in batches:
                     # In double precision, as the pipeline has it.
                     logits[[start + row for row in rows]] = values.double().cpu().numpy()

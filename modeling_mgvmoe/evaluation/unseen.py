@@ -94,7 +94,7 @@ def evaluate_conditions(
     posts: Sequence[Mapping[str, Any]],
     labels: Mapping[str, Sequence[str]],
     batch_size: int = 64,
-    label_descriptions: Mapping[str, str] | None = None,
+    label_descriptions: Mapping[str, str | Sequence[str]] | None = None,
 ) -> dict[str, dict[str, dict[str, float]]]:
     """Scores on unseen classes by condition, then task: which modality the model needs.
 

@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Sampler
 from transformers import get_linear_schedule_with_warmup
 
-from ..data.encoding import PostCollator, encode_posts
+from ..data.encoding import PostCollator, TypesOfLabels, encode_posts
 from ..data.whole_folder import whole_folder
 from ..data.zero_shot_data import ZeroShotData
 from ..evaluation.unseen import predict_labels, score_predictions
@@ -276,10 +276,15 @@ def _encode(
         )
         for split in ("train", "validation")
     }
-    types = {"label_types": data.label_types, "type_descriptions": data.type_descriptions} if with_types else {}
+    types = TypesOfLabels(data.label_types, data.type_descriptions) if with_types else None
     collators = {
         split: PostCollator(
-            processor, data.labels[split], data.label_descriptions, feature_cache, with_ids=split == "train", **types
+            processor,
+            data.labels[split],
+            data.label_descriptions,
+            feature_cache,
+            with_ids=split == "train",
+            types=types,
         )
         for split in encoded
     }

@@ -17,10 +17,10 @@ from .base import Baseline
 class AttributeRegression(Baseline):
     """A post's first token and markers, through a hidden layer, are drawn to its class's attribute vector.
 
-    The attribute vectors are those of a sentence encoder that is not trained, here the text encoder as it came, for the
-    labels' descriptions. The loss is ZS-BERT's: a hinge that wants the right attribute nearer than the nearest wrong
-    one by a margin, and cross-entropy of a classifier over the training classes, weighted 0.6 and 0.4. Its margin of 7.5
-    is for inner products of BERT; ours are cosines, with 0.5. Text only.
+    The attribute vectors are those of a sentence encoder that is not trained, here the text encoder as it came, for
+    the labels' descriptions. The loss is ZS-BERT's: a hinge that wants the right attribute nearer than the nearest
+    wrong one by a margin, and cross-entropy of a classifier over the training classes, weighted 0.6 and 0.4. Its
+    margin of 7.5 is for inner products of BERT; ours are cosines, with 0.5. Text only.
 
     Args:
         model: its encoders are taken.

@@ -16,8 +16,8 @@ from .base import Baseline, BaselineOutput
 class CrossEncoder(Baseline):
     """One number per pair of post and label, from the mean over the tokens of both; cross-entropy over the labels.
 
-    In training a post meets its own label and `negatives` others, drawn anew each time. Text only. Every post is encoded
-    once per label: with C labels it costs C times what the other models cost.
+    In training a post meets its own label and `negatives` others, drawn anew each time. Text only. Every post is
+    encoded once per label: with C labels it costs C times what the other models cost.
 
     Args:
         model: its text encoder is taken.

@@ -74,7 +74,7 @@ def fit(
     steps = arguments.max_train_steps
     classes = [(post["task"], post["label"]) for post in encoded_posts]
     sampler = ClassBalancedSampler(classes, steps * arguments.batch_size, arguments.seed)
-    loader = DataLoader(encoded_posts, arguments.batch_size, sampler=sampler, collate_fn=collator)  # type: ignore[arg-type]
+    loader: DataLoader[Any] = DataLoader(encoded_posts, arguments.batch_size, sampler=sampler, collate_fn=collator)  # type: ignore[arg-type]
     optimizer = torch.optim.AdamW(_groups(baseline, arguments), lr=arguments.learning_rate)
     schedule = get_linear_schedule_with_warmup(optimizer, round(steps * arguments.warmup_ratio), steps)
     history: list[dict[str, float]] = []
