@@ -79,7 +79,18 @@ def run_method(comparison: Comparison, method: Method, seed: int) -> dict[str, d
         scorer, processor = _trained_model(comparison, method, seed, model, processor)
     encoded = encode_posts(posts, processor)
     collator = _collator(comparison, method, processor, "test")
-    return score_predictions(encoded, predict_labels(scorer, encoded, collator), labels)
+    return score_predictions(encoded, _predict(comparison, scorer, encoded, collator), labels)
+
+
+def _predict(
+    comparison: Comparison, scorer: Any, encoded: Sequence[Mapping[str, Any]], collator: PostCollator
+) -> list[str]:
+    """In the precision of the training."""
+    import torch
+
+    half = comparison.fit_arguments.mixed_precision == "bf16"
+    with torch.autocast(scorer.device.type, torch.bfloat16, enabled=half):
+        return predict_labels(scorer, encoded, collator)
 
 
 def fewer_posts(posts: Sequence[Mapping[str, Any]], per_class: int, seed: int = 0) -> list[Mapping[str, Any]]:
@@ -143,7 +154,7 @@ def _trained_baseline(
     labels = comparison.data.labels["validation"]
 
     def validation_score(trained: Any) -> float:
-        predictions = predict_labels(trained, encoded["validation"], collators["validation"])
+        predictions = _predict(comparison, trained, encoded["validation"], collators["validation"])
         tasks = score_predictions(encoded["validation"], predictions, labels)
         return sum(scores["macro_f1"] for scores in tasks.values()) / len(tasks)
 
