@@ -89,23 +89,24 @@ def vision_model(flags):
 
 
 def load(flags, split_seed):
-    """Data, the name of the split, and one sentence for each label."""
+    """Data, the name of the split, and for each label its name and one sentence."""
     if flags.task == "sketchbook":
-        return sketchbook_data(split_seed), f"seed-{split_seed}", {}
+        return sketchbook_data(split_seed), f"seed-{split_seed}", ({}, {})
     name = "mnre" if flags.task == "mre" else "crossner"
     label_set = read_label_set(os.path.join(CONFIGURATION, "labels", f"{name}.json"))
+    words = ({label: texts[0] for label, texts in label_set.texts().items()}, label_set.descriptions())
     if flags.task == "met":
         data = crossner_data(flags.data, flags.train_domains, flags.test_domain, label_set, split_seed)
         split = f"{'+'.join(flags.train_domains)}>{flags.test_domain}" + (f", seed-{split_seed}" if split_seed else "")
-        return data, split, label_set.descriptions()
+        return data, split, words
     images = os.path.join(flags.data, "images")
     with_pictures = os.path.isdir(images) and vision_model(flags) is not None
     posts, _ = read_mnre(mnre_files(flags.data), images if with_pictures else None)
     data, _ = mnre_data(posts, split_seed, label_set=label_set)
-    return data, f"seed-{split_seed}", label_set.descriptions()
+    return data, f"seed-{split_seed}", words
 
 
-def comparison(flags, others, data, sentences):
+def comparison(flags, others, data, words):
     """What all methods share."""
     recipe = flags.config or os.path.join(CONFIGURATION, "recipes", RECIPES[flags.task])
     encoders = []
@@ -129,7 +130,7 @@ def comparison(flags, others, data, sentences):
         eval_steps=training.eval_steps,
         mixed_precision=training.mixed_precision or "no",
     )
-    return Comparison(data, model, training, fit_arguments, sentences, progress=sys.stderr.isatty())
+    return Comparison(data, model, training, fit_arguments, *words, progress=sys.stderr.isatty())
 
 
 def make_blind_tower(flags):
@@ -184,8 +185,8 @@ def main(argv=None):
             rows = json.load(file)
     done = {(row["method"], row["split"], row["train_seed"]) for row in rows}
     for split_seed in flags.split_seeds:
-        data, split, sentences = load(flags, split_seed)
-        shared = comparison(flags, others, data, sentences)
+        data, split, words = load(flags, split_seed)
+        shared = comparison(flags, others, data, words)
         for method in flags.methods:
             for seed in flags.train_seeds if method.trained else [None]:
                 if (method.name, split, seed) in done:

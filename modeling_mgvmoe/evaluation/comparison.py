@@ -34,6 +34,8 @@ class Comparison:
         model_arguments, training_arguments: the recipe of MG-VMoE; baselines take encoders, lengths and whatever of it
             applies to them.
         fit_arguments: of the baselines.
+        names: for a relation its name between its types ("person member of organization"), for methods that read
+            names; other labels are read as they are.
         one_sentence: for each label its description, for methods that read one sentence; without it, names are read.
         progress: whether to show bars.
     """
@@ -42,6 +44,7 @@ class Comparison:
     model_arguments: ModelArguments
     training_arguments: TrainingArguments
     fit_arguments: FitArguments
+    names: Mapping[str, str]
     one_sentence: Mapping[str, str]
     progress: bool = True
 
@@ -49,7 +52,7 @@ class Comparison:
         """What a method reads for labels, in place of their names."""
         if method.words == "all":
             return self.data.label_descriptions
-        return self.one_sentence if method.words == "description" else {}
+        return self.one_sentence if method.words == "description" else self.names
 
 
 def run_method(comparison: Comparison, method: Method, seed: int) -> dict[str, dict[str, float]]:

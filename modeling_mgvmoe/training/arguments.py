@@ -79,6 +79,13 @@ class DataArguments:
     eval_posts_per_class: int = field(
         default=20, metadata={"help": "Validation and test posts of each class (sketchbook)."}
     )
+    label_words: str = field(
+        default="all",
+        metadata={
+            "help": 'What is read for a label: "all" sentences the data set has for it, or its "name" only.',
+            "choices": ["all", "name"],
+        },
+    )
     image_feature_cache: str | None = field(
         default=None,
         metadata={

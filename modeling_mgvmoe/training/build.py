@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..data.zero_shot_data import ZeroShotData, data_from_folder, sketchbook_data
@@ -26,7 +27,8 @@ def load_data(arguments: DataArguments) -> ZeroShotData:
     """The built-in sketchbook, or posts from a folder."""
     if arguments.dataset == "sketchbook":
         return sketchbook_data(arguments.dataset_seed, arguments.posts_per_class, arguments.eval_posts_per_class)
-    return data_from_folder(arguments.dataset)
+    data = data_from_folder(arguments.dataset)
+    return replace(data, label_descriptions={}) if arguments.label_words == "name" else data
 
 
 def build_model(

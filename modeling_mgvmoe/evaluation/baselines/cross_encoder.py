@@ -45,7 +45,7 @@ class CrossEncoder(Baseline):
         open_pairs = torch.ones(number, columns, dtype=torch.bool, device=self.device)
         if candidate_mask is not None:
             open_pairs &= candidate_mask
-        if labels is not None:
+        if labels is not None and self.training:
             open_pairs = self._draw(open_pairs, labels)
         rows, labels_of = open_pairs.nonzero(as_tuple=True)
         found = [
