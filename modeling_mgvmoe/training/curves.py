@@ -85,24 +85,31 @@ def draw_curves(entries: Sequence[Mapping[str, Any]], path: str) -> str | None:
 def _draw_panel(axis: Any, title: str, lines: Mapping[str, tuple[list[int], list[float]]], scale: str) -> None:
     # One place for one number: "typing/macro_f1" is the line of typing, "macro_f1" that of their mean.
     names = {name: name.replace("/macro_f1", "").replace("macro_f1", "macro-F1, mean") for name in lines}
+    # Lines that are the same, as learning rates often are, would hide all but the last.
+    same: dict[tuple[tuple[int, ...], tuple[float, ...]], list[str]] = {}
     for name, (steps, values) in lines.items():
-        axis.plot(steps, values, label=names[name], linewidth=1.4, marker="o" if len(steps) < 30 else "", markersize=3)
+        same.setdefault((tuple(steps), tuple(values)), []).append(names[name])
+    for (steps, values), labels in same.items():
+        dots = "o" if len(steps) < 30 else ""
+        axis.plot(steps, values, label="\n".join(labels), linewidth=1.4, marker=dots, markersize=3)
     axis.set_title(title, fontsize=10)
-    axis.tick_params(labelsize=8)
+    axis.tick_params(which="both", labelsize=8)
     axis.grid(alpha=0.25)
     axis.xaxis.get_major_locator().set_params(integer=True, nbins=5)
     for side in ("top", "right"):
         axis.spines[side].set_visible(False)
-    values = [value for _, column in lines.values() for value in column]
+    everything = [value for _, column in lines.values() for value in column]
     highest = [max(column) for _, column in lines.values()]
-    if (scale == "log" and min(values) > 0 and max(values) > 10 * min(values)) or (
+    if (scale == "log" and min(everything) > 0 and max(everything) > 10 * min(everything)) or (
         scale == "rate" and max(highest) > 5 * min(highest) > 0
     ):
         axis.set_yscale("log", nonpositive="mask")
     elif scale == "score":
         axis.set_ylim(-0.02, 1.02)
     else:
-        axis.set_ylim(bottom=min(0, *values) if len(values) > 1 else None)
+        axis.ticklabel_format(axis="y", scilimits=(-3, 5))
+        axis.yaxis.get_offset_text().set_fontsize(8)
+        axis.set_ylim(bottom=min(0, *everything))
     if scale == "share":
         axis.axhline(1 / len(lines), color="grey", linewidth=0.8, linestyle=":")
     if 1 < len(lines) <= LEGEND:

@@ -10,7 +10,7 @@ from typing import Any
 NAMES = {
     "ranking_loss": ("ranking", "rank"),
     "kl_loss": ("KL", "KL"),
-    "router_entropy_loss": ("entropy", "entr"),
+    "router_entropy_loss": ("entropy", "ent"),
     "alignment_loss": ("alignment", "align"),
     "consistency_loss": ("consistency", "cons"),
 }
@@ -18,13 +18,14 @@ NAMES = {
 READING = 0.5
 
 
-def short_number(value: float) -> str:
-    """Three digits or so, as narrow as can be read: 1234, 12.3, 1.23, 4e-08."""
-    if value == 0 or 0.005 <= abs(value) < 9.995:
-        return f"{value:.2f}"
-    if abs(value) < 0.005:
-        return f"{value:.0e}"
-    return f"{value:.1f}" if abs(value) < 99.95 else f"{value:.0f}"
+def short_number(value: float, digits: int = 3) -> str:
+    """So many digits, as narrow as can be read: 1234, 12.3, 1.23, 4e-4; what is below 1e-5 is 0."""
+    if abs(value) < 1e-5:
+        return "0"
+    if abs(value) < 0.5 * 10 ** (1 - digits):
+        return f"{value:.0e}".replace("e-0", "e-")
+    places = max(0, digits - len(str(int(abs(value)))))
+    return f"{value:.{places}f}"
 
 
 def layouts(means: Mapping[str, float], throughput: float, f1: float | None) -> list[str]:
@@ -39,15 +40,20 @@ def layouts(means: Mapping[str, float], throughput: float, f1: float | None) -> 
              for name, value in means.items() if name != "loss"]  # fmt: skip
     long = ", ".join(f"{name} {short_number(value)}" for name, _, value in terms)
     short = " ".join(f"{name} {short_number(value)}" for _, name, value in terms)
-    speed = f"{throughput:.0f} posts/s" if throughput >= 10 else f"{throughput:.2g} posts/s"
+    shortest = " ".join(f"{name} {short_number(value, 2)}" for _, name, value in terms)
+    speed = f"{throughput:.0f}" if throughput >= 10 else f"{throughput:.2g}"
     loss = f"loss {short_number(means['loss'])}" if means else "loss ?"
     best = "" if f1 is None else f", best F1 {f1:.3f}"
+    bar, steps = "{desc}: {percentage:3.0f}%|{bar}|", "{n_fmt}/{total_fmt}"
     return [
-        f"{{desc}}: {{percentage:3.0f}}%|{{bar}}| {{n_fmt}}/{{total_fmt}} [{{elapsed}}<{{remaining}}, {speed}, "
-        f"{loss}: {long}{best}]",
-        f"{{desc}}: {{percentage:3.0f}}%|{{bar}}| {{n_fmt}}/{{total_fmt}} <{{remaining}} {speed}, {loss}: {short}",
-        f"{{percentage:3.0f}}% {{n_fmt}}/{{total_fmt}} <{{remaining}} {speed}, {loss}: {short}",
-        f"{{percentage:3.0f}}% <{{remaining}} {speed}, {loss}: {short}",
+        f"{bar} {steps} [{{elapsed}}<{{remaining}}, {speed} posts/s, {loss}: {long}{best}]",
+        f"{bar} {steps} <{{remaining}} {speed} posts/s, {loss}: {short}",
+        f"{{percentage:3.0f}}% {steps} <{{remaining}} {speed} posts/s, {loss}: {short}",
+        f"{{percentage:.0f}}% <{{remaining}} {speed} posts/s, {loss}: {short}",
+        f"{{percentage:.0f}}% <{{remaining}} {speed} posts/s, {loss}: {shortest}",
+        f"{{percentage:.0f}}% <{{remaining}} {speed}/s, {loss}: {shortest}",
+        f"{{percentage:.0f}}% <{{remaining}} {speed}/s, {loss}",
+        "{percentage:.0f}%",
     ]
 
 
@@ -86,6 +92,7 @@ class ProgressLine:
         fitting = (
             text
             for text in formats
+            # A line of the whole width would wrap in some terminals. Without a width there is no terminal.
             if columns is None or len(self.bar.format_meter(**{**values, "bar_format": text})) < columns
         )
         self.bar.bar_format = next(fitting, formats[-1])
