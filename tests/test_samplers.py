@@ -1,8 +1,10 @@
 from collections import Counter
 
+import pytest
 import torch
 
-from modeling_mgvmoe.training.samplers import ClassBalancedSampler, From, ShuffledSampler
+from modeling_mgvmoe.training.arguments import TrainingArguments
+from modeling_mgvmoe.training.samplers import ClassBalancedSampler, From, ShuffledSampler, training_sampler
 
 
 def test_class_balanced_sampler():
@@ -45,3 +47,56 @@ def test_samplers_from_the_middle():
         for start in (0, 1, 17, 40):
             assert list(From(sampler, start)) == whole[start:]
             assert len(From(sampler, start)) == 40 - start
+
+
+def test_classes_in_turn():
+    classes = ["rare"] * 2 + ["common"] * 50 + ["usual"] * 10
+    drawn = list(ClassBalancedSampler(classes, 3 * 20 + 1, seed=1, in_turn=True))
+    rounds = [tuple(classes[index] for index in drawn[start : start + 3]) for start in range(0, 60, 3)]
+    assert all(set(names) == {"rare", "common", "usual"} for names in rounds) and len(drawn) == 61
+    assert len(set(rounds)) > 2  # in a new order every round
+    assert len(set(drawn)) > 15  # and a new post
+    assert list(ClassBalancedSampler(classes, 0, seed=1, in_turn=True)) == []
+
+
+POSTS = [
+    {"task": task, "label": label}
+    for task, label in zip(["typing", "relation", "relation"] * 8, "abcdefgh" * 3, strict=True)
+]
+
+
+@pytest.mark.parametrize("class_balanced", [True, False])
+def test_tasks_alternate_by_batches(class_balanced):
+    arguments = TrainingArguments(task_sampling="alternate", class_balanced=class_balanced, seed=3)
+    sampler = training_sampler(POSTS, arguments, num_samples=26, batch_size=4)
+    drawn = list(sampler)
+    assert len(drawn) == len(sampler) == 26 and list(sampler) == drawn
+    tasks = [POSTS[index]["task"] for index in drawn]
+    assert tasks == (["typing"] * 4 + ["relation"] * 4) * 3 + ["typing"] * 2
+    # Their posts are drawn by sequences of their own: not the same places among the posts of either task.
+    places = [[i for i, post in enumerate(POSTS) if post["task"] == task] for task in ("typing", "relation")]
+    first, second = ([part.index(index) for index in drawn if index in part] for part in places)
+    assert first[:8] != second[:8]
+    if not class_balanced:
+        assert sorted(first[:8]) == list(range(8))  # an epoch of its own for each task
+    assert list(From(sampler, 5)) == drawn[5:]
+    # The batch is that of all processes: two with batches of 2 take the places of one with batches of 4.
+    other = list(training_sampler(POSTS, arguments, num_samples=26, batch_size=2))
+    assert [POSTS[index]["task"] for index in other[:4]] == ["typing"] * 2 + ["relation"] * 2
+
+
+def test_alternation_needs_both_tasks():
+    with pytest.raises(
+        ValueError, match='task_sampling: "alternate" needs posts of both tasks, got 1 posts and none o'
+    ):
+        training_sampler(POSTS[:1], TrainingArguments(task_sampling="alternate"), 4, 2)
+
+
+def test_arguments_of_sampling():
+    with pytest.raises(ValueError, match="task_sampling must be one of mixed, alternate, got 'both'"):
+        TrainingArguments(task_sampling="both")
+    with pytest.raises(ValueError, match="class_order: 'in_turn' needs class_balanced, got class_balanced False"):
+        TrainingArguments(class_order="in_turn", class_balanced=False)
+    in_turn = training_sampler(POSTS, TrainingArguments(class_order="in_turn"), 16, 4)
+    # 16 pairs of task and label, each once.
+    assert len({(POSTS[index]["task"], POSTS[index]["label"]) for index in in_turn}) == 16

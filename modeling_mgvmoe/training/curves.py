@@ -70,7 +70,7 @@ def draw_curves(entries: Sequence[Mapping[str, Any]], path: str) -> str | None:
     if not drawn:
         return "the log is empty."
     rows = -(-len(drawn) // COLUMNS)
-    figure = Figure(figsize=(4.1 * COLUMNS, 2.9 * rows), layout="constrained")
+    figure = Figure(figsize=(4.1 * COLUMNS, 2.9 * rows))
     axes = figure.subplots(rows, COLUMNS, squeeze=False)
     for axis, (title, lines, scale) in zip(axes.flat, drawn, strict=False):
         _draw_panel(axis, title, lines, scale)
@@ -78,6 +78,9 @@ def draw_curves(entries: Sequence[Mapping[str, Any]], path: str) -> str | None:
         axis.remove()
     for axis in axes.flat[max(len(drawn) - COLUMNS, 0) : len(drawn)]:
         axis.set_xlabel("step")
+    figure.subplots_adjust(
+        left=0.04, right=0.99, bottom=0.55 / (2.9 * rows), top=1 - 0.35 / (2.9 * rows), wspace=0.2, hspace=0.3
+    )
     figure.savefig(path, dpi=100)
     return None
 
