@@ -168,7 +168,7 @@ def posts_and_labels():
 LOOPS = {"loop": "mixed", "alternating loop": "alternate"}
 
 
-def loop_run(folder, processes, task_sampling):
+def loop_run(folder, processes, task_sampling, accelerator=None):
     """A training by the loop, 4 posts in a global batch, without dropout and noise, in double precision."""
     torch.manual_seed(0)
     config = scratch_config(freeze_vision=False, projection_dropout=0.0, adversary="power")
@@ -188,7 +188,7 @@ def loop_run(folder, processes, task_sampling):
         logging_steps=1,
         task_sampling=task_sampling,
     )
-    found = train(model.double(), processor, data, arguments)
+    found = train(model.double(), processor, data, arguments, accelerator)
     return found, {name: value.clone() for name, value in model.state_dict().items()}
 
 

@@ -92,9 +92,9 @@ def _draw_panel(axis: Any, title: str, lines: Mapping[str, tuple[list[int], list
     same: dict[tuple[tuple[int, ...], tuple[float, ...]], list[str]] = {}
     for name, (steps, values) in lines.items():
         same.setdefault((tuple(steps), tuple(values)), []).append(names[name])
-    for (steps, values), labels in same.items():
-        dots = "o" if len(steps) < 30 else ""
-        axis.plot(steps, values, label="\n".join(labels), linewidth=1.4, marker=dots, markersize=3)
+    for (across, up), labels in same.items():
+        dots = "o" if len(across) < 30 else ""
+        axis.plot(across, up, label="\n".join(labels), linewidth=1.4, marker=dots, markersize=3)
     axis.set_title(title, fontsize=10)
     axis.tick_params(which="both", labelsize=8)
     axis.grid(alpha=0.25)

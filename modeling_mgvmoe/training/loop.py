@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -20,7 +20,6 @@ from .checkpoints import (
     Progress,
     StopSignals,
     TrainingInterrupted,
-    can_checkpoint,
     discard_run,
     identity,
     locked,
@@ -32,6 +31,7 @@ from .checkpoints import (
 )
 from .optimization import current_rates, make_optimizer, make_schedule
 from .samplers import From, training_sampler
+from .sharding import even_pictures, is_spread, open_methods, whole_model
 from .statistics import Statistics
 
 if TYPE_CHECKING:
@@ -106,12 +106,14 @@ def _train(
     show = accelerator.is_main_process
     encoded, collators = _encode(data, processor, feature_cache, show)
     start = 0 if checkpoint is None else read_progress(checkpoint).step
-    loader = _train_loader(encoded["train"], collators["train"], arguments, accelerator, start)
+    collator = even_pictures(accelerator, collators["train"], processor)
+    loader = _train_loader(encoded["train"], collator, arguments, accelerator, start)
     optimizer = make_optimizer(model, arguments)
     steps = arguments.max_train_steps
     # Not prepared: a prepared schedule would step once per process.
     schedule = make_schedule(optimizer, arguments)
     wrapped, optimizer, loader = accelerator.prepare(model, optimizer, loader)
+    open_methods(accelerator, model)
     labels = {**{split: data.labels[split] for split in encoded}, "descriptions": dict(data.label_descriptions)}
     run = identity(arguments, model.config.to_dict(), encoded, labels, accelerator.num_processes)
     checkpointer = Checkpointer(arguments.output_dir, run, accelerator, wrapped, optimizer, schedule)
@@ -255,7 +257,7 @@ def _record(progress: Progress, statistics: Statistics, scores: Mapping[str, Any
 
 def _train_loader(
     posts: Sequence[Mapping[str, Any]],
-    collator: PostCollator,
+    collator: Callable[[Sequence[Mapping[str, Any]]], dict[str, Any]],
     arguments: TrainingArguments,
     accelerator: Accelerator,
     start: int = 0,
@@ -298,8 +300,7 @@ def validate(
     from accelerate.utils import gather_object
 
     number, own = accelerator.num_processes, accelerator.process_index
-    if not can_checkpoint(accelerator):
-        # The model is spread over the processes, so that all must run it on equally many batches.
+    if is_spread(accelerator):
         number, own = 1, 0
     predicted = predict_labels(model, posts[own::number], collator, arguments.per_device_eval_batch_size)
     shares = gather_object([predicted])
@@ -311,10 +312,8 @@ def validate(
 def save(accelerator: Accelerator, wrapped: nn.Module, processor: MGVMoEProcessor, folder: str) -> None:
     """Write model and processor, a complete folder for `from_pretrained`, in place of the one before at once."""
     accelerator.wait_for_everyone()
-    # Of a model that is spread over the processes, all of them bring their part.
-    weights = None if can_checkpoint(accelerator) else accelerator.get_state_dict(wrapped)
+    model = whole_model(accelerator, wrapped)
     if accelerator.is_main_process:
-        model = accelerator.unwrap_model(wrapped)
         with whole_folder(folder, model_bytes(model)) as partial:
-            model.save_pretrained(partial, state_dict=weights)
+            model.save_pretrained(partial)
             processor.save_pretrained(partial)
