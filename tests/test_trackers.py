@@ -34,6 +34,10 @@ def run(folder, accelerator=None, **changes):
     return train(*small_trainee(), small_data(), TrainingArguments(**{**values, **changes}), accelerator)
 
 
+# A checkpoint after step 4, entries of the log after 3 and 6: killed in step 8, a run logs the latter again.
+BETWEEN = {"eval_steps": 8, "checkpointing_steps": 4}
+
+
 def run_stopped_and_resumed(folder, monkeypatch, **changes):
     learn = loop._learn
 
@@ -45,8 +49,9 @@ def run_stopped_and_resumed(folder, monkeypatch, **changes):
     with monkeypatch.context() as patch:
         patch.setattr(loop, "_learn", learn_or_stop)
         with pytest.raises(Stopped):
-            run(folder, **changes)
-    return run(folder, resume_from_checkpoint="latest", **changes)
+            run(folder, **BETWEEN, **changes)
+    assert [entry["step"] for entry in read_log(str(folder / "log.jsonl"))] == [3, 6]
+    return run(folder, resume_from_checkpoint="latest", **BETWEEN, **changes)
 
 
 def test_the_log_names_everything(tmp_path, capsys):
@@ -73,7 +78,7 @@ def test_the_log_names_everything(tmp_path, capsys):
 
 
 def test_a_run_that_goes_on_logs_nothing_twice(tmp_path, monkeypatch):
-    run(tmp_path / "undisturbed")
+    run(tmp_path / "undisturbed", **BETWEEN)
     run_stopped_and_resumed(tmp_path / "run", monkeypatch)
     logs = [read_log(str(tmp_path / name / "log.jsonl")) for name in ("undisturbed", "run")]
     for entry in (*logs[0], *logs[1]):
@@ -165,7 +170,7 @@ def test_tensorboard(tmp_path, monkeypatch):
     for name in entries[-1]:
         if name not in ("step", "train/posts_per_second"):
             points = [(point.step, pytest.approx(point.value, rel=1e-5)) for point in events.Scalars(name)]
-            assert points == [(entry["step"], entry[name]) for entry in entries], name
+            assert points == [(entry["step"], entry[name]) for entry in entries if name in entry], name
 
 
 def test_what_was_reported_before_goes_with_the_run(tmp_path):
