@@ -13,7 +13,7 @@ from accelerate.tracking import GeneralTracker, get_available_trackers
 from modeling_mgvmoe.training import loop
 from modeling_mgvmoe.training.arguments import TrainingArguments
 from modeling_mgvmoe.training.loop import TERMS, train
-from modeling_mgvmoe.training.trackers import JsonLinesTracker, read_log, tracker_names
+from modeling_mgvmoe.training.trackers import JsonLinesTracker, make_accelerator, read_log, tracker_names
 from tests.small_runs import small_data, small_trainee
 
 
@@ -224,3 +224,12 @@ def test_bfloat16(tmp_path, another_precision):
         seen.clear()
     assert losses["bf16"] != losses["no"]
     assert losses["bf16"] == pytest.approx(losses["no"], rel=0.2)
+
+
+def test_processes_send_each_other_buffers_only_if_these_change(another_precision):
+    arguments, (model, _) = TrainingArguments(), small_trainee()
+    for changing in (False, True):
+        AcceleratorState._reset_state(reset_partial_state=True)
+        if changing:
+            model.add_module("norm", torch.nn.BatchNorm1d(2))
+        assert make_accelerator(arguments, model).ddp_handler.broadcast_buffers == changing

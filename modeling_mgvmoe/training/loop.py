@@ -79,7 +79,7 @@ def train(
     """
     from .trackers import make_accelerator
 
-    accelerator = accelerator or make_accelerator(arguments)
+    accelerator = accelerator or make_accelerator(arguments, model)
     with locked(arguments.output_dir, accelerator.is_main_process):
         return _train(model, processor, data, arguments, accelerator, feature_cache, starting_point(arguments))
 

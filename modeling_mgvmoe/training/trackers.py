@@ -16,6 +16,7 @@ from .progress import ProgressLine
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+    from torch import nn
 
     from .arguments import TrainingArguments
     from .checkpoints import Progress
@@ -110,16 +111,23 @@ def tracker_names(report_to: str) -> list[str]:
     return [name for name in dict.fromkeys(names) if name != "jsonl"]
 
 
-def make_accelerator(arguments: TrainingArguments) -> Accelerator:
+def make_accelerator(arguments: TrainingArguments, model: nn.Module) -> Accelerator:
     """An accelerator with the arguments' precision, accumulation and trackers.
+
+    Args:
+        arguments: of the training.
+        model: that will be trained.
 
     Raises:
         ValueError: a tracker is unknown or not installed, or fp16 was asked for on a CPU.
     """
     from accelerate import Accelerator
-    from accelerate.utils import ProjectConfiguration
+    from accelerate.utils import DistributedDataParallelKwargs, ProjectConfiguration
 
+    # Running means of batch norms are sent in every step; the positions that most encoders keep never change.
+    buffers = any(buffer.is_floating_point() for buffer in model.buffers())
     accelerator = Accelerator(
+        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=buffers)],
         mixed_precision=arguments.mixed_precision,
         gradient_accumulation_steps=arguments.gradient_accumulation_steps,
         log_with=tracker_names(arguments.report_to) or None,
