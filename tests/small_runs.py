@@ -1,5 +1,6 @@
 """Posts and a model for runs of a second, shared by the tests of checkpoints and the runs that are killed."""
 
+import contextlib
 import copy
 import functools
 
@@ -8,6 +9,7 @@ import torch
 from modeling_mgvmoe.data.sketchbook import generate_posts, split_classes
 from modeling_mgvmoe.data.zero_shot_data import ZeroShotData
 from modeling_mgvmoe.training.from_scratch import model_from_scratch
+from modeling_mgvmoe.variational_experts import VariationalMixtureOfExperts
 from tests.from_scratch import scratch_config
 
 
@@ -41,3 +43,18 @@ def _built(hidden_size):
 def small_trainee(hidden_size=16):
     """A copy of one and the same model and of its processor."""
     return copy.deepcopy(_built(hidden_size))
+
+
+@contextlib.contextmanager
+def without_noise():
+    """The experts' mean in place of a sample, in training too."""
+    forward = VariationalMixtureOfExperts.forward
+
+    def quiet(self, hidden_states, attention_mask=None, noise=None, return_losses=True):
+        return forward(self, hidden_states, attention_mask, torch.zeros_like(hidden_states), return_losses)
+
+    VariationalMixtureOfExperts.forward = quiet
+    try:
+        yield
+    finally:
+        VariationalMixtureOfExperts.forward = forward

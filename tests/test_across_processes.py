@@ -26,8 +26,9 @@ from modeling_mgvmoe.data.zero_shot_data import ZeroShotData
 from modeling_mgvmoe.training.arguments import TrainingArguments
 from modeling_mgvmoe.training.from_scratch import model_from_scratch
 from modeling_mgvmoe.training.loop import TERMS, train
-from modeling_mgvmoe.variational_experts import VariationalMixtureOfExperts
+from modeling_mgvmoe.training.trackers import read_log
 from tests.from_scratch import scratch_config
+from tests.small_runs import without_noise
 from tests.tiny import doubled, tiny_config, tiny_inputs, tiny_model
 
 ROOT = Path(__file__).parents[1]
@@ -164,7 +165,10 @@ def posts_and_labels():
     return ZeroShotData(posts=found, labels=names)
 
 
-def loop_run(folder, processes):
+LOOPS = {"loop": "mixed", "alternating loop": "alternate"}
+
+
+def loop_run(folder, processes, task_sampling, accelerator=None):
     """A training by the loop, 4 posts in a global batch, without dropout and noise, in double precision."""
     torch.manual_seed(0)
     config = scratch_config(freeze_vision=False, projection_dropout=0.0, adversary="power")
@@ -176,28 +180,16 @@ def loop_run(folder, processes):
         max_train_steps=4,
         eval_steps=2,
         per_device_train_batch_size=4 // processes,
-        per_device_eval_batch_size=2,
+        per_device_eval_batch_size=1,  # 7 posts: the processes' shares are not equally many batches
         gradient_accumulation_steps=2,
         learning_rate=1e-3,
         keep_best=False,
         mixed_precision="no",
+        logging_steps=1,
+        task_sampling=task_sampling,
     )
-    found = train(model.double(), processor, data, arguments)
+    found = train(model.double(), processor, data, arguments, accelerator)
     return found, {name: value.clone() for name, value in model.state_dict().items()}
-
-
-@contextlib.contextmanager
-def without_noise():
-    forward = VariationalMixtureOfExperts.forward
-
-    def quiet(self, hidden_states, attention_mask=None, noise=None, return_losses=True):
-        return forward(self, hidden_states, attention_mask, torch.zeros_like(hidden_states), return_losses)
-
-    VariationalMixtureOfExperts.forward = quiet
-    try:
-        yield
-    finally:
-        VariationalMixtureOfExperts.forward = forward
 
 
 # What the processes do
@@ -257,11 +249,12 @@ def work(process, processes, port, cases, folder):
     alone(process)
     for case in cases:
         keep(case, trained(case, processes, process))
-    with without_noise():
-        found, weights = loop_run(folder / "loop", processes)
-    keep("loop", weights)
-    facts = {"found": found, "seed": torch.initial_seed()}
-    (folder / f"loop {process}.json").write_text(json.dumps(facts), encoding="utf-8")
+    for name, task_sampling in LOOPS.items():
+        with without_noise():
+            found, weights = loop_run(folder / name, processes, task_sampling)
+        keep(name, weights)
+        facts = {"found": found, "seed": torch.initial_seed()}
+        (folder / f"{name} {process}.json").write_text(json.dumps(facts), encoding="utf-8")
     accelerator.wait_for_everyone()
     torch.distributed.destroy_process_group()
 
@@ -364,33 +357,40 @@ def test_several_processes_equal_one(several, case):
     assert_equal_to_one_process(folder, processes, case, expected, 1e-5 if case == "single precision" else 1e-9)
 
 
+@pytest.mark.parametrize("name", LOOPS)
 @pytest.mark.parametrize("several", NUMBERS, indirect=True)
-def test_the_loop_in_several_processes_equals_one(several, tmp_path, monkeypatch):
+def test_the_loop_in_several_processes_equals_one(several, tmp_path, monkeypatch, name):
     folder, processes = several
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
     with without_noise():
-        expected, weights = loop_run(tmp_path / "loop", 1)
-    runs = [json.loads((folder / f"loop {process}.json").read_text()) for process in range(processes)]
+        expected, weights = loop_run(tmp_path / name, 1, LOOPS[name])
+    runs = [json.loads((folder / f"{name} {process}.json").read_text()) for process in range(processes)]
     assert [run["seed"] for run in runs] == list(range(processes))  # noise and dropout of their own
     assert [entry["step"] for entry in expected["history"]] == [2, 4]
     for run in runs:
         assert run["found"] == runs[0]["found"]
         for entry, other in zip(run["found"]["history"], expected["history"], strict=True):
-            for name in ("loss", *TERMS):
+            for term in ("loss", *TERMS):
                 # The power iteration starts from the order of the posts, which is that of one process.
-                assert entry[name] == pytest.approx(other[name], rel=1e-9), name
+                assert entry[term] == pytest.approx(other[term], rel=1e-9), term
             assert {key: entry[key] for key in ("macro_f1", "validation")} == {
                 key: other[key] for key in ("macro_f1", "validation")
             }
-    assert_equal_to_one_process(folder, processes, "loop", weights, 1e-9)
+    assert_equal_to_one_process(folder, processes, name, weights, 1e-9)
     # Written once, by the first process.
-    assert json.loads((folder / "loop" / "metrics.json").read_text()) == runs[0]["found"]
-    saved, own = (load_file(place / "loop" / "model" / "model.safetensors") for place in (folder, tmp_path))
-    for name in own:
-        torch.testing.assert_close(saved[name], own[name], rtol=1e-9, atol=1e-9)
-    assert {path.name for path in (folder / "loop" / "model").iterdir()} == {
-        path.name for path in (tmp_path / "loop" / "model").iterdir()
+    assert json.loads((folder / name / "metrics.json").read_text()) == runs[0]["found"]
+    saved, own = (load_file(place / name / "model" / "model.safetensors") for place in (folder, tmp_path))
+    for key in own:
+        torch.testing.assert_close(saved[key], own[key], rtol=1e-9, atol=1e-9)
+    assert {path.name for path in (folder / name / "model").iterdir()} == {
+        path.name for path in (tmp_path / name / "model").iterdir()
     }
+    # The log of all processes' posts: use of the experts too, and once.
+    logs = [read_log(str(place / name / "log.jsonl")) for place in (folder, tmp_path)]
+    assert [entry["step"] for entry in logs[0]] == [1, 2, 3, 4]
+    for entry in (*logs[0], *logs[1]):
+        assert "expert_usage/picture_0" in entry and entry.pop("train/posts_per_second") > 0
+    assert logs[0] == [pytest.approx(entry, rel=1e-9, abs=1e-12) for entry in logs[1]]
 
 
 @pytest.mark.parametrize("freeze_vision", [True, False])

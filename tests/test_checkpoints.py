@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from safetensors.torch import load_file, save_file
 
 from modeling_mgvmoe import MGVMoEForZeroShotIE
@@ -33,7 +34,8 @@ from modeling_mgvmoe.training.checkpoints import (
     locked,
     resume_command,
 )
-from modeling_mgvmoe.training.loop import ClassBalancedSampler, _From, _ShuffledSampler, train
+from modeling_mgvmoe.training.loop import train
+from modeling_mgvmoe.training.trackers import read_log
 from tests.small_runs import small_data, small_trainee
 
 ROOT = Path(__file__).parents[1]
@@ -47,6 +49,8 @@ class Stopped(Exception):
 @pytest.fixture(autouse=True)
 def on_the_cpu(monkeypatch):
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    # Longer than most runs here; test_trackers.py has it drawn.
+    monkeypatch.setattr("modeling_mgvmoe.training.trackers.draw_curves", lambda entries, path: "not in this test")
 
 
 def arguments_of(folder, **changes):
@@ -57,6 +61,7 @@ def arguments_of(folder, **changes):
         "learning_rate": 3e-3,
         "eval_steps": 3,
         "checkpointing_steps": 2,
+        "logging_steps": 3,
     }
     return TrainingArguments(**{**values, **changes})
 
@@ -77,6 +82,14 @@ def stop_after(monkeypatch, steps):
     monkeypatch.setattr(loop, "_learn", learn_or_stop)
 
 
+@pytest.fixture
+def another_precision(undisturbed):
+    """Accelerate keeps the precision of the first accelerator of a process."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
     """The folder of a run that nothing spoiled."""
@@ -93,7 +106,11 @@ def begun(undisturbed, tmp_path):
 
 
 def same(one, other):
-    """Whether two runs end alike: best model, history, and all of the last checkpoint."""
+    """Whether two runs end alike: best model, history, log, and all of the last checkpoint."""
+    logs = [read_log(str(folder / "log.jsonl")) for folder in (one, other)]
+    for entry in (*logs[0], *logs[1]):
+        entry.pop("train/posts_per_second", None)  # of the log only where it falls due
+    assert logs[0] == logs[1]
     last = [Path(list_checkpoints(str(folder))[-1][1]) for folder in (one, other)]
     files = ["model/model.safetensors", "model/config.json", "metrics.json"]
     pairs = [(one / name, other / name) for name in files]
@@ -118,9 +135,15 @@ def same(one, other):
         (1, {}),  # before the first checkpoint
         (5, {}),
         (7, {"gradient_accumulation_steps": 2, "class_balanced": False, "keep_best": False}),
+        (5, {"task_sampling": "alternate", "class_order": "in_turn", "lr_scheduler_type": "cosine_with_min_lr",
+             "lr_scheduler_kwargs": {"min_lr_rate": 0.1}, "gradient_checkpointing": True, "logging_steps": 5,
+             "head_learning_rate": 1e-2, "vision_learning_rate": 1e-3, "perturbation_learning_rate": 1e-4}),
+        (5, {"mixed_precision": "bf16"}),
     ],
-)
-def test_a_resumed_run_ends_like_an_undisturbed_one(tmp_path, undisturbed, monkeypatch, steps, changes):
+)  # fmt: skip
+def test_a_resumed_run_ends_like_an_undisturbed_one(
+    tmp_path, undisturbed, monkeypatch, another_precision, steps, changes
+):
     if changes:
         undisturbed = tmp_path / "undisturbed"
         run(undisturbed, **changes)
@@ -153,17 +176,10 @@ def test_going_on_loads_no_post_twice_and_shows_where_it_is(begun, monkeypatch, 
     assert "6/8" in printed.err
 
 
-def test_samplers_from_the_middle():
-    for sampler in (ClassBalancedSampler("aabbb", 40, 1), _ShuffledSampler(5, 40, 1)):
-        whole = list(sampler)
-        for start in (0, 1, 17, 40):
-            assert list(_From(sampler, start)) == whole[start:]
-            assert len(_From(sampler, start)) == 40 - start
-
-
 def test_the_last_two_checkpoints_are_kept_and_a_finished_run_is_finished(begun, undisturbed):
     assert [step for step, _ in list_checkpoints(str(begun))] == [6, 8]
-    assert sorted(path.name for path in begun.iterdir()) == ["checkpoints", "metrics.json", "model"]
+    assert sorted(path.name for path in begun.iterdir()) == [
+        "checkpoints", "log.jsonl", "metrics.json", "model", "training_curves.png"]  # fmt: skip
     suffixes = {path.suffix for path in (begun / "checkpoints").rglob("*") if path.is_file()}
     assert suffixes == {".json", ".safetensors"}
     # The last step was the best, or not: either way the model is there afterwards.

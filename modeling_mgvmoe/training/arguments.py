@@ -9,6 +9,12 @@ from collections.abc import Sequence
 from dataclasses import Field, dataclass, field, fields
 from typing import Any
 
+# Of transformers' get_scheduler, all that go by the step alone.
+SCHEDULES = ("linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup",
+             "inverse_sqrt", "cosine_with_min_lr", "cosine_warmup_with_min_lr", "warmup_stable_decay")  # fmt: skip
+# Fields that are mappings, given as JSON on the command line.
+JSON_FIELDS = ("model_config", "lr_scheduler_kwargs")
+
 
 @dataclass
 class ModelArguments:
@@ -116,10 +122,40 @@ class TrainingArguments:
     max_train_steps: int = field(default=1000, metadata={"help": "Optimizer steps."})
     per_device_train_batch_size: int = field(default=16, metadata={"help": "Posts in a batch, per process."})
     per_device_eval_batch_size: int = field(default=64, metadata={"help": "Posts in a batch of evaluation."})
-    gradient_accumulation_steps: int = field(default=1, metadata={"help": "Batches per optimizer step."})
-    learning_rate: float = field(default=1e-5, metadata={"help": "Peak learning rate."})
+    gradient_accumulation_steps: int = field(
+        default=1,
+        metadata={
+            "help": "Batches per optimizer step, whose gradients are averaged. Alignment and consistency couple the "
+            "posts of a batch only: 2 batches of 4 are not 1 of 8 to them, while 4 posts on each of 2 processes are."
+        },
+    )
+    gradient_checkpointing: bool = field(
+        default=False,
+        metadata={"help": "Compute the encoders' activations again on the way back: less memory, slower."},
+    )
+    learning_rate: float = field(
+        default=1e-5, metadata={"help": "Peak learning rate, the text encoder's where other parts have their own."}
+    )
     head_learning_rate: float | None = field(
         default=None, metadata={"help": "Of everything but the two encoders; default: learning_rate."}
+    )
+    vision_learning_rate: float | None = field(
+        default=None, metadata={"help": "Of the vision encoder, if it is trained; default: learning_rate."}
+    )
+    perturbation_learning_rate: float | None = field(
+        default=None, metadata={"help": "Of the learned adversary's vector; default: head_learning_rate."}
+    )
+    lr_scheduler_type: str = field(
+        default="linear",
+        metadata={
+            "help": 'A schedule of transformers\' get_scheduler by its name; all parts follow it. All but "constant" '
+            "begin with warmup_ratio.",
+            "choices": list(SCHEDULES),
+        },
+    )
+    lr_scheduler_kwargs: dict[str, Any] = field(
+        default_factory=dict,
+        metadata={"help": 'JSON: what the schedule needs besides, such as {"min_lr_rate": 0.1}.'},
     )
     freeze_text_layers: int | None = field(
         default=None,
@@ -133,7 +169,22 @@ class TrainingArguments:
         default=1.0, metadata={"help": "Gradient norm above which it is scaled down; 0: never."}
     )
     class_balanced: bool = field(
-        default=True, metadata={"help": "Draw posts with replacement, every class alike (the reference's way)."}
+        default=True, metadata={"help": "Draw posts with replacement, every class alike; else epoch after epoch."}
+    )
+    class_order: str = field(
+        default="drawn",
+        metadata={
+            "help": 'Of class_balanced: "drawn" draws the class of every post, "in_turn" takes each class once in a '
+            "round (the reference's way).",
+            "choices": ["drawn", "in_turn"],
+        },
+    )
+    task_sampling: str = field(
+        default="mixed",
+        metadata={
+            "help": 'Typing and relations "mixed" in every batch, or in batches of their own that "alternate".',
+            "choices": ["mixed", "alternate"],
+        },
     )
     eval_steps: int = field(default=200, metadata={"help": "Steps between validations."})
     early_stopping_patience: int = field(
@@ -152,17 +203,27 @@ class TrainingArguments:
     num_threads: int | None = field(
         default=None, metadata={"help": "Threads of torch on the CPU; default: torch's own."}
     )
+    report_to: str = field(
+        default="jsonl",
+        metadata={
+            "help": 'Trackers by name, with commas between: "jsonl", log.jsonl in output_dir, which is always there; '
+            "and Accelerate's (tensorboard, wandb, ...), whose packages must be installed."
+        },
+    )
+    logging_steps: int = field(
+        default=10, metadata={"help": "Steps between entries of the log, each the mean over the steps since the last."}
+    )
 
     def __post_init__(self) -> None:
         at_least_one = ("max_train_steps", "per_device_train_batch_size", "per_device_eval_batch_size",
-                        "gradient_accumulation_steps", "eval_steps")  # fmt: skip
+                        "gradient_accumulation_steps", "eval_steps", "logging_steps")  # fmt: skip
         for name in at_least_one:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
-        if not self.learning_rate > 0:
-            raise ValueError(f"learning_rate must be greater than 0, got {self.learning_rate}.")
-        if self.head_learning_rate is not None and not self.head_learning_rate > 0:
-            raise ValueError(f"head_learning_rate must be greater than 0, got {self.head_learning_rate}.")
+        for name in ("learning_rate", "head_learning_rate", "vision_learning_rate", "perturbation_learning_rate"):
+            rate = getattr(self, name)
+            if rate is not None and not rate > 0:
+                raise ValueError(f"{name} must be greater than 0, got {rate}.")
         if self.freeze_text_layers is not None and self.freeze_text_layers < 0:
             raise ValueError(f"freeze_text_layers must not be negative, got {self.freeze_text_layers}.")
         if not 0 <= self.warmup_ratio <= 1:
@@ -170,6 +231,15 @@ class TrainingArguments:
         for name in ("weight_decay", "max_grad_norm", "checkpointing_steps", "early_stopping_patience"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}.")
+        self._check_choices()
+
+    def _check_choices(self) -> None:
+        for name, known in (("lr_scheduler_type", SCHEDULES), ("class_order", ("drawn", "in_turn")),
+                            ("task_sampling", ("mixed", "alternate"))):  # fmt: skip
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}.")
+        if self.class_order != "drawn" and not self.class_balanced:
+            raise ValueError(f"class_order: {self.class_order!r} needs class_balanced, got class_balanced False.")
         if self.mixed_precision not in (None, "no", "fp16", "bf16"):
             raise ValueError(
                 'mixed_precision must be "no" (in YAML with the quotes), "fp16" or "bf16", '
@@ -235,15 +305,15 @@ def parse_arguments(argv: Sequence[str] | None = None) -> tuple[ModelArguments, 
     parser = HfArgumentParser(ARGUMENT_CLASSES, allow_abbrev=False)  # type: ignore[arg-type]
     parser.add_argument("--config", help="YAML recipe, see configuration/recipes/.")
     for action in parser._actions:
-        if action.dest == "model_config":
+        if action.dest in JSON_FIELDS:
             action.type = _json_object
     config = parser.parse_known_args(argv)[0].config if _has_config(argv) else None
     if config is not None:
         values = read_recipe(config)
-        recipe = values.get("model_config") or {}
         for action in parser._actions:
-            if action.dest == "model_config":
-                action.type = lambda text: _merged(recipe, _json_object(text))
+            if action.dest in JSON_FIELDS:
+                recipe = values.get(action.dest) or {}
+                action.type = lambda text, recipe=recipe: _merged(recipe, _json_object(text))
         # argparse converts and checks string defaults like flags, and no others. A YAML 1e-4 is a string already.
         parser.set_defaults(
             **{key: str(value) if isinstance(value, int | float) else value for key, value in values.items()}

@@ -39,11 +39,13 @@ if TYPE_CHECKING:
     from torch.optim.lr_scheduler import LRScheduler
 
     from .arguments import TrainingArguments
+    from .statistics import Statistics
 
 KEPT = 2
 # Of these arguments the weights do not depend, or only on the way that is still ahead.
 FREE_ARGUMENTS = ("output_dir", "overwrite_output_dir", "resume_from_checkpoint", "checkpointing_steps",
-                  "early_stopping_patience", "per_device_eval_batch_size", "num_threads")  # fmt: skip
+                  "early_stopping_patience", "per_device_eval_batch_size", "num_threads", "report_to",
+                  "logging_steps")  # fmt: skip
 # Of a model's configuration, what saving and loading write into it.
 FREE_CONFIG = ("transformers_version", "_name_or_path", "dtype", "architectures", "auto_map")
 MODEL, OPTIMIZER, RANDOM = "model.safetensors", "optimizer.safetensors", "random.safetensors"
@@ -60,15 +62,13 @@ class Progress:
 
     Attributes:
         step: optimizer steps done.
-        counted: batches in `sums`.
-        sums: of every loss term since the last validation.
+        statistics: of every process what [`Statistics`] had summed up when the last checkpoint was written.
         history: one entry per validation.
         best: the entry whose weights are in `model/`.
     """
 
     step: int = 0
-    counted: int = 0
-    sums: dict[str, float] = dataclasses.field(default_factory=dict)
+    statistics: list[Any] = dataclasses.field(default_factory=list)
     history: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     best: dict[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -106,8 +106,10 @@ def discard_run(output_dir: str) -> None:
         remove_folder(folder)
     if os.path.isdir(model := os.path.join(output_dir, "model")):
         remove_folder(model)
-    with contextlib.suppress(FileNotFoundError):
-        os.remove(os.path.join(output_dir, "metrics.json"))
+    shutil.rmtree(os.path.join(output_dir, "trackers"), ignore_errors=True)
+    for name in ("metrics.json", "log.jsonl", "training_curves.png"):
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(os.path.join(output_dir, name))
 
 
 # Which checkpoint
@@ -323,7 +325,7 @@ class Checkpointer:
     optimizer: Optimizer
     schedule: LRScheduler
 
-    def save(self, progress: Progress) -> str | None:
+    def save(self, progress: Progress, statistics: Statistics) -> str | None:
         """Write a checkpoint and remove those that are not among the last two; every process calls this.
 
         Returns:
@@ -332,6 +334,7 @@ class Checkpointer:
         if not can_checkpoint(self.accelerator):
             return None
         folder, rows = checkpoint_folder(self.output_dir, progress.step), _random_state(self.accelerator)
+        progress.statistics = statistics.state(self.accelerator)
         if self.accelerator.is_main_process:
             self._write(folder, progress, rows)
             # A later one is of a way that was left: the run went on from one before it.

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, Sampler
-from transformers import get_linear_schedule_with_warmup
+from torch.utils.data import DataLoader
 
 from ..data.encoding import PostCollator, TypesOfLabels, encode_posts
 from ..data.whole_folder import whole_folder
@@ -32,7 +30,10 @@ from .checkpoints import (
     remove_leftovers,
     starting_point,
 )
-from .freezing import freeze_text_layers
+from .optimization import current_rates, make_optimizer, make_schedule
+from .samplers import From, training_sampler
+from .sharding import even_pictures, is_spread, open_methods, whole_model
+from .statistics import Statistics
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -42,92 +43,6 @@ if TYPE_CHECKING:
     from ..processing_mgvmoe import MGVMoEProcessor
 
 TERMS = ("ranking_loss", "kl_loss", "router_entropy_loss", "alignment_loss", "consistency_loss", "type_loss")
-
-
-class ClassBalancedSampler(Sampler[int]):
-    """Draws posts with replacement: first a class, every class alike, then a post of it.
-
-    Args:
-        classes: the class of every post.
-        num_samples: how many to draw.
-        seed: two samplers with the same seed draw the same posts.
-    """
-
-    def __init__(self, classes: Sequence[Any], num_samples: int, seed: int):
-        self.num_samples, self.seed = num_samples, seed
-        members: dict[Any, list[int]] = {}
-        for index, name in enumerate(classes):
-            members.setdefault(name, []).append(index)
-        self.members = [torch.tensor(rows) for rows in members.values()]
-
-    def __iter__(self) -> Iterator[int]:
-        generator = torch.Generator().manual_seed(self.seed)
-        for chosen in torch.randint(len(self.members), (self.num_samples,), generator=generator).tolist():
-            rows = self.members[chosen]
-            yield int(rows[torch.randint(len(rows), (1,), generator=generator)])
-
-    def __len__(self) -> int:
-        return self.num_samples
-
-
-class _ShuffledSampler(Sampler[int]):
-    """Epoch after epoch in a new order, as one long sequence."""
-
-    def __init__(self, size: int, num_samples: int, seed: int):
-        self.size, self.num_samples, self.seed = size, num_samples, seed
-
-    def __iter__(self) -> Iterator[int]:
-        generator = torch.Generator().manual_seed(self.seed)
-        drawn = 0
-        while drawn < self.num_samples:
-            for index in torch.randperm(self.size, generator=generator).tolist()[: self.num_samples - drawn]:
-                drawn += 1
-                yield index
-
-    def __len__(self) -> int:
-        return self.num_samples
-
-
-class _From(Sampler[int]):
-    """A sampler without its first draws: they are drawn, so that the others stay the same, but no post is loaded."""
-
-    def __init__(self, sampler: Sampler[int], start: int):
-        self.sampler, self.start = sampler, start
-
-    def __iter__(self) -> Iterator[int]:
-        return itertools.islice(iter(self.sampler), self.start, None)
-
-    def __len__(self) -> int:
-        return max(len(self.sampler) - self.start, 0)  # type: ignore[arg-type]
-
-
-ENCODERS = ("mgvmoe.text_model.", "mgvmoe.vision_model.")
-
-
-def parameter_groups(
-    model: nn.Module, weight_decay: float, head_learning_rate: float | None = None
-) -> list[dict[str, Any]]:
-    """Trainable parameters in groups.
-
-    Args:
-        model: to be trained.
-        weight_decay: of matrices; biases, norms and the perturbation have none.
-        head_learning_rate: of everything but the two encoders, which is then in groups of its own.
-    """
-    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            decayed = parameter.ndim > 1 and not name.endswith("perturbation")
-            head = head_learning_rate is not None and not name.startswith(ENCODERS)
-            groups.setdefault((head, decayed), []).append(parameter)
-    return [
-        {
-            "params": parameters,
-            "weight_decay": weight_decay if decayed else 0.0,
-            **({"lr": head_learning_rate} if head else {}),
-        }
-        for (head, decayed), parameters in groups.items()
-    ]
 
 
 def train(
@@ -149,7 +64,7 @@ def train(
         processor: encodes the posts.
         data: posts and classes.
         arguments: how.
-        accelerator: default: a new one, with the arguments' mixed precision.
+        accelerator: default: a new one, with the arguments' mixed precision and trackers; a given one keeps its own.
         feature_cache: of the model's frozen vision tower, read in place of running it.
 
     Returns:
@@ -158,16 +73,14 @@ def train(
 
     Raises:
         FileExistsError: the output folder holds a run, or one is writing to it.
-        ValueError: the loss is not finite, the checkpoint to go on from is damaged or of another run, or the cache was
-            not made by the model's own, frozen tower.
+        ValueError: the loss is not finite, the checkpoint to go on from is damaged or of another run, the cache was
+            not made by the model's own, frozen tower, or an argument does not fit model, data or machine.
         OSError: the disk is full.
         TrainingInterrupted: SIGTERM or Ctrl-C, after a checkpoint was written.
     """
-    from accelerate import Accelerator
+    from .trackers import make_accelerator
 
-    accelerator = accelerator or Accelerator(
-        mixed_precision=arguments.mixed_precision, gradient_accumulation_steps=arguments.gradient_accumulation_steps
-    )
+    accelerator = accelerator or make_accelerator(arguments, model)
     with locked(arguments.output_dir, accelerator.is_main_process):
         return _train(model, processor, data, arguments, accelerator, feature_cache, starting_point(arguments))
 
@@ -182,7 +95,8 @@ def _train(
     checkpoint: str | None,
 ) -> dict[str, Any]:
     from accelerate.utils import set_seed
-    from tqdm.auto import tqdm
+
+    from .trackers import Reporter
 
     folder = os.path.join(arguments.output_dir, "model")
     # Noise and dropout of their own on every process: with one seed for all, the first posts of the processes' batches
@@ -193,47 +107,51 @@ def _train(
     show = accelerator.is_main_process
     encoded, collators = _encode(data, processor, feature_cache, show, model.config.score == "similarity")
     start = 0 if checkpoint is None else read_progress(checkpoint).step
-    loader = _train_loader(encoded["train"], collators["train"], arguments, accelerator, start)
-    optimizer = _optimizer(model, arguments)
+    collator = even_pictures(accelerator, collators["train"], processor)
+    loader = _train_loader(encoded["train"], collator, arguments, accelerator, start)
+    optimizer = make_optimizer(model, arguments)
     steps = arguments.max_train_steps
     # Not prepared: a prepared schedule would step once per process.
-    schedule = get_linear_schedule_with_warmup(optimizer, round(steps * arguments.warmup_ratio), steps)
+    schedule = make_schedule(optimizer, arguments)
     wrapped, optimizer, loader = accelerator.prepare(model, optimizer, loader)
+    open_methods(accelerator, model)
     labels = {**{split: data.labels[split] for split in encoded}, "descriptions": dict(data.label_descriptions),
               "types": [dict(data.label_types), dict(data.type_descriptions)]}  # fmt: skip
     run = identity(arguments, model.config.to_dict(), encoded, labels, accelerator.num_processes)
     checkpointer = Checkpointer(arguments.output_dir, run, accelerator, wrapped, optimizer, schedule)
-    progress = _begin(checkpointer, checkpoint, arguments)
+    statistics = Statistics(("loss", *TERMS), model.config.num_experts, accelerator.device)
+    progress = _begin(checkpointer, checkpoint, arguments, statistics)
     if checkpoint is not None and progress.best.get("step") == progress.step:
         # The run may have ended between the checkpoint and the model, which comes after it.
         save(accelerator, wrapped, processor, folder)
     wrapped.train()
 
     done = _is_done(progress, arguments)
-    shown = {"desc": "training", "unit": "step", "disable": not show}
-    with StopSignals() as signals, tqdm(total=steps, initial=progress.step, **shown) as bar:
+    with StopSignals() as signals, Reporter(accelerator, arguments, statistics, progress) as reporter:
         for batch in () if done else loader:
             if checkpoint is not None:
                 # Not before: to start a loader draws a number.
                 checkpointer.restore_random_state(checkpoint)
                 checkpoint = None
-            _learn(accelerator, wrapped, optimizer, batch, progress, arguments.max_grad_norm)
+            _learn(accelerator, wrapped, optimizer, batch, progress, arguments.max_grad_norm, statistics)
             if not accelerator.sync_gradients:
                 continue
+            rates = current_rates(optimizer)
             schedule.step()
             progress.step += 1
-            loss, f1 = progress.sums["loss"] / progress.counted, progress.best.get("macro_f1", 0)
-            bar.update()
-            bar.set_postfix(loss=f"{loss:.3f}", val_f1=f"{f1:.3f}", refresh=False)
+            reporter.stepped(progress)
             due = [
                 every > 0 and progress.step % every == 0
                 for every in (arguments.checkpointing_steps, arguments.eval_steps)
             ]
+            scores = None
             if due[1] or progress.step == steps:
                 scores = validate(model, encoded["validation"], collators["validation"], data, arguments, accelerator)
-                _record(progress, scores, arguments.keep_best)
+                _record(progress, statistics, scores, arguments.keep_best)
             done, stop = _is_done(progress, arguments), signals.agreed(accelerator)
-            written = checkpointer.save(progress) if any(due) or done or stop else None
+            # Before the checkpoint, which does not hold again what was logged.
+            reporter.log(progress, rates, scores, last=done)
+            written = checkpointer.save(progress, statistics) if any(due) or done or stop else None
             # After the checkpoint: whoever goes on from it finds the model, or writes it.
             if progress.best.get("step") == progress.step:
                 save(accelerator, wrapped, processor, folder)
@@ -241,6 +159,8 @@ def _train(
                 raise TrainingInterrupted(stop, progress.step, written)
             if done:
                 break
+            reporter.restart_clock()
+    reporter.draw()
     if progress.step < steps:
         accelerator.print(f"stopped early: no better macro-F1 in {arguments.early_stopping_patience} validations")
     found = {"best": progress.best, "history": progress.history}
@@ -249,14 +169,6 @@ def _train(
             json.dump(found, file, indent=2)
     accelerator.wait_for_everyone()
     return found
-
-
-def _optimizer(model: MGVMoEForZeroShotIE, arguments: TrainingArguments) -> torch.optim.Optimizer:
-    """AdamW over what is to be trained."""
-    if arguments.freeze_text_layers is not None:
-        freeze_text_layers(model, arguments.freeze_text_layers)
-    groups = parameter_groups(model, arguments.weight_decay, arguments.head_learning_rate)
-    return torch.optim.AdamW(groups, lr=arguments.learning_rate)
 
 
 def _encode(
@@ -291,15 +203,18 @@ def _encode(
     return encoded, collators
 
 
-def _begin(checkpointer: Checkpointer, checkpoint: str | None, arguments: TrainingArguments) -> Progress:
+def _begin(
+    checkpointer: Checkpointer, checkpoint: str | None, arguments: TrainingArguments, statistics: Statistics
+) -> Progress:
     """Take everything from the checkpoint, if there is one, and tidy the folder."""
     accelerator, folder = checkpointer.accelerator, arguments.output_dir
     if checkpoint is None:
-        progress = Progress(sums=dict.fromkeys(("loss", *TERMS), 0.0))
+        progress = Progress()
         if arguments.resume_from_checkpoint is not None:
             accelerator.print(f"{folder} has no checkpoint yet: beginning at step 0")
     else:
         progress = checkpointer.load(checkpoint)
+        statistics.load(progress.statistics, accelerator.process_index)
         model = os.path.join(folder, "model", "config.json")
         if progress.best.get("step", progress.step) != progress.step and not os.path.exists(model):
             raise FileNotFoundError(
@@ -321,6 +236,7 @@ def _learn(
     batch: dict[str, Any],
     progress: Progress,
     max_grad_norm: float,
+    statistics: Statistics,
 ) -> None:
     """One batch; the optimizer steps if it is the last one of those that are accumulated."""
     ids = batch.pop("ids")
@@ -332,9 +248,7 @@ def _learn(
             accelerator.clip_grad_norm_(wrapped.parameters(), max_grad_norm)
         optimizer.step()
         optimizer.zero_grad()
-    for name in progress.sums:
-        progress.sums[name] += output[name].item()
-    progress.counted += 1
+    statistics.add(output, batch)
 
 
 def _is_done(progress: Progress, arguments: TrainingArguments) -> bool:
@@ -344,19 +258,18 @@ def _is_done(progress: Progress, arguments: TrainingArguments) -> bool:
     )
 
 
-def _record(progress: Progress, scores: Mapping[str, Any], keep_best: bool) -> None:
+def _record(progress: Progress, statistics: Statistics, scores: Mapping[str, Any], keep_best: bool) -> None:
     """Add an entry to the history, and choose it if it is the best."""
-    means = {name: total / progress.counted for name, total in progress.sums.items()}
-    entry = {"step": progress.step, **means, **scores}
+    entry = {"step": progress.step, **statistics.means("validation"), **scores}
     progress.history.append(entry)
-    progress.sums, progress.counted = dict.fromkeys(progress.sums, 0.0), 0
+    statistics.clear("validation")
     if not progress.best or not keep_best or entry["macro_f1"] > progress.best["macro_f1"]:
         progress.best = entry
 
 
 def _train_loader(
     posts: Sequence[Mapping[str, Any]],
-    collator: PostCollator,
+    collator: Callable[[Sequence[Mapping[str, Any]]], dict[str, Any]],
     arguments: TrainingArguments,
     accelerator: Accelerator,
     start: int = 0,
@@ -365,12 +278,8 @@ def _train_loader(
     # The accelerator's number of batches per step, which `accelerate launch` may have set.
     per_step = accelerator.gradient_accumulation_steps * batch_size * accelerator.num_processes
     needed = arguments.max_train_steps * per_step
-    sampler: Sampler[int] = (
-        ClassBalancedSampler([(post["task"], post["label"]) for post in posts], needed, arguments.seed)
-        if arguments.class_balanced
-        else _ShuffledSampler(len(posts), needed, arguments.seed)
-    )
-    sampler = _From(sampler, start * per_step)
+    sampler = training_sampler(posts, arguments, needed, batch_size * accelerator.num_processes)
+    sampler = From(sampler, start * per_step)
     # Any sequence is a map-style data set; the type of torch's argument says less.
     return DataLoader(posts, batch_size=batch_size, sampler=sampler, collate_fn=collator, drop_last=True)  # type: ignore[arg-type]
 
@@ -403,6 +312,8 @@ def validate(
     from accelerate.utils import gather_object
 
     number, own = accelerator.num_processes, accelerator.process_index
+    if is_spread(accelerator):
+        number, own = 1, 0
     predicted = predict_labels(model, posts[own::number], collator, arguments.per_device_eval_batch_size)
     shares = gather_object([predicted])
     predictions = [shares[index % number][index // number] for index in range(len(posts))]
@@ -413,8 +324,8 @@ def validate(
 def save(accelerator: Accelerator, wrapped: nn.Module, processor: MGVMoEProcessor, folder: str) -> None:
     """Write model and processor, a complete folder for `from_pretrained`, in place of the one before at once."""
     accelerator.wait_for_everyone()
+    model = whole_model(accelerator, wrapped)
     if accelerator.is_main_process:
-        model = accelerator.unwrap_model(wrapped)
         with whole_folder(folder, model_bytes(model), GO_ON) as partial:
             model.save_pretrained(partial)
             processor.save_pretrained(partial)

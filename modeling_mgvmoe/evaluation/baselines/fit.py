@@ -13,7 +13,7 @@ from transformers import get_linear_schedule_with_warmup
 
 from ...data.encoding import PostCollator
 from ...training.freezing import freeze_layers
-from ...training.loop import ClassBalancedSampler
+from ...training.samplers import ClassBalancedSampler
 from .base import Baseline
 
 

@@ -1,0 +1,116 @@
+"""What is trained and how fast: parameter groups, optimizer, schedule of the learning rates."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+from transformers import get_scheduler
+
+from .arguments import TrainingArguments
+from .freezing import freeze_text_layers
+
+if TYPE_CHECKING:
+    from torch.optim.lr_scheduler import LRScheduler
+
+    from ..modeling_mgvmoe import MGVMoEForZeroShotIE
+
+# Parts of the model by the beginning of their parameters' names; everything else is "heads".
+PARTS = {"mgvmoe.text_model.": "text", "mgvmoe.vision_model.": "vision", "perturbation": "perturbation"}
+
+
+def part_of(name: str) -> str:
+    """The part to which a parameter of this name belongs: a value of `PARTS`, or "heads"."""
+    return next((part for start, part in PARTS.items() if name.startswith(start)), "heads")
+
+
+def learning_rates(arguments: TrainingArguments) -> dict[str, float]:
+    """Peak learning rate of each part; one that is not given is that of what it belongs to."""
+    heads = arguments.head_learning_rate or arguments.learning_rate
+    return {
+        "text": arguments.learning_rate,
+        "vision": arguments.vision_learning_rate or arguments.learning_rate,
+        "heads": heads,
+        "perturbation": arguments.perturbation_learning_rate or heads,
+    }
+
+
+def parameter_groups(
+    model: nn.Module, weight_decay: float, rates: Mapping[str, float] | None = None
+) -> list[dict[str, Any]]:
+    """Trainable parameters in groups, each with a `name`: the part, and "(no decay)" where there is none.
+
+    Args:
+        model: to be trained.
+        weight_decay: of matrices; biases, norms and the perturbation have none.
+        rates: learning rate of each part, see [`learning_rates`]; default: the optimizer's for all.
+    """
+    groups: dict[tuple[str, bool], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            part = part_of(name)
+            groups.setdefault((part, parameter.ndim > 1 and part != "perturbation"), []).append(parameter)
+    return [
+        {
+            "params": parameters,
+            "name": part if decayed else f"{part} (no decay)",
+            "weight_decay": weight_decay if decayed else 0.0,
+            **({} if rates is None else {"lr": rates[part]}),
+        }
+        for (part, decayed), parameters in groups.items()
+    ]
+
+
+def current_rates(optimizer: torch.optim.Optimizer) -> dict[str, float]:
+    """Learning rate of each part that is trained, as it is now."""
+    return {group["name"].removesuffix(" (no decay)"): group["lr"] for group in optimizer.param_groups}
+
+
+def make_optimizer(model: MGVMoEForZeroShotIE, arguments: TrainingArguments) -> torch.optim.Optimizer:
+    """AdamW over what is to be trained; what is not is frozen first.
+
+    Raises:
+        ValueError: a learning rate is given for a part that is not trained.
+    """
+    if arguments.freeze_text_layers is not None:
+        freeze_text_layers(model, arguments.freeze_text_layers)
+    if arguments.gradient_checkpointing:
+        model.activation_checkpointing_enable()
+    groups = parameter_groups(model, arguments.weight_decay, learning_rates(arguments))
+    trained = {group["name"].removesuffix(" (no decay)") for group in groups}
+    for part, reason in (("vision", "freeze_vision"), ("perturbation", "adversary")):
+        given = getattr(arguments, f"{part}_learning_rate")
+        if given is not None and part not in trained:
+            raise ValueError(
+                f"{part}_learning_rate: the model has no {part} parameters that are trained "
+                f"({reason} is {getattr(model.config, reason)!r}), got {given}."
+            )
+    return torch.optim.AdamW(groups, lr=arguments.learning_rate)
+
+
+def make_schedule(optimizer: torch.optim.Optimizer, arguments: TrainingArguments) -> LRScheduler:
+    """The schedule that the arguments name, over all steps, the same shape for every group.
+
+    Raises:
+        ValueError: `lr_scheduler_kwargs` does not fit the schedule.
+    """
+    steps = arguments.max_train_steps
+    if arguments.lr_scheduler_kwargs and arguments.lr_scheduler_type.startswith("constant"):
+        raise ValueError(
+            f"lr_scheduler_kwargs: {arguments.lr_scheduler_type!r} takes none, got {arguments.lr_scheduler_kwargs}."
+        )
+    try:
+        return get_scheduler(
+            arguments.lr_scheduler_type,
+            optimizer,
+            num_warmup_steps=round(steps * arguments.warmup_ratio),
+            num_training_steps=steps,
+            scheduler_specific_kwargs=dict(arguments.lr_scheduler_kwargs),
+        )
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"lr_scheduler_kwargs: {arguments.lr_scheduler_kwargs} do not fit lr_scheduler_type "
+            f"{arguments.lr_scheduler_type!r}: {error}"
+        ) from error
