@@ -350,8 +350,10 @@ def test_several_processes_equal_one(several, case):
     expected = trained(case, processes)
     for step in range(len(STEPS)):
         for name in TERMS:
-            absent = (name == "consistency_loss" and CASES[case][0]["adversary"] == "none") or name == "type_loss" or (
-                name == "alignment_loss" and STEPS[step][0] in (no_pictures, one_picture_on_the_last_process)
+            absent = (
+                (name == "consistency_loss" and CASES[case][0]["adversary"] == "none")
+                or name == "type_loss"
+                or (name == "alignment_loss" and STEPS[step][0] in (no_pictures, one_picture_on_the_last_process))
             )
             assert (expected[f"{step} {name}"] == 0) == absent, (step, name)
     assert_equal_to_one_process(folder, processes, case, expected, 1e-5 if case == "single precision" else 1e-9)

@@ -35,8 +35,9 @@ def some_posts():
         posts.append({"id": f"t{number}", "text": f"Kelo {words[label]}", "mentions": [[0, 4]], "label": label,
                       "image": image})  # fmt: skip
         verb = RELATIONS[number % 2]
-        posts.append({"id": f"r{number}", "text": f"Kelo {verb} Mura", "mentions": [[0, 4], [len(verb) + 6, len(verb) + 10]],
-                      "label": verb, "image": None})  # fmt: skip
+        tail = [len(verb) + 6, len(verb) + 10]
+        posts.append({"id": f"r{number}", "text": f"Kelo {verb} Mura", "mentions": [[0, 4], tail], "label": verb,
+                      "image": None})  # fmt: skip
     return posts
 
 

@@ -11,7 +11,7 @@ from tests.tiny import doubled, tiny_config, tiny_inputs, tiny_model
 
 
 def with_mentions(inputs, slots=2):
-    """Inputs as a processor with mention_style="prefix" makes them: posts 0 and 2 are pairs, the others typing posts."""
+    """Inputs as a processor with mention_style="prefix" makes them: posts 0 and 2 are pairs, 1 and 3 typing."""
     mask = torch.zeros(len(inputs["input_ids"]), slots, inputs["input_ids"].shape[1], dtype=torch.bool)
     mask[:, 0, 1:3] = True
     mask[::2, 1, 3] = True
@@ -194,8 +194,8 @@ class TestModel:
 
     def test_padding_changes_nothing(self, model, inputs):
         inputs = with_types(inputs)
-        padded = {**inputs, **{n: F.pad(inputs[n], (0, 3)) for n in ("input_ids", "attention_mask", "mention_mask",
-                                                                      "type_input_ids", "type_attention_mask")}}  # fmt: skip
+        names = ("input_ids", "attention_mask", "mention_mask", "type_input_ids", "type_attention_mask")
+        padded = {**inputs, **{name: F.pad(inputs[name], (0, 3)) for name in names}}
         torch.testing.assert_close(model(**padded).logits, model(**inputs).logits, rtol=1e-12, atol=1e-12)
 
     def test_saved_and_loaded_it_scores_the_same(self, tmp_path, inputs):
