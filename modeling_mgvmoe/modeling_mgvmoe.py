@@ -17,7 +17,7 @@ from transformers.utils import ModelOutput, can_return_tuple
 
 from .across_processes import gather_rows, number_of_processes, random_generator
 from .configuration_mgvmoe import MGVMoEConfig
-from .objectives import info_nce, ranking_loss
+from .objectives import at_least_float32, info_nce, ranking_loss
 from .outputs_mgvmoe import MGVMoEModelOutput, MGVMoEOutput
 from .sample_graph import adversarial_consistency, learned_adversary_loss, power_perturbation, random_perturbation
 from .similarity_score import SimilarityScore, label_mean, one_of_each
@@ -814,7 +814,7 @@ class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
         if self.config.objective == "ranking":
             ranking = ranking_loss(logits, labels, self.config.margin, candidate_mask)
         else:
-            ranking = nn.functional.cross_entropy(logits.float(), labels)
+            ranking = nn.functional.cross_entropy(at_least_float32(logits), labels)
         # The mentions should have the types of the right label: the mean over the posts of -log P(allowed types).
         types = ranking.new_zeros(()) if fit_of_types is None else -fit_of_types.gather(1, labels[:, None]).mean()
         text_embeds, image_embeds = output.text_embeds, output.image_embeds

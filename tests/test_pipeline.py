@@ -425,3 +425,61 @@ def test_a_vocabulary_that_the_model_does_not_have(pipe):
         pipeline(TASK, model=pipe.model, processor=pipe.processor)
     pipe.model.resize_token_embeddings(pipe.processor.vocabulary_size)
     assert pipeline(TASK, model=pipe.model, processor=pipe.processor)(POST, candidate_labels=LABELS)
+
+
+# Models whose scores begin as similarity
+
+
+@pytest.fixture
+def similarity_pipe():
+    """Mentions named before the post, types of heads and tails, several sentences for a label."""
+    from modeling_mgvmoe.training.from_scratch import model_from_scratch
+    from tests.from_scratch import TEXTS, scratch_config
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        config = scratch_config(score="similarity")
+        model, processor = model_from_scratch(config, TEXTS, max_length=48, mention_style="prefix")
+        with torch.no_grad():
+            model.similarity.gate.fill_(0.2)
+    return pipeline(TASK, model=model, processor=processor)
+
+
+SENTENCES = {"greets": ["Kelo greets Mura", "greets again"], "person": ["Kelo", "we all"]}
+TYPES = {"greets": ("person", ["person", "place"]), "chases": ("thing", "person")}
+
+
+def test_types_and_sentences_reach_the_model(similarity_pipe):
+    pipe = similarity_pipe
+    options = {"label_types": TYPES, "type_descriptions": SENTENCES, "label_descriptions": SENTENCES}
+    found = scores_of(pipe(RELATION, candidate_labels=RELATIONS, function_to_apply="none", **options))
+    inputs = pipe.processor(
+        text=RELATION["text"], mentions=[(0, 4), (12, 16)], candidate_labels=RELATIONS, return_tensors="pt", **options
+    )
+    with torch.no_grad():
+        expected = pipe.model(**inputs).logits[0].tolist()
+    assert [found[label] for label in RELATIONS] == pytest.approx(expected, abs=1e-5)
+    plain = scores_of(pipe(RELATION, candidate_labels=RELATIONS, function_to_apply="none"))
+    assert plain["greets"] != pytest.approx(found["greets"], abs=1e-3)
+    assert plain["teaches"] == pytest.approx(found["teaches"], abs=1e-5)  # neither a sentence nor types of its own
+
+
+def test_posts_with_labels_of_their_own_share_a_batch_with_types(similarity_pipe):
+    batch = [RELATION, {**RELATION, "candidate_labels": ["chases", "sails"]}, POST | {"candidate_labels": LABELS}]
+    options = {"label_types": TYPES, "candidate_labels": RELATIONS, "function_to_apply": "none"}
+    together = similarity_pipe(batch, batch_size=3, **options)
+    for post, ranking in zip(batch, together, strict=True):
+        alone = scores_of(similarity_pipe(post, **options))
+        assert scores_of(ranking) == pytest.approx(alone, abs=1e-4)
+
+
+def test_saved_it_is_complete(similarity_pipe, tmp_path, own_module_cache):
+    similarity_pipe.save_pretrained(tmp_path / "saved")
+    loaded = pipeline(model=str(tmp_path / "saved"), trust_remote_code=True)
+    options = {"candidate_labels": RELATIONS, "label_types": TYPES}
+    assert loaded(RELATION, **options) == similarity_pipe(RELATION, **options)
+
+
+def test_types_for_a_model_without_them_are_refused(pipe):
+    with pytest.raises(ValueError, match='candidate_types need a model with score="similarity"'):
+        pipe(RELATION, candidate_labels=RELATIONS, label_types=TYPES)
