@@ -8,6 +8,7 @@ DIR holds MNRE's text files (and, if they are there, its pictures in `images/`),
 CrossNER's format. FILE is a list of rows {method, task, split, train_seed, accuracy, macro_f1, n, chance, majority};
 rows that it has already are kept and not run again, so that a run that was stopped goes on. `train_seed` is null where
 nothing is trained. `--methods` takes "all", "baselines", "ablations" and names; `--list` shows them.
+`--summary` prints the table of FILE and runs nothing.
 """
 
 import argparse
@@ -56,9 +57,12 @@ def read_command_line(argv=None):
     parser.add_argument("--config", help="recipe; default: configuration/recipes/mgvmoe_small.yaml or sketchbook.yaml")
     parser.add_argument("--validation_posts_per_class", type=int, default=40, help="to choose the step with")
     parser.add_argument("--baseline_steps", type=int, default=200)
+    parser.add_argument("--summary", action="store_true", help="print the table of FILE and end")
     parser.add_argument("--list", action="store_true", help="print the methods and end")
     flags, others = parser.parse_known_args(argv)
     if flags.list:
+        return flags, others
+    if flags.summary and flags.json:
         return flags, others
     needed = ["task", "json"] + (["data"] if flags.task != "sketchbook" else [])
     needed += ["train_domains", "test_domain"] if flags.task == "met" else []
@@ -154,10 +158,15 @@ def write(path, rows):
 
 
 def summary(rows):
-    """A line per method and task: means over splits of the means over training seeds, deviation over seeds."""
+    """A line per method and task, in the order of the methods.
+
+    Means are over the splits of the mean over training seeds; the deviation is that over training seeds, mean over
+    splits.
+    """
+    order = list(METHODS)
     lines = []
-    for method, task in dict.fromkeys((row["method"], row["task"]) for row in rows):
-        own = [row for row in rows if (row["method"], row["task"]) == (method, task)]
+    for task, method in sorted({(row["task"], order.index(row["method"])) for row in rows}):
+        own = [row for row in rows if (row["method"], row["task"]) == (order[method], task)]
         cells = []
         for metric in ("macro_f1", "accuracy"):
             splits = {}
@@ -166,9 +175,11 @@ def summary(rows):
             mean = statistics.mean(statistics.mean(values) for values in splits.values())
             spread = [statistics.stdev(values) for values in splits.values() if len(values) > 1]
             cells.append(f"{mean:.3f}" + (f" ± {statistics.mean(spread):.3f}" if spread else ""))
-            cells.append(" ".join(f"{statistics.mean(values):.3f}" for values in splits.values()))
-        lines.append([method, task, str(len(own)), *cells])
-    return markdown_table(["method", "task", "runs", "macro-F1", "by split", "accuracy", "by split"], lines)
+            cells.append(" ".join(f"{statistics.mean(values):.3f}" for _, values in sorted(splits.items())))
+        runs = sorted({sum(row["split"] == split for row in own) for split in {row["split"] for row in own}})
+        lines.append([order[method], task, "-".join(map(str, runs)), *cells])
+    heads = ["method", "task", "runs a split", "macro-F1", "by split", "accuracy", "by split"]
+    return markdown_table(heads, lines)
 
 
 def main(argv=None):
@@ -177,12 +188,15 @@ def main(argv=None):
     if flags.list:
         print(markdown_table(["method", "what"], [[method.name, method.what] for method in METHODS.values()]))
         return []
-    disable_progress_bar()
-    set_verbosity_error()
     rows = []
-    if os.path.exists(flags.json):
+    if flags.summary or os.path.exists(flags.json):
         with open(flags.json, encoding="utf-8") as file:
             rows = json.load(file)
+    if flags.summary:
+        print(summary(rows))
+        return rows
+    disable_progress_bar()
+    set_verbosity_error()
     done = {(row["method"], row["split"], row["train_seed"]) for row in rows}
     for split_seed in flags.split_seeds:
         data, split, words = load(flags, split_seed)
