@@ -50,7 +50,7 @@ class ProcessorCommonTest(processing.ProcessorTesterMixin, unittest.TestCase):
         return ViTImageProcessorPil(size={"height": 30, "width": 30}, do_convert_rgb=True)
 
     def setUp(self):
-        """The mixin knows of posts and pictures only: each post gets a mention and labels of its own."""
+        """The mixin knows of posts and pictures only: each post gets a mention, and labels of its own with types."""
         call = MGVMoEProcessor.__call__
 
         @functools.wraps(call)
@@ -59,6 +59,9 @@ class ProcessorCommonTest(processing.ProcessorTesterMixin, unittest.TestCase):
                 span, labels = (0, 5), ["older string", "newer"]
                 kwargs["mentions"] = span if isinstance(text, str) else [span] * len(text)
                 kwargs["candidate_labels"] = [labels] if isinstance(text, str) else [labels] * len(text)
+                kwargs["label_descriptions"] = {"newer": ["newer", "longer string"]}
+                kwargs["label_types"] = {"newer": ("older", "lower")}
+                kwargs["type_descriptions"] = {"older": ["older", "upper"]}
             return call(processor, *args, text=text, **kwargs)
 
         patch = mock.patch.object(MGVMoEProcessor, "__call__", call_with_mentions)
