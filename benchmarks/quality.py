@@ -130,7 +130,7 @@ def comparison(flags, others, data, words):
         batch_size=training.per_device_train_batch_size,
         learning_rate=training.learning_rate,
         head_learning_rate=training.learning_rate if scratch else 1e-3,
-        freeze_text_layers=-1 if scratch else training.freeze_text_layers,
+        freeze_text_layers=None if scratch else training.freeze_text_layers,
         eval_steps=training.eval_steps,
         mixed_precision=training.mixed_precision or "no",
     )

@@ -185,6 +185,20 @@ class TestEach:
             baseline(**material[2](material[1][:1]), candidate_index=torch.zeros(5))
 
 
+@pytest.mark.parametrize("frozen", [True, False])
+def test_the_tower_is_trained_where_mgvmoe_trains_it(material, frozen):
+    model = copy.deepcopy(material[0])
+    model.config.freeze_vision = frozen
+    model.mgvmoe.vision_model.requires_grad_(True)
+    baseline = Concatenation(model)
+    before = copy.deepcopy(baseline.state_dict())
+    arguments = FitArguments(max_train_steps=2, batch_size=8, freeze_text_layers=None, mixed_precision="no")
+    fit(baseline, material[1], material[2], arguments, lambda trained: 0.0)
+    changed = {name for name, value in baseline.state_dict().items() if not torch.equal(value, before[name])}
+    assert any("vision_model" in name for name in changed) == (not frozen)
+    assert any("word_embeddings" in name for name in changed)  # None freezes nothing of the text encoder
+
+
 def test_a_loss_that_is_not_finite_stops_the_training(material):
     baseline = SimilarityTuned(copy.deepcopy(material[0]))
     with torch.no_grad():

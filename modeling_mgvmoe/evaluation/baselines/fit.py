@@ -26,7 +26,8 @@ class FitArguments:
         batch_size: posts, drawn class-balanced.
         learning_rate: of the encoders.
         head_learning_rate: of everything else.
-        freeze_text_layers: the text encoder's embeddings and so many of its first layers stay as they are.
+        freeze_text_layers: the text encoder's embeddings and so many of its first layers stay as they are; `None`:
+            nothing does.
         eval_steps: steps between validations; the weights of the best one are kept.
         seed: of weights and order.
         mixed_precision: "no" or "bf16".
@@ -36,7 +37,7 @@ class FitArguments:
     batch_size: int = 16
     learning_rate: float = 2e-5
     head_learning_rate: float = 1e-3
-    freeze_text_layers: int = 3
+    freeze_text_layers: int | None = 3
     weight_decay: float = 0.01
     warmup_ratio: float = 0.1
     eval_steps: int = 50
@@ -105,10 +106,12 @@ def fit(
     return history
 
 
-def freeze_text_layers_of(baseline: Baseline, number: int) -> None:
-    """As for MG-VMoE; the vision tower and what only MG-VMoE uses are left out of the training too."""
-    freeze_layers(baseline.encoders.text_model, number)
-    baseline.encoders.vision_model.requires_grad_(False)
+def freeze_text_layers_of(baseline: Baseline, number: int | None) -> None:
+    """As for MG-VMoE, a frozen vision tower too; what only MG-VMoE uses is left out of the training."""
+    if number is not None:
+        freeze_layers(baseline.encoders.text_model, number)
+    if baseline.encoders.config.freeze_vision:
+        baseline.encoders.vision_model.requires_grad_(False)
     for name, part in baseline.encoders.named_children():
         if name not in ("text_model", "vision_model", "vision_projection"):
             part.requires_grad_(False)
@@ -118,7 +121,7 @@ def _groups(baseline: Baseline, arguments: FitArguments) -> list[dict[str, Any]]
     groups: dict[tuple[bool, bool], list[torch.nn.Parameter]] = {}
     for name, parameter in baseline.named_parameters():
         if parameter.requires_grad:
-            key = (name.startswith("encoders.text_model."), parameter.ndim > 1)
+            key = (name.startswith(("encoders.text_model.", "encoders.vision_model.")), parameter.ndim > 1)
             groups.setdefault(key, []).append(parameter)
     return [
         {
