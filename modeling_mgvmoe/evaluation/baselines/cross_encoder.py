@@ -72,8 +72,8 @@ class CrossEncoder(Baseline):
         limit = self.encoders.max_text_length
         if limit is not None and ids.shape[1] > limit:
             raise ValueError(
-                f"input_ids and candidate_input_ids together must have at most {limit} tokens, as the text encoder has "
-                f"positions for, got {ids.shape[1]}. Give the processor a smaller max_length."
+                f"input_ids and candidate_input_ids together must have at most {limit} tokens, as the text encoder "
+                f"has positions for, got {ids.shape[1]}. Give the processor a smaller max_length."
             )
         mask = torch.cat([batch["attention_mask"][rows], label_mask], dim=1)
         # Positions go on over the padding between the two, as if there were none.
