@@ -30,6 +30,9 @@ def read_label_types(
         raise ValueError(
             f"label_types: a dict of label to (head types, tail types) is needed (got {label_types!r:.80})"
         )
+    wrong = [label for label in label_types if not isinstance(label, str) or not label.strip()]
+    if wrong:
+        raise ValueError(f"label_types: labels are non-empty strings (got {', '.join(map(repr, wrong[:5]))})")
     allowed = {label.strip(): _read_entry(label, entry) for label, entry in label_types.items()}
     types = list(dict.fromkeys(name for entry in allowed.values() for slot in entry for name in slot))
     if not types:

@@ -626,8 +626,8 @@ class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
     def _check_similarity(
         self,
         mention_mask: torch.Tensor | None,
+        mention_positions: torch.Tensor | None,
         attention_mask: torch.Tensor | None,
-        input_ids: torch.Tensor | None,
         candidate_types: torch.Tensor | None,
     ) -> None:
         """What only `score="similarity"` needs or takes."""
@@ -639,13 +639,31 @@ class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
             raise ValueError(
                 'mention_mask must be given with score="similarity"; a processor with mention_style="prefix" makes it.'
             )
-        if input_ids is not None and (
-            mention_mask.ndim != 3 or (mention_mask.shape[0], mention_mask.shape[2]) != tuple(input_ids.shape)
-        ):
+        if mention_positions is None or attention_mask is None:
+            return  # the base model says what is missing
+        shape = (*mention_positions.shape, attention_mask.shape[-1])
+        if tuple(mention_mask.shape) != shape or mention_mask.dtype != torch.bool:
             raise ValueError(
-                f"mention_mask must be (B, S, Lt) with B, Lt = {tuple(input_ids.shape)}, "
-                f"got {tuple(mention_mask.shape)}."
+                f"mention_mask must be (B, S, Lt) = {shape} and boolean, got {tuple(mention_mask.shape)}, "
+                f"{mention_mask.dtype}."
             )
+        if torch.compiler.is_compiling():
+            return
+        if bool((mention_mask & ~attention_mask.bool()[:, None]).any()):
+            raise ValueError("mention_mask must not mark padding.")
+        if not torch.equal(mention_mask.any(-1), mention_positions >= 0):
+            raise ValueError("mention_mask must mark a token of every mention, and none of an absent one.")
+
+    @staticmethod
+    def _check_types(candidate_types: torch.Tensor, number: int, types: int) -> None:
+        """(C, 2, T), boolean, at least one type allowed for every label and slot."""
+        if tuple(candidate_types.shape) != (number, 2, types) or candidate_types.dtype != torch.bool:
+            raise ValueError(
+                f"candidate_types must be (C, 2, T) = {(number, 2, types)} and boolean, got "
+                f"{tuple(candidate_types.shape)}, {candidate_types.dtype}."
+            )
+        if not torch.compiler.is_compiling() and not bool(candidate_types.any(-1).all()):
+            raise ValueError("candidate_types must allow every label at least one type for head and tail.")
 
     def _consistency(self, nodes: torch.Tensor, shared: bool) -> torch.Tensor:
         """E10 and E11 over `nodes`; `shared` says that they are those of all processes."""
@@ -719,7 +737,9 @@ class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
             )
         if (candidate_types is None) != (type_input_ids is None and type_embeds is None):
             raise ValueError("candidate_types and type_input_ids or type_embeds must be given together.")
-        self._check_similarity(mention_mask, attention_mask, input_ids, candidate_types)
+        if attention_mask is None and input_ids is not None:
+            attention_mask = torch.ones_like(input_ids)
+        self._check_similarity(mention_mask, mention_positions, attention_mask, candidate_types)
         if candidate_embeds is None:
             assert candidate_input_ids is not None  # for the type checker: it was checked above
             candidate_embeds = self.get_candidate_embeds(
@@ -727,6 +747,8 @@ class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
             )
         if type_embeds is None and type_input_ids is not None:
             type_embeds = self.get_candidate_embeds(type_input_ids, type_attention_mask, type_index)
+        if candidate_types is not None and type_embeds is not None:
+            self._check_types(candidate_types, candidate_embeds.shape[-2], len(type_embeds))
         output = self.mgvmoe(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -746,10 +768,11 @@ class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
         )
         fit = None
         if self.similarity is not None:
-            assert input_ids is not None and mention_mask is not None, "they were checked"
-            mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+            assert attention_mask is not None and mention_mask is not None, "they were checked"
             with torch.autocast(mention_embeds.device.type, enabled=False):
-                post_embeds, mentions = self.similarity.embed_posts(output.text_states, mask.bool(), mention_mask)
+                post_embeds, mentions = self.similarity.embed_posts(
+                    output.text_states, attention_mask.bool(), mention_mask
+                )
                 mention_embeds = self.similarity.with_residual(post_embeds, mention_embeds)
                 if type_embeds is not None and candidate_types is not None:
                     fit = self.similarity.fit_of_types(
@@ -811,9 +834,9 @@ class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
         """
         has_image, kl_loss, router_entropy_loss = output.image_mask, output.kl_loss, output.router_entropy_loss
         assert kl_loss is not None and router_entropy_loss is not None, "the output lacks its losses"
-        if self.config.objective == "ranking":
-            ranking = ranking_loss(logits, labels, self.config.margin, candidate_mask)
-        else:
+        # Also checks the labels, for both objectives.
+        ranking = ranking_loss(logits, labels, self.config.margin, candidate_mask)
+        if self.config.objective == "cross_entropy":
             ranking = nn.functional.cross_entropy(at_least_float32(logits), labels)
         # The mentions should have the types of the right label: the mean over the posts of -log P(allowed types).
         types = ranking.new_zeros(()) if fit_of_types is None else -fit_of_types.gather(1, labels[:, None]).mean()

@@ -85,6 +85,11 @@ class ZeroShotMultimodalIEPipeline(Pipeline):
                 f"processor: posts may have {self.processor.longest} tokens, but the model's text encoder has "
                 f"positions for {limit}. Set processor.max_length to at most {limit}."
             )
+        if self.model.config.score == "similarity" and self.processor.mention_style != "prefix":
+            raise ValueError(
+                'processor: a model with score="similarity" needs one with mention_style="prefix", '
+                f"got {self.processor.mention_style!r}."
+            )
         # A model that comes from training would score with dropout and noise.
         self.model.eval()
         self.candidate_cache_size = candidate_cache_size

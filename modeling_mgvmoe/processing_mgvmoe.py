@@ -264,7 +264,7 @@ class MGVMoEProcessor(ProcessorMixin):
         spans = read_mentions(mentions, text, f"mentions{number}")
         limit = self._limit(max_length)
         if self.mention_style == "prefix":
-            return self._encode_named(text, spans, limit)
+            return self._encode_named(text, spans, limit, number)
         markers = self.tokenizer.convert_tokens_to_ids(
             self.typing_markers if len(spans) == 1 else self.relation_markers
         )
@@ -295,7 +295,7 @@ class MGVMoEProcessor(ProcessorMixin):
             "mention_positions": [len(self._rules.prefix_ids) + kept.index(opening) for opening, _ in bounds],
         }
 
-    def _encode_named(self, text: str, spans: list[tuple[int, int]], limit: int) -> dict[str, Any]:
+    def _encode_named(self, text: str, spans: list[tuple[int, int]], limit: int, post: str) -> dict[str, Any]:
         """`encode_post` in the style "prefix": no marker stays, but what stood between two is known."""
         room = limit - self._rules.number_around
         named, spans_of = name_mentions(text, spans)
@@ -329,7 +329,7 @@ class MGVMoEProcessor(ProcessorMixin):
             in_post = [place for place in tokens if own[1][0] < place < own[1][1]]
             if not in_post:
                 raise ValueError(
-                    f"mentions: the tokenizer makes no token of the mention {text[slice(*spans[number])]!r:.80}"
+                    f"mentions{post}: the tokenizer makes no token of the mention {text[slice(*spans[number])]!r:.80}"
                 )
             mask.append([False] * first + inside + [False] * len(self._rules.suffix_ids))
             positions.append(first + tokens.index(in_post[0]))
@@ -399,8 +399,8 @@ class MGVMoEProcessor(ProcessorMixin):
             candidate_mask, type_input_ids, type_attention_mask, type_index and candidate_types as `__call__` says.
 
         Raises:
-            ValueError: See `candidate_texts`; also if a label has no token in the vocabulary, or `label_types` names a
-                label that is no candidate, or no types.
+            ValueError: See `candidate_texts` and `label_types.read_label_types`; also if a label or type has no token
+                in the vocabulary.
         """
         labels, columns = read_labels(candidate_labels)
         texts = self.candidate_texts(labels, label_descriptions, label_template)
@@ -431,7 +431,9 @@ class MGVMoEProcessor(ProcessorMixin):
         )
         for column, ids in zip(index, encoded, strict=True):
             if not ids:
-                raise ValueError(f"candidate_labels: the tokenizer makes no token of label {labels[column]!r}")
+                where = "candidate_labels: the tokenizer makes no token of label"
+                where = where if name == "candidate" else "label_types: the tokenizer makes no token of type"
+                raise ValueError(f"{where} {labels[column]!r}")
         padded = pad_rows(
             self.tokenizer, [self._rules.prefix_ids + ids[:room] + self._rules.suffix_ids for ids in encoded]
         )

@@ -124,8 +124,10 @@ class SimilarityScore(nn.Module):
         """
         allowed = candidate_types[None, :, : log_probs.shape[1]]
         fit = log_probs[:, None].masked_fill(~allowed, float("-inf")).logsumexp(-1)
-        # Rounding must not tell a label without constraint from 0, nor an absent mention say anything.
-        counts = mention_mask.any(-1)[:, None] & ~allowed.all(-1)
+        # Types are those of heads and tails: a post with one mention has none. And rounding must not tell a label
+        # without constraint from 0.
+        pairs = (mention_mask.any(-1).sum(-1) == 2)[:, None, None]
+        counts = pairs & ~allowed.all(-1)
         return torch.where(counts, fit, 0).sum(-1)
 
 

@@ -85,7 +85,7 @@ class TestParts:
         assert fit[0, 2] == 0  # no constraint is worth nothing, to the last bit
         alone = torch.tensor([[[True] * 4, [False] * 4]])
         fit = SimilarityScore.fit_of_types(log_probs, allowed, alone)
-        assert torch.allclose(fit, torch.tensor([[math.log(0.7), 0.0, 0.0]]))  # an absent tail says nothing
+        assert torch.equal(fit, torch.zeros(1, 3))  # a typing post has neither head nor tail
 
 
 class TestModel:
@@ -142,7 +142,7 @@ class TestModel:
         for post in range(4):
             for slot in range(2):
                 tokens = states[post][inputs["mention_mask"][post, slot]]
-                if len(tokens):
+                if len(tokens) and post % 2 == 0:  # the pairs
                     p = (20 * F.normalize(tokens.mean(0), dim=0) @ types.T).softmax(-1)
                     for candidate in range(2):
                         allowed = inputs["candidate_types"][candidate, slot]
@@ -250,7 +250,14 @@ class TestRefusals:
         ("change", "message"),
         [
             ({"mention_mask": None}, 'mention_mask must be given with score="similarity"'),
-            ({"mention_mask": torch.ones(4, 11)}, r"mention_mask must be \(B, S, Lt\) with B, Lt = \(4, 11\)"),
+            ({"mention_mask": torch.ones(4, 11)}, r"mention_mask must be \(B, S, Lt\) = \(4, 2, 11\) and boolean"),
+            ({"mention_mask": torch.ones(4, 1, 11).bool()}, r"mention_mask must be \(B, S, Lt\) = \(4, 2, 11\)"),
+            ({"mention_mask": torch.ones(4, 2, 11).bool()}, "mention_mask must not mark padding"),
+            ({"mention_mask": torch.zeros(4, 2, 11).bool()}, "mention_mask must mark a token of every mention"),
+            ({"candidate_types": torch.ones(5, 1, 2).bool()}, r"candidate_types must be \(C, 2, T\) = \(5, 2, 2\)"),
+            ({"candidate_types": torch.ones(5, 2, 2)}, "candidate_types must be .* boolean, got .* torch.float32"),
+            ({"candidate_types": torch.zeros(5, 2, 2).bool()}, "candidate_types must allow every label at least one"),
+            ({"labels": torch.tensor([9, 0, 0, 0])}, r"labels must be in \[0, 5\)"),
             ({"type_input_ids": None, "type_attention_mask": None}, "candidate_types and type_input_ids"),
             ({"candidate_types": None}, "candidate_types and type_input_ids"),
             ({"candidate_index": torch.tensor([0, 1])}, r"candidate_index must be \(5,\), one a text, got \(2,\)"),
@@ -264,6 +271,13 @@ class TestRefusals:
     def test_types_need_a_model_that_knows_them(self, inputs):
         with pytest.raises(ValueError, match='candidate_types need a model with score="similarity"'):
             tiny_model().double()(**with_types(inputs))
+
+    def test_a_hidden_label_under_cross_entropy(self, inputs):
+        model = tiny_model(score="similarity", objective="cross_entropy").double()
+        mask = torch.ones(4, 5, dtype=torch.bool)
+        mask[2, inputs["labels"][2]] = False
+        with pytest.raises(ValueError, match=r"candidate_mask hides those of \[2\]"):
+            model(**inputs, candidate_mask=mask)
 
     @pytest.mark.parametrize(
         ("values", "message"),

@@ -43,6 +43,10 @@ class ZeroShotData:
             raise ValueError(f"posts and labels: the splits {', '.join(SPLITS)} are needed (missing: {missing})")
         for split in ("validation", "test"):
             for task, names in self.labels[split].items():
+                if split == "test" and (both := sorted(set(names) & set(self.labels["validation"].get(task, ())))):
+                    raise ValueError(
+                        f"labels['test']: test classes must not be among those of validation (got {task} {both[:5]})"
+                    )
                 seen = sorted(set(names) & set(self.labels["train"].get(task, ())))
                 if seen:
                     raise ValueError(

@@ -48,6 +48,10 @@ def build_model(
     from .from_scratch import model_from_scratch
 
     set_seed(seed)
+    if arguments.model_config.get("score") == "similarity" and arguments.mention_style != "prefix":
+        raise ValueError(
+            f'mention_style must be "prefix" for a model with score="similarity", got {arguments.mention_style!r}.'
+        )
     if arguments.model_name_or_path is not None:
         source = arguments.model_name_or_path
         processor = MGVMoEProcessor.from_pretrained(source)

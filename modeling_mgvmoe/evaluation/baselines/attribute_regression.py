@@ -50,7 +50,8 @@ class AttributeRegression(Baseline):
         markers = self.marker_states(batch, self.text_states(batch))
         attributes = self.attributes(torch.tanh(self.hidden(markers)))
         self._class_logits = self.classifier(attributes) if self.training else None
-        return F.normalize(attributes.float(), dim=-1) @ F.normalize(candidate_embeds.float(), dim=-1).T
+        with self.single():
+            return F.normalize(attributes.float(), dim=-1) @ F.normalize(candidate_embeds.float(), dim=-1).T
 
     def loss_of(self, logits: torch.Tensor, labels: torch.Tensor, candidate_mask: torch.Tensor | None) -> torch.Tensor:
         right = logits.gather(1, labels[:, None]).squeeze(1)

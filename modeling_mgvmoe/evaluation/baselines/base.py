@@ -56,7 +56,11 @@ class Baseline(nn.Module):
 
     def mean_of_post(self, batch: Mapping[str, Any], states: torch.Tensor) -> torch.Tensor:
         """(B, H)."""
-        return token_mean(states, batch["attention_mask"])
+        return token_mean(states.float(), batch["attention_mask"])
+
+    def single(self) -> torch.autocast:
+        """No half precision within: what decides between labels is below what it tells apart, here as in MG-VMoE."""
+        return torch.autocast(self.device.type, enabled=False)
 
     def encode_candidates(self, encoded: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Labels as what `forward` takes in place of their words."""

@@ -38,4 +38,6 @@ class Concatenation(Baseline):
             mean = token_mean(pictures, has_picture[:, None].expand(pictures.shape[:2]))
         post = torch.cat([self.marker_states(batch, states), self.mean_of_post(batch, states), mean], dim=-1)
         labels = self.label_projection(self.dropout(candidate_embeds.to(post.dtype)))
-        return self.post_projection(self.dropout(post)) @ labels.T
+        posts = self.post_projection(self.dropout(post))
+        with self.single():
+            return posts.float() @ labels.float().T

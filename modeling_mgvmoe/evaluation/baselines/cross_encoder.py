@@ -82,4 +82,5 @@ class CrossEncoder(Baseline):
         states = self.encoders.text_model(
             ids, attention_mask=mask, position_ids=positions, token_type_ids=kinds
         ).last_hidden_state
-        return self.classifier(self.dropout(token_mean(states, mask))).squeeze(-1)
+        with self.single():
+            return self.classifier(self.dropout(token_mean(states.float(), mask))).squeeze(-1)

@@ -80,7 +80,7 @@ def fit(
     schedule = get_linear_schedule_with_warmup(optimizer, round(steps * arguments.warmup_ratio), steps)
     history: list[dict[str, float]] = []
     best: dict[str, torch.Tensor] = {}
-    total = 0.0
+    total, since = 0.0, 0
     baseline.train()
     for step, batch in enumerate(tqdm(loader, desc=progress, disable=progress is None, unit="step"), 1):
         inputs = {name: value.to(baseline.device) for name, value in batch.items()}
@@ -93,13 +93,13 @@ def fit(
         optimizer.step()
         schedule.step()
         optimizer.zero_grad()
-        total += loss.item()
+        total, since = total + loss.item(), since + 1
         if step % arguments.eval_steps == 0 or step == steps:
             score = validation_score(baseline)
             if not history or score > max(entry["score"] for entry in history):
                 best = {name: deepcopy(value) for name, value in baseline.state_dict().items()}
-            history.append({"step": step, "loss": total / arguments.eval_steps, "score": score})
-            total = 0.0
+            history.append({"step": step, "loss": total / since, "score": score})
+            total, since = 0.0, 0
             baseline.train()
     baseline.load_state_dict(best)
     baseline.eval()

@@ -16,4 +16,5 @@ class Prototype(Baseline):
     def scores(self, batch: Mapping[str, Any], candidate_embeds: torch.Tensor) -> torch.Tensor:
         markers = self.marker_states(batch, self.text_states(batch)).unflatten(1, (-1, self.hidden_size))[:, 1:]
         present = (batch["mention_positions"] >= 0).sum(1, keepdim=True)
-        return (markers.sum(1) / present).float() @ candidate_embeds.float().T
+        with self.single():
+            return (markers.float().sum(1) / present) @ candidate_embeds.float().T

@@ -17,8 +17,10 @@ class SimilarityTuned(Baseline):
     scale = 20.0
 
     def scores(self, batch: Mapping[str, Any], candidate_embeds: torch.Tensor) -> torch.Tensor:
-        posts = F.normalize(self.mean_of_post(batch, self.text_states(batch)).float(), dim=-1)
-        return self.scale * posts @ F.normalize(candidate_embeds.float(), dim=-1).T
+        states = self.text_states(batch)
+        with self.single():
+            posts = F.normalize(self.mean_of_post(batch, states), dim=-1)
+            return self.scale * posts @ F.normalize(candidate_embeds.float(), dim=-1).T
 
     def loss_of(self, logits: torch.Tensor, labels: torch.Tensor, candidate_mask: torch.Tensor | None) -> torch.Tensor:
         return F.cross_entropy(logits, labels)
