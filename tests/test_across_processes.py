@@ -186,7 +186,7 @@ def posts_and_labels():
         {**post, "image": post["image"] if number % 2 else None} for number, post in enumerate(found["train"])
     ]
     found["validation"].pop()
-    found["test"], names["test"] = found["validation"], names["validation"]
+    found["test"], names["test"] = [], {}  # plays no part
     return ZeroShotData(posts=found, labels=names)
 
 

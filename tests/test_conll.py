@@ -147,7 +147,7 @@ class TestTransfer:
         assert {post["source"] for post in data.posts["train"]} == {"crossner-sea", "crossner-land"}
         assert {post["source"] for post in data.posts["validation"]} == {"crossner-land"}
         assert {post["source"] for post in data.posts["test"]} == {"crossner-sky"}
-        assert data.label_descriptions["fixed star"] == "A fixed star."
+        assert data.label_descriptions["fixed star"] == ("fixed star", "A fixed star.")
         identifiers = [post["id"] for posts in data.posts.values() for post in posts]
         assert len(set(identifiers)) == len(identifiers)
 
@@ -159,7 +159,11 @@ class TestTransfer:
             data = crossner_data(folder, ["one"], "two", toy_labels(person="person"))
         assert {*data.labels["train"]["typing"], *data.labels["validation"]["typing"]} == {"person", "rock band"}
         assert data.labels["test"] == {"typing": ("chem element",)}
-        assert data.label_descriptions == {"person": "A person."}
+        assert data.label_descriptions == {
+            "person": ("person", "A person."),
+            "chem element": ("chem element",),
+            "rock band": ("rock band",),
+        }
 
     @pytest.mark.parametrize(
         ("tag", "name"),

@@ -214,7 +214,7 @@ def test_training_from_the_cache_gives_the_losses_and_logits_of_training_from_pi
     cache = load_feature_cache(DataArguments(image_feature_cache=built[0]))
     with monkeypatch.context() as patch:
         cached_losses, cached_model, _ = run_training(tmp_path / "cached", patch, cache)
-    assert losses.shape == (12, 6)
+    assert losses.shape == (12, 1 + len(loop.TERMS))
     assert np.ptp(losses[:, 0]) > 0.1  # something was learned
     np.testing.assert_allclose(cached_losses, losses, rtol=1e-3, atol=1e-5)
     # The cache made a difference, if a small one: it is not pixels compared with themselves.

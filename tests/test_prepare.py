@@ -71,9 +71,9 @@ class TestMnre:
             assert without_picture(data.posts[name]) == without_picture(raw)
             assert [post["image"] is None for post in data.posts[name]] == [post["image"] is None for post in raw]
         assert data.posts["test"][0]["image"].size == (30, 20)
-        assert data.label_descriptions == label_set.descriptions()
+        assert data.label_descriptions == label_set.texts()
         assert data.label_types == label_set.allowed_types()
-        assert data.type_descriptions == label_set.types
+        assert data.type_descriptions == label_set.type_texts()
         none = posts_from_file(out, "none")
         assert {post["label"] for post in none} == {"no relation"}
         assert posts_from_file(out, "seen_test") == ()
@@ -256,7 +256,10 @@ class TestFolder:
             ({"label_types": {"peer of": ["person"]}}, "not enough values to unpack"),
             ({"label_types": {"peer of": ["person", "person"]}}, "must hold strings that are not empty, got 'person'"),
             ({"labels": {"train": {}}}, "'validation', 'test' must be given"),
-            ({"label_descriptions": {"peer of": ""}}, "label_descriptions must hold strings that are not empty"),
+            (
+                {"label_descriptions": {"peer of": ""}},
+                r"label_descriptions\['peer of'\] must hold strings that are not empty",
+            ),
             ({"label": {}}, "unknown key 'label'; did you mean 'labels'"),
             (
                 {"labels": {"train": {}, "validation": {}, "test": {}}},

@@ -197,7 +197,11 @@ def _read_labels(path: str) -> dict[str, Any]:
                 _strings(texts if isinstance(texts, list) else [texts], f"{key}[{name!r}]")
     except (AttributeError, TypeError, ValueError) as error:  # what is no object, no pair or no string
         raise ValueError(f"{path}: {error}") from error
-    return {"labels": labels, "words": {**{key: content[key] for key in words}, "label_types": types}}
+    sentences = {
+        key: {name: tuple(texts) if isinstance(texts, list) else texts for name, texts in content[key].items()}
+        for key in ("label_descriptions", "type_descriptions")
+    }
+    return {"labels": labels, "words": {**sentences, "label_types": types}}
 
 
 def _strings(values: Any, what: str) -> list[str]:
