@@ -209,7 +209,7 @@ class TestData:
         assert [post["label"] for post in posts] == [*relations, "None"]
         assert data.label_descriptions["d"] == ("x d x", "About d.")
         assert data.label_types["d"] == (("x",), ("x", "y"))
-        assert data.type_descriptions == {"x": "An x.", "y": "A y."}
+        assert data.type_descriptions == {"x": ("An x.",), "y": ("A y.",)}
         with pytest.raises(ValueError, match="class '/d/e/f' is not in the label set 'letters'; did you mean"):
             del classes["/d/e/f"]
             mnre_data(posts, seed=1, label_set=label_set)
