@@ -19,6 +19,7 @@ import platform
 import statistics
 import sys
 import time
+from dataclasses import fields
 
 import torch
 from transformers.utils.logging import disable_progress_bar, set_verbosity_error
@@ -31,7 +32,7 @@ from modeling_mgvmoe.evaluation.baselines.fit import FitArguments
 from modeling_mgvmoe.evaluation.comparison import Comparison, fewer_posts, run_method
 from modeling_mgvmoe.evaluation.methods import METHODS, choose_methods
 from modeling_mgvmoe.evaluation.report import markdown_table
-from modeling_mgvmoe.training.arguments import parse_arguments
+from modeling_mgvmoe.training.arguments import DataArguments, parse_arguments
 
 CONFIGURATION = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "configuration")
 # A package that carries all-MiniLM-L6-v2 as files: the default text encoder, if it is installed.
@@ -69,6 +70,10 @@ def read_command_line(argv=None):
     missing = ["--" + name.replace("_", "-") for name in needed if not getattr(flags, name)]
     if missing:
         parser.error(f"{', '.join(missing)}: needed")
+    ignored = {f"--{item.name}" for item in fields(DataArguments)} | {"--seed", "--output_dir"}
+    unused = sorted({flag.split("=")[0] for flag in others} & ignored)
+    if unused:
+        parser.error(f"{', '.join(unused)}: this benchmark sets data, seeds and folders itself")
     try:
         flags.methods = choose_methods(flags.methods)
     except ValueError as error:
@@ -158,28 +163,42 @@ def write(path, rows):
 
 
 def summary(rows):
-    """A line per method and task, in the order of the methods.
+    """A table per task: a line per method, in the order of the methods, a column per split.
 
-    Means are over the splits of the mean over training seeds; the deviation is that over training seeds, mean over
-    splits.
+    Splits are means over training seeds, "-" where a method was not run on one; the mean over the splits is given only
+    for methods with all of them. The deviation is that over training seeds, mean over the splits that have several.
+    The last column is the mean difference of macro-F1 to `mgvmoe` over the splits and training seeds that both have.
     """
-    order = list(METHODS)
-    lines = []
-    for task, method in sorted({(row["task"], order.index(row["method"])) for row in rows}):
-        own = [row for row in rows if (row["method"], row["task"]) == (order[method], task)]
-        cells = []
-        for metric in ("macro_f1", "accuracy"):
-            splits = {}
-            for row in own:
-                splits.setdefault(row["split"], []).append(row[metric])
-            mean = statistics.mean(statistics.mean(values) for values in splits.values())
-            spread = [statistics.stdev(values) for values in splits.values() if len(values) > 1]
-            cells.append(f"{mean:.3f}" + (f" ± {statistics.mean(spread):.3f}" if spread else ""))
-            cells.append(" ".join(f"{statistics.mean(values):.3f}" for _, values in sorted(splits.items())))
-        runs = sorted({sum(row["split"] == split for row in own) for split in {row["split"] for row in own}})
-        lines.append([order[method], task, "-".join(map(str, runs)), *cells])
-    heads = ["method", "task", "runs a split", "macro-F1", "by split", "accuracy", "by split"]
-    return markdown_table(heads, lines)
+    tables = []
+    for task in sorted({row["task"] for row in rows}):
+        own = [row for row in rows if row["task"] == task]
+        splits = sorted({row["split"] for row in own})
+        found = {(row["method"], row["split"], row["train_seed"]): row for row in own}
+        lines = [line_of(method, splits, found) for method in METHODS if any(row["method"] == method for row in own)]
+        heads = [f"{task}: method", "seeds", "macro-F1", *splits, "accuracy", *splits, "macro-F1 to mgvmoe"]
+        tables.append(markdown_table(heads, lines))
+    return "\n\n".join(tables)
+
+
+def line_of(method, splits, found):
+    """One line of the summary."""
+    seeds = {split: [seed for name, own, seed in found if (name, own) == (method, split)] for split in splits}
+    cells = []
+    for metric in ("macro_f1", "accuracy"):
+        values = {split: [found[method, split, seed][metric] for seed in seeds[split]] for split in splits}
+        means = {split: statistics.mean(own) for split, own in values.items() if own}
+        spread = [statistics.stdev(own) for own in values.values() if len(own) > 1]
+        mean = f"{statistics.mean(means.values()):.3f}" if len(means) == len(splits) else "-"
+        cells.append(mean + (f" ± {statistics.mean(spread):.3f}" if spread and mean != "-" else ""))
+        cells += [f"{means[split]:.3f}" if split in means else "-" for split in splits]
+    pairs = []
+    for name, split, seed in found:
+        if name == "mgvmoe" and method != "mgvmoe":
+            other = found.get((method, split, seed), found.get((method, split, None)))
+            if other:
+                pairs.append(other["macro_f1"] - found[name, split, seed]["macro_f1"])
+    numbers = sorted({len(own) for own in seeds.values()})
+    return [method, "-".join(map(str, numbers)), *cells, f"{statistics.mean(pairs):+.3f}" if pairs else ""]
 
 
 def main(argv=None):
@@ -197,6 +216,12 @@ def main(argv=None):
         return rows
     disable_progress_bar()
     set_verbosity_error()
+    settings = " ".join([*map(str, others), f"--baseline_steps {flags.baseline_steps}",
+                         f"--validation_posts_per_class {flags.validation_posts_per_class}"])  # fmt: skip
+    other = {(row["data"], row["settings"]) for row in rows} - {(flags.task, settings)}
+    if other:
+        raise SystemExit(f"--json: {flags.json} holds rows of other data or settings, {sorted(other)}; this run is "
+                         f"{(flags.task, settings)}. Name another file.")  # fmt: skip
     done = {(row["method"], row["split"], row["train_seed"]) for row in rows}
     for split_seed in flags.split_seeds:
         data, split, words = load(flags, split_seed)
@@ -211,7 +236,8 @@ def main(argv=None):
                     name = {"typing": "met", "relation": "mre"}[task]
                     row = {"method": method.name, "task": name, "split": split, "train_seed": seed}
                     row |= {key: scores[key] for key in ("accuracy", "macro_f1", "n", "chance", "majority")}
-                    rows.append({**row, "seconds": round(time.time() - started, 1), "machine": platform.machine()})
+                    row |= {"seconds": round(time.time() - started, 1), "machine": platform.machine()}
+                    rows.append({**row, "data": flags.task, "settings": settings})
                     print(f"{method.name} {split} {seed} {name}: {scores['macro_f1']:.3f} {scores['accuracy']:.3f} "
                           f"({rows[-1]['seconds']} s)", file=sys.stderr, flush=True)  # fmt: skip
                 write(flags.json, rows)
