@@ -110,7 +110,8 @@ def load(flags, split_seed):
         return data, split, words
     images = os.path.join(flags.data, "images")
     with_pictures = os.path.isdir(images) and vision_model(flags) is not None
-    posts, _ = read_mnre(mnre_files(flags.data), images if with_pictures else None)
+    posts, counts = read_mnre(mnre_files(flags.data), images if with_pictures else None)
+    print(f"{counts}" if with_pictures else f"no pictures: {images} or a vision encoder is not there", file=sys.stderr)
     data, _ = mnre_data(posts, split_seed, label_set=label_set)
     return data, f"seed-{split_seed}", words
 

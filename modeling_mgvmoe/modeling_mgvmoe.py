@@ -20,7 +20,7 @@ from .configuration_mgvmoe import MGVMoEConfig
 from .objectives import at_least_float32, info_nce, ranking_loss
 from .outputs_mgvmoe import MGVMoEModelOutput, MGVMoEOutput
 from .sample_graph import adversarial_consistency, learned_adversary_loss, power_perturbation, random_perturbation
-from .similarity_score import SimilarityScore, label_mean, one_of_each
+from .similarity_score import SimilarityScore, label_mean, masked_token_mean, one_of_each
 from .variational_experts import NoExperts, VariationalMixtureOfExperts, VariationalMixtureOutput
 
 if TYPE_CHECKING:
@@ -31,8 +31,7 @@ if TYPE_CHECKING:
 
 def token_mean(states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """Mean of (B, L, H) states over the tokens that `mask` (B, L) marks; zeros for rows without one. To (B, H)."""
-    weights = mask.to(states.dtype)
-    return torch.einsum("blh,bl->bh", states, weights / weights.sum(1, keepdim=True).clamp(min=1))
+    return masked_token_mean(states, mask[:, None]).squeeze(1)
 
 
 def canonical_order(keys: torch.Tensor) -> torch.Tensor:
@@ -260,11 +259,7 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
         states = self.text_model(candidate_input_ids[order], attention_mask=mask).last_hidden_state
         embeds = token_mean(states, mask)
         index = None if candidate_index is None else candidate_index[order]
-        if self.config.score == "similarity":
-            embeds = label_mean(embeds, index)
-        elif index is not None:
-            sums = embeds.new_zeros(int(index.max()) + 1, embeds.shape[1]).index_add(0, index, embeds)
-            embeds = sums / index.bincount()[:, None]
+        embeds = label_mean(embeds, index, directions=self.config.score == "similarity")
         return embeds[order.argsort()] if index is None else embeds
 
     @staticmethod
@@ -678,8 +673,11 @@ class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
             generator = random_generator(nodes.device, shared)
         else:
             generator = torch.Generator(nodes.device).manual_seed(0)
-        make = random_perturbation if self.config.adversary == "random" else power_perturbation
-        perturbation = make(nodes, self.config.adversary_radius, temperature, generator)
+        radius = self.config.adversary_radius
+        if self.config.adversary == "random":
+            perturbation = random_perturbation(nodes, radius, generator)
+        else:
+            perturbation = power_perturbation(nodes, radius, temperature, generator)
         return adversarial_consistency(nodes, perturbation, temperature)
 
     @can_return_tuple

@@ -57,7 +57,7 @@ class MGVMoEOutput(ModelOutput):
     Args:
         loss: scalar, E12.
         logits: (B, C), E8; -inf where `candidate_mask` is false.
-        ranking_loss: scalar, E9.
+        ranking_loss: scalar, E9, or the cross-entropy that `objective` sets in its place.
         kl_loss: scalar, E4, averaged over the modalities.
         router_entropy_loss: scalar, E5, averaged over the modalities.
         alignment_loss: scalar, E6.

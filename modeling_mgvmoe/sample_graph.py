@@ -128,13 +128,12 @@ def power_perturbation(
 
 
 def random_perturbation(
-    nodes: torch.Tensor, radius: float = 1.0, temperature: float = 1.0, generator: torch.Generator | None = None
+    nodes: torch.Tensor, radius: float = 1.0, generator: torch.Generator | None = None
 ) -> torch.Tensor:
     """A perturbation without an adversary, for comparison: a random direction of the same length.
 
     Args:
         nodes, radius, generator: see [`power_perturbation`].
-        temperature: plays no part.
 
     Returns:
         (B, N), without gradient.

@@ -20,8 +20,8 @@ def masked_token_mean(states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     return torch.einsum("blh,bsl->bsh", states, weights / weights.sum(-1, keepdim=True).clamp(min=1))
 
 
-def label_mean(embeds: torch.Tensor, index: torch.Tensor | None) -> torch.Tensor:
-    """Direction of each label: the mean of the directions of its texts, of length 1.
+def label_mean(embeds: torch.Tensor, index: torch.Tensor | None, directions: bool = True) -> torch.Tensor:
+    """Each label as the mean of its texts.
 
     One sentence has its accidents, which make a label near to every post or to none; several that say the same in
     other words have fewer.
@@ -29,15 +29,17 @@ def label_mean(embeds: torch.Tensor, index: torch.Tensor | None) -> torch.Tensor
     Args:
         embeds: (P, H), of one text each.
         index: (P,), the label of each text, every label from 0 to C - 1 present; `None` for one text a label.
+        directions: the mean is that of directions, and of length 1; else that of the vectors as they are.
 
     Returns:
         (C, H).
     """
-    embeds = F.normalize(at_least_float32(embeds), dim=-1)
+    if directions:
+        embeds = F.normalize(at_least_float32(embeds), dim=-1)
     if index is None:
         return embeds
     sums = embeds.new_zeros(int(index.max()) + 1, embeds.shape[1]).index_add(0, index, embeds)
-    return F.normalize(sums, dim=-1)
+    return F.normalize(sums, dim=-1) if directions else sums / index.bincount()[:, None]
 
 
 def one_of_each(index: torch.Tensor) -> torch.Tensor:

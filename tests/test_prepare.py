@@ -12,12 +12,13 @@ from PIL import Image
 
 from modeling_mgvmoe.data import parquet_folder
 from modeling_mgvmoe.data.crossner import crossner_data
+from modeling_mgvmoe.data.held_out import read_optional_posts
 from modeling_mgvmoe.data.labels import read_label_set
 from modeling_mgvmoe.data.mnre import mnre_data, mnre_files, read_mnre
 from modeling_mgvmoe.data.prepare import find_split, hold_out_seen, prepare_mnre, prepare_sketchbook
 from modeling_mgvmoe.data.splits import read_splits
 from modeling_mgvmoe.data.wikidiverse import picture_name
-from modeling_mgvmoe.data.zero_shot_data import data_from_folder, posts_from_file
+from modeling_mgvmoe.data.zero_shot_data import data_from_folder
 
 ROOT = Path(__file__).parent.parent
 CONFIGURATION = ROOT / "configuration"
@@ -74,9 +75,10 @@ class TestMnre:
         assert data.label_descriptions == label_set.texts()
         assert data.label_types == label_set.allowed_types()
         assert data.type_descriptions == label_set.type_texts()
-        none = posts_from_file(out, "none")
+        none = read_optional_posts(out, "none")
         assert {post["label"] for post in none} == {"no relation"}
-        assert posts_from_file(out, "seen_test") == ()
+        with pytest.raises(FileNotFoundError, match="seen_test"):
+            read_optional_posts(out, "seen_test")
         content = json.loads((out / "labels.json").read_text(encoding="utf-8"))
         assert (content["dataset"], content["split"], content["none"]) == ("mnre", "mnre:seed-0", "no relation")
         assert content["counts"]["mnre"]["records"] == 51
@@ -187,7 +189,7 @@ class TestOtherDataSets:
         assert data.labels == given.labels
         assert list(without_picture(data.posts["test"])) == without_picture(given.posts["test"])
         assert data.posts["test"][0]["image"].tobytes() == given.posts["test"][0]["image"].tobytes()
-        seen = posts_from_file(tmp_path / "out", "seen_test")
+        seen = read_optional_posts(tmp_path / "out", "seen_test")
         assert {post["label"] for post in seen} <= {name for names in data.labels["train"].values() for name in names}
 
     def test_a_data_set_that_is_not_known(self, capsys):
@@ -230,7 +232,7 @@ class TestFolder:
             parquet_folder.write_prepared(prepared, out)
         (out / "none.parquet").write_text("old", encoding="utf-8")
         parquet_folder.write_prepared(prepared, out, overwrite=True)
-        assert len(posts_from_file(out, "none")) == 6
+        assert len(read_optional_posts(out, "none")) == 6
         (out / "diary.txt").touch()
         with pytest.raises(FileExistsError, match="files that were not written by this command, .*: diary.txt"):
             parquet_folder.write_prepared(prepared, out, overwrite=True)

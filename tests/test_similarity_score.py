@@ -239,7 +239,7 @@ class TestAblations:
         )
 
         nodes = torch.randn(16, 8, generator=torch.Generator().manual_seed(0)).double()
-        random = random_perturbation(nodes, 0.5, 10.0, torch.Generator().manual_seed(1))
+        random = random_perturbation(nodes, 0.5, torch.Generator().manual_seed(1))
         power = power_perturbation(nodes, 0.5, 10.0, torch.Generator().manual_seed(1))
         torch.testing.assert_close(random.norm(dim=-1), torch.full((16,), 0.5 * nodes.norm(dim=-1).mean()).double())
         assert adversarial_consistency(nodes, power, 10.0) > 2 * adversarial_consistency(nodes, random, 10.0)

@@ -143,16 +143,6 @@ def data_from_folder(folder: str | os.PathLike) -> ZeroShotData:
     return ZeroShotData(posts=posts, labels=labels, **({} if given is None else given["words"]))
 
 
-def posts_from_file(folder: str | os.PathLike, name: str) -> Sequence[Mapping[str, Any]]:
-    """Posts of one file of a folder, "none" or "seen_test" say; empty where there is no such file.
-
-    Raises:
-        ValueError: a post does not fit the schema.
-    """
-    path = os.path.join(folder, f"{name}.parquet")
-    return _read_posts(path, None)[0] if os.path.isfile(path) else ()
-
-
 def _read_posts(
     path: str, known: Mapping[str, tuple[str, ...]] | None
 ) -> tuple[Sequence[Mapping[str, Any]], dict[str, tuple[str, ...]]]:
