@@ -17,7 +17,16 @@ from transformers.utils import ModelOutput, can_return_tuple
 
 from .across_processes import gather_rows, number_of_processes, random_generator
 from .configuration_mgvmoe import MGVMoEConfig
-from .objectives import at_least_float32, info_nce, ranking_loss
+from .input_checks import (
+    check_index,
+    check_mention_mask,
+    check_mention_positions,
+    check_pixels,
+    check_tokens,
+    check_types,
+    refuse_unknown,
+)
+from .objectives import info_nce, label_cross_entropy, ranking_loss
 from .outputs_mgvmoe import MGVMoEModelOutput, MGVMoEOutput
 from .sample_graph import adversarial_consistency, learned_adversary_loss, power_perturbation, random_perturbation
 from .similarity_score import SimilarityScore, label_mean, masked_token_mean, one_of_each
@@ -50,12 +59,6 @@ def canonical_order(keys: torch.Tensor) -> torch.Tensor:
     for column in reversed(range(keys.shape[-1])):
         order = order.gather(-1, keys[..., column].gather(-1, order).argsort(dim=-1, stable=True))
     return order
-
-
-def _refuse_unknown(arguments: dict[str, Any]) -> None:
-    """`forward` takes **kwargs as transformers expects of it, but a misspelt mask must not pass unseen."""
-    if arguments:
-        raise TypeError(f"forward got unknown arguments: {', '.join(sorted(arguments))}.")
 
 
 def _without_unused(config: Any) -> dict[str, bool]:
@@ -216,13 +219,8 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
         """
         return self._encode_images(pixel_values)[0]
 
-    @staticmethod
-    def _check_pixels(pixel_values: torch.Tensor) -> None:
-        if pixel_values.ndim != 4:
-            raise ValueError(f"pixel_values must be (B, channels, height, width), got {tuple(pixel_values.shape)}.")
-
     def _encode_images(self, pixel_values: torch.Tensor, **kwargs: Any) -> tuple[torch.Tensor, ModelOutput]:
-        self._check_pixels(pixel_values)
+        check_pixels(pixel_values)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.config.freeze_vision):
             output = self.vision_model(pixel_values=pixel_values.to(self.vision_model.dtype), **kwargs)
         states = output.last_hidden_state
@@ -249,7 +247,8 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
         if candidate_attention_mask is None:
             candidate_attention_mask = torch.ones_like(candidate_input_ids)
         self._check_tokens(candidate_input_ids, candidate_attention_mask, "candidate_")
-        self._check_index(candidate_index, len(candidate_input_ids))
+        if candidate_index is not None:
+            check_index(candidate_index, len(candidate_input_ids))
         if candidate_index is not None and self.training and self.config.sample_candidate_texts:
             drawn = one_of_each(candidate_index)
             candidate_input_ids, candidate_attention_mask = candidate_input_ids[drawn], candidate_attention_mask[drawn]
@@ -262,17 +261,6 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
         embeds = label_mean(embeds, index, directions=self.config.score == "similarity")
         return embeds[order.argsort()] if index is None else embeds
 
-    @staticmethod
-    def _check_index(index: torch.Tensor | None, number: int) -> None:
-        if index is None:
-            return
-        if index.shape != (number,):
-            raise ValueError(f"candidate_index must be ({number},), one a text, got {tuple(index.shape)}.")
-        if not torch.compiler.is_compiling() and (bool(index.min() < 0) or not bool(index.bincount().all())):
-            raise ValueError(
-                f"candidate_index must hold every number from 0 to its largest, the labels, got {index.tolist()}."
-            )
-
     @property
     def max_text_length(self) -> int | None:
         """Most tokens that the text encoder has position embeddings for; `None` where it has no such table."""
@@ -283,56 +271,14 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
         return table.num_embeddings - (0 if table.padding_idx is None else table.padding_idx + 1)
 
     def _check_tokens(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, name: str) -> None:
-        """Checks ids and mask, (rows, tokens): what torch would say from inside an embedding, or not at all."""
-        if input_ids.ndim != 2 or 0 in input_ids.shape:
-            raise ValueError(
-                f"{name}input_ids must be (rows, tokens), neither of them 0, got {tuple(input_ids.shape)}."
-            )
-        if attention_mask.shape != input_ids.shape:
-            raise ValueError(
-                f"{name}attention_mask must be {tuple(input_ids.shape)}, like {name}input_ids, "
-                f"got {tuple(attention_mask.shape)}."
-            )
-        limit = self.max_text_length
-        if limit is not None and input_ids.shape[1] > limit:
-            raise ValueError(
-                f"{name}input_ids must have at most {limit} tokens, as the text encoder has positions for, "
-                f"got {input_ids.shape[1]}. Give the processor a smaller max_length."
-            )
-        if torch.compiler.is_compiling():
-            return
-        vocab_size, (lowest, highest) = self.config.text_config.vocab_size, input_ids.aminmax()
-        if lowest < 0 or highest >= vocab_size:
-            raise ValueError(
-                f"{name}input_ids must be in [0, {vocab_size}), the vocabulary, got {int(lowest)} to {int(highest)}. "
-                "If the processor added markers to the tokenizer, call "
-                "model.resize_token_embeddings(len(processor.tokenizer)) first."
-            )
-        if not bool(attention_mask.any(1).all()):
-            empty = (~attention_mask.any(1)).nonzero().flatten().tolist()
-            raise ValueError(
-                f"{name}attention_mask must leave every row at least one token, got none in rows {empty}."
-            )
+        check_tokens(input_ids, attention_mask, name, self.max_text_length, self.config.text_config.vocab_size)
 
     def _mention_states(
         self, text_states: torch.Tensor, text_mask: torch.Tensor, mention_positions: torch.Tensor
     ) -> torch.Tensor:
         """q of E7, (B, (max_mentions + 1) H), zeros where a position is -1."""
         size, slots = text_states.shape, self.config.max_mentions
-        if mention_positions.ndim != 2 or len(mention_positions) != size[0] or mention_positions.shape[1] > slots:
-            raise ValueError(
-                f"mention_positions must be (B, S) with B = {size[0]} and S at most max_mentions = {slots}, "
-                f"got {tuple(mention_positions.shape)}."
-            )
-        if not torch.compiler.is_compiling():
-            valid = (mention_positions >= -1) & (mention_positions < size[1])
-            if not bool(valid.all() & (mention_positions[:, 0] >= 0).all()):
-                raise ValueError(
-                    f"mention_positions must be in [0, {size[1]}), or -1 for an absent second mention, "
-                    f"got {mention_positions.tolist()}."
-                )
-            if not bool((text_mask.gather(1, mention_positions.clamp(min=0)) | (mention_positions < 0)).all()):
-                raise ValueError(f"mention_positions must not be on padding, got {mention_positions.tolist()}.")
+        check_mention_positions(mention_positions, text_mask, slots)
         index = mention_positions.clamp(min=0)[..., None].expand(-1, -1, size[2])
         markers = text_states.gather(1, index) * (mention_positions >= 0)[..., None]
         markers = nn.functional.pad(markers, (0, 0, 0, slots - markers.shape[1]))
@@ -382,7 +328,7 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
         Raises:
             ValueError: an argument is missing or a shape does not fit.
         """
-        _refuse_unknown(kwargs)
+        refuse_unknown(kwargs)
         if input_ids is None or mention_positions is None:
             raise ValueError("input_ids and mention_positions must be given.")
         if pixel_values is not None and image_features is not None:
@@ -505,7 +451,7 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
         self, pixel_values: torch.Tensor, image_mask: torch.Tensor, extras: dict[str, Any]
     ) -> tuple[torch.Tensor, ModelOutput]:
         """The tower's tokens (B, Li, H'), for the posts with a picture only where some have none; zeros for those."""
-        self._check_pixels(pixel_values)
+        check_pixels(pixel_values)
         number = len(image_mask) if torch.compiler.is_compiling() or extras else int(image_mask.sum())
         if 0 < number < len(image_mask):
             present = image_mask.nonzero().flatten()
@@ -618,48 +564,6 @@ class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
             )
         return logits.masked_fill(~candidate_mask.bool(), float("-inf"))
 
-    def _check_similarity(
-        self,
-        mention_mask: torch.Tensor | None,
-        mention_positions: torch.Tensor | None,
-        attention_mask: torch.Tensor | None,
-        candidate_types: torch.Tensor | None,
-    ) -> None:
-        """What only `score="similarity"` needs or takes."""
-        if self.similarity is None:
-            if candidate_types is not None:
-                raise ValueError('candidate_types need a model with score="similarity", got one with "projection".')
-            return
-        if mention_mask is None:
-            raise ValueError(
-                'mention_mask must be given with score="similarity"; a processor with mention_style="prefix" makes it.'
-            )
-        if mention_positions is None or attention_mask is None:
-            return  # the base model says what is missing
-        shape = (*mention_positions.shape, attention_mask.shape[-1])
-        if tuple(mention_mask.shape) != shape or mention_mask.dtype != torch.bool:
-            raise ValueError(
-                f"mention_mask must be (B, S, Lt) = {shape} and boolean, got {tuple(mention_mask.shape)}, "
-                f"{mention_mask.dtype}."
-            )
-        if torch.compiler.is_compiling():
-            return
-        if bool((mention_mask & ~attention_mask.bool()[:, None]).any()):
-            raise ValueError("mention_mask must not mark padding.")
-        if not torch.equal(mention_mask.any(-1), mention_positions >= 0):
-            raise ValueError("mention_mask must mark a token of every mention, and none of an absent one.")
-
-    @staticmethod
-    def _check_types(candidate_types: torch.Tensor, number: int, types: int) -> None:
-        """(C, 2, T), boolean, at least one type allowed for every label and slot."""
-        if tuple(candidate_types.shape) != (number, 2, types) or candidate_types.dtype != torch.bool:
-            raise ValueError(
-                f"candidate_types must be (C, 2, T) = {(number, 2, types)} and boolean, got "
-                f"{tuple(candidate_types.shape)}, {candidate_types.dtype}."
-            )
-        if not torch.compiler.is_compiling() and not bool(candidate_types.any(-1).all()):
-            raise ValueError("candidate_types must allow every label at least one type for head and tail.")
-
     def _consistency(self, nodes: torch.Tensor, shared: bool) -> torch.Tensor:
         """E10 and E11 over `nodes`; `shared` says that they are those of all processes."""
         temperature = self.config.graph_temperature
@@ -727,7 +631,7 @@ class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
         Raises:
             ValueError: an argument is missing or a shape does not fit.
         """
-        _refuse_unknown(kwargs)
+        refuse_unknown(kwargs)
         if (candidate_input_ids is None) == (candidate_embeds is None):
             raise ValueError(
                 "Exactly one of candidate_input_ids and candidate_embeds must be given, "
@@ -737,7 +641,12 @@ class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
             raise ValueError("candidate_types and type_input_ids or type_embeds must be given together.")
         if attention_mask is None and input_ids is not None:
             attention_mask = torch.ones_like(input_ids)
-        self._check_similarity(mention_mask, mention_positions, attention_mask, candidate_types)
+        if self.similarity is None and candidate_types is not None:
+            raise ValueError('candidate_types need a model with score="similarity", got one with "projection".')
+        if self.similarity is not None and mention_mask is None:
+            raise ValueError(
+                'mention_mask must be given with score="similarity"; a processor with mention_style="prefix" makes it.'
+            )
         if candidate_embeds is None:
             assert candidate_input_ids is not None  # for the type checker: it was checked above
             candidate_embeds = self.get_candidate_embeds(
@@ -746,7 +655,7 @@ class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
         if type_embeds is None and type_input_ids is not None:
             type_embeds = self.get_candidate_embeds(type_input_ids, type_attention_mask, type_index)
         if candidate_types is not None and type_embeds is not None:
-            self._check_types(candidate_types, candidate_embeds.shape[-2], len(type_embeds))
+            check_types(candidate_types, candidate_embeds.shape[-2], len(type_embeds))
         output = self.mgvmoe(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -766,7 +675,8 @@ class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
         )
         fit = None
         if self.similarity is not None:
-            assert attention_mask is not None and mention_mask is not None, "they were checked"
+            assert attention_mask is not None and mention_positions is not None and mention_mask is not None
+            check_mention_mask(mention_mask, mention_positions, attention_mask)
             with torch.autocast(mention_embeds.device.type, enabled=False):
                 post_embeds, mentions = self.similarity.embed_posts(
                     output.text_states, attention_mask.bool(), mention_mask
@@ -832,10 +742,10 @@ class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
         """
         has_image, kl_loss, router_entropy_loss = output.image_mask, output.kl_loss, output.router_entropy_loss
         assert kl_loss is not None and router_entropy_loss is not None, "the output lacks its losses"
-        # Also checks the labels, for both objectives.
-        ranking = ranking_loss(logits, labels, self.config.margin, candidate_mask)
-        if self.config.objective == "cross_entropy":
-            ranking = nn.functional.cross_entropy(at_least_float32(logits), labels)
+        if self.config.objective == "ranking":
+            ranking = ranking_loss(logits, labels, self.config.margin, candidate_mask)
+        else:
+            ranking = label_cross_entropy(logits, labels, candidate_mask)
         # The mentions should have the types of the right label: the mean over the posts of -log P(allowed types).
         types = ranking.new_zeros(()) if fit_of_types is None else -fit_of_types.gather(1, labels[:, None]).mean()
         text_embeds, image_embeds = output.text_embeds, output.image_embeds

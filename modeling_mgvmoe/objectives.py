@@ -47,6 +47,28 @@ def ranking_loss(
     Raises:
         ValueError: a label is outside of the candidates or masked out.
     """
+    gold = _gold(logits, labels, candidate_mask)
+    logits = at_least_float32(logits)
+    others = ~gold if candidate_mask is None else ~gold & candidate_mask.bool()
+    gold_logits = logits.gather(1, labels[:, None])
+    # Masked logits are -inf, for which relu gives 0 and no gradient.
+    violations = F.relu(margin - gold_logits + logits)
+    return torch.where(others, violations, 0).sum(1).mean()
+
+
+def label_cross_entropy(
+    logits: torch.Tensor, labels: torch.Tensor, candidate_mask: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Cross-entropy of every post over its candidates, in place of E9; arguments and errors of [`ranking_loss`]."""
+    _gold(logits, labels, candidate_mask)
+    logits = at_least_float32(logits)
+    if candidate_mask is not None:
+        logits = logits.masked_fill(~candidate_mask.bool(), float("-inf"))
+    return F.cross_entropy(logits, labels)
+
+
+def _gold(logits: torch.Tensor, labels: torch.Tensor, candidate_mask: torch.Tensor | None) -> torch.Tensor:
+    """(B, C), true for the right candidate, which must be there and not masked out."""
     if logits.ndim != 2 or labels.shape != logits.shape[:1]:
         raise ValueError(
             f"logits must be (B, C) and labels (B,), got {tuple(logits.shape)} and {tuple(labels.shape)}."
@@ -54,21 +76,11 @@ def ranking_loss(
     checked = not torch.compiler.is_compiling()
     if checked and labels.numel() and not bool(((labels >= 0) & (labels < logits.shape[1])).all()):
         raise ValueError(f"labels must be in [0, {logits.shape[1]}), got {labels.tolist()}.")
-    logits = at_least_float32(logits)
     gold = F.one_hot(labels, logits.shape[1]).bool()
-    others = ~gold
-    if candidate_mask is not None:
-        candidate_mask = candidate_mask.bool()
-        if checked and bool((gold & ~candidate_mask).any()):
-            rows = (gold & ~candidate_mask).any(1).nonzero().flatten().tolist()
-            raise ValueError(
-                f"labels must be among the candidates of their post; candidate_mask hides those of {rows}."
-            )
-        others = others & candidate_mask
-    gold_logits = logits.gather(1, labels[:, None])
-    # Masked logits are -inf, for which relu gives 0 and no gradient.
-    violations = F.relu(margin - gold_logits + logits)
-    return torch.where(others, violations, 0).sum(1).mean()
+    if checked and candidate_mask is not None and bool((gold & ~candidate_mask.bool()).any()):
+        rows = (gold & ~candidate_mask.bool()).any(1).nonzero().flatten().tolist()
+        raise ValueError(f"labels must be among the candidates of their post; candidate_mask hides those of {rows}.")
+    return gold
 
 
 def gaussian_kl(means: torch.Tensor, log_variances: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
@@ -125,4 +137,12 @@ def info_nce(text_embeds: torch.Tensor, image_embeds: torch.Tensor, temperature:
     return (F.cross_entropy(logits, targets) + F.cross_entropy(logits.T, targets)) / 2
 
 
-__all__ = ["at_least_float32", "gaussian_kl", "info_nce", "masked_mean", "ranking_loss", "router_entropy"]
+__all__ = [
+    "at_least_float32",
+    "gaussian_kl",
+    "info_nce",
+    "label_cross_entropy",
+    "masked_mean",
+    "ranking_loss",
+    "router_entropy",
+]

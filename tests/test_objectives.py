@@ -6,7 +6,14 @@ import pytest
 import torch
 from torch.distributions import Categorical, Normal, kl_divergence
 
-from modeling_mgvmoe.objectives import gaussian_kl, info_nce, masked_mean, ranking_loss, router_entropy
+from modeling_mgvmoe.objectives import (
+    gaussian_kl,
+    info_nce,
+    label_cross_entropy,
+    masked_mean,
+    ranking_loss,
+    router_entropy,
+)
 
 
 class TestRankingLoss:
@@ -77,6 +84,30 @@ class TestRankingLoss:
         mask = None if mask is None else torch.tensor(mask)
         with pytest.raises(ValueError, match=message):
             ranking_loss(logits, torch.tensor(labels), candidate_mask=mask)
+
+
+class TestLabelCrossEntropy:
+    logits = torch.tensor([[0.0, math.log(3.0), math.log(4.0)], [math.log(5.0), 0.0, 7.0]])
+
+    def test_worked_by_hand(self):
+        # Post 0: exponentials 1, 3, 4, of which 3 is right. Post 1: 5 and 1, of which 5 is right; the third is masked.
+        mask = torch.tensor([[True, True, True], [True, True, False]])
+        loss = label_cross_entropy(self.logits, torch.tensor([1, 0]), mask)
+        assert loss.item() == pytest.approx((math.log(8 / 3) + math.log(6 / 5)) / 2)
+
+    def test_masking_by_minus_infinity_is_the_same(self):
+        mask = torch.tensor([[True, True, True], [True, True, False]])
+        masked = self.logits.masked_fill(~mask, float("-inf"))
+        labels = torch.tensor([1, 0])
+        assert torch.equal(label_cross_entropy(masked, labels), label_cross_entropy(self.logits, labels, mask))
+
+    @pytest.mark.parametrize("loss", [label_cross_entropy, ranking_loss])
+    def test_labels_are_checked_by_both(self, loss):
+        with pytest.raises(ValueError, match=r"labels must be in \[0, 3\), got \[3, 0\]"):
+            loss(self.logits, torch.tensor([3, 0]))
+        mask = torch.tensor([[True, True, True], [False, True, True]])
+        with pytest.raises(ValueError, match=r"candidate_mask hides those of \[1\]"):
+            loss(self.logits, torch.tensor([1, 0]), candidate_mask=mask)
 
 
 class TestGaussianKL:
