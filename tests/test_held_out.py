@@ -92,7 +92,7 @@ def test_words_and_types_of_the_labels_come_along(tmp_path):
         assert data.label_descriptions == words["label_descriptions"]
         assert data.label_types == {name: (("person",), ("person", "place"))}
         assert data.type_descriptions == {"person": "somebody", "place": ("some place",)}
-            assert data.sampled is (most is not None)
+        assert data.sampled is (most is not None)
 
 
 def test_max_posts_takes_the_same_posts_whatever_their_order(folder):
