@@ -19,14 +19,16 @@ import accelerate  # noqa: F401
 import torch
 from transformers.utils.logging import disable_progress_bar
 
+from modeling_mgvmoe.data import whole_folder
 from modeling_mgvmoe.training import checkpoints, trackers
 from modeling_mgvmoe.training.arguments import TrainingArguments
 from modeling_mgvmoe.training.loop import train
 from tests.small_runs import small_data, small_trainee
 
-# What is called while something is being written, and how often it is in a run at least.
-PLACES = {"_fsync": 90, "_sha256": 50, "save_model": 12, "_write_tensors": 24, "_write_json": 24, "_take_place": 12,
-          "_exchange": 4, "_remove": 8}  # fmt: skip
+# What is called while something is being written, how often it is in a run at least, and where it is looked up.
+PLACES = {"fsync": (90, whole_folder), "_sha256": (50, checkpoints), "save_model": (12, checkpoints),
+          "_write_tensors": (24, checkpoints), "_write_json": (24, checkpoints), "_take_place": (12, whole_folder),
+          "_exchange": (4, whole_folder), "remove_folder": (8, checkpoints)}  # fmt: skip
 STEPS = 30
 
 
@@ -54,7 +56,8 @@ def run(folder, resume, place=None, calls=0):
 
 
 def kill_at(place, calls):
-    original, seen = getattr(checkpoints, place), 0
+    module = PLACES[place][1]
+    original, seen = getattr(module, place), 0
 
     def killing(*arguments):
         nonlocal seen
@@ -66,7 +69,7 @@ def kill_at(place, calls):
             os.kill(os.getpid(), signal.SIGKILL)
         return result
 
-    setattr(checkpoints, place, killing)
+    setattr(module, place, killing)
 
 
 def ended(child):
@@ -88,7 +91,7 @@ def main():
         name = f"killed-{number}"
         if number % 2:
             place = list(PLACES)[number // 2 % len(PLACES)]
-            calls = draw.randint(1, PLACES[place])
+            calls = draw.randint(1, PLACES[place][0])
             first, moment = ended(run(folder / name, False, place, calls)), f"{place} {calls}"
         else:
             moment = draw.uniform(0.1, 0.95) * lasted
