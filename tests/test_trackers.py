@@ -158,7 +158,6 @@ def test_tracker_names():
 
 
 def test_tensorboard(tmp_path, monkeypatch):
-    pytest.importorskip("tensorboard", reason="tensorboard is not installed")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     assert tracker_names("jsonl, tensorboard,tensorboard") == ["tensorboard"]
