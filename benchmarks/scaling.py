@@ -3,13 +3,15 @@
     python benchmarks/scaling.py --json benchmarks/results/scaling.json [--repetitions 5] [--steps 100]
 
 Both train with examples/train.py and the sketchbook recipe, the two under torchrun with batches of the same size each.
-They take turns. Throughput is that of the run's own log, validation and start left out: a repetition's is the median
+They take turns with two processes of the first kind that run at the same time and know nothing of each other: their
+efficiency is the bound that the machine itself sets. Throughput is that of the run's own log, validation and start left out: a repetition's is the median
 over the entries of the log but the first. Efficiency is that of two processes over twice that of one, per repetition.
 The machine must be idle and have two cores: what else runs takes from the two processes and not from the one. Any
 other flag is one of examples/train.py.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import platform
@@ -26,6 +28,19 @@ TARGET = 0.85
 
 def throughput(processes, steps, flags):
     """Posts a second of all processes together."""
+    with started(processes, steps, flags) as wait:
+        return wait()
+
+
+def independent(steps, flags):
+    """Posts a second of two processes together that know nothing of each other: what the machine has."""
+    with started(1, steps, flags) as first, started(1, steps, flags) as second:
+        return first() + second()
+
+
+@contextlib.contextmanager
+def started(processes, steps, flags):
+    """A training run that has been started; what it yields waits for it and returns its posts a second."""
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, *(launcher if processes > 1 else []), os.path.join(ROOT, "examples", "train.py")]
@@ -35,13 +50,21 @@ def throughput(processes, steps, flags):
         command += [*flags, "--output_dir", folder]
         path = os.pathsep.join([ROOT, *filter(None, [os.environ.get("PYTHONPATH")])])
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "PYTHONPATH": path}
-        done = subprocess.run(command, env=environment, capture_output=True, text=True)
-        if done.returncode:
-            raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr[-3000:]}")
-        with open(os.path.join(folder, "log.jsonl"), encoding="utf-8") as file:
-            entries = [json.loads(line) for line in file]
-    # The first one holds the start of the loader and the first allocations.
-    return statistics.median(entry["train/posts_per_second"] for entry in entries[1:])
+        with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as run:
+
+            def wait():
+                _, errors = run.communicate()
+                if run.returncode:
+                    raise SystemExit(f"{' '.join(command)} failed:\n{errors.decode()[-3000:]}")
+                with open(os.path.join(folder, "log.jsonl"), encoding="utf-8") as file:
+                    entries = [json.loads(line) for line in file]
+                # The first one holds the start of the loader and the first allocations.
+                return statistics.median(entry["train/posts_per_second"] for entry in entries[1:])
+
+            try:
+                yield wait
+            finally:
+                run.kill()
 
 
 def spread(values):
@@ -62,18 +85,26 @@ def main():
     for repetition in range(arguments.repetitions):
         load = os.getloadavg()[0]
         # Whoever is first may find the machine cooler or a cache colder.
-        order = (1, 2) if repetition % 2 == 0 else (2, 1)
-        found = {processes: throughput(processes, arguments.steps, flags) for processes in order}
-        rows.append({"one": found[1], "two": found[2], "efficiency": found[2] / (2 * found[1]), "load_before": load})
-        print(f"one {found[1]:.0f}, two {found[2]:.0f} posts/s, efficiency {rows[-1]['efficiency']:.3f}", flush=True)
-    summary = {name: spread([row[name] for row in rows]) for name in ("one", "two", "efficiency")}
+        runs = {
+            "one": lambda: throughput(1, arguments.steps, flags),
+            "two": lambda: throughput(2, arguments.steps, flags),
+            "two_independent": lambda: independent(arguments.steps, flags),
+        }
+        found = {name: runs[name]() for name in (list(runs) if repetition % 2 == 0 else reversed(runs))}
+        shares = {"efficiency": found["two"], "bound": found["two_independent"]}
+        rows.append(
+            {**found, **{name: value / (2 * found["one"]) for name, value in shares.items()}, "load_before": load}
+        )
+        print(", ".join(f"{name} {value:.3g}" for name, value in rows[-1].items()), flush=True)
+    summary = {name: spread([row[name] for row in rows]) for name in rows[0] if name != "load_before"}
     machine = {"cores": os.cpu_count(), "machine": platform.machine(), "torch": torch.__version__}
     with open(arguments.json, "w", encoding="utf-8") as file:
         result = {"steps": arguments.steps, "flags": flags, **machine, "summary": summary, "repetitions": rows}
         json.dump(result, file, indent=1)
     median, least, greatest = summary["efficiency"].values()
     verdict = "at least" if median >= TARGET else "BELOW"
-    print(f"efficiency {median:.3f} ({least:.3f} to {greatest:.3f}), {verdict} {TARGET}")
+    print(f"efficiency {median:.3f} ({least:.3f} to {greatest:.3f}), {verdict} {TARGET}; bound of the machine "
+          f"{summary['bound']['median']:.3f}")  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoModel, PreTrainedModel
 from transformers import initialization as init
 from transformers.utils import ModelOutput, can_return_tuple
 
-from .across_processes import gather_rows, number_of_processes, random_generator
+from .across_processes import Announcement, gather_rows, number_of_processes, random_generator
 from .configuration_mgvmoe import MGVMoEConfig
 from .input_checks import (
     check_index,
@@ -564,8 +564,8 @@ class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
             )
         return logits.masked_fill(~candidate_mask.bool(), float("-inf"))
 
-    def _consistency(self, nodes: torch.Tensor, shared: bool) -> torch.Tensor:
-        """E10 and E11 over `nodes`; `shared` says that they are those of all processes."""
+    def _consistency(self, nodes: torch.Tensor, announced: Announcement | None) -> torch.Tensor:
+        """E10 and E11 over `nodes`, which are those of all processes if something was announced to these."""
         temperature = self.config.graph_temperature
         if self.perturbation is not None:
             return learned_adversary_loss(nodes, self.perturbation, temperature)
@@ -573,8 +573,10 @@ class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
             return nodes.new_zeros(())
         # The direction from which the power iteration starts must be the same on every process. At evaluation, which
         # is repeatable, it is always the same.
-        if self.training:
-            generator = random_generator(nodes.device, shared)
+        if announced is not None:
+            generator = announced.generator()
+        elif self.training:
+            generator = random_generator(nodes.device)
         else:
             generator = torch.Generator(nodes.device).manual_seed(0)
         radius = self.config.adversary_radius
@@ -656,6 +658,7 @@ class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
             type_embeds = self.get_candidate_embeds(type_input_ids, type_attention_mask, type_index)
         if candidate_types is not None and type_embeds is not None:
             check_types(candidate_types, candidate_embeds.shape[-2], len(type_embeds))
+        announced = self.announce(labels)
         output = self.mgvmoe(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -695,7 +698,9 @@ class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
             logits = logits + self.similarity.type_coef * fit
         # Inner products of whole vectors overflow in float16, and the KL of E11 is a difference that bfloat16 loses.
         with torch.autocast(logits.device.type, enabled=False):
-            terms = self.objectives(output, logits, labels, candidate_mask, fit) if labels is not None else {}
+            terms = (
+                self.objectives(output, logits, labels, candidate_mask, fit, announced) if labels is not None else {}
+            )
         return MGVMoEOutput(
             loss=self.total_loss(terms) if terms else None,
             logits=logits,
@@ -725,6 +730,7 @@ class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
         labels: torch.Tensor,
         candidate_mask: torch.Tensor | None = None,
         fit_of_types: torch.Tensor | None = None,
+        announced: Announcement | None = None,
     ) -> dict[str, torch.Tensor]:
         """Every term of E12 by name and unweighted.
 
@@ -739,6 +745,7 @@ class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
             labels: (B,).
             candidate_mask: (B, C).
             fit_of_types: (B, C), of [`SimilarityScore`], if labels have types.
+            announced: to the other processes, by [`announce`], if that was done ahead of time.
         """
         has_image, kl_loss, router_entropy_loss = output.image_mask, output.kl_loss, output.router_entropy_loss
         assert kl_loss is not None and router_entropy_loss is not None, "the output lacks its losses"
@@ -751,14 +758,14 @@ class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
         text_embeds, image_embeds = output.text_embeds, output.image_embeds
         # A post without a picture is a node of the graph whose picture half is 0.
         image_embeds = torch.zeros_like(text_embeds) if image_embeds is None else image_embeds
-        shared = self.training and torch.is_grad_enabled() and number_of_processes() > 1
-        if shared:
+        announced = announced or self.announce(labels)
+        if announced is not None:
             assert output.expert_loss_sums is not None, "the output lacks its losses"
             own_sums = output.expert_loss_sums.flatten()
             number = own_sums.new_tensor(len(labels))
             own_sums = torch.cat([own_sums, torch.stack([ranking * number, types * number, number])])
             text_embeds, image_embeds, is_image, sums = gather_rows(
-                text_embeds, image_embeds, has_image.float(), own_sums[None]
+                announced, text_embeds, image_embeds, has_image.float(), own_sums[None]
             )
             has_image, sums = is_image.bool(), sums.sum(0)
             ranking, types = sums[6] / sums[8], sums[7] / sums[8]
@@ -773,9 +780,19 @@ class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
             "alignment_loss": info_nce(
                 text_embeds[has_image], image_embeds[has_image], self.config.alignment_temperature
             ),
-            "consistency_loss": self._consistency(nodes, shared),
+            "consistency_loss": self._consistency(nodes, announced),
             "type_loss": types,
         }
+
+    def announce(self, labels: torch.Tensor | None) -> Announcement | None:
+        """Tell the other processes of a batch that [`objectives`] will gather; None where it will not.
+
+        Args:
+            labels: (B,), of the batch.
+        """
+        if labels is None or not self.training or not torch.is_grad_enabled() or number_of_processes() == 1:
+            return None
+        return Announcement([len(labels)] * 3 + [1], labels.device)
 
     def total_loss(self, terms: dict[str, torch.Tensor]) -> torch.Tensor:
         """E12: the sum of the terms, each times its coefficient `<term>_coef` of the configuration."""

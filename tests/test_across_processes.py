@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
-from modeling_mgvmoe.across_processes import gather_rows, number_of_processes, random_generator
+from modeling_mgvmoe.across_processes import Announcement, gather_rows, number_of_processes, random_generator
 from modeling_mgvmoe.data.sketchbook import generate_posts, split_classes
 from modeling_mgvmoe.data.zero_shot_data import ZeroShotData
 from modeling_mgvmoe.training.arguments import TrainingArguments
@@ -228,16 +228,17 @@ def gathered(process):
     rows = (10.0 * process + torch.arange(process + 1.0))[:, None].expand(-1, 2).clone().requires_grad_()
     marks = torch.tensor([process % 2 == 0]).float()
     number = torch.tensor([[process + 0.5]], dtype=torch.double, requires_grad=True)
-    all_rows, all_marks, all_numbers = gather_rows(rows, marks, number)
-    # Every process weighs the rows otherwise: the gradient of a row is the sum of the processes' weights.
-    ((process + 1) * (torch.arange(len(all_rows))[:, None] * all_rows).sum() + all_numbers.square().sum()).backward()
+    announcement = Announcement([process + 1, 1, 1], rows.device)
+    all_rows, all_marks, all_numbers = gather_rows(announcement, rows, marks, number)
+    # The gradient of a row is the sum of what the processes' losses, all the same, have for it.
+    (3 * (torch.arange(len(all_rows))[:, None] * all_rows).sum() + all_numbers.square().sum()).backward()
     return {
         "rows": all_rows.detach(),
         "marks": all_marks,
         "numbers": all_numbers.detach(),
         "gradient of rows": rows.grad,
         "gradient of number": number.grad,
-        "random": torch.rand(3, generator=random_generator(torch.device("cpu"), shared=True)),
+        "random": torch.rand(3, generator=announcement.generator()),
     }
 
 
@@ -328,7 +329,7 @@ def test_the_generator_follows_the_global_random_state():
     drawn = []
     for seed in (1, 1, 2):
         torch.manual_seed(seed)
-        drawn.append([torch.rand(2, generator=random_generator(torch.device("cpu"), shared=False)) for _ in range(2)])
+        drawn.append([torch.rand(2, generator=random_generator(torch.device("cpu"))) for _ in range(2)])
     assert torch.equal(drawn[0][0], drawn[1][0]) and not torch.equal(drawn[0][0], drawn[2][0])
     assert not torch.equal(drawn[0][0], drawn[0][1])
 
@@ -338,8 +339,7 @@ def test_gathered_rows_and_their_gradients(several):
     folder, processes = several
     # Process p brings the rows 10 p, ..., 10 p + p: 0 | 10 11 | 20 21 22 | ...
     rows = torch.tensor([10.0 * process + row for process in range(processes) for row in range(process + 1)])
-    # The weights of the loss are p + 1 = 1, 2, ...: their sum is 3 for two processes and 10 for four.
-    weight = processes * (processes + 1) / 2
+    weight = 3 * processes
     first = 0
     for process in range(processes):
         found = load_file(folder / f"gathered {process}.safetensors")
@@ -352,7 +352,7 @@ def test_gathered_rows_and_their_gradients(several):
         assert found["gradient of number"].item() == processes * 2 * (process + 0.5)
         first += process + 1
         torch.manual_seed(0)
-        assert torch.equal(found["random"], torch.rand(3, generator=random_generator(torch.device("cpu"), False)))
+        assert torch.equal(found["random"], torch.rand(3, generator=random_generator(torch.device("cpu"))))
 
 
 def assert_equal_to_one_process(folder, processes, name, expected, tolerance):

@@ -467,6 +467,7 @@ class StopSignals:
     def __init__(self) -> None:
         self.received, self.when = 0, 0.0
         self.before: dict[int, Any] = {}
+        self.sent: tuple[Any, torch.Tensor] | None = None
 
     def __enter__(self) -> StopSignals:
         if threading.current_thread() is threading.main_thread():  # elsewhere Python allows no handlers
@@ -494,11 +495,21 @@ class StopSignals:
     def __exit__(self, *error: Any) -> None:
         self._restore()
 
+    def send(self, accelerator: Accelerator) -> None:
+        """Tell the other processes at the beginning of a step what [`agreed`] needs at its end: none waits for it."""
+        if accelerator.num_processes > 1 and self.sent is None:
+            flag = torch.tensor([self.received], device=accelerator.device)
+            work = torch.distributed.all_reduce(flag, torch.distributed.ReduceOp.MAX, async_op=True)
+            self.sent = work, flag
+
     def agreed(self, accelerator: Accelerator) -> int:
-        """The signal that any process has received: all must stop after the same step."""
-        if accelerator.num_processes == 1:
+        """The signal that any process had received when it sent: all must stop after the same step."""
+        if self.sent is None:
             return self.received
-        return int(accelerator.gather(torch.tensor([self.received], device=accelerator.device)).max())
+        work, flag = self.sent
+        work.wait()
+        self.sent = None
+        return int(flag)
 
 
 def resume_command(flags: Sequence[str] | None = None) -> str:

@@ -133,6 +133,7 @@ def _train(
                 # Not before: to start a loader draws a number.
                 checkpointer.restore_random_state(checkpoint)
                 checkpoint = None
+            signals.send(accelerator)
             _learn(accelerator, wrapped, optimizer, batch, progress, arguments.max_grad_norm, statistics)
             if not accelerator.sync_gradients:
                 continue

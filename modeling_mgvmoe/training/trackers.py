@@ -127,7 +127,7 @@ def make_accelerator(arguments: TrainingArguments, model: nn.Module) -> Accelera
     # Running means of batch norms are sent in every step; the positions that most encoders keep never change.
     buffers = any(buffer.is_floating_point() for buffer in model.buffers())
     accelerator = Accelerator(
-        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=buffers)],
+        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=buffers, gradient_as_bucket_view=True)],
         mixed_precision=arguments.mixed_precision,
         gradient_accumulation_steps=arguments.gradient_accumulation_steps,
         log_with=tracker_names(arguments.report_to) or None,
