@@ -2,12 +2,12 @@
 
     python benchmarks/scaling.py --json benchmarks/results/scaling.json [--repetitions 5] [--steps 100]
 
-Both train with examples/train.py and the sketchbook recipe, the two under torchrun with batches of the same size each.
-They take turns with two processes of the first kind that run at the same time and know nothing of each other: their
-efficiency is the bound that the machine itself sets. Throughput is that of the run's own log, validation and start left out: a repetition's is the median
-over the entries of the log but the first. Efficiency is that of two processes over twice that of one, per repetition.
-The machine must be idle and have two cores: what else runs takes from the two processes and not from the one. Any
-other flag is one of examples/train.py.
+Both train with examples/train.py and the sketchbook recipe, the two under torchrun with batches of the same size
+each. They take turns with two processes of the first kind that run at the same time and know nothing of each other,
+whose efficiency is the bound that the machine itself sets. Throughput is that of the run's own log, validation and
+start left out: a repetition's is the median over the entries of the log but the first. Efficiency is that of two
+processes over twice that of one, per repetition. The machine must be idle and have two cores: what else runs takes
+from the two processes and not from the one. Any other flag is one of examples/train.py.
 """
 
 import argparse
