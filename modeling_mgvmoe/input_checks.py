@@ -87,6 +87,24 @@ def check_mention_positions(mention_positions: torch.Tensor, text_mask: torch.Te
             raise ValueError(f"mention_positions must not be on padding, got {mention_positions.tolist()}.")
 
 
+def check_image_index(image_index: torch.Tensor, batch_size: int, pictures: torch.Tensor | None) -> None:
+    """Each post's row of the pictures must be one.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if image_index.shape != (batch_size,):
+        raise ValueError(f"image_index must be (B,) = ({batch_size},), got {tuple(image_index.shape)}.")
+    if pictures is None:
+        raise ValueError("image_index came, but neither pixel_values nor image_features, of which it names rows.")
+    if torch.compiler.is_compiling():
+        return
+    if not bool(((image_index >= 0) & (image_index < len(pictures))).all()):
+        raise ValueError(
+            f"image_index must be in [0, {len(pictures)}), the rows of pictures, got {image_index.tolist()}."
+        )
+
+
 def check_mention_mask(
     mention_mask: torch.Tensor, mention_positions: torch.Tensor, attention_mask: torch.Tensor
 ) -> None:
@@ -117,6 +135,7 @@ def check_types(candidate_types: torch.Tensor, number: int, types: int) -> None:
 
 
 __all__ = [
+    "check_image_index",
     "check_index",
     "check_mention_mask",
     "check_mention_positions",

@@ -5,9 +5,9 @@ C = candidate labels, D = projection size, S = marked mentions of a post (1 for 
 """
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import torch
 from torch import nn
@@ -18,6 +18,7 @@ from transformers.utils import ModelOutput, can_return_tuple
 from .across_processes import Announcement, gather_rows, number_of_processes, random_generator
 from .configuration_mgvmoe import MGVMoEConfig
 from .input_checks import (
+    check_image_index,
     check_index,
     check_mention_mask,
     check_mention_positions,
@@ -38,9 +39,25 @@ if TYPE_CHECKING:
     from .processing_mgvmoe import MGVMoEProcessor  # noqa: F401
 
 
+# States (B, L, H) of one modality and their mask (B, L).
+Tokens = tuple[torch.Tensor, torch.Tensor]
+
+
 def token_mean(states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """Mean of (B, L, H) states over the tokens that `mask` (B, L) marks; zeros for rows without one. To (B, H)."""
     return masked_token_mean(states, mask[:, None]).squeeze(1)
+
+
+def project(layer: nn.Module, rows: torch.Tensor) -> torch.Tensor:
+    """`layer` of rows (..., n), bitwise the same wherever in memory its weights lie.
+
+    BLAS takes another way for the product with a single row, whose last bit depends on the weights' alignment: a model
+    would score otherwise once it is saved and loaded.
+    """
+    if torch.compiler.is_compiling() or rows.shape[:-1].numel() != 1:
+        return layer(rows)
+    two = layer(rows.reshape(1, -1).expand(2, -1))
+    return two[:1].view(*rows.shape[:-1], -1)
 
 
 def canonical_order(keys: torch.Tensor) -> torch.Tensor:
@@ -291,10 +308,41 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
         if self.config.fusion == "additive":
             scores = self.fusion_score(mention_states, states)
         else:
-            query = self.fusion_query(mention_states) / states.shape[-1] ** 0.5
+            query = project(self.fusion_query, mention_states) / states.shape[-1] ** 0.5
             scores = torch.einsum("bh,blh->bl", query, states)
         weights = scores.masked_fill(~mask, float("-inf")).softmax(-1).to(states.dtype)
         return torch.einsum("bl,blh->bh", weights, states), weights
+
+    def _fuse_means(
+        self, experts: VariationalMixtureOfExperts, mention_states: torch.Tensor, modalities: Sequence[Tokens]
+    ) -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor], list[torch.Tensor]]:
+        """E7 and the means of E6 at evaluation, of mixtures that are never written out ("Linearity" in the design).
+
+        Args:
+            mention_states: (B, (max_mentions + 1) H), q.
+            modalities: states (B, L, H) and mask (B, L) of each.
+
+        Returns:
+            The fused vector (B, H), the weights over the tokens of all modalities, and for each modality the mean of
+            its mixtures (B, H) and the router's probabilities (B, L, K).
+        """
+        if self.config.fusion == "additive":
+            # The rest of the score is the same for every token of a post.
+            query = self.fusion_score.weight[0, -self.config.hidden_size :]
+        else:
+            query = project(self.fusion_query, mention_states) / self.config.hidden_size**0.5
+        probs = [experts.route(states) for states, _ in modalities]
+        products = [experts.mean_products(states, p, query) for (states, _), p in zip(modalities, probs, strict=True)]
+        mask = torch.cat([mask for _, mask in modalities], dim=1)
+        weights = torch.cat(products, dim=1).masked_fill(~mask, float("-inf")).softmax(-1).to(mention_states.dtype)
+        shares = weights.split([states.shape[1] for states, _ in modalities], dim=1)
+        fused, means = [], []
+        for (states, mask), p, share in zip(modalities, probs, shares, strict=True):
+            equal = mask.to(share.dtype) / mask.sum(-1, keepdim=True).clamp(min=1)
+            sums = experts.mean_sums(states, p, torch.stack([share, equal], dim=1))
+            fused.append(sums[:, 0])
+            means.append(sums[:, 1])
+        return sum(fused[1:], start=fused[0]), weights, means, probs
 
     @can_return_tuple
     def forward(
@@ -305,6 +353,7 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
         pixel_values: torch.Tensor | None = None,
         image_features: torch.Tensor | None = None,
         image_mask: torch.Tensor | None = None,
+        image_index: torch.Tensor | None = None,
         text_noise: torch.Tensor | None = None,
         image_noise: torch.Tensor | None = None,
         return_losses: bool = False,
@@ -321,6 +370,8 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
             pixel_values: (B, 3, height, width), or
             image_features: (B, Li, H'), the output of [`get_image_features`].
             image_mask: (B,), true for posts that have a picture; default: all, if there are pictures at all.
+            image_index: (B,), for each post the row of `pixel_values` or `image_features` that is its picture, where
+                posts share pictures: these then have one row for each picture, in place of one for each post.
             text_noise: (B, Lt, H), image_noise: (B, Li, H): take the place of the experts' noise (E3).
             return_losses: compute E4 and E5.
             output_attentions, output_hidden_states: of the backbones; the latter may list the states to keep.
@@ -348,49 +399,77 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
         text_states = text_output.last_hidden_state
         text_mask = attention_mask.bool()
         mention_states = self._mention_states(text_states, text_mask, mention_positions)
-        text = self.experts(text_states, text_mask, text_noise, return_losses)
-
         image_states, image_mask, vision_output = self._image_states(
-            text_states, pixel_values, image_features, image_mask, extras
+            text_states, pixel_values, image_features, image_mask, image_index, extras
         )
-        if image_states is None:
-            states, mask, mixtures, image = text.hidden_states, text_mask, [text], None
-            image_token_mask = text_mask.new_zeros(0)
-            if return_losses and self.training:
-                text.kl_loss = text.kl_loss + self._zero_of_the_vision_side()
+        modalities = [(text_states, text_mask)]
+        if image_states is not None:
+            modalities.insert(0, (image_states, image_mask[:, None].expand(image_states.shape[:2])))
+        experts = self._experts_of_means(text_noise, image_noise)
+        masks = [mask for _, mask in modalities]
+        mixtures = []
+        if experts is None or return_losses:
+            noises = [image_noise, text_noise][-len(modalities) :]
+            # The text draws its noise first.
+            mixtures = [
+                self.experts(*tokens, noise, return_losses)
+                for tokens, noise in zip(modalities[::-1], noises[::-1], strict=True)
+            ][::-1]
+        if experts is None:
+            states = torch.cat([mixture.hidden_states for mixture in mixtures], dim=1)
+            fused, weights = self._fuse(mention_states, states, torch.cat(masks, dim=1))
+            means = [token_mean(mixture.hidden_states, mask) for mixture, mask in zip(mixtures, masks, strict=True)]
+            probs = [mixture.router_probs for mixture in mixtures]
         else:
-            image_token_mask = image_mask[:, None].expand(image_states.shape[:2])
-            image = self.experts(image_states, image_token_mask, image_noise, return_losses)
-            states = torch.cat([image.hidden_states, text.hidden_states], dim=1)
-            mask = torch.cat([image_token_mask, text_mask], dim=1)
-            mixtures = [text, image]
-        # Pictures that are all masked are no modality: their terms are 0 and must not halve those of the text.
-        modalities = 1 if image is None else 1 + image_mask.any()
-        fused, weights = self._fuse(mention_states, states, mask)
+            # With and without losses, so that these change no score.
+            fused, weights, means, probs = self._fuse_means(experts, mention_states, modalities)
+        losses = self._losses(mixtures, masks) if return_losses else {}
         return MGVMoEModelOutput(
             fused_embeds=fused,
             text_states=text_states,
             mention_states=mention_states,
-            text_embeds=token_mean(text.hidden_states, text_mask),
-            image_embeds=None if image is None else token_mean(image.hidden_states, image_token_mask),
+            text_embeds=means[-1],
+            image_embeds=None if image_states is None else means[0],
             image_mask=image_mask,
-            kl_loss=sum(mixture.kl_loss for mixture in mixtures) / modalities if return_losses else None,
-            router_entropy_loss=(
-                sum(mixture.router_entropy for mixture in mixtures) / modalities if return_losses else None
-            ),
-            expert_loss_sums=(
-                torch.stack([self._loss_sums(text, text_mask), self._loss_sums(image, image_token_mask)])
-                if return_losses
-                else None
-            ),
             fusion_attentions=weights,
-            text_router_probs=text.router_probs,
-            image_router_probs=None if image is None else image.router_probs,
+            text_router_probs=probs[-1],
+            image_router_probs=None if image_states is None else probs[0],
+            **losses,
             hidden_states=text_output.get("hidden_states"),
             attentions=text_output.get("attentions"),
             vision_hidden_states=vision_output.get("hidden_states") if vision_output else None,
             vision_attentions=vision_output.get("attentions") if vision_output else None,
         )
+
+    def _experts_of_means(self, *noises: torch.Tensor | None) -> VariationalMixtureOfExperts | None:
+        """The experts, if their means are all that is fused, and their weights can be multiplied as one likes."""
+        experts, sampled = self.experts, self.training or any(noise is not None for noise in noises)
+        if sampled or not isinstance(experts, VariationalMixtureOfExperts) or not experts.has_plain_weights:
+            return None
+        return experts
+
+    def _losses(
+        self, mixtures: Sequence[VariationalMixtureOutput], masks: Sequence[torch.Tensor]
+    ) -> dict[str, torch.Tensor]:
+        """E4 and E5, means over the modalities, and the sums behind them; text is last."""
+        *image, text = mixtures
+        assert text.kl_loss is not None and text.router_entropy is not None, "they were asked for"
+        if not image and self.training:
+            text.kl_loss = text.kl_loss + self._zero_of_the_vision_side()
+        # Pictures that are all masked are no modality: their terms are 0 and must not halve those of the text.
+        number = 1 + masks[0].any() if image else 1
+        return {
+            "kl_loss": torch.stack([cast(torch.Tensor, mixture.kl_loss) for mixture in mixtures]).sum() / number,
+            "router_entropy_loss": (
+                torch.stack([cast(torch.Tensor, mixture.router_entropy) for mixture in mixtures]).sum() / number
+            ),
+            "expert_loss_sums": torch.stack(
+                [
+                    self._loss_sums(text, masks[-1]),
+                    self._loss_sums(image[0], masks[0]) if image else self._loss_sums(None, masks[0][:0]),
+                ]
+            ),
+        }
 
     @staticmethod
     def _loss_sums(mixture: VariationalMixtureOutput | None, mask: torch.Tensor) -> torch.Tensor:
@@ -418,6 +497,7 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
         pixel_values: torch.Tensor | None,
         image_features: torch.Tensor | None,
         image_mask: torch.Tensor | None,
+        image_index: torch.Tensor | None,
         extras: dict[str, Any],
     ) -> tuple[torch.Tensor | None, torch.Tensor, ModelOutput | None]:
         """Projected picture tokens (B, Li, H) or `None`, the mask of posts with a picture, the tower's output."""
@@ -425,7 +505,10 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
         if image_mask is None:
             image_mask = torch.full((batch_size,), source is not None, device=text_states.device)
         image_mask = image_mask.bool()
-        if image_mask.shape != (batch_size,) or (source is not None and len(source) != batch_size):
+        if image_index is not None:
+            check_image_index(image_index, batch_size, source)
+        rows = batch_size if source is None or image_index is not None else len(source)
+        if image_mask.shape != (batch_size,) or rows != batch_size:
             raise ValueError(
                 f"image_mask and the pictures must have one row for each of the {batch_size} posts, got image_mask "
                 f"{tuple(image_mask.shape)}" + ("." if source is None else f" and pictures {tuple(source.shape)}.")
@@ -437,15 +520,19 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
                 )
             return None, image_mask, None
         output = None
+        # Of each row of the pictures, whether any post has it.
+        present = image_mask if image_index is None else image_mask.new_zeros(len(source))
+        if image_index is not None:
+            present[image_index[image_mask]] = True
         if pixel_values is not None:
-            image_features, output = self._encode_present(pixel_values, image_mask, extras)
+            image_features, output = self._encode_present(pixel_values, present, extras)
         elif image_features.ndim != 3 or image_features.shape[-1] != self.config.vision_width:
             raise ValueError(
                 f"image_features must be (B, Li, {self.config.vision_width}), got {tuple(image_features.shape)}."
             )
         # Rows without a picture may hold anything, also NaN, which a weight of 0 would let through.
-        states = torch.where(image_mask[:, None, None], image_features.to(self.dtype), 0)
-        return self.vision_projection(states), image_mask, output
+        states = self.vision_projection(torch.where(present[:, None, None], image_features.to(self.dtype), 0))
+        return states if image_index is None else states[image_index], image_mask, output
 
     def _encode_present(
         self, pixel_values: torch.Tensor, image_mask: torch.Tensor, extras: dict[str, Any]
@@ -548,7 +635,7 @@ class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
         order = canonical_order(candidate_embeds[..., :4].detach())
         candidate_embeds = candidate_embeds.gather(-2, order[..., None].expand(shape)).to(mention_embeds.dtype)
         if self.similarity is None:
-            projected = self.candidate_projection(self.dropout(candidate_embeds))
+            projected = project(self.candidate_projection, self.dropout(candidate_embeds))
         else:
             projected = self.similarity.scale * candidate_embeds
         if projected.ndim == 2:
@@ -595,6 +682,7 @@ class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
         pixel_values: torch.Tensor | None = None,
         image_features: torch.Tensor | None = None,
         image_mask: torch.Tensor | None = None,
+        image_index: torch.Tensor | None = None,
         candidate_input_ids: torch.Tensor | None = None,
         candidate_attention_mask: torch.Tensor | None = None,
         candidate_embeds: torch.Tensor | None = None,
@@ -616,8 +704,8 @@ class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
         """Score every candidate label for every post, and compute E12 if `labels` are given.
 
         Args:
-            input_ids, attention_mask, mention_positions, pixel_values, image_features, image_mask, text_noise,
-            image_noise, output_attentions, output_hidden_states: see [`MGVMoEModel.forward`].
+            input_ids, attention_mask, mention_positions, pixel_values, image_features, image_mask, image_index,
+            text_noise, image_noise, output_attentions, output_hidden_states: see [`MGVMoEModel.forward`].
             candidate_input_ids: (C, Lc), the words of the labels, each label once, or
             candidate_embeds: (C, H) or (B, C, H), the output of [`get_candidate_embeds`].
             candidate_attention_mask: (C, Lc).
@@ -666,6 +754,7 @@ class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
             pixel_values=pixel_values,
             image_features=image_features,
             image_mask=image_mask,
+            image_index=image_index,
             text_noise=text_noise,
             image_noise=image_noise,
             return_losses=labels is not None,
@@ -673,8 +762,8 @@ class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
             output_hidden_states=output_hidden_states,
             return_dict=True,
         )
-        mention_embeds = self.mention_projection(
-            self.dropout(torch.cat([output.fused_embeds, output.mention_states], dim=-1))
+        mention_embeds = project(
+            self.mention_projection, self.dropout(torch.cat([output.fused_embeds, output.mention_states], dim=-1))
         )
         fit = None
         if self.similarity is not None:

@@ -1,5 +1,6 @@
 """Posts processed one by one, made into one padded batch."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,8 @@ from transformers.feature_extraction_utils import BatchFeature
 TEXT_NAMES = ("input_ids", "attention_mask", "mention_positions")
 # Only where mentions are named before the post (`mention_style="prefix"`).
 MENTION_MASK = "mention_mask"
+# Only where posts share pictures.
+IMAGE_INDEX = "image_index"
 # A picture, or what the frozen vision tower made of it.
 PICTURE_NAMES = ("pixel_values", "image_features")
 FEATURE_NAMES = (*TEXT_NAMES, MENTION_MASK, *PICTURE_NAMES)
@@ -42,6 +45,7 @@ def pad_features(
     padding: bool | str = True,
     length: int | None = None,
     multiple: int | None = None,
+    share_pictures: bool = False,
 ) -> dict[str, list[Any]]:
     """Makes lists for a batch of posts; `MGVMoEProcessor.pad_posts` documents it."""
     if not features:
@@ -71,11 +75,32 @@ def pad_features(
             raise ValueError(
                 f"{name}: pictures of one size are needed (got {sorted({picture.shape for picture in present})})"
             )
-        if present:
+        if not present:
+            continue
+        shared = _shared(pictures) if share_pictures else None
+        if shared is not None:
+            batch[name], batch[IMAGE_INDEX] = shared
+        else:
             blank = np.zeros(present[0].shape, present[0].dtype)  # "like" would keep a transposed layout
             batch[name] = [blank if picture is None else picture for picture in pictures]
-            batch["image_mask"] = [picture is not None for picture in pictures]
+        batch["image_mask"] = [picture is not None for picture in pictures]
     return batch
+
+
+def _shared(pictures: Sequence[np.ndarray | None]) -> tuple[list[np.ndarray], list[int]] | None:
+    """Every distinct picture once, and each post's place among them (0 for none); `None` if all are distinct."""
+    rows: dict[Any, int] = {}
+    distinct, index = [], []
+    for picture in pictures:
+        if picture is None:
+            index.append(0)
+            continue
+        key = picture.shape, picture.dtype.str, hashlib.blake2b(picture.tobytes()).digest()
+        if key not in rows:
+            rows[key] = len(rows)
+            distinct.append(picture)
+        index.append(rows[key])
+    return (distinct, index) if len(distinct) < sum(picture is not None for picture in pictures) else None
 
 
 def _mention_masks(

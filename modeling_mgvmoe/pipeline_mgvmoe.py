@@ -193,7 +193,7 @@ class ZeroShotMultimodalIEPipeline(Pipeline):
         posts, labels, candidates = (
             _flatten(input_tensors[name]) for name in ("posts", "candidate_labels", "candidates")
         )
-        batch = self.processor.pad_posts(posts, return_tensors="pt").to(self.device)
+        batch = self.processor.pad_posts(posts, return_tensors="pt", share_pictures=True).to(self.device)
         # One column per distinct candidate of the batch, words and types; every post then takes its own columns.
         keys = [[(words, repr(types)) for words, types in zip(own["texts"], own["allowed"], strict=True)]
                 for own in candidates]  # fmt: skip

@@ -447,6 +447,7 @@ class MGVMoEProcessor(ProcessorMixin):
         max_length: int | None = None,
         return_tensors: str | None = None,
         pad_to_multiple_of: int | None = None,
+        share_pictures: bool = False,
     ) -> BatchFeature:
         """Makes one batch of posts processed one by one.
 
@@ -458,17 +459,20 @@ class MGVMoEProcessor(ProcessorMixin):
             max_length: Length for padding="max_length", in place of the processor's own.
             return_tensors: "pt", "np" or None for lists.
             pad_to_multiple_of: Rounds the padded length up.
+            share_pictures: Whether a picture that several posts have comes once, so that the model encodes it once.
 
         Returns:
             The keys that `__call__` gives for posts; image_features (B,Li,H') in place of pixel_values if the posts
-            came with them.
+            came with them. With shared pictures these have a row for each picture, and image_index (B,) says which is
+            a post's.
 
         Raises:
             ValueError: If a feature is missing from some posts, or unknown, or pictures differ in size, or both kinds
                 of them came.
         """
         target = self._limit(max_length) if padding == "max_length" else None
-        return to_tensors(pad_features(self.tokenizer, features, padding, target, pad_to_multiple_of), return_tensors)
+        batch = pad_features(self.tokenizer, features, padding, target, pad_to_multiple_of, share_pictures)
+        return to_tensors(batch, return_tensors)
 
     def post_process_zero_shot_ie(
         self,

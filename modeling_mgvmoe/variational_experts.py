@@ -9,7 +9,8 @@ import torch
 from torch import nn
 from transformers.utils import ModelOutput
 
-from .objectives import gaussian_kl, router_entropy
+from .chunked_mixture import chunked_mixture
+from .objectives import at_least_float32, gaussian_kl, masked_mean, router_entropy
 
 
 @dataclass
@@ -87,8 +88,10 @@ class VariationalMixtureOfExperts(nn.Module):
         if noise is not None and noise.shape != hidden_states.shape:
             raise ValueError(f"noise must be (B, L, H) = {tuple(hidden_states.shape)}, got {tuple(noise.shape)}.")
 
-        per_expert = (*hidden_states.shape, self.num_experts)
         router_logits = self.router(hidden_states)
+        if not self.deterministic and (self.training or noise is not None or return_losses) and self.has_plain_weights:
+            return self._chunked(hidden_states, router_logits, attention_mask, noise, return_losses)
+        per_expert = (*hidden_states.shape, self.num_experts)
         log_probs = router_logits.log_softmax(-1)
         router_probs = log_probs.exp()
         means = self.expert_means(hidden_states).view(per_expert)
@@ -116,6 +119,90 @@ class VariationalMixtureOfExperts(nn.Module):
         return VariationalMixtureOutput(
             hidden_states=mixture, router_probs=router_probs, kl_loss=kl_loss, router_entropy=entropy
         )
+
+    @property
+    def has_plain_weights(self) -> bool:
+        """Whether the experts' weights may be multiplied by other means than their layers' own forward.
+
+        Not where something stands in the way of these layers (adapters, quantised weights, weights that wait on
+        another device), nor under `torch.compile`, which fuses the written-out form itself.
+        """
+        return not torch.compiler.is_compiling() and all(
+            type(layer) is nn.Linear and not layer._forward_pre_hooks and not hasattr(layer, "_hf_hook")
+            for layer in self.children()
+        )
+
+    def _chunked(
+        self,
+        hidden_states: torch.Tensor,
+        router_logits: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        noise: torch.Tensor | None,
+        return_losses: bool,
+    ) -> VariationalMixtureOutput:
+        """The same as the rest of `forward`, with the memory of one matrix of hidden states."""
+        if self.training and noise is None:
+            noise = torch.randn_like(hidden_states)
+        shape = hidden_states.shape
+        log_probs = at_least_float32(router_logits).log_softmax(-1)
+        mixture, divergence = chunked_mixture(
+            hidden_states.flatten(0, 1),
+            log_probs.flatten(0, 1),
+            None if noise is None else noise.flatten(0, 1),
+            self.expert_means,
+            self.expert_log_variances,
+        )
+        return VariationalMixtureOutput(
+            hidden_states=mixture.view(shape),
+            router_probs=log_probs.exp().to(router_logits.dtype),
+            kl_loss=masked_mean(divergence.view(shape[:2]), attention_mask) if return_losses else None,
+            router_entropy=router_entropy(router_logits, attention_mask) if return_losses else None,
+        )
+
+    # Given the router, the means are linear in the tokens ("Linearity" in the design). What evaluation wants of them
+    # are inner products with a few vectors and weighted sums, for which no token is multiplied by an expert.
+
+    def route(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """(B, L, K), p of E1."""
+        return self.router(hidden_states).softmax(-1)
+
+    def mean_products(
+        self, hidden_states: torch.Tensor, router_probs: torch.Tensor, query: torch.Tensor
+    ) -> torch.Tensor:
+        r"""Inner products of the mixtures' means with a vector, :math:`\sum_k p_k (x \cdot W_k^T q + b_k \cdot q)`.
+
+        Args:
+            hidden_states: (B, L, H). router_probs: (B, L, K).
+            query: (H,), or (B, H), one for each post.
+
+        Returns:
+            (B, L).
+        """
+        size = self.hidden_size
+        query = query.expand(len(hidden_states), size)
+        keys = (query @ self.expert_means.weight.view(size, -1)).view(-1, self.num_experts, size)
+        offsets = query @ self.expert_means.bias.view(size, -1)
+        products = hidden_states @ keys.transpose(1, 2) + offsets[:, None]
+        return (products * router_probs).sum(-1)
+
+    def mean_sums(
+        self, hidden_states: torch.Tensor, router_probs: torch.Tensor, weights: torch.Tensor
+    ) -> torch.Tensor:
+        r"""Weighted sums of the mixtures' means, :math:`\sum_k W_k \sum_j a_j p_{jk} x_j + b_k \sum_j a_j p_{jk}`.
+
+        Args:
+            hidden_states: (B, L, H). router_probs: (B, L, K).
+            weights: (B, R, L), R weights a for every token.
+
+        Returns:
+            (B, R, H).
+        """
+        shares = weights.unsqueeze(-1) * router_probs.unsqueeze(1)
+        sums = shares.transpose(2, 3).flatten(1, 2) @ hidden_states
+        sums = sums.view(*weights.shape[:2], -1)
+        # The weight is hidden-major, the sums are expert by expert: as (H, K * H) both have the same order.
+        weight = self.expert_means.weight.view(self.hidden_size, -1)
+        return sums @ weight.T + shares.sum(2) @ self.expert_means.bias.view(self.hidden_size, -1).T
 
 
 class NoExperts(nn.Module):

@@ -305,7 +305,7 @@ class TestRepeatability:
         sampled = model.eval()(**inputs, **noise)
         torch.testing.assert_close(sampled.logits, first.logits)
         zero = model(**inputs, **{name: torch.zeros_like(value) for name, value in noise.items()})
-        torch.testing.assert_close(zero.logits, model(**inputs).logits)
+        torch.testing.assert_close(zero.logits, model(**inputs).logits, rtol=1e-5, atol=1e-4)
 
     def test_dropout_stands_before_both_projections_in_training_only(self, inputs):
         model = tiny_model(projection_dropout=0.5)

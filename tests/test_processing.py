@@ -532,6 +532,19 @@ def test_processor_without_image_processor():
 # Posts processed one by one
 
 
+def test_pad_posts_keeps_a_shared_picture_once(processor):
+    post = processor.encode_post("rain again", (0, 4))
+    sun, moon = np.full((3, 8, 8), 0.5, np.float32), np.full((3, 8, 8), 0.25, np.float32)
+    posts = [{**post, "pixel_values": picture} for picture in (moon, sun, moon.copy())] + [post]
+    batch = processor.pad_posts(posts, return_tensors="pt", share_pictures=True)
+    assert batch["pixel_values"].shape == (2, 3, 8, 8)
+    assert batch["image_index"].tolist() == [0, 1, 0, 0] and batch["image_mask"].tolist() == [True] * 3 + [False]
+    assert batch["pixel_values"][:, 0, 0, 0].tolist() == [0.25, 0.5]
+    distinct = processor.pad_posts(posts[:2], return_tensors="pt", share_pictures=True)
+    assert "image_index" not in distinct and distinct["pixel_values"].shape == (2, 3, 8, 8)
+    assert processor.pad_posts(posts, return_tensors="pt")["pixel_values"].shape == (4, 3, 8, 8)
+
+
 def test_pad_posts_takes_lists_arrays_and_tensors(processor):
     first = processor.encode_post(NEW_YORK, (7, 15))
     second = {name: torch.tensor(values) for name, values in processor.encode_post("rain", [(0, 4), (1, 3)]).items()}

@@ -11,6 +11,9 @@ from torch import nn
 from ...modeling_mgvmoe import MGVMoEForZeroShotIE, token_mean
 from .base import Baseline
 
+# What a batch may hold of its pictures.
+PICTURES = ("pixel_values", "image_features", "image_mask", "image_index")
+
 
 class Concatenation(Baseline):
     """[first token and markers; mean of the text; mean of the picture] and the label, projected to one space (E8).
@@ -30,9 +33,8 @@ class Concatenation(Baseline):
 
     def scores(self, batch: Mapping[str, Any], candidate_embeds: torch.Tensor) -> torch.Tensor:
         states = self.text_states(batch)
-        pictures, has_picture, _ = self.encoders._image_states(
-            states, batch.get("pixel_values"), batch.get("image_features"), batch.get("image_mask"), {}
-        )
+        given = {name: batch.get(name) for name in PICTURES}
+        pictures, has_picture, _ = self.encoders._image_states(states, **given, extras={})
         mean = torch.zeros_like(states[:, 0])
         if pictures is not None:
             mean = token_mean(pictures, has_picture[:, None].expand(pictures.shape[:2]))

@@ -1,0 +1,181 @@
+r"""E2-E4 expert by expert and in chunks of tokens, so that no mean and no variance is kept for the way back.
+
+Written out, the experts' outputs are K times 2 matrices of the size of the hidden states, and autograd keeps several
+more of that size. Here a chunk's are computed, used and dropped, and computed again in the backward pass, whose
+formulas stand below. Only one matrix of the size of the hidden states is kept.
+
+Axes: N = tokens, H = hidden size, K = experts.
+"""
+
+from typing import Any, cast
+
+import torch
+
+# As many tokens as keep a chunk's matrices in a core's cache; a GPU wants larger ones.
+TOKENS_ON_CPU, TOKENS_ELSEWHERE = 512, 16384
+
+
+def _chunks(number: int, device: torch.device) -> list[slice]:
+    size = TOKENS_ON_CPU if device.type == "cpu" else TOKENS_ELSEWHERE
+    return [slice(start, start + size) for start in range(0, number, size)]
+
+
+class _ChunkedMixture(torch.autograd.Function):
+    r"""See [`chunked_mixture`].
+
+    With :math:`v = \sum_k p_k^2 e^{s_k}` and :math:`q = g_z \epsilon / \sqrt v`, where
+    :math:`g_z` is the gradient of the mixture and :math:`g_n` that of the divergence of token n:
+
+    .. math::
+        \partial m_k = p_k g_z + g_n m_k \qquad \partial s_k = \tfrac12 (q p_k^2 e^{s_k} + g_n (e^{s_k} - 1))
+
+        \partial \log p_k = p_k\, g_z \cdot m_k + q \cdot p_k^2 e^{s_k} \qquad \partial \epsilon = g_z \sqrt v
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden_states: torch.Tensor,
+        log_probs: torch.Tensor,
+        noise: torch.Tensor | None,
+        means: torch.Tensor,
+        means_bias: torch.Tensor,
+        variances: torch.Tensor,
+        variances_bias: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        states, weights, biases = _operands(hidden_states, (means, variances), (means_bias, variances_bias))
+        probs = log_probs.exp()
+        mixture = torch.empty_like(states)
+        divergence = log_probs.new_empty(len(states))
+        # Noise over deviation: all that the way back needs of either.
+        ratio = None if noise is None else torch.empty_like(noise)
+        for rows in _chunks(len(states), states.device):
+            mean = log_probs.new_zeros(len(probs[rows]), states.shape[1])
+            variance = torch.zeros_like(mean)
+            total = log_probs.new_zeros(len(mean))
+            for expert, p in enumerate(probs[rows].split(1, dim=1)):
+                m, s = (
+                    torch.addmm(bias[:, expert], states[rows], weight[:, expert].T).to(mean.dtype)
+                    for weight, bias in zip(weights, biases, strict=True)
+                )
+                exp_s = s.exp()
+                mean.addcmul_(m, p)
+                if noise is not None:
+                    variance.addcmul_(exp_s, p.square())
+                total += (exp_s - s).addcmul_(m, m).sum(1)
+            divergence[rows] = 0.5 * (total - mean.shape[1] * probs.shape[1])
+            if noise is not None and ratio is not None:
+                deviation = variance.sqrt_()
+                mean.addcmul_(deviation, noise[rows])
+                # Where every variance underflows its gradient is 0, and not infinite.
+                ratio[rows] = torch.where(deviation > 0, noise[rows] / deviation, 0)
+            mixture[rows] = mean.to(states.dtype)
+        ctx.save_for_backward(hidden_states, log_probs, ratio, means, means_bias, variances, variances_bias)
+        ctx.dtype = states.dtype
+        return mixture, divergence
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, mixture_gradient: torch.Tensor, divergence_gradient: torch.Tensor) -> tuple[Any, ...]:
+        hidden_states, log_probs, ratio, *parameters = ctx.saved_tensors
+        matrices, vectors = (parameters[0], parameters[2]), (parameters[1], parameters[3])
+        states, weights, biases = _operands(hidden_states, matrices, vectors, ctx.dtype)
+        probs = log_probs.exp()
+        needs_states, needs_noise = ctx.needs_input_grad[0], ctx.needs_input_grad[2]
+        noise_gradient = torch.empty_like(ratio) if needs_noise else None
+        states_gradient = torch.zeros_like(states, dtype=log_probs.dtype) if needs_states else None
+        probs_gradient = torch.empty_like(log_probs)
+        size, experts = states.shape[1], probs.shape[1]
+        of_weights = [torch.zeros(size, experts, size, dtype=log_probs.dtype, device=states.device) for _ in weights]
+        of_biases = [torch.zeros(size, experts, dtype=log_probs.dtype, device=states.device) for _ in biases]
+        for rows in _chunks(len(states), states.device):
+            g = mixture_gradient[rows].to(log_probs.dtype)
+            g_n = divergence_gradient[rows, None]
+            q = None if ratio is None else g * ratio[rows]
+            variance = torch.zeros_like(g) if needs_noise else None
+            for expert, p in enumerate(probs[rows].split(1, dim=1)):
+                m, s = (
+                    torch.addmm(bias[:, expert], states[rows], weight[:, expert].T).to(g.dtype)
+                    for weight, bias in zip(weights, biases, strict=True)
+                )
+                of_p = (g * m).sum(1) * p[:, 0]
+                of_m = m.mul_(g_n).addcmul_(g, p)
+                exp_s = s.exp_()
+                of_s = (exp_s - 1).mul_(0.5 * g_n)
+                if variance is not None:
+                    variance.addcmul_(exp_s, p.square())
+                if q is not None:
+                    part = exp_s.mul_(q).mul_(p.square())
+                    of_p += part.sum(1)
+                    of_s.add_(part, alpha=0.5)
+                probs_gradient[rows, expert] = of_p
+                for own, weight, weight_gradient, bias_gradient in zip(
+                    (of_m, of_s), weights, of_weights, of_biases, strict=True
+                ):
+                    bias_gradient[:, expert] += own.sum(0)
+                    own = own.to(states.dtype)
+                    weight_gradient[:, expert] += own.T @ states[rows]
+                    if states_gradient is not None:
+                        states_gradient[rows] += own @ weight[:, expert]
+            if noise_gradient is not None and variance is not None:
+                noise_gradient[rows] = g * variance.sqrt()
+        gradients = [
+            gradient.view(parameter.shape).to(parameter.dtype)
+            for pair in zip(of_weights, of_biases, strict=True)
+            for gradient, parameter in zip(pair, parameters, strict=False)
+        ]
+        if states_gradient is not None:
+            states_gradient = states_gradient.to(hidden_states.dtype)
+        return states_gradient, probs_gradient, noise_gradient, *gradients
+
+
+def _operands(
+    states: torch.Tensor,
+    matrices: tuple[torch.Tensor, torch.Tensor],
+    vectors: tuple[torch.Tensor, torch.Tensor],
+    dtype: torch.dtype | None = None,
+) -> tuple[torch.Tensor, list[torch.Tensor], list[torch.Tensor]]:
+    """States, weights as (H, K, H) and biases as (H, K) in the dtype in which autocast multiplies."""
+    device = states.device.type
+    if dtype is None:
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else states.dtype
+    size = states.shape[1]
+    weights = [matrix.to(dtype).view(size, -1, size) for matrix in matrices]
+    return states.to(dtype), weights, [vector.to(dtype).view(size, -1) for vector in vectors]
+
+
+def chunked_mixture(
+    hidden_states: torch.Tensor,
+    log_probs: torch.Tensor,
+    noise: torch.Tensor | None,
+    expert_means: torch.nn.Linear,
+    expert_log_variances: torch.nn.Linear,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    r"""The mixture of E3, or its mean without noise, and the summand of E4 for every token.
+
+    Args:
+        hidden_states: (N, H).
+        log_probs: (N, K), logarithms of the router's probabilities, in at least single precision.
+        noise: (N, H), or `None` for the mean.
+        expert_means, expert_log_variances: H to H*K, hidden-major.
+
+    Returns:
+        z (N, H), and :math:`-\frac12 \sum_{k,h} (1 + s - m^2 - e^s)` (N,) in the precision of `log_probs`.
+    """
+    if noise is not None:
+        noise = noise.to(log_probs.dtype)
+    return cast(
+        tuple[torch.Tensor, torch.Tensor],
+        _ChunkedMixture.apply(
+            hidden_states,
+            log_probs,
+            noise,
+            expert_means.weight,
+            expert_means.bias,
+            expert_log_variances.weight,
+            expert_log_variances.bias,
+        ),
+    )
+
+
+__all__ = ["chunked_mixture"]

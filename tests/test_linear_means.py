@@ -1,0 +1,181 @@
+"""Two ways to the same numbers: experts in chunks against written out, and evaluation without writing mixtures out."""
+
+import copy
+
+import pytest
+import torch
+
+from modeling_mgvmoe import VariationalMixtureOfExperts, chunked_mixture
+from modeling_mgvmoe.chunked_mixture import TOKENS_ON_CPU
+from tests.tiny import doubled, tiny_inputs, tiny_model
+
+H, K = 6, 3
+
+
+def double_close(ours, expected):
+    torch.testing.assert_close(ours, expected, rtol=1e-10, atol=1e-10)
+
+
+def written_out(experts):
+    """The same experts, kept from multiplying in chunks by a hook on a layer."""
+    twin = copy.deepcopy(experts)
+    twin.expert_means.register_forward_pre_hook(lambda *_: None)
+    assert experts.has_plain_weights and not twin.has_plain_weights
+    return twin
+
+
+@pytest.mark.parametrize("noisy", [True, False])
+@pytest.mark.parametrize("length", [3, TOKENS_ON_CPU // 2 + 1], ids=["one chunk", "two chunks"])
+def test_values_and_gradients_are_those_of_the_written_out_experts(length, noisy):
+    torch.manual_seed(0)
+    experts = VariationalMixtureOfExperts(H, K).double().train(noisy)
+    found = []
+    for module in (experts, written_out(experts)):
+        torch.manual_seed(1)
+        states = torch.randn(2, length, H).double().requires_grad_()
+        noise = torch.randn(2, length, H).double().requires_grad_() if noisy else None
+        mask = torch.rand(2, length) > 0.3
+        output = module(states, mask, noise)
+        weights = torch.randn_like(output.hidden_states)
+        loss = (weights * output.hidden_states).sum() + 0.7 * output.kl_loss + 0.3 * output.router_entropy
+        inputs = [states, *([noise] if noisy else []), *module.parameters()]
+        gradients = torch.autograd.grad(loss, inputs)
+        found.append([output.hidden_states, output.kl_loss, output.router_entropy, output.router_probs, *gradients])
+    for ours, plain in zip(*found, strict=True):
+        torch.testing.assert_close(ours, plain, rtol=1e-10, atol=1e-10)
+
+
+def test_the_gradients_are_those_of_finite_differences():
+    torch.manual_seed(0)
+    experts = VariationalMixtureOfExperts(3, 2).double()
+    states, noise = (torch.randn(4, 3).double().requires_grad_() for _ in range(2))
+    logits = torch.randn(4, 2).double().requires_grad_()
+
+    def function(states, logits, noise, *weights):
+        layers = [torch.nn.Linear(3, 6).double() for _ in range(2)]
+        for layer, weight, bias in zip(layers, weights[::2], weights[1::2], strict=True):
+            del layer.weight, layer.bias
+            layer.weight, layer.bias = weight, bias
+        return chunked_mixture.chunked_mixture(states, logits.log_softmax(-1), noise, *layers)
+
+    weights = [
+        parameter.detach().clone().requires_grad_()
+        for layer in (experts.expert_means, experts.expert_log_variances)
+        for parameter in (layer.weight, layer.bias)
+    ]
+    assert torch.autograd.gradcheck(function, (states, logits, noise, *weights))
+
+
+def test_under_autocast_the_chunks_multiply_in_half_precision_and_add_up_in_single():
+    torch.manual_seed(0)
+    experts = VariationalMixtureOfExperts(32, 4).train()
+    states, noise = torch.randn(2, 300, 32, requires_grad=True), torch.randn(2, 300, 32)
+    exact = experts(states, noise=noise)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = experts(states, noise=noise)
+    assert half.hidden_states.dtype == torch.bfloat16 and half.kl_loss.dtype == torch.float32
+    torch.testing.assert_close(half.hidden_states.float(), exact.hidden_states, rtol=0.05, atol=0.05)
+    torch.testing.assert_close(half.kl_loss, exact.kl_loss, rtol=0.01, atol=0.01)
+    expected = torch.autograd.grad(exact.kl_loss + exact.hidden_states.sum(), states)[0]
+    found = torch.autograd.grad(half.kl_loss + half.hidden_states.float().sum(), states)[0]
+    assert torch.nn.functional.cosine_similarity(found.flatten(), expected.flatten(), dim=0) > 0.999
+
+
+def test_nothing_of_the_size_of_the_experts_outputs_is_kept_for_the_way_back():
+    experts = VariationalMixtureOfExperts(8, 16).train()
+    states = torch.randn(2, 50, 8, requires_grad=True)
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor.numel()) or tensor, lambda x: x):
+        experts(states)
+    parameters = {parameter.numel() for parameter in experts.parameters()}
+    # Router probabilities are (2, 50, 16), states (2, 50, 8); outputs of experts would be (2, 50, 8, 16) = 12,800.
+    assert max(number for number in kept if number not in parameters) <= 2 * 50 * 16
+
+
+@pytest.mark.parametrize("fusion", ["additive", "query"])
+@pytest.mark.parametrize("pictures", [True, False])
+def test_evaluation_equals_the_written_out_mixtures(fusion, pictures):
+    model = tiny_model(fusion=fusion).double().eval()
+    inputs = doubled(tiny_inputs())
+    inputs.pop("labels")
+    if not pictures:
+        inputs = {name: value for name, value in inputs.items() if not name.startswith(("pixel", "image"))}
+    fast = model(**inputs)
+    model.mgvmoe.experts = written_out(model.mgvmoe.experts)
+    plain = model(**inputs)
+    for name in ("logits", "mention_embeds", "text_embeds", "image_embeds", "fusion_attentions", "text_router_probs"):
+        if getattr(fast, name) is None:
+            assert getattr(plain, name) is None and not pictures
+            continue
+        double_close(fast[name], plain[name])
+
+
+def test_evaluation_multiplies_no_token_by_an_expert():
+    model, inputs = tiny_model().eval(), tiny_inputs()
+    inputs.pop("labels")
+
+    def refuse(*_):
+        raise AssertionError("an expert was multiplied by tokens")
+
+    for layer in (model.mgvmoe.experts.expert_means, model.mgvmoe.experts.expert_log_variances):
+        layer.register_forward_hook(refuse)
+    assert torch.isfinite(model(**inputs).logits).all()
+
+
+@pytest.mark.parametrize("fusion", ["additive", "query"])
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_scores_do_not_depend_on_where_in_memory_the_weights_lie(fusion, batch_size):
+    model = tiny_model(fusion=fusion).eval()
+    inputs = tiny_inputs(batch_size=batch_size)
+    inputs = {name: value for name, value in inputs.items() if not name.startswith(("pixel", "image"))}
+    inputs["candidate_input_ids"] = inputs["candidate_input_ids"][:1]
+    inputs["candidate_attention_mask"] = inputs["candidate_attention_mask"][:1]
+    inputs.pop("labels")
+    expected = model(**inputs).logits
+    for shift in (1, 9):
+        for parameter in model.parameters():
+            # A memory map of a file puts weights at any multiple of four bytes.
+            room = torch.empty(parameter.numel() + 32)
+            start = (-room.data_ptr() // 4) % 16 + shift
+            parameter.data = room[start : start + parameter.numel()].view(parameter.shape).copy_(parameter.data)
+        assert torch.equal(model(**inputs).logits, expected)
+
+
+class TestSharedPictures:
+    def test_scores_are_those_of_the_pictures_repeated(self):
+        model, inputs = tiny_model().double().eval(), doubled(tiny_inputs())
+        inputs.pop("labels")
+        batch = len(inputs["input_ids"])
+        rows = torch.arange(batch) % 2
+        shared = {**inputs, "pixel_values": inputs["pixel_values"][:2], "image_index": rows}
+        repeated = {**inputs, "pixel_values": inputs["pixel_values"][rows]}
+        seen = []
+        model.mgvmoe.vision_model.register_forward_pre_hook(
+            lambda module, args, kwargs: seen.append(len(kwargs["pixel_values"])), with_kwargs=True
+        )
+        double_close(model(**shared).logits, model(**repeated).logits)
+        assert seen[0] <= 2
+
+    def test_a_picture_that_no_post_has_is_not_encoded(self):
+        model, inputs = tiny_model().double().eval(), doubled(tiny_inputs())
+        inputs.pop("labels")
+        inputs["pixel_values"][1] = float("nan")
+        index = torch.zeros(len(inputs["input_ids"]), dtype=torch.long)
+        assert torch.isfinite(model(**inputs, image_index=index).logits).all()
+
+    @pytest.mark.parametrize(
+        "index, message",
+        [
+            ([0, 1], r"image_index must be \(B,\) = \(4,\), got \(2,\)"),
+            ([0, 1, 2, 9], r"image_index must be in \[0, 4\), the rows of pictures, got \[0, 1, 2, 9\]"),
+            ([0, 1, 2, -1], r"image_index must be in \[0, 4\), the rows of pictures, got \[0, 1, 2, -1\]"),
+        ],
+    )
+    def test_rows_that_are_not_there_are_named(self, index, message):
+        with pytest.raises(ValueError, match=message):
+            tiny_model()(**tiny_inputs(), image_index=torch.tensor(index))
+
+    def test_an_index_without_pictures_is_refused(self):
+        inputs = {name: value for name, value in tiny_inputs().items() if name not in ("pixel_values", "image_mask")}
+        with pytest.raises(ValueError, match="image_index came, but neither pixel_values nor image_features"):
+            tiny_model()(**inputs, image_index=torch.zeros(4, dtype=torch.long))
