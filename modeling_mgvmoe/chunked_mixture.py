@@ -1,8 +1,8 @@
 r"""E2-E4 expert by expert and in chunks of tokens, so that no mean and no variance is kept for the way back.
 
 Written out, the experts' outputs are K times 2 matrices of the size of the hidden states, and autograd keeps several
-more of that size. Here a chunk's are computed, used and dropped, and computed again in the backward pass, whose
-formulas stand below. Only one matrix of the size of the hidden states is kept.
+more of that size. Here a chunk's are computed, used and, unless all of them together are small, dropped, and computed
+again in the backward pass, whose formulas stand below. What is kept is one matrix of the size of the hidden states.
 
 Axes: N = tokens, H = hidden size, K = experts.
 """
@@ -13,6 +13,8 @@ import torch
 
 # As many tokens as keep a chunk's matrices in a core's cache; a GPU wants larger ones.
 TOKENS_ON_CPU, TOKENS_ELSEWHERE = 512, 16384
+# Outputs of the experts that are smaller than this are kept for the backward pass, which saves computing them again.
+KEPT_BYTES = 2**27
 
 
 def _chunks(number: int, device: torch.device) -> list[slice]:
@@ -49,15 +51,19 @@ class _ChunkedMixture(torch.autograd.Function):
         divergence = log_probs.new_empty(len(states))
         # Noise over deviation: all that the way back needs of either.
         ratio = None if noise is None else torch.empty_like(noise)
+        number = 2 * probs.numel() * states.shape[1]
+        keep = any(ctx.needs_input_grad) and number * states.element_size() <= KEPT_BYTES
+        kept = states.new_empty(2, probs.shape[1], *states.shape) if keep else None
         for rows in _chunks(len(states), states.device):
             mean = log_probs.new_zeros(len(probs[rows]), states.shape[1])
             variance = torch.zeros_like(mean)
             total = log_probs.new_zeros(len(mean))
             for expert, p in enumerate(probs[rows].split(1, dim=1)):
-                m, s = (
-                    torch.addmm(bias[:, expert], states[rows], weight[:, expert].T).to(mean.dtype)
-                    for weight, bias in zip(weights, biases, strict=True)
-                )
+                outputs = _outputs(expert, states[rows], weights, biases)
+                if kept is not None:
+                    for place, output in zip(kept, outputs, strict=True):
+                        place[expert, rows] = output
+                m, s = (output.to(mean.dtype) for output in outputs)
                 exp_s = s.exp()
                 mean.addcmul_(m, p)
                 if noise is not None:
@@ -70,14 +76,14 @@ class _ChunkedMixture(torch.autograd.Function):
                 # Where every variance underflows its gradient is 0, and not infinite.
                 ratio[rows] = torch.where(deviation > 0, noise[rows] / deviation, 0)
             mixture[rows] = mean.to(states.dtype)
-        ctx.save_for_backward(hidden_states, log_probs, ratio, means, means_bias, variances, variances_bias)
+        ctx.save_for_backward(hidden_states, log_probs, ratio, kept, means, means_bias, variances, variances_bias)
         ctx.dtype = states.dtype
         return mixture, divergence
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, mixture_gradient: torch.Tensor, divergence_gradient: torch.Tensor) -> tuple[Any, ...]:
-        hidden_states, log_probs, ratio, *parameters = ctx.saved_tensors
+        hidden_states, log_probs, ratio, kept, *parameters = ctx.saved_tensors
         matrices, vectors = (parameters[0], parameters[2]), (parameters[1], parameters[3])
         states, weights, biases = _operands(hidden_states, matrices, vectors, ctx.dtype)
         probs = log_probs.exp()
@@ -94,10 +100,11 @@ class _ChunkedMixture(torch.autograd.Function):
             q = None if ratio is None else g * ratio[rows]
             variance = torch.zeros_like(g) if needs_noise else None
             for expert, p in enumerate(probs[rows].split(1, dim=1)):
-                m, s = (
-                    torch.addmm(bias[:, expert], states[rows], weight[:, expert].T).to(g.dtype)
-                    for weight, bias in zip(weights, biases, strict=True)
+                outputs = (
+                    _outputs(expert, states[rows], weights, biases) if kept is None else kept[:, expert, rows].unbind()
                 )
+                # Kept ones may be asked for again: nothing below may change them.
+                m, s = (output.to(g.dtype, copy=kept is not None) for output in outputs)
                 of_p = (g * m).sum(1) * p[:, 0]
                 of_m = m.mul_(g_n).addcmul_(g, p)
                 exp_s = s.exp_()
@@ -127,6 +134,15 @@ class _ChunkedMixture(torch.autograd.Function):
         if states_gradient is not None:
             states_gradient = states_gradient.to(hidden_states.dtype)
         return states_gradient, probs_gradient, noise_gradient, *gradients
+
+
+def _outputs(
+    expert: int, states: torch.Tensor, weights: list[torch.Tensor], biases: list[torch.Tensor]
+) -> list[torch.Tensor]:
+    """Means and log variances of one expert, for tokens (n, H)."""
+    return [
+        torch.addmm(bias[:, expert], states, weight[:, expert].T) for weight, bias in zip(weights, biases, strict=True)
+    ]
 
 
 def _operands(

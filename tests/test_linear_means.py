@@ -24,9 +24,11 @@ def written_out(experts):
     return twin
 
 
+@pytest.mark.parametrize("kept", [0, 2**27], ids=["recomputed", "kept"])
 @pytest.mark.parametrize("noisy", [True, False])
 @pytest.mark.parametrize("length", [3, TOKENS_ON_CPU // 2 + 1], ids=["one chunk", "two chunks"])
-def test_values_and_gradients_are_those_of_the_written_out_experts(length, noisy):
+def test_values_and_gradients_are_those_of_the_written_out_experts(monkeypatch, length, noisy, kept):
+    monkeypatch.setattr(chunked_mixture, "KEPT_BYTES", kept)
     torch.manual_seed(0)
     experts = VariationalMixtureOfExperts(H, K).double().train(noisy)
     found = []
@@ -39,7 +41,10 @@ def test_values_and_gradients_are_those_of_the_written_out_experts(length, noisy
         weights = torch.randn_like(output.hidden_states)
         loss = (weights * output.hidden_states).sum() + 0.7 * output.kl_loss + 0.3 * output.router_entropy
         inputs = [states, *([noise] if noisy else []), *module.parameters()]
-        gradients = torch.autograd.grad(loss, inputs)
+        gradients = torch.autograd.grad(loss, inputs, retain_graph=True)
+        # The way back may be gone twice.
+        for once, again in zip(gradients, torch.autograd.grad(loss, inputs), strict=True):
+            assert torch.equal(once, again)
         found.append([output.hidden_states, output.kl_loss, output.router_entropy, output.router_probs, *gradients])
     for ours, plain in zip(*found, strict=True):
         torch.testing.assert_close(ours, plain, rtol=1e-10, atol=1e-10)
@@ -81,7 +86,8 @@ def test_under_autocast_the_chunks_multiply_in_half_precision_and_add_up_in_sing
     assert torch.nn.functional.cosine_similarity(found.flatten(), expected.flatten(), dim=0) > 0.999
 
 
-def test_nothing_of_the_size_of_the_experts_outputs_is_kept_for_the_way_back():
+def test_of_large_outputs_of_the_experts_nothing_is_kept_for_the_way_back(monkeypatch):
+    monkeypatch.setattr(chunked_mixture, "KEPT_BYTES", 50_000)
     experts = VariationalMixtureOfExperts(8, 16).train()
     states = torch.randn(2, 50, 8, requires_grad=True)
     kept = []

@@ -30,6 +30,7 @@ from .checkpoints import (
     remove_leftovers,
     starting_point,
 )
+from .memory import keep_freed_memory
 from .optimization import current_rates, make_optimizer, make_schedule
 from .samplers import From, training_sampler
 from .sharding import even_pictures, is_spread, open_methods, whole_model
@@ -81,6 +82,8 @@ def train(
     from .trackers import make_accelerator
 
     accelerator = accelerator or make_accelerator(arguments, model)
+    if accelerator.device.type == "cpu":
+        keep_freed_memory()
     with locked(arguments.output_dir, accelerator.is_main_process):
         return _train(model, processor, data, arguments, accelerator, feature_cache, starting_point(arguments))
 

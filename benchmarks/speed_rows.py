@@ -1,0 +1,391 @@
+"""What benchmarks/speed.py measures, a function for each row; every row runs in a process of its own.
+
+Sizes, unless a row says otherwise: ViT-B/16 at 384 px, BERT-base (28,996 tokens), 128 text tokens, batch 4, K 8,
+projection 256, additive fusion, learned perturbation, random weights, no padding, dropout as in the reference (none on
+attention); two mentions and 8 labels in training (relations), 4 labels in inference. AdamW, learning rate 1e-5, one
+optimizer step per batch, gradient clipping. Training keeps freed memory, as the package's training loop does.
+"""
+
+import contextlib
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+
+import torch
+from transformers import BertConfig, BertModel, ViTConfig, ViTModel
+
+from modeling_mgvmoe import MGVMoEConfig, MGVMoEForZeroShotIE
+
+BATCH, TOKENS, VOCABULARY, LABEL_TOKENS = 4, 128, 28996, 6
+# Seconds of one single call of the reference over its seconds of U, in the same hour.
+REFERENCE_CALL = 0.91 / 3.17
+
+
+@dataclass
+class Row:
+    """One row: what is measured, what it may cost, in which unit ("U", "GiB", "s" or a ratio), by which function."""
+
+    title: str
+    target: float | None
+    unit: str
+    function: object
+
+
+def full_model(**values):
+    """The model at full size with random weights, in evaluation mode."""
+    torch.manual_seed(0)
+    config = MGVMoEConfig(
+        text_config=BertConfig(vocab_size=VOCABULARY, attention_probs_dropout_prob=0.0),
+        vision_config=ViTConfig(image_size=384),
+        **{"num_experts": 8, "projection_dim": 256, "fusion": "additive", "adversary": "learned", **values},
+    )
+    return MGVMoEForZeroShotIE(config).eval()
+
+
+def tokens(rows, length=TOKENS):
+    """Random token ids."""
+    return torch.randint(5, VOCABULARY, (rows, length))
+
+
+def posts(batch=BATCH, length=TOKENS):
+    """Random posts, without pictures."""
+    return {
+        "input_ids": tokens(batch, length),
+        "mention_positions": torch.tensor([[1, 9]]).expand(batch, 2).contiguous(),
+    }
+
+
+def pixels(batch=BATCH):
+    """Random pictures."""
+    return torch.randn(batch, 3, 384, 384)
+
+
+def timed(function, repetitions):
+    """Seconds of each call but the first."""
+    function()
+    seconds = []
+    for _ in range(repetitions):
+        started = time.perf_counter()
+        function()
+        seconds.append(time.perf_counter() - started)
+    return {"seconds": seconds}
+
+
+def bfloat16(on=True):
+    """bf16 autocast."""
+    return torch.autocast("cpu", torch.bfloat16) if on else contextlib.nullcontext()
+
+
+def unit(flags):
+    """U: one forward pass without gradients of the bare encoders of transformers."""
+    torch.manual_seed(0)
+    text = BertModel(BertConfig(vocab_size=VOCABULARY), add_pooling_layer=False).eval()
+    vision = ViTModel(ViTConfig(image_size=384), add_pooling_layer=False).eval()
+    ids, images = tokens(BATCH), pixels()
+    with torch.no_grad():
+        return timed(lambda: (text(ids), vision(images)), flags.repetitions)
+
+
+def ceiling(flags):
+    """GFLOP/s of a product of two 2048 x 2048 matrices."""
+    found = {}
+    for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
+        left, right = (torch.randn(2048, 2048).to(dtype) for _ in range(2))
+        seconds = statistics.median(timed(lambda a=left, b=right: a @ b, 10)["seconds"])
+        found[name] = 2 * 2048**3 / seconds / 1e9
+    return {"seconds": [], "gflops": found}
+
+
+def training(flags, half, batches):
+    """Full steps over the batches in turn; a repetition is the mean of one step over all of them."""
+    from modeling_mgvmoe.training.arguments import TrainingArguments
+    from modeling_mgvmoe.training.memory import keep_freed_memory
+    from modeling_mgvmoe.training.optimization import make_optimizer
+
+    keep_freed_memory()
+    model = full_model().train()
+    optimizer = make_optimizer(model, TrainingArguments(output_dir="unused", learning_rate=1e-5))
+
+    def steps():
+        for batch in batches:
+            with bfloat16(half):
+                loss = model(**batch).loss
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            optimizer.zero_grad()
+
+    found = timed(steps, flags.repetitions)["seconds"]
+    return {"seconds": [seconds / len(batches) for seconds in found]}
+
+
+def training_batch(length=TOKENS, cached=False, mask=None):
+    """One batch of relation posts with pictures or their features."""
+    pictures = (
+        {"image_features": torch.randn(BATCH, 577, 768).half().float()} if cached else {"pixel_values": pixels()}
+    )
+    batch = {**posts(length=length), **pictures, "candidate_input_ids": tokens(8, LABEL_TOKENS)}
+    return {**batch, "labels": torch.arange(BATCH), **({} if mask is None else {"attention_mask": mask})}
+
+
+def train_fp32(flags):
+    """A step in float32."""
+    return training(flags, False, [training_batch()])
+
+
+def train_bf16(flags):
+    """A step under bf16 autocast."""
+    return training(flags, True, [training_batch()])
+
+
+def train_cached_bf16(flags):
+    """The same without the tower."""
+    return training(flags, True, [training_batch(cached=True)])
+
+
+def real_data(flags):
+    """MNRE, divided by seed 0, without pictures."""
+    from modeling_mgvmoe.data.labels import read_label_set
+    from modeling_mgvmoe.data.mnre import mnre_data, mnre_files, read_mnre
+
+    if flags.data is None:
+        raise SystemExit("--data, a folder of MNRE's text files, is needed")
+    posts, _ = read_mnre(mnre_files(flags.data), None)
+    labels = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "configuration", "labels", "mnre.json")
+    return mnre_data(posts, 0, label_set=read_label_set(labels))[0]
+
+
+def train_real_bf16(flags):
+    """Cached features and texts as long as MNRE's, padded to the longest of each of 8 batches drawn by seed 0."""
+    from transformers import AutoTokenizer
+
+    from modeling_mgvmoe import MGVMoEProcessor
+
+    records = real_data(flags).posts["train"]
+    if flags.tokenizer is None:
+        raise SystemExit("--tokenizer, a name or folder of BERT's word pieces, is needed")
+    processor = MGVMoEProcessor(None, AutoTokenizer.from_pretrained(flags.tokenizer), max_length=TOKENS)
+    order = torch.randperm(len(records), generator=torch.Generator().manual_seed(0)).tolist()
+    batches, lengths = [], []
+    for number in range(8):
+        chosen = [records[row] for row in order[number * BATCH : (number + 1) * BATCH]]
+        encoded = [processor.encode_post(record["text"], record["mentions"]) for record in chosen]
+        own = torch.tensor([len(post["input_ids"]) for post in encoded])
+        mask = (torch.arange(int(own.max())) < own[:, None]).long()
+        batches.append(training_batch(int(own.max()), cached=True, mask=mask))
+        lengths += own.tolist()
+    return {**training(flags, True, batches), "note": f"mean length {statistics.mean(lengths):.1f} tokens"}
+
+
+@torch.no_grad()
+def inference(flags, half=False):
+    """4 posts with pictures against 4 labels that are encoded already, in turn with U of the same encoders."""
+    model = full_model()
+    batch = {**posts(), "pixel_values": pixels(), "candidate_embeds": torch.randn(4, 768)}
+
+    def bare():
+        model.mgvmoe.text_model(batch["input_ids"])
+        model.mgvmoe.vision_model(batch["pixel_values"])
+
+    def ours():
+        with bfloat16(half):
+            model(**batch)
+
+    pairs = [[timed(function, 1)["seconds"][0] for function in (ours, bare)] for _ in range(flags.repetitions)]
+    own, units = zip(*pairs, strict=True)
+    return {"seconds": own, "u": units, "measured": statistics.median(a / b for a, b in pairs)}
+
+
+def infer_fp32(flags):
+    """Float32, 4 labels."""
+    return inference(flags)
+
+
+def labels_1000(flags):
+    """Float32, 1,000 labels, and 4 in turn with them, for the ratio."""
+    model, ratios, seconds = full_model(), [], []
+    few = {**posts(), "pixel_values": pixels(), "candidate_embeds": torch.randn(4, 768)}
+    many = {**few, "candidate_embeds": torch.randn(1000, 768)}
+    with torch.no_grad():
+        for _ in range(flags.repetitions + 1):
+            pair = [timed(lambda batch=batch: model(**batch), 1)["seconds"][0] for batch in (few, many)]
+            seconds.append(pair[1])
+            ratios.append(pair[1] / pair[0])
+    return {"seconds": seconds, "measured": statistics.median(ratios)}
+
+
+def infer_best(flags):
+    """Bf16 autocast at full size; how often it and float32 choose alike, by a trained model on real records."""
+    found = inference(flags, half=True)
+    return {**found, **agreement(flags)} if flags.model else {**found, "note": "agreement not measured: no --model"}
+
+
+@torch.no_grad()
+def agreement(flags):
+    """Share of MNRE's test records of seed 0 for which bf16 autocast and float32 have the same best label."""
+    from modeling_mgvmoe import MGVMoEProcessor
+    from modeling_mgvmoe.data.encoding import PostCollator, TypesOfLabels, encode_posts
+    from modeling_mgvmoe.evaluation.unseen import predict_labels
+
+    data = real_data(flags)
+    model, processor = MGVMoEForZeroShotIE.from_pretrained(flags.model), MGVMoEProcessor.from_pretrained(flags.model)
+    chosen = encode_posts([{**post, "image": None} for post in data.posts["test"]], processor)
+    types = TypesOfLabels(data.label_types, data.type_descriptions) if model.config.score == "similarity" else None
+    collator = PostCollator(processor, data.labels["test"], data.label_descriptions, types=types)
+    predictions = []
+    for half in (False, True):
+        with bfloat16(half):
+            predictions.append(predict_labels(model.eval(), chosen, collator, 32))
+    same = sum(a == b for a, b in zip(*predictions, strict=True)) / len(chosen)
+    return {"agreement": same, "note": f"bf16 autocast; same best label for {same:.2%} of {len(chosen)} real records"}
+
+
+@torch.no_grad()
+def labels_cold(flags):
+    """1,000 labels encoded as the pipeline does, and by the bare encoder in batches of as many, in turn."""
+    model, size = full_model(), 256
+    ids = tokens(1000, LABEL_TOKENS)
+    mask = torch.ones_like(ids)
+    bare = model.mgvmoe.text_model
+
+    def ours():
+        for start in range(0, 1000, size):
+            model.get_candidate_embeds(ids[start : start + size], mask[start : start + size])
+
+    def theirs():
+        for start in range(0, 1000, size):
+            bare(ids[start : start + size], attention_mask=mask[start : start + size])
+
+    pairs = [[timed(function, 1)["seconds"][0] for function in (ours, theirs)] for _ in range(flags.repetitions)]
+    return {"seconds": [own for own, _ in pairs], "measured": statistics.median(own / bare for own, bare in pairs)}
+
+
+def post_16(flags):
+    """One post of 30 words with its picture (PIL): 4 mentions typed, 12 pairs related, by one pipeline call."""
+    import numpy as np
+    from PIL import Image
+    from transformers import pipeline
+
+    from modeling_mgvmoe.pipeline_mgvmoe import TASK
+    from modeling_mgvmoe.training.from_scratch import processor_from_scratch
+
+    model = full_model(projection_dim=768)
+    words = [f"word{number}" for number in range(30)]
+    text = " ".join(words)
+    processor = processor_from_scratch(model.config, [text, "person place thing other"], TOKENS)
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (600, 800, 3), dtype=np.uint8))
+    places = [(text.index(word), text.index(word) + len(word)) for word in (words[2], words[9], words[17], words[25])]
+    types, relations = ["person", "place", "thing", "other"], [f"word{number} word{number + 1}" for number in range(8)]
+    same = {"text": text, "image": picture}
+    batch = [{**same, "mention": place, "candidate_labels": types} for place in places]
+    batch += [
+        {**same, "head": head, "tail": tail, "candidate_labels": relations}
+        for head in places
+        for tail in places
+        if head != tail
+    ]
+    pipe = pipeline(TASK, model=model, processor=processor)
+    length = len(processor.encode_post(text, [places[0], places[1]])["input_ids"])
+    found = timed(lambda: pipe(batch, batch_size=16), flags.repetitions)
+    return {**found, "note": f"{length} tokens"}
+
+
+def memory(name):
+    """A line of /proc/self/status in GiB."""
+    with open("/proc/self/status", encoding="utf-8") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith(name + ":")) / 2**20
+
+
+def peak_head(flags):
+    """Peak of resident memory; weights, input and the gradients of both are not counted."""
+    import ctypes
+
+    from modeling_mgvmoe import VariationalMixtureOfExperts
+
+    experts = VariationalMixtureOfExperts(768, 8).train()
+    states = torch.randn(16, 705, 768, requires_grad=True)
+
+    def step(rows):
+        output = experts(rows)
+        (output.hidden_states.sum() + output.kl_loss + output.router_entropy).backward()
+
+    step(states[:1])
+    peaks = []
+    for _ in range(flags.repetitions):
+        states.grad = None
+        experts.zero_grad()
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+        with open("/proc/self/clear_refs", "w", encoding="utf-8") as file:
+            file.write("5")  # the peak begins anew
+        before = memory("VmRSS")
+        step(states)
+        gradients = [states.grad, *(parameter.grad for parameter in experts.parameters())]
+        peaks.append(memory("VmHWM") - before - sum(gradient.nbytes for gradient in gradients) / 2**30)
+    kept = 3 * 16 * 705 * 8 * 768 * 4 / 2**30
+    return {"seconds": [], "measured": statistics.median(peaks), "note": f"means, variances, noises: {kept:.3f} GiB"}
+
+
+def import_time(flags):
+    """Seconds that our package takes after torch and transformers, each in a new process."""
+    code = "import time, torch, transformers; t = time.perf_counter(); import modeling_mgvmoe; "
+    code += "print(time.perf_counter() - t)"
+    seconds = [
+        float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+        for _ in range(flags.repetitions)
+    ]
+    return {"seconds": seconds}
+
+
+def first(flags):
+    """A new process to the first scores of a tiny saved model, by the pipeline and without our package."""
+    from transformers import pipeline
+
+    from modeling_mgvmoe.pipeline_mgvmoe import TASK
+    from modeling_mgvmoe.training.from_scratch import model_from_scratch
+
+    small = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+    config = {"text_config": {"model_type": "bert", **small}, "vision_config": {"model_type": "vit", **small}}
+    model, processor = model_from_scratch(config, ["Kelo sails at dawn", "boat bird"], 32)
+    with tempfile.TemporaryDirectory() as folder:
+        pipeline(TASK, model=model, processor=processor).save_pretrained(folder)
+        code = (
+            f"from transformers import pipeline; pipe = pipeline(model={folder!r}, trust_remote_code=True); "
+            "pipe({'text': 'Kelo sails at dawn', 'mention': (0, 4)}, candidate_labels=['boat', 'bird'])"
+        )
+        # Without the package on the path, as whoever loads from the Hub.
+        with tempfile.TemporaryDirectory() as elsewhere:
+            environment = {**os.environ, "HF_MODULES_CACHE": elsewhere, "PYTHONPATH": ""}
+            run = [sys.executable, "-c", code]
+            call = lambda: subprocess.run(run, env=environment, cwd=elsewhere, capture_output=True, check=True)  # noqa: E731
+            return timed(call, flags.repetitions)
+
+
+ROWS = {
+    "train_fp32": Row("training step, float32", 1.9, "U", train_fp32),
+    "train_bf16": Row("training step, bf16 autocast", 1.0, "U", train_bf16),
+    "train_cached_bf16": Row("the same, picture features from the cache", 0.40, "U", train_cached_bf16),
+    "train_real_bf16": Row("cached, lengths of MNRE, dynamic padding", 0.25, "U", train_real_bf16),
+    "infer_fp32": Row("inference, 4 labels, label cache warm", 1.01, "U", infer_fp32),
+    "infer_best": Row("inference, bf16 autocast", 0.5, "U", infer_best),
+    "labels_1000": Row("inference, 1,000 labels, cache warm", 1.05, "x 4 labels", labels_1000),
+    "labels_cold": Row("encoding 1,000 labels", 1.2, "x bare encoder", labels_cold),
+    "post_16": Row("one post, 4 mentions typed, 12 pairs related", 16 * REFERENCE_CALL / 8, "U", post_16),
+    "peak_train_fp32": Row("peak memory of train_fp32", 3.5, "GiB", train_fp32),
+    "peak_head": Row(
+        "experts, batch 16, 705 tokens, K 8, H 768", 3 * 16 * 705 * 8 * 768 * 4 / 2**30 / 6, "GiB", peak_head
+    ),
+    "import": Row("import after torch and transformers", 0.2, "s", import_time),
+    "first": Row("new process to first scores of a tiny saved model", None, "s", first),
+}
+
+
+def measure(key, flags):
+    """Run one row in this process and print what it found."""
+    functions = {**{name: row.function for name, row in ROWS.items()}, "U": unit, "ceiling": ceiling}
+    found = functions[key](flags)
+    print(json.dumps({**found, "peak_gib": memory("VmHWM")}))
