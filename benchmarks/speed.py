@@ -1,7 +1,7 @@
 """Speed and memory against one unit U, the forward pass of the bare encoders, in one run; a target for each row.
 
     python benchmarks/speed.py --json benchmarks/results/speed.json --data MNRE --model FOLDER --tokenizer NAME
-    python benchmarks/speed.py --json FILE --only infer_fp32 labels_1000
+    python benchmarks/speed.py --json FILE --only infer_fp32 labels_1000    # the other rows of FILE stay
 
 U is measured again before every row and after the last, and a row is divided by the mean of the two beside it, for
 other work on the machine comes and goes; rows of inference take turns with it. Each measurement is a process of its
@@ -95,6 +95,9 @@ def main():
     if not flags.json:
         parser.error("--json is needed")
     keys, rows = flags.only or list(ROWS), {}
+    if flags.only and os.path.exists(flags.json):
+        with open(flags.json, encoding="utf-8") as file:
+            rows = json.load(file)
     ceiling = in_a_process("ceiling", flags)["gflops"]
     units = [statistics.median(in_a_process("U", flags)["seconds"])]
     for key in keys:

@@ -48,6 +48,11 @@ def token_mean(states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     return masked_token_mean(states, mask[:, None]).squeeze(1)
 
 
+def _all_true(mask: torch.Tensor) -> bool:
+    """Whether nothing is masked, where asking costs no wait for a device and no branch of a compiled graph."""
+    return mask.device.type == "cpu" and not torch.compiler.is_compiling() and bool(mask.all())
+
+
 def project(layer: nn.Module, rows: torch.Tensor) -> torch.Tensor:
     """`layer` of rows (..., n), bitwise the same wherever in memory its weights lie.
 
@@ -531,7 +536,10 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
                 f"image_features must be (B, Li, {self.config.vision_width}), got {tuple(image_features.shape)}."
             )
         # Rows without a picture may hold anything, also NaN, which a weight of 0 would let through.
-        states = self.vision_projection(torch.where(present[:, None, None], image_features.to(self.dtype), 0))
+        states = image_features.to(self.dtype)
+        if not _all_true(present):
+            states = torch.where(present[:, None, None], states, 0)
+        states = self.vision_projection(states)
         return states if image_index is None else states[image_index], image_mask, output
 
     def _encode_present(
@@ -539,6 +547,8 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
     ) -> tuple[torch.Tensor, ModelOutput]:
         """The tower's tokens (B, Li, H'), for the posts with a picture only where some have none; zeros for those."""
         check_pixels(pixel_values)
+        if _all_true(image_mask):
+            return self._encode_images(pixel_values, **extras)
         number = len(image_mask) if torch.compiler.is_compiling() or extras else int(image_mask.sum())
         if 0 < number < len(image_mask):
             present = image_mask.nonzero().flatten()
