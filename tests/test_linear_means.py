@@ -167,7 +167,12 @@ class TestSharedPictures:
         inputs.pop("labels")
         inputs["pixel_values"][1] = float("nan")
         index = torch.zeros(len(inputs["input_ids"]), dtype=torch.long)
+        seen = []
+        model.mgvmoe.vision_model.register_forward_pre_hook(
+            lambda module, args, kwargs: seen.append(len(kwargs["pixel_values"])), with_kwargs=True
+        )
         assert torch.isfinite(model(**inputs, image_index=index).logits).all()
+        assert seen == [1]
 
     @pytest.mark.parametrize(
         "index, message",
