@@ -11,7 +11,7 @@ def keep_freed_memory() -> bool:
     """Tell the C library to keep what is freed, for this process and from now on; only glibc can.
 
     By default it returns every large tensor to the system at once, and the next step gets it back page by page, each
-    filled with zeros: at full size that is half of the time of a step on a CPU (benchmarks/LOG.md). The peak of
+    filled with zeros: at full size that is a quarter to a half of a bf16 step with cached features (benchmarks/LOG.md). The peak of
     resident memory stays; what falls away is the falling back from it.
 
     Returns:
