@@ -11,8 +11,8 @@ def keep_freed_memory() -> bool:
     """Tell the C library to keep what is freed, for this process and from now on; only glibc can.
 
     By default it returns every large tensor to the system at once, and the next step gets it back page by page, each
-    filled with zeros: at full size that is a quarter to a half of a bf16 step with cached features (benchmarks/LOG.md). The peak of
-    resident memory stays; what falls away is the falling back from it.
+    filled with zeros: at full size on a CPU that is a quarter to a half of a bf16 step with cached features
+    (benchmarks/LOG.md). The peak of resident memory stays; what falls away is the falling back from it.
 
     Returns:
         Whether it could.
