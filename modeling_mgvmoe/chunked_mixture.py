@@ -1,4 +1,4 @@
-r"""E2-E4 expert by expert and in chunks of tokens, so that no mean and no variance is kept for the way back.
+r"""E2-E4 expert by expert and in chunks of tokens, with a backward pass that needs little to be kept.
 
 Written out, the experts' outputs are K times 2 matrices of the size of the hidden states, and autograd keeps several
 more of that size. Here a chunk's are computed, used and, unless all of them together are small, dropped, and computed
@@ -44,16 +44,19 @@ class _ChunkedMixture(torch.autograd.Function):
         means_bias: torch.Tensor,
         variances: torch.Tensor,
         variances_bias: torch.Tensor,
+        draw: bool,
+        keep: bool,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         states, weights, biases = _operands(hidden_states, (means, variances), (means_bias, variances_bias))
         probs = log_probs.exp()
         mixture = torch.empty_like(states)
         divergence = log_probs.new_empty(len(states))
         # Noise over deviation: all that the way back needs of either.
-        ratio = None if noise is None else torch.empty_like(noise)
+        sampled = draw or noise is not None
+        ratio = torch.empty_like(states, dtype=log_probs.dtype) if sampled else None
         number = 2 * probs.numel() * states.shape[1]
-        keep = any(ctx.needs_input_grad) and number * states.element_size() <= KEPT_BYTES
-        kept = states.new_empty(2, probs.shape[1], *states.shape) if keep else None
+        small = number * states.element_size() <= KEPT_BYTES
+        kept = states.new_empty(2, probs.shape[1], *states.shape) if keep and small else None
         for rows in _chunks(len(states), states.device):
             mean = log_probs.new_zeros(len(probs[rows]), states.shape[1])
             variance = torch.zeros_like(mean)
@@ -66,15 +69,17 @@ class _ChunkedMixture(torch.autograd.Function):
                 m, s = (output.to(mean.dtype) for output in outputs)
                 exp_s = s.exp()
                 mean.addcmul_(m, p)
-                if noise is not None:
+                if sampled:
                     variance.addcmul_(exp_s, p.square())
-                total += (exp_s - s).addcmul_(m, m).sum(1)
-            divergence[rows] = 0.5 * (total - mean.shape[1] * probs.shape[1])
-            if noise is not None and ratio is not None:
+                # The 1 element by element: taken from the sum, it would leave nothing of experts near N(0, I).
+                total += (exp_s - 1).sub_(s).addcmul_(m, m).sum(1)
+            divergence[rows] = 0.5 * total
+            if ratio is not None:
                 deviation = variance.sqrt_()
-                mean.addcmul_(deviation, noise[rows])
+                own = torch.randn_like(mean) if noise is None else noise[rows]
+                mean.addcmul_(deviation, own)
                 # Where every variance underflows its gradient is 0, and not infinite.
-                ratio[rows] = torch.where(deviation > 0, noise[rows] / deviation, 0)
+                ratio[rows] = torch.where(deviation > 0, own / deviation, 0)
             mixture[rows] = mean.to(states.dtype)
         ctx.save_for_backward(hidden_states, log_probs, ratio, kept, means, means_bias, variances, variances_bias)
         ctx.dtype = states.dtype
@@ -126,14 +131,14 @@ class _ChunkedMixture(torch.autograd.Function):
                         states_gradient[rows] += own @ weight[:, expert]
             if noise_gradient is not None and variance is not None:
                 noise_gradient[rows] = g * variance.sqrt()
+        flat = [gradient for pair in zip(of_weights, of_biases, strict=True) for gradient in pair]
         gradients = [
             gradient.view(parameter.shape).to(parameter.dtype)
-            for pair in zip(of_weights, of_biases, strict=True)
-            for gradient, parameter in zip(pair, parameters, strict=False)
+            for gradient, parameter in zip(flat, parameters, strict=True)
         ]
         if states_gradient is not None:
             states_gradient = states_gradient.to(hidden_states.dtype)
-        return states_gradient, probs_gradient, noise_gradient, *gradients
+        return states_gradient, probs_gradient, noise_gradient, *gradients, None, None
 
 
 def _outputs(
@@ -166,13 +171,15 @@ def chunked_mixture(
     noise: torch.Tensor | None,
     expert_means: torch.nn.Linear,
     expert_log_variances: torch.nn.Linear,
+    draw: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     r"""The mixture of E3, or its mean without noise, and the summand of E4 for every token.
 
     Args:
         hidden_states: (N, H).
         log_probs: (N, K), logarithms of the router's probabilities, in at least single precision.
-        noise: (N, H), or `None` for the mean.
+        noise: (N, H), or `None` for the mean, or for
+        draw: noise that is drawn here, chunk by chunk.
         expert_means, expert_log_variances: H to H*K, hidden-major.
 
     Returns:
@@ -190,6 +197,9 @@ def chunked_mixture(
             expert_means.bias,
             expert_log_variances.weight,
             expert_log_variances.bias,
+            draw,
+            # Here, for within `forward` it is always off.
+            torch.is_grad_enabled(),
         ),
     )
 

@@ -1,4 +1,4 @@
-r"""MG-VMoE: two backbones, a variational mixture of experts over both, fusion, scores and objectives (E7, E8, E12).
+r"""MG-VMoE: two backbones, a variational mixture of experts over both, fusion and scores (E7, E8).
 
 Axes: B = posts, Lt = text tokens, Li = picture tokens, H = hidden size, H' = width of the vision encoder, K = experts,
 C = candidate labels, D = projection size, S = marked mentions of a post (1 for typing, 2 for a relation).
@@ -15,8 +15,9 @@ from transformers import AutoConfig, AutoModel, PreTrainedModel
 from transformers import initialization as init
 from transformers.utils import ModelOutput, can_return_tuple
 
-from .across_processes import Announcement, gather_rows, number_of_processes, random_generator
+from .canonical_order import canonical_order
 from .configuration_mgvmoe import MGVMoEConfig
+from .fusion import AdditiveFusionScore, experts_of_means, fuse, fuse_means, project
 from .input_checks import (
     check_image_index,
     check_index,
@@ -27,20 +28,15 @@ from .input_checks import (
     check_types,
     refuse_unknown,
 )
-from .objectives import info_nce, label_cross_entropy, ranking_loss
 from .outputs_mgvmoe import MGVMoEModelOutput, MGVMoEOutput
-from .sample_graph import adversarial_consistency, learned_adversary_loss, power_perturbation, random_perturbation
 from .similarity_score import SimilarityScore, label_mean, masked_token_mean, one_of_each
+from .training_objectives import TrainingObjectives
 from .variational_experts import NoExperts, VariationalMixtureOfExperts, VariationalMixtureOutput
 
 if TYPE_CHECKING:
     # Never run. `save_pretrained` copies the files named here, so a saved model brings processor and pipeline.
     from .pipeline_mgvmoe import ZeroShotMultimodalIEPipeline  # noqa: F401
     from .processing_mgvmoe import MGVMoEProcessor  # noqa: F401
-
-
-# States (B, L, H) of one modality and their mask (B, L).
-Tokens = tuple[torch.Tensor, torch.Tensor]
 
 
 def token_mean(states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -51,36 +47,6 @@ def token_mean(states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 def _all_true(mask: torch.Tensor) -> bool:
     """Whether nothing is masked, where asking costs no wait for a device and no branch of a compiled graph."""
     return mask.device.type == "cpu" and not torch.compiler.is_compiling() and bool(mask.all())
-
-
-def project(layer: nn.Module, rows: torch.Tensor) -> torch.Tensor:
-    """`layer` of rows (..., n), bitwise the same wherever in memory its weights lie.
-
-    BLAS takes another way for the product with a single row, whose last bit depends on the weights' alignment: a model
-    would score otherwise once it is saved and loaded.
-    """
-    if torch.compiler.is_compiling() or rows.shape[:-1].numel() != 1:
-        return layer(rows)
-    two = layer(rows.reshape(1, -1).expand(2, -1))
-    return two[:1].view(*rows.shape[:-1], -1)
-
-
-def canonical_order(keys: torch.Tensor) -> torch.Tensor:
-    """The order that sorts rows lexicographically, so that what is computed in it does not depend on the rows' order.
-
-    Matrix products round the same row differently at another place, and a score must not depend on the place of its
-    label, not even in the last bit.
-
-    Args:
-        keys: (..., C, n), n numbers to compare for each of the C rows.
-
-    Returns:
-        (..., C), a permutation.
-    """
-    order = torch.arange(keys.shape[-2], device=keys.device).expand(keys.shape[:-1])
-    for column in reversed(range(keys.shape[-1])):
-        order = order.gather(-1, keys[..., column].gather(-1, order).argsort(dim=-1, stable=True))
-    return order
 
 
 def _without_unused(config: Any) -> dict[str, bool]:
@@ -95,19 +61,6 @@ def _without_unused(config: Any) -> dict[str, bool]:
     model_class: Any = AutoModel._model_mapping.get(type(config), None)
     accepted = model_class is not None and "add_pooling_layer" in inspect.signature(model_class).parameters
     return {"add_pooling_layer": False} if accepted else {}
-
-
-class AdditiveFusionScore(nn.Linear):
-    """E7's w . [q ; z_j] + b for every token, without writing the concatenations out."""
-
-    def forward(  # type: ignore[override]
-        self, mention_states: torch.Tensor, states: torch.Tensor
-    ) -> torch.Tensor:
-        """Scores (B, L) of tokens (B, L, H) for posts (B, Q)."""
-        query_weight, token_weight = self.weight.split([mention_states.shape[1], states.shape[2]], 1)
-        # The first summand is the same for every token of a post and cancels in the softmax; it is the paper's.
-        scores = nn.functional.linear(mention_states, query_weight, self.bias)
-        return scores + nn.functional.linear(states, token_weight).squeeze(-1)
 
 
 class MGVMoEPreTrainedModel(PreTrainedModel):
@@ -306,49 +259,6 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
         markers = nn.functional.pad(markers, (0, 0, 0, slots - markers.shape[1]))
         return torch.cat([text_states[:, :1], markers], dim=1).flatten(1)
 
-    def _fuse(
-        self, mention_states: torch.Tensor, states: torch.Tensor, mask: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """E7: the fused vector (B, H) and the weights (B, L) over the tokens `states` (B, L, H) that `mask` marks."""
-        if self.config.fusion == "additive":
-            scores = self.fusion_score(mention_states, states)
-        else:
-            query = project(self.fusion_query, mention_states) / states.shape[-1] ** 0.5
-            scores = torch.einsum("bh,blh->bl", query, states)
-        weights = scores.masked_fill(~mask, float("-inf")).softmax(-1).to(states.dtype)
-        return torch.einsum("bl,blh->bh", weights, states), weights
-
-    def _fuse_means(
-        self, experts: VariationalMixtureOfExperts, mention_states: torch.Tensor, modalities: Sequence[Tokens]
-    ) -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor], list[torch.Tensor]]:
-        """E7 and the means of E6 at evaluation, of mixtures that are never written out ("Linearity" in the design).
-
-        Args:
-            mention_states: (B, (max_mentions + 1) H), q.
-            modalities: states (B, L, H) and mask (B, L) of each.
-
-        Returns:
-            The fused vector (B, H), the weights over the tokens of all modalities, and for each modality the mean of
-            its mixtures (B, H) and the router's probabilities (B, L, K).
-        """
-        if self.config.fusion == "additive":
-            # The rest of the score is the same for every token of a post.
-            query = self.fusion_score.weight[0, -self.config.hidden_size :]
-        else:
-            query = project(self.fusion_query, mention_states) / self.config.hidden_size**0.5
-        probs = [experts.route(states) for states, _ in modalities]
-        products = [experts.mean_products(states, p, query) for (states, _), p in zip(modalities, probs, strict=True)]
-        mask = torch.cat([mask for _, mask in modalities], dim=1)
-        weights = torch.cat(products, dim=1).masked_fill(~mask, float("-inf")).softmax(-1).to(mention_states.dtype)
-        shares = weights.split([states.shape[1] for states, _ in modalities], dim=1)
-        fused, means = [], []
-        for (states, mask), p, share in zip(modalities, probs, shares, strict=True):
-            equal = mask.to(share.dtype) / mask.sum(-1, keepdim=True).clamp(min=1)
-            sums = experts.mean_sums(states, p, torch.stack([share, equal], dim=1))
-            fused.append(sums[:, 0])
-            means.append(sums[:, 1])
-        return sum(fused[1:], start=fused[0]), weights, means, probs
-
     @can_return_tuple
     def forward(
         self,
@@ -410,24 +320,26 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
         modalities = [(text_states, text_mask)]
         if image_states is not None:
             modalities.insert(0, (image_states, image_mask[:, None].expand(image_states.shape[:2])))
-        experts = self._experts_of_means(text_noise, image_noise)
+        layer = self.fusion_score if self.config.fusion == "additive" else self.fusion_query
+        sampled = self.training or text_noise is not None or image_noise is not None
+        plain = None if sampled else experts_of_means(layer, self.experts)
         masks = [mask for _, mask in modalities]
         mixtures = []
-        if experts is None or return_losses:
+        if return_losses or plain is None:
             noises = [image_noise, text_noise][-len(modalities) :]
             # The text draws its noise first.
             mixtures = [
                 self.experts(*tokens, noise, return_losses)
                 for tokens, noise in zip(modalities[::-1], noises[::-1], strict=True)
             ][::-1]
-        if experts is None:
+        if plain is not None:
+            # With and without losses, so that these change no score.
+            fused, weights, means, probs = fuse_means(layer, plain, mention_states, modalities)
+        else:
             states = torch.cat([mixture.hidden_states for mixture in mixtures], dim=1)
-            fused, weights = self._fuse(mention_states, states, torch.cat(masks, dim=1))
+            fused, weights = fuse(layer, mention_states, states, torch.cat(masks, dim=1))
             means = [token_mean(mixture.hidden_states, mask) for mixture, mask in zip(mixtures, masks, strict=True)]
             probs = [mixture.router_probs for mixture in mixtures]
-        else:
-            # With and without losses, so that these change no score.
-            fused, weights, means, probs = self._fuse_means(experts, mention_states, modalities)
         losses = self._losses(mixtures, masks) if return_losses else {}
         return MGVMoEModelOutput(
             fused_embeds=fused,
@@ -445,13 +357,6 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
             vision_hidden_states=vision_output.get("hidden_states") if vision_output else None,
             vision_attentions=vision_output.get("attentions") if vision_output else None,
         )
-
-    def _experts_of_means(self, *noises: torch.Tensor | None) -> VariationalMixtureOfExperts | None:
-        """The experts, if their means are all that is fused, and their weights can be multiplied as one likes."""
-        experts, sampled = self.experts, self.training or any(noise is not None for noise in noises)
-        if sampled or not isinstance(experts, VariationalMixtureOfExperts) or not experts.has_plain_weights:
-            return None
-        return experts
 
     def _losses(
         self, mixtures: Sequence[VariationalMixtureOutput], masks: Sequence[torch.Tensor]
@@ -559,7 +464,7 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
         return self._encode_images(torch.where(row_mask, pixel_values, 0), **extras)
 
 
-class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
+class MGVMoEForZeroShotIE(TrainingObjectives, MGVMoEPreTrainedModel):
     """MG-VMoE with a score for every candidate label, and its objectives: what `AutoModel` loads from the Hub."""
 
     _auto_class = "AutoModel"  # a saved model names its class, so that `AutoModel` finds it without this package
@@ -660,28 +565,6 @@ class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
                 f"candidate_mask must be (B, C) = {tuple(logits.shape)}, got {tuple(candidate_mask.shape)}."
             )
         return logits.masked_fill(~candidate_mask.bool(), float("-inf"))
-
-    def _consistency(self, nodes: torch.Tensor, announced: Announcement | None) -> torch.Tensor:
-        """E10 and E11 over `nodes`, which are those of all processes if something was announced to these."""
-        temperature = self.config.graph_temperature
-        if self.perturbation is not None:
-            return learned_adversary_loss(nodes, self.perturbation, temperature)
-        if self.config.adversary == "none":
-            return nodes.new_zeros(())
-        # The direction from which the power iteration starts must be the same on every process. At evaluation, which
-        # is repeatable, it is always the same.
-        if announced is not None:
-            generator = announced.generator()
-        elif self.training:
-            generator = random_generator(nodes.device)
-        else:
-            generator = torch.Generator(nodes.device).manual_seed(0)
-        radius = self.config.adversary_radius
-        if self.config.adversary == "random":
-            perturbation = random_perturbation(nodes, radius, generator)
-        else:
-            perturbation = power_perturbation(nodes, radius, temperature, generator)
-        return adversarial_consistency(nodes, perturbation, temperature)
 
     @can_return_tuple
     def forward(
@@ -821,81 +704,6 @@ class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
             vision_hidden_states=output.vision_hidden_states,
             vision_attentions=output.vision_attentions,
         )
-
-    def objectives(
-        self,
-        output: MGVMoEModelOutput,
-        logits: torch.Tensor,
-        labels: torch.Tensor,
-        candidate_mask: torch.Tensor | None = None,
-        fit_of_types: torch.Tensor | None = None,
-        announced: Announcement | None = None,
-    ) -> dict[str, torch.Tensor]:
-        """Every term of E12 by name and unweighted.
-
-        In training under several processes (`torch.distributed`) the terms are those of the posts of all processes, on
-        every process, so that all of them must call this together. The mean over the processes of their gradients is
-        the gradient of one process with all posts. Without gradient, or in evaluation mode, each process is by itself:
-        processes may well evaluate different numbers of batches.
-
-        Args:
-            output: of [`MGVMoEModel`], with losses.
-            logits: (B, C).
-            labels: (B,).
-            candidate_mask: (B, C).
-            fit_of_types: (B, C), of [`SimilarityScore`], if labels have types.
-            announced: to the other processes, by [`announce`], if that was done ahead of time.
-        """
-        has_image, kl_loss, router_entropy_loss = output.image_mask, output.kl_loss, output.router_entropy_loss
-        assert kl_loss is not None and router_entropy_loss is not None, "the output lacks its losses"
-        if self.config.objective == "ranking":
-            ranking = ranking_loss(logits, labels, self.config.margin, candidate_mask)
-        else:
-            ranking = label_cross_entropy(logits, labels, candidate_mask)
-        # The mentions should have the types of the right label: the mean over the posts of -log P(allowed types).
-        types = ranking.new_zeros(()) if fit_of_types is None else -fit_of_types.gather(1, labels[:, None]).mean()
-        text_embeds, image_embeds = output.text_embeds, output.image_embeds
-        # A post without a picture is a node of the graph whose picture half is 0.
-        image_embeds = torch.zeros_like(text_embeds) if image_embeds is None else image_embeds
-        announced = announced or self.announce(labels)
-        if announced is not None:
-            assert output.expert_loss_sums is not None, "the output lacks its losses"
-            own_sums = output.expert_loss_sums.flatten()
-            number = own_sums.new_tensor(len(labels))
-            own_sums = torch.cat([own_sums, torch.stack([ranking * number, types * number, number])])
-            text_embeds, image_embeds, is_image, sums = gather_rows(
-                announced, text_embeds, image_embeds, has_image.float(), own_sums[None]
-            )
-            has_image, sums = is_image.bool(), sums.sum(0)
-            ranking, types = sums[6] / sums[8], sums[7] / sums[8]
-            # Rows: text, pictures.
-            totals, numbers = sums[:6].view(2, 3).split([2, 1], dim=1)
-            kl_loss, router_entropy_loss = (totals / numbers.clamp(min=1)).sum(0) / (numbers > 0).sum()
-        nodes = torch.cat([image_embeds, text_embeds], dim=-1)
-        return {
-            "ranking_loss": ranking,
-            "kl_loss": kl_loss,
-            "router_entropy_loss": router_entropy_loss,
-            "alignment_loss": info_nce(
-                text_embeds[has_image], image_embeds[has_image], self.config.alignment_temperature
-            ),
-            "consistency_loss": self._consistency(nodes, announced),
-            "type_loss": types,
-        }
-
-    def announce(self, labels: torch.Tensor | None) -> Announcement | None:
-        """Tell the other processes of a batch that [`objectives`] will gather; None where it will not.
-
-        Args:
-            labels: (B,), of the batch.
-        """
-        if labels is None or not self.training or not torch.is_grad_enabled() or number_of_processes() == 1:
-            return None
-        return Announcement([len(labels)] * 3 + [1], labels.device)
-
-    def total_loss(self, terms: dict[str, torch.Tensor]) -> torch.Tensor:
-        """E12: the sum of the terms, each times its coefficient `<term>_coef` of the configuration."""
-        return sum(getattr(self.config, f"{name}_coef") * value for name, value in terms.items())
 
 
 __all__ = ["MGVMoEForZeroShotIE", "MGVMoEModel", "MGVMoEPreTrainedModel"]

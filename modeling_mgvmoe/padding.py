@@ -89,6 +89,8 @@ def pad_features(
 
 def _shared(pictures: Sequence[np.ndarray | None]) -> tuple[list[np.ndarray], list[int]] | None:
     """Every distinct picture once, and each post's place among them (0 for none); `None` if all are distinct."""
+    if len(pictures) < 2:
+        return None
     rows: dict[Any, int] = {}
     distinct, index = [], []
     for picture in pictures:

@@ -13,6 +13,16 @@ from .chunked_mixture import chunked_mixture
 from .objectives import at_least_float32, gaussian_kl, masked_mean, router_entropy
 
 
+def is_plain(layer: nn.Module, kind: type[nn.Module] = nn.Linear) -> bool:
+    """Whether the layer's weights may be used without its own forward, which would change or see nothing.
+
+    Not where something takes its place (adapters, quantised weights) or stands in its way: hooks, which also fetch
+    weights that wait on another device (Accelerate) or in other processes (FSDP).
+    """
+    hooks = (layer._forward_pre_hooks, layer._forward_hooks, layer._backward_pre_hooks, layer._backward_hooks)
+    return type(layer) is kind and not any(hooks) and not hasattr(layer, "_hf_hook")
+
+
 @dataclass
 class VariationalMixtureOutput(ModelOutput):
     """Output of [`VariationalMixtureOfExperts`].
@@ -122,14 +132,14 @@ class VariationalMixtureOfExperts(nn.Module):
 
     @property
     def has_plain_weights(self) -> bool:
-        """Whether the experts' weights may be multiplied by other means than their layers' own forward.
+        """Whether the experts' weights may be multiplied by other means than their layers' own forward, and this one.
 
-        Not where something stands in the way of these layers (adapters, quantised weights, weights that wait on
-        another device), nor under `torch.compile`, which fuses the written-out form itself.
+        Not under `torch.compile`, which fuses the written-out form itself.
         """
-        return not torch.compiler.is_compiling() and all(
-            type(layer) is nn.Linear and not layer._forward_pre_hooks and not hasattr(layer, "_hf_hook")
-            for layer in self.children()
+        return (
+            not torch.compiler.is_compiling()
+            and is_plain(self, VariationalMixtureOfExperts)
+            and all(is_plain(layer) for layer in self.children())
         )
 
     def _chunked(
@@ -141,8 +151,6 @@ class VariationalMixtureOfExperts(nn.Module):
         return_losses: bool,
     ) -> VariationalMixtureOutput:
         """The same as the rest of `forward`, with the memory of one matrix of hidden states."""
-        if self.training and noise is None:
-            noise = torch.randn_like(hidden_states)
         shape = hidden_states.shape
         log_probs = at_least_float32(router_logits).log_softmax(-1)
         mixture, divergence = chunked_mixture(
@@ -151,6 +159,7 @@ class VariationalMixtureOfExperts(nn.Module):
             None if noise is None else noise.flatten(0, 1),
             self.expert_means,
             self.expert_log_variances,
+            draw=self.training and noise is None,
         )
         return VariationalMixtureOutput(
             hidden_states=mixture.view(shape),

@@ -116,16 +116,80 @@ def test_evaluation_equals_the_written_out_mixtures(fusion, pictures):
         double_close(fast[name], plain[name])
 
 
-def test_evaluation_multiplies_no_token_by_an_expert():
+def test_evaluation_multiplies_no_token_by_an_expert(monkeypatch):
     model, inputs = tiny_model().eval(), tiny_inputs()
     inputs.pop("labels")
+    experts, forward = model.mgvmoe.experts, torch.nn.Linear.forward
 
-    def refuse(*_):
-        raise AssertionError("an expert was multiplied by tokens")
+    def refuse(layer, states):
+        assert layer not in (experts.expert_means, experts.expert_log_variances), "tokens were multiplied by an expert"
+        return forward(layer, states)
 
-    for layer in (model.mgvmoe.experts.expert_means, model.mgvmoe.experts.expert_log_variances):
-        layer.register_forward_hook(refuse)
+    monkeypatch.setattr(torch.nn.Linear, "forward", refuse)
     assert torch.isfinite(model(**inputs).logits).all()
+    with pytest.raises(AssertionError, match="multiplied by an expert"):
+        written_out(experts).expert_means(torch.zeros(1, 1, 32))
+        experts.expert_means(torch.zeros(1, 1, 32))
+
+
+# What stands in the way of a layer, as adapters, offloading and those who watch activations do it.
+OBSTACLES = {
+    "forward hook": lambda layer: layer.register_forward_hook(lambda module, given, output: 2 * output),
+    "hook before": lambda layer: layer.register_forward_pre_hook(lambda module, given: None),
+    "backward hook": lambda layer: layer.register_full_backward_hook(lambda module, given, output: None),
+    "another class": lambda layer: setattr(layer, "__class__", type("Adapted", (type(layer),), {})),
+}
+
+
+@pytest.mark.parametrize("obstacle", OBSTACLES)
+@pytest.mark.parametrize("name", ["expert_means", "expert_log_variances", "router", ""])
+def test_layers_that_are_not_plain_are_left_to_their_own_forward(name, obstacle):
+    experts = VariationalMixtureOfExperts(H, K).train()
+    assert experts.has_plain_weights
+    OBSTACLES[obstacle](experts.get_submodule(name))
+    assert not experts.has_plain_weights
+
+
+def test_a_hook_on_the_fusion_or_the_experts_is_heard_at_evaluation():
+    model, inputs = tiny_model(fusion="additive").eval(), tiny_inputs()
+    inputs.pop("labels")
+    before = model(**inputs)
+    for layer in (model.mgvmoe.fusion_score, model.mgvmoe.experts.expert_means):
+        handle = layer.register_forward_hook(lambda module, given, output: output * torch.arange(output.shape[1])[
+            (...,) if output.ndim == 2 else (slice(None), None)])  # fmt: skip
+        assert not torch.allclose(model(**inputs).fusion_attentions, before.fusion_attentions)
+        handle.remove()
+    assert torch.equal(model(**inputs).logits, before.logits)
+
+
+def test_a_divergence_near_0_is_not_lost_in_single_precision():
+    torch.manual_seed(0)
+    experts = VariationalMixtureOfExperts(64, 8)
+    with torch.no_grad():
+        for layer in (experts.expert_means, experts.expert_log_variances):
+            layer.weight.zero_()
+            layer.bias.normal_(std=1e-3)
+    states = torch.randn(1, 4, 64)
+    exact = copy.deepcopy(experts).double()(states.double()).kl_loss
+    # -1/2 (1 + s - m^2 - e^s) is about (m^2 + s^2 / 2) / 2.
+    mean, spread = (
+        layer.bias.double().square().sum() for layer in (experts.expert_means, experts.expert_log_variances)
+    )
+    torch.testing.assert_close(exact, (mean + spread / 2) / 2, rtol=1e-3, atol=0)
+    torch.testing.assert_close(experts(states).kl_loss.double(), exact, rtol=5e-3, atol=0)
+
+
+def test_validation_keeps_nothing_for_a_way_back(monkeypatch):
+    experts, states = VariationalMixtureOfExperts(8, 4).eval(), torch.randn(2, 5, 8)
+    made = []
+    new_empty = torch.Tensor.new_empty
+    monkeypatch.setattr(torch.Tensor, "new_empty", lambda *a, **k: made.append(new_empty(*a, **k)) or made[-1])
+    with torch.no_grad():
+        experts(states)
+    assert max(tensor.numel() for tensor in made) < 2 * 4 * 10 * 8
+    made.clear()
+    experts(states)
+    assert max(tensor.numel() for tensor in made) == 2 * 4 * 10 * 8
 
 
 @pytest.mark.parametrize("fusion", ["additive", "query"])

@@ -8,6 +8,7 @@ from huggingface_hub.errors import StrictDataclassClassValidationError, StrictDa
 from transformers import AutoModel, PreTrainedConfig
 
 from modeling_mgvmoe import MGVMoEConfig, MGVMoEForZeroShotIE, MGVMoEModel
+from modeling_mgvmoe.fusion import fuse
 from modeling_mgvmoe.objectives import info_nce
 from tests.tiny import doubled, tiny_config, tiny_inputs, tiny_model, tiny_text_config, tiny_vision_config
 
@@ -372,7 +373,7 @@ class TestFusion:
         model = tiny_model(fusion="query", model_class=MGVMoEModel).double()
         mention, states = torch.randn(2, 96).double(), torch.randn(2, 7, 32).double()
         mask = torch.arange(7) < torch.tensor([[7], [4]])
-        fused, weights = model._fuse(mention, states, mask)
+        fused, weights = fuse(model.fusion_query, mention, states, mask)
         query = model.fusion_query(mention)[:, None]
         expected = torch.nn.functional.scaled_dot_product_attention(query, states, states, mask[:, None])
         close(fused, expected[:, 0])

@@ -15,6 +15,7 @@ from transformers import BertConfig, BertModel, ViTConfig, ViTModel
 from transformers.modeling_outputs import BaseModelOutput
 
 from modeling_mgvmoe import MGVMoEConfig, MGVMoEForZeroShotIE, VariationalMixtureOfExperts
+from modeling_mgvmoe.fusion import fuse
 from modeling_mgvmoe.modeling_mgvmoe import token_mean
 from modeling_mgvmoe.objectives import gaussian_kl, info_nce, ranking_loss, router_entropy
 from modeling_mgvmoe.sample_graph import (
@@ -411,7 +412,7 @@ def test_additive_fusion_has_the_values_and_gradients_of_the_reference():
         {"weight": golden["weights.fusion_score.weight"], "bias": golden["weights.fusion_score.bias"]}
     )
     mention, states = golden["mention_states"].requires_grad_(), golden["states"].requires_grad_()
-    fused, weights = model._fuse(mention, states, torch.ones(states.shape[:2], dtype=torch.bool))
+    fused, weights = fuse(model.fusion_score, mention, states, torch.ones(states.shape[:2], dtype=torch.bool))
     (fused * golden["cotangent"]).sum().backward()
     close(fused, golden["fused_embeds"])
     close(weights, golden["attentions"])

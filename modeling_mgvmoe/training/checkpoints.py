@@ -496,7 +496,10 @@ class StopSignals:
         self._restore()
 
     def send(self, accelerator: Accelerator) -> None:
-        """Tell the other processes at the beginning of a step what [`agreed`] needs at its end: none waits for it."""
+        """Tell the other processes at the beginning of a step what [`agreed`] needs at its end: none waits for it.
+
+        A signal that comes later counts in the next step; after the last one the run is over anyway.
+        """
         if accelerator.num_processes > 1 and self.sent is None:
             flag = torch.tensor([self.received], device=accelerator.device)
             work = torch.distributed.all_reduce(flag, torch.distributed.ReduceOp.MAX, async_op=True)
@@ -504,8 +507,9 @@ class StopSignals:
 
     def agreed(self, accelerator: Accelerator) -> int:
         """The signal that any process had received when it sent: all must stop after the same step."""
-        if self.sent is None:
+        if accelerator.num_processes == 1:
             return self.received
+        assert self.sent is not None, "send() comes first"
         work, flag = self.sent
         work.wait()
         self.sent = None

@@ -1,0 +1,118 @@
+"""E7: one vector of all tokens of a post, weighed for its mention; and the layers that stand beside it.
+
+Axes: B = posts, L = tokens, H = hidden size, K = experts, Q = (max_mentions + 1) H, the size of the query q.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from .variational_experts import VariationalMixtureOfExperts, is_plain
+
+# States (B, L, H) of one modality and their mask (B, L).
+Tokens = tuple[torch.Tensor, torch.Tensor]
+
+
+def project(layer: nn.Module, rows: torch.Tensor) -> torch.Tensor:
+    """`layer` of rows (..., n), bitwise the same wherever in memory its weights lie.
+
+    BLAS takes another way for the product with a single row, whose last bit depends on the weights' alignment: a model
+    would score otherwise once it is saved and loaded.
+    """
+    if torch.compiler.is_compiling() or rows.shape[:-1].numel() != 1:
+        return layer(rows)
+    two = layer(rows.reshape(1, -1).expand(2, -1))
+    return two[:1].view(*rows.shape[:-1], -1)
+
+
+class AdditiveFusionScore(nn.Linear):
+    """E7's w . [q ; z_j] + b for every token, without writing the concatenations out."""
+
+    def forward(  # type: ignore[override]
+        self, mention_states: torch.Tensor, states: torch.Tensor
+    ) -> torch.Tensor:
+        """Scores (B, L) of tokens (B, L, H) for posts (B, Q)."""
+        query_weight, token_weight = self.weight.split([mention_states.shape[1], states.shape[2]], 1)
+        # The first summand is the same for every token of a post and cancels in the softmax; it is the paper's.
+        scores = nn.functional.linear(mention_states, query_weight, self.bias)
+        return scores + nn.functional.linear(states, token_weight).squeeze(-1)
+
+
+def _attend(scores: torch.Tensor, mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """The weights (B, L) of tokens: the softmax of their scores over those that `mask` marks."""
+    return scores.masked_fill(~mask, float("-inf")).softmax(-1).to(dtype)
+
+
+def _query(layer: nn.Module, mention_states: torch.Tensor, hidden_size: int) -> torch.Tensor:
+    """(B, H), with which tokens are multiplied in the query fusion."""
+    return project(layer, mention_states) / hidden_size**0.5
+
+
+def fuse(
+    layer: nn.Module, mention_states: torch.Tensor, states: torch.Tensor, mask: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """E7 of mixtures that are written out.
+
+    Args:
+        layer: an [`AdditiveFusionScore`], or for the query fusion a linear layer of Q to H.
+        mention_states: (B, Q), q.
+        states: (B, L, H), z.
+        mask: (B, L), true for real tokens.
+
+    Returns:
+        The fused vector (B, H) and the weights (B, L).
+    """
+    if isinstance(layer, AdditiveFusionScore):
+        scores = layer(mention_states, states)
+    else:
+        scores = torch.einsum("bh,blh->bl", _query(layer, mention_states, states.shape[-1]), states)
+    weights = _attend(scores, mask, states.dtype)
+    return torch.einsum("bl,blh->bh", weights, states), weights
+
+
+def fuse_means(
+    layer: nn.Module,
+    experts: VariationalMixtureOfExperts,
+    mention_states: torch.Tensor,
+    modalities: Sequence[Tokens],
+) -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor], list[torch.Tensor]]:
+    """E7 and the means of E6 at evaluation, of mixtures that are never written out ("Linearity" in the design).
+
+    Args:
+        layer: as in [`fuse`]; its weights and those of the experts must be plain, see [`experts_of_means`].
+        experts: of the tokens.
+        mention_states: (B, Q), q.
+        modalities: states (B, L, H) before the experts and mask (B, L) of each.
+
+    Returns:
+        The fused vector (B, H), the weights over the tokens of all modalities, and for each modality the mean of its
+        mixtures (B, H) and the router's probabilities (B, L, K).
+    """
+    if isinstance(layer, AdditiveFusionScore):
+        # The rest of the score is the same for every token of a post.
+        query = layer.weight[0, -experts.hidden_size :]
+    else:
+        query = _query(layer, mention_states, experts.hidden_size)
+    probs = [experts.route(states) for states, _ in modalities]
+    products = [experts.mean_products(states, p, query) for (states, _), p in zip(modalities, probs, strict=True)]
+    masks = [mask for _, mask in modalities]
+    weights = _attend(torch.cat(products, dim=1), torch.cat(masks, dim=1), mention_states.dtype)
+    shares = weights.split([mask.shape[1] for mask in masks], dim=1)
+    fused, means = [], []
+    for (states, mask), p, share in zip(modalities, probs, shares, strict=True):
+        equal = mask.to(share.dtype) / mask.sum(-1, keepdim=True).clamp(min=1)
+        sums = experts.mean_sums(states, p, torch.stack([share, equal], dim=1))
+        fused.append(sums[:, 0])
+        means.append(sums[:, 1])
+    return sum(fused[1:], start=fused[0]), weights, means, probs
+
+
+def experts_of_means(layer: nn.Module, experts: nn.Module) -> VariationalMixtureOfExperts | None:
+    """The experts, if [`fuse_means`] gives what the layers' own forward would: nothing hooks in or replaces them."""
+    if isinstance(layer, AdditiveFusionScore) and not is_plain(layer, AdditiveFusionScore):
+        return None
+    return experts if isinstance(experts, VariationalMixtureOfExperts) and experts.has_plain_weights else None
+
+
+__all__ = ["AdditiveFusionScore", "Tokens", "experts_of_means", "fuse", "fuse_means", "project"]
