@@ -85,7 +85,7 @@ def _get(url: str, until: float, max_bytes: int, allow_private: bool) -> tuple[i
             if len(content) > max_bytes:
                 raise ValueError(f"it has more than {max_bytes:,} bytes")
         if connection.over or response.length:
-            raise http.client.IncompleteRead(bytes(content[:0]), response.length)
+            raise http.client.IncompleteRead(b"", response.length)
         return response.status, None, bytes(content)
     finally:
         alarm.cancel()
@@ -105,7 +105,7 @@ def _checked_address(host: str, port: int, allow_private: bool) -> str:
 
 
 def is_public(address: str) -> bool:
-    """Whether an IP address is neither loopback, private, link-local, multicast nor another that means one of these."""
+    """Whether an IP address is not loopback, private, link-local, multicast or another that means one of these."""
     number = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(number, ipaddress.IPv6Address):
         inner = number.ipv4_mapped or number.sixtofour or (number.teredo[1] if number.teredo else None)

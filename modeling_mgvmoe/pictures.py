@@ -14,7 +14,7 @@ from .picture_urls import fetch_picture
 MAX_UINT16 = 65535
 
 
-def to_rgb(picture: Any, where: str = "images", allow_urls: bool = False) -> Image.Image:
+def to_rgb(picture: Any, where: str = "images", allow_urls: bool | str = False) -> Image.Image:
     """Reads one picture.
 
     The EXIF orientation is applied, transparency is laid on white, 16-bit grey is scaled (not clipped) to 8 bits,
@@ -26,8 +26,8 @@ def to_rgb(picture: Any, where: str = "images", allow_urls: bool = False) -> Ima
             C 1, 3 or 4, uint8 or floating point in [0,1]. Where both layouts fit, an array is read as (H,W,C), a
             tensor as (C,H,W).
         where: How to call the argument in messages.
-        allow_urls: Fetch http(s) addresses, within the limits of [`fetch_picture`]. Not by default: who decides what
-            a server fetches can look behind its walls.
+        allow_urls: Fetch http(s) addresses of public hosts, within the limits of [`fetch_picture`]; "private": also of
+            other hosts. Not by default: who decides what a server fetches can look behind its walls.
 
     Returns:
         An RGB image.
@@ -35,6 +35,8 @@ def to_rgb(picture: Any, where: str = "images", allow_urls: bool = False) -> Ima
     Raises:
         ValueError: If the picture cannot be read, naming it, with the cause chained.
     """
+    if allow_urls not in (False, True, "private"):
+        raise ValueError(f'allow_image_urls must be False, True or "private", got {allow_urls!r}')
     try:
         if isinstance(picture, (np.ndarray, torch.Tensor)):
             return _from_array(picture)
@@ -59,7 +61,7 @@ def _name(picture: Any) -> str:
     return f"<{type(picture).__name__}>"
 
 
-def _open(picture: Any, allow_urls: bool) -> Image.Image:
+def _open(picture: Any, allow_urls: bool | str) -> Image.Image:
     if isinstance(picture, dict):
         encoded, path = picture.get("bytes"), picture.get("path")
         if encoded is None and path is None:
@@ -73,7 +75,7 @@ def _open(picture: Any, allow_urls: bool) -> Image.Image:
             if not allow_urls:
                 raise ValueError("addresses are fetched only with allow_image_urls=True")
             # The bytes, and not transformers' `load_image`, which drops transparency and clips 16-bit greys.
-            return _open(fetch_picture(source), allow_urls)
+            return _open(fetch_picture(source, allow_private=allow_urls == "private"), allow_urls)
         if isinstance(source, str) and source.startswith("data:image/"):
             return _open(base64.b64decode(source.partition(",")[2]), allow_urls)
         # Read here: the file is closed at once, and a truncated one fails here and not later.

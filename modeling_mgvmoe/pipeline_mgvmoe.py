@@ -28,8 +28,8 @@ class ZeroShotMultimodalIEPipeline(Pipeline):
 
     A post is a dict with `text`; `mention` = (start, end) for typing, or `head` and `tail` for a relation (or
     `mentions`, a list of one or two spans), in characters of the text, end exclusive; optionally `image` (PIL picture,
-    path, data URL, bytes, array or `None`) and `candidate_labels` of its own, which take the place of the call's. Input is
-    one post, a list, a generator or a `torch` data set of posts; `batch_size` batches them. The order of the labels
+    path, data URL, bytes, array or `None`) and `candidate_labels` of its own, which take the place of the call's. Input
+    is one post, a list, a generator or a `torch` data set of posts; `batch_size` batches them. The order of the labels
     changes no score.
 
     Arguments of the call, or of the pipeline's construction as defaults:
@@ -46,8 +46,8 @@ class ZeroShotMultimodalIEPipeline(Pipeline):
     - function_to_apply ("softmax", "sigmoid", "none"): logits to scores; default "softmax" over the post's labels.
     - is_split_into_words (`bool`): `text` is a list of words; spans are then characters of the words joined by spaces.
     - max_length (`int`): of the tokenized post.
-    - allow_image_urls (`bool`): pictures may be http(s) addresses, which are fetched, from public hosts and within
-      limits; default `False`.
+    - allow_image_urls (`bool` or "private"): pictures may be http(s) addresses, which are fetched from public hosts
+      (with "private" from any) and within limits; default `False`.
 
     Returns, per post, a list of `{"label", "score"}` with falling scores.
 
@@ -112,7 +112,7 @@ class ZeroShotMultimodalIEPipeline(Pipeline):
         type_descriptions: Mapping[str, str | Sequence[str]] | None = None,
         is_split_into_words: bool | None = None,
         max_length: int | None = None,
-        allow_image_urls: bool | None = None,
+        allow_image_urls: bool | str | None = None,
         top_k: int | None = None,
         threshold: float | None = None,
         function_to_apply: str | None = None,
@@ -145,7 +145,7 @@ class ZeroShotMultimodalIEPipeline(Pipeline):
         type_descriptions: Mapping[str, str | Sequence[str]] | None = None,
         is_split_into_words: bool = False,
         max_length: int | None = None,
-        allow_image_urls: bool = False,
+        allow_image_urls: bool | str = False,
     ) -> dict[str, Any]:
         """Reads one post. Lists of one keep the default collation from touching what only `_forward` can pad."""
         mentions = _mentions_of(input_)

@@ -158,7 +158,7 @@ class MGVMoEProcessor(ProcessorMixin):
         padding: bool | str = True,
         max_length: int | None = None,
         return_tensors: str | None = None,
-        allow_image_urls: bool = False,
+        allow_image_urls: bool | str = False,
         **kwargs: Any,
     ) -> BatchFeature:
         """Prepares one post or a batch; outputs always have the batch axis.
@@ -181,7 +181,8 @@ class MGVMoEProcessor(ProcessorMixin):
             padding: True or "longest", "max_length", or False. Posts are padded on the right.
             max_length: In place of the processor's own; the tokenizer's limit caps both.
             return_tensors: "pt", "np" or None for padded lists.
-            allow_image_urls: Whether pictures may be http(s) addresses, which are fetched.
+            allow_image_urls: Whether pictures may be http(s) addresses, which are fetched from public hosts;
+                "private": from any host.
             **kwargs: Arguments of the image processor, each by itself or together as `images_kwargs`.
 
         Returns:
@@ -344,13 +345,13 @@ class MGVMoEProcessor(ProcessorMixin):
         }
 
     def encode_images(
-        self, images: Sequence[Any], allow_image_urls: bool = False, **kwargs: Any
+        self, images: Sequence[Any], allow_image_urls: bool | str = False, **kwargs: Any
     ) -> list[np.ndarray | None]:
         """Reads pictures and runs the image processor.
 
         Args:
             images: Pictures (see `pictures.to_rgb`) or None.
-            allow_image_urls: Whether they may be http(s) addresses, which are fetched.
+            allow_image_urls: Whether they may be http(s) addresses; see `__call__`.
             **kwargs: Arguments of the image processor.
 
         Returns:
