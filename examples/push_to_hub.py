@@ -1,11 +1,11 @@
 """Publish a trained model: model, processor, pipeline, configuration, card and numbers, in one commit.
 
     python examples/push_to_hub.py --model runs/demo --repo_id user/name --dry_run
-    python examples/push_to_hub.py --model runs/demo --repo_id user/name --private \\
-        --evaluation runs/evaluation/unseen.json
+    python examples/push_to_hub.py --model runs/demo --repo_id user/name --private
 
 --model is a run's folder or that of a saved model. The card is made from `run.json`, `metrics.json` and the files of
-examples/evaluate.py; its code is run on the finished folder, without this package, before anything is sent.
+examples/evaluate.py (--evaluation runs/evaluation/unseen.json); its code is run on the finished folder, without this
+package, before anything is sent.
 """
 
 import argparse

@@ -79,7 +79,8 @@ def test_a_record_names_folders_by_their_last_part(tmp_path):
     )
     (tmp_path / "bert").mkdir()
     arguments = parse_arguments([
-        "--output_dir", str(tmp_path), "--dataset", str(tmp_path / "posts"), "--vision_model_name_or_path", "google/vit",
+        "--output_dir", str(tmp_path), "--dataset", str(tmp_path / "posts"),
+        "--vision_model_name_or_path", "google/vit",
         "--text_model_name_or_path", str(tmp_path / "bert"),
     ])  # fmt: skip
     write_run_record(*arguments, small_data(), (1, 1))
