@@ -43,7 +43,8 @@ class EndpointHandler:
 
     def __init__(self, path: str = "") -> None:
         device = 0 if torch.cuda.is_available() else -1
-        self.pipeline = pipeline(model=path or ".", trust_remote_code=True, device=device)
+        load: Any = pipeline  # transformers types it by its own tasks
+        self.pipeline = load(model=path or ".", trust_remote_code=True, device=device)
         self.allow_image_urls = os.environ.get("MGVMOE_IMAGE_URLS", "1") != "0"
 
     def __call__(self, data: Any) -> Any:

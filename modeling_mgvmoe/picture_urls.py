@@ -122,20 +122,22 @@ class _Connection(http.client.HTTPConnection):
     def __init__(self, host: str, port: int, address: str, seconds: float, secure: bool) -> None:
         super().__init__(host, port, timeout=seconds)
         self.address, self.secure, self.over = address, secure, False
+        self.opened: socket.socket | None = None
         self.default_port = 443 if secure else 80
 
     def connect(self) -> None:
         self.sock = socket.create_connection((self.address, self.port), timeout=self.timeout)
         if self.secure:
             self.sock = ssl.create_default_context().wrap_socket(self.sock, server_hostname=self.host)
+        # `sock` is forgotten as soon as an answer without a length begins.
+        self.opened = self.sock
 
     def give_up(self) -> None:
         """End whatever waits for the server."""
         self.over = True
-        sock = self.sock
-        if sock is not None:
+        if self.opened is not None:
             with contextlib.suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
+                self.opened.shutdown(socket.SHUT_RDWR)
 
 
 def _left(until: float) -> float:

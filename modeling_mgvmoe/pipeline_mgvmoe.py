@@ -28,9 +28,9 @@ class ZeroShotMultimodalIEPipeline(Pipeline):
 
     A post is a dict with `text`; `mention` = (start, end) for typing, or `head` and `tail` for a relation (or
     `mentions`, a list of one or two spans), in characters of the text, end exclusive; optionally `image` (PIL picture,
-    path, data URL, bytes, array or `None`) and `candidate_labels` of its own, in place of the call's. Input is one post,
-    a list, a generator or a `torch` data set of posts; `batch_size` batches them. The order of the labels changes no
-    score.
+    path, data URL, bytes, array or `None`) and `candidate_labels` of its own, in place of the call's. Input is one
+    post, a list, a generator or a `torch` data set of posts; `batch_size` batches them. The order of the labels
+    changes no score.
 
     Arguments of the call, or of the pipeline's construction as defaults:
 

@@ -54,12 +54,11 @@ processor.push_to_hub("kelo/pieces")
 ERRORS = """
 import json, sys
 sys.modules["modeling_mgvmoe"] = None
-exec_first = sys.argv[2] if len(sys.argv) > 2 else ""
-if exec_first == "old":
+from transformers import AutoModel, pipeline
+if sys.argv[2:] == ["old"]:
     import transformers, transformers.configuration_utils
     transformers.__version__ = "4.57.1"
     del transformers.configuration_utils.SubConfigSpec
-from transformers import AutoModel, pipeline
 found = {}
 for repo, revision in json.loads(sys.argv[1]):
     with_pipeline = lambda repo, **more: pipeline(model=repo, **more)

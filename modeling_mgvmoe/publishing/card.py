@@ -7,7 +7,7 @@ import json
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from ..evaluation.protocol_report import COLUMNS, MEANING
@@ -136,12 +136,13 @@ def recipe(record: Mapping[str, Any]) -> str:
     """The run's arguments that are not the default, as YAML for `examples/train.py --config`."""
     import yaml
 
-    classes = {"model": ModelArguments, "data": DataArguments, "training": TrainingArguments}
+    classes: dict[str, Any] = {"model": ModelArguments, "data": DataArguments, "training": TrainingArguments}
     sections = {}
     for section, own in record["arguments"].items():
-        fields = classes[section].__dataclass_fields__
-        defaults = {name: field.default_factory() if callable(field.default_factory) else field.default
-                    for name, field in fields.items()}  # fmt: skip
+        defaults = {
+            field.name: field.default_factory() if callable(field.default_factory) else field.default
+            for field in fields(classes[section])
+        }
         sections[section] = {name: value for name, value in own.items() if value != defaults.get(name)}
     return yaml.safe_dump(sections, sort_keys=False, allow_unicode=True).rstrip()
 
