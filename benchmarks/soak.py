@@ -29,25 +29,8 @@ from modeling_mgvmoe.training.from_scratch import model_from_scratch
 
 TOLERANCE, GROWTH, WARM = 1e-5, 0.02, 0.2
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
-WORDS = [
-    "kelo",
-    "mura",
-    "sails",
-    "chases",
-    "greets",
-    "teaches",
-    "feeds",
-    "dawn",
-    "harbour",
-    "boat",
-    "bird",
-    "cake",
-    "robot",
-    "red",
-    "blue",
-    "round",
-    "square",
-]
+WORDS = ["kelo", "mura", "sails", "chases", "greets", "teaches", "feeds", "dawn", "harbour", "boat", "bird", "cake",
+         "robot", "red", "blue", "round", "square"]  # fmt: skip
 
 
 def make_pipeline(cache):
@@ -135,12 +118,13 @@ def differing(answers, expected):
 def judged(name, found, expected, flags, seconds):
     """A row of the report."""
     answers, errors, cached, (early, late) = found
+    wrong = len(differing(answers, expected))
     return {
         "way": name, "requests": len(answers) + len(errors), "seconds": round(seconds, 1), "failed": len(errors),
         "errors": errors[:5],
-        "differing": len(differing(answers, expected)), "labels_in_cache": cached, "cache_size": flags.cache,
+        "differing": wrong, "labels_in_cache": cached, "cache_size": flags.cache,
         "memory_mib": [round(early, 1), round(late, 1)], "growth": round(late / early - 1, 4),
-        "met": not errors and not differing(answers, expected) and cached <= flags.cache and late <= early * (1 + GROWTH),
+        "met": not errors and not wrong and cached <= flags.cache and late <= early * (1 + GROWTH),
     }  # fmt: skip
 
 

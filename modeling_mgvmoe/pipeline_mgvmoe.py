@@ -181,7 +181,7 @@ class ZeroShotMultimodalIEPipeline(Pipeline):
 
     def _candidate_embeds(self, texts: Sequence[tuple[str, ...]]) -> torch.Tensor:
         """(C, H), from the cache where it has them; a label or type is known by all its texts."""
-        # Other threads may use and shorten the cache at any moment: each step is one operation on it, and none may fail.
+        # Other threads may shorten the cache at any moment: each step is one operation on it, and none may fail.
         known = ((text, self._candidate_cache.get(text)) for text in texts)
         found = {text: embeds for text, embeds in known if embeds is not None}
         missing = [text for text in texts if text not in found]
