@@ -1,0 +1,88 @@
+"""The model behind the page, loaded with care: the package's own code unless the repository's is asked for."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import re
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ..evaluation.runs import check_model_folder, load_model
+
+if TYPE_CHECKING:
+    from ..modeling_mgvmoe import MGVMoEForZeroShotIE
+    from ..processing_mgvmoe import MGVMoEProcessor
+
+COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """A model that answers on the page.
+
+    Attributes:
+        name: folder or Hub name.
+        model: in evaluation mode.
+        processor: of the model.
+        revision: commit, branch or tag on the Hub.
+    """
+
+    name: str
+    model: MGVMoEForZeroShotIE
+    processor: MGVMoEProcessor
+    revision: str | None = None
+
+    @property
+    def has_types(self) -> bool:
+        """Whether its scores know types of heads and tails."""
+        return self.model.config.score == "similarity"
+
+
+def load_served_model(
+    name: str, revision: str | None = None, trust_remote_code: bool = False, device: str | None = None
+) -> ServedModel:
+    """Load a model with its processor.
+
+    Args:
+        name: folder or Hub name.
+        revision: commit, branch or tag, of a Hub name only.
+        trust_remote_code: run the Python files beside the weights, with your rights, and not this package's. Needed
+            only for a model whose code is not this package's. From the Hub it asks for a commit, so that what runs
+            is what was read.
+        device: "cpu", "cuda", ...; `None`: a GPU if there is one.
+
+    Raises:
+        FileNotFoundError: the folder is none, or holds no model with its processor.
+        ValueError: a revision of a folder, the code of a moving revision, or another kind of model.
+        OSError: there is no such name on the Hub, or it is out of reach.
+    """
+    import torch
+
+    check_model_folder(name)
+    is_folder = os.path.isdir(name)
+    if is_folder and revision is not None:
+        raise ValueError(f"revision: a folder has none, it is for names on the Hub (got {revision!r} for {name})")
+    if trust_remote_code and not is_folder and not COMMIT.fullmatch(revision or ""):
+        raise ValueError(
+            "trust_remote_code: give the commit that you have read with revision=, 40 hexadecimal digits, so that no "
+            f"other code runs (got {revision!r}). Without trust_remote_code this package's own code runs."
+        )
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    load = _load_with_its_code if trust_remote_code else load_model
+    return ServedModel(name, *load(name, device, revision), revision)
+
+
+def _load_with_its_code(name: str, device: str, revision: str | None) -> tuple[Any, Any]:
+    from transformers import pipeline
+
+    warnings.warn(f"The code beside the weights of {name} runs, with your rights.", stacklevel=3)
+    # transformers takes this package's classes, which it knows, unless they are named by the checkpoint's own code.
+    loaded = pipeline(model=name, revision=revision, trust_remote_code=True, device=device)
+    if "return_offsets_mapping" not in inspect.signature(loaded.processor.encode_post).parameters:
+        raise ValueError(
+            f"trust_remote_code: the code beside the weights of {name} is too old to be explained; leave it out, and "
+            "this package's own code runs."
+        )
+    return loaded.model.eval(), loaded.processor
