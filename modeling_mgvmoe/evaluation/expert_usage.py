@@ -28,8 +28,7 @@ class ExpertUsage:
     Attributes:
         overall: for "text" and "picture" the mean (K,) over the tokens of all posts; without "picture" if no post has
             one.
-        by_class: for each task and class of it, as `overall`, over the posts of the class; classes in order of first
-            appearance.
+        by_class: for each task and class of it, as `overall`, over the posts of the class, in alphabetical order.
         posts: number of posts of each task and class.
     """
 
@@ -100,7 +99,7 @@ def expert_usage(
         model.train(was_training)
     by_class: dict[str, dict[str, dict[str, np.ndarray]]] = {}
     numbers: dict[str, dict[str, int]] = {}
-    for (task, label), own in sums.items():
+    for (task, label), own in sorted(sums.items()):
         by_class.setdefault(task, {})[label] = _means(own)
         numbers.setdefault(task, {})[label] = counts[task, label]
     return ExpertUsage(_means(sum(sums.values())), by_class, numbers)  # type: ignore[arg-type]
