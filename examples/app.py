@@ -33,7 +33,9 @@ def read_flags(argv):
     parser.add_argument("--server_name", help="address to listen at (default: this machine only)")
     parser.add_argument("--server_port", type=int, help="default: the first free one from 7860 on")
     parser.add_argument("--examples", metavar="POSTS.json", help="posts to try it with (default: the sketchbook's)")
-    parser.add_argument("--none_threshold", type=float, default=0.3, help='best score of "none of these" (default 0.3)')
+    parser.add_argument(
+        "--none_threshold", type=float, default=0.3, help='best score of "none of these" (default 0.3)'
+    )
     parser.add_argument("--write_space", metavar="FOLDER", help="write a Hub Space and do not start the page")
     parser.add_argument("--overwrite", action="store_true", help="replace a Space that was written before")
     return parser, parser.parse_args(argv)
@@ -51,9 +53,7 @@ def main(argv=None):
             )
             print(f"{arguments.write_space}: {len(files)} files, a Space of {arguments.model}")
             return
-        served = load_served_model(
-            arguments.model, arguments.revision, arguments.trust_remote_code, arguments.device
-        )
+        served = load_served_model(arguments.model, arguments.revision, arguments.trust_remote_code, arguments.device)
     except (OSError, ValueError) as error:
         parser.error(str(error))
     from modeling_mgvmoe.app.page import build_page, launch_page  # Gradio takes seconds to import

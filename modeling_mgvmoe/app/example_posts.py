@@ -101,9 +101,7 @@ def examples_from_file(path: str | os.PathLike) -> list[ExamplePost]:
                 image = to_rgb(os.path.join(os.path.dirname(name), image), "image")
             if not post.get("candidate_labels"):
                 raise ValueError("candidate_labels: a non-empty list of labels is needed in each post")
-            fields = _fields(
-                post["text"], mentions, image, post["candidate_labels"], extra.get("label_descriptions")
-            )
+            fields = _fields(post["text"], mentions, image, post["candidate_labels"], extra.get("label_descriptions"))
         except ValueError as error:
             raise ValueError(f"examples: {name}, post {number}: {error}") from error
         examples.append(ExamplePost(extra.get("name", f"post {number}"), fields))

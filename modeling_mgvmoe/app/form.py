@@ -21,12 +21,23 @@ class FormError(ValueError):
 
 
 @dataclass(frozen=True)
+class UnreadablePicture:
+    """In place of a picture that is none.
+
+    Attributes:
+        reason: what went wrong.
+    """
+
+    reason: str
+
+
+@dataclass(frozen=True)
 class Fields:
     """The fields as they come.
 
     Attributes:
         text: the post.
-        image: a PIL picture or `None`.
+        image: a PIL picture, `None`, or [`UnreadablePicture`].
         kind: `TYPING` or `RELATION`.
         numbers: start and end of the mention or the head, then of the tail; `None` where a field is empty.
         labels: one a line, see [`read_label_lines`].
@@ -54,6 +65,8 @@ def read_fields(fields: Fields) -> dict[str, Any]:
         raise FormError("There is no post yet. Type or paste one.")
     if len(text) > MAX_CHARACTERS:
         raise FormError(f"The post has {len(text):,} characters. At most {MAX_CHARACTERS:,} are taken.")
+    if isinstance(fields.image, UnreadablePicture):
+        raise FormError("The picture cannot be read. Take another one, such as a PNG, JPEG or WebP file, or none.")
     if fields.kind not in SLOTS:
         raise FormError("Choose whether one mention or a pair is asked about.")
     spans = read_spans(text, fields.kind, fields.numbers)
@@ -156,7 +169,9 @@ def read_type_lines(lines: str) -> dict[str, tuple[list[str], list[str]]]:
         parts = [part.strip() for part in line.split(SEPARATOR)]
         slots = [[name.strip() for name in part.split(",") if name.strip()] for part in parts[1:]]
         if len(parts) != 3 or not parts[0] or not all(slots):
-            raise FormError(f"Types are written “label | types of the head | types of the tail”, not “{line.strip()}”.")
+            raise FormError(
+                f"Types are written “label | types of the head | types of the tail”, not “{line.strip()}”."
+            )
         types[parts[0]] = (slots[0], slots[1])
     return types
 

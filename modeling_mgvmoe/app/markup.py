@@ -47,7 +47,9 @@ def verdict(ranking: Sequence[Mapping[str, Any]], none_threshold: float) -> str:
         for entry in ranking[:MOST_BARS]
     )
     more = len(ranking) - MOST_BARS
-    rest = f'<p class="mg-hint">and {more} more, each at most {ranking[MOST_BARS]["score"]:.3f}</p>' if more > 0 else ""
+    rest = (
+        f'<p class="mg-hint">and {more} more, each at most {ranking[MOST_BARS]["score"]:.3f}</p>' if more > 0 else ""
+    )
     words = ("sure", "fairly sure", "unsure", "undecided")[min(int(uncertainty * 4), 3)]
     return (
         f'{head}<ul class="mg-bars" aria-label="Scores of the labels">{bars}</ul>{rest}'
@@ -117,7 +119,7 @@ def _pictures(explanation: Explanation) -> str:
 
 
 def veiled(explanation: Explanation) -> Image.Image:
-    """The picture, dark where it is weighed less, and darkest where the model was not shown it; as large as on the page.
+    """The picture as large as on the page, dark where it is weighed less, darkest where the model was not shown it.
 
     Raises:
         ValueError: there is no picture, or its tokens make no grid.
@@ -180,7 +182,9 @@ def experts(explanation: Explanation) -> str:
     key = '<span class="mg-key mg-text"></span>text'
     if explanation.image is not None:
         key += ' <span class="mg-key mg-picture"></span>picture'
-    html = f'<ul class="mg-experts" aria-label="Shares of the experts">{"".join(bars)}</ul><p class="mg-hint">{key}</p>'
+    html = (
+        f'<ul class="mg-experts" aria-label="Shares of the experts">{"".join(bars)}</ul><p class="mg-hint">{key}</p>'
+    )
     if explanation.mutual_information is not None:
         html += (
             '<p class="mg-hint">Mutual information of answer and experts’ samples: '

@@ -1,4 +1,4 @@
-"""A folder that is a Hub Space: the page, this package, what it needs, example posts and, if it is at hand, the model."""
+"""A folder that is a Hub Space: the page, this package, what it needs, example posts, and a model that is at hand."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ short_description: {description}
 
 # {title}
 
-Type a post, add its picture, mark a mention or a pair by selecting words, and write any labels: the page scores each of
-them, and draws which words and which parts of the picture were weighed and which experts fired.
+Type a post, add its picture, mark a mention or a pair by selecting words, and write any labels: the page scores each
+of them, and draws which words and which parts of the picture were weighed and which experts fired.
 
 The page runs the files in this folder and no other code. The model is `{model}`{where}.
 
@@ -100,7 +100,9 @@ def write_space(
     needed = sum(file.stat().st_size for file in Path(model).rglob("*") if file.is_file()) if is_folder else 0
     with whole_folder(os.fspath(folder), needed + 10**6) as partial:
         write_examples(examples, os.path.join(partial, "examples"))
-        shutil.copytree(PACKAGE, os.path.join(partial, PACKAGE.name), ignore=shutil.ignore_patterns("__pycache__", ".*"))
+        shutil.copytree(
+            PACKAGE, os.path.join(partial, PACKAGE.name), ignore=shutil.ignore_patterns("__pycache__", ".*")
+        )
         if is_folder:
             shutil.copytree(model, os.path.join(partial, copied), ignore=shutil.ignore_patterns("__pycache__", ".*"))
         contents = {

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 # Tokens before the patches: class, distillation and register tokens. No tower of transformers has more.
-MOST_BEFORE = 16
+MOST_BEFORE = 8
 # Deviations below this share of a side come from the 256 steps of a ramp.
 TOLERANCE = 0.01
 
@@ -88,9 +88,10 @@ def seen_area(image_processor: Any, width: int, height: int) -> Area:
 def _ends(brightness: np.ndarray, axis: int, side: int) -> tuple[float, float]:
     """Where the first and the last cell of a ramp of `side` pixels, as it came out, begin and end."""
     length = brightness.shape[axis]
-    inner = slice(length // 4, length - length // 4)  # no padding, and no pixels that have no neighbour
-    steps = brightness[:, inner].mean(0) if axis else brightness[inner].mean(1)
-    places = np.arange(length)[inner] + 0.5
+    # The middle half: no padding, and no pixels that have no neighbour.
+    inner = [slice(size // 4, size - size // 4) for size in brightness.shape]
+    steps = brightness[tuple(inner)].mean(1 - axis)
+    places = np.arange(length)[inner[axis]] + 0.5
     if side < 2 or len(steps) < 2:
         return 0.0, float(side)
     slope, offset = np.polyfit(places, 0.5 + steps * (side - 1), 1)

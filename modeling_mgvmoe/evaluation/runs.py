@@ -109,9 +109,7 @@ def _check_device(name: str) -> None:
         raise ValueError(f"device: {name!r} cannot be used here: {str(error).splitlines()[0]}") from error
 
 
-def load_model(
-    name: str, device: str, revision: str | None = None
-) -> tuple[MGVMoEForZeroShotIE, MGVMoEProcessor]:
+def load_model(name: str, device: str, revision: str | None = None) -> tuple[MGVMoEForZeroShotIE, MGVMoEProcessor]:
     """A saved model on a device, with its processor, checked against each other; the code is this package's own.
 
     Raises:
