@@ -9,17 +9,17 @@ from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image
 
 from ..evaluation.explanation import best_label, normalized_entropy
-from ..evaluation.explanation_plot import NOT_SHOWN, relative_weights, shading
+from ..evaluation.weighed_picture import STRONGEST, relative_weights, resized, weighed_picture
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from ..evaluation.explanation import Explanation
 
 MOST_BARS = 12
 LONGEST_SIDE = 520  # pixels of a shown picture
-STRONGEST_TINT = 0.8
 EMPTY = '<p class="mg-hint">The answer will stand here.</p>'
 
 
@@ -97,7 +97,7 @@ def _post(explanation: Explanation) -> str:
             if word.start < end and start < word.end
         ]
         html.append(
-            f'<span class="{" ".join(classes)}" style="--tint:{STRONGEST_TINT * tint:.3f}" '
+            f'<span class="{" ".join(classes)}" style="--tint:{STRONGEST * tint:.3f}" '
             f'title="{word.weight:.1%}">{escape(explanation.text[word.start : word.end])}</span>'
         )
         done = word.end
@@ -108,52 +108,21 @@ def _post(explanation: Explanation) -> str:
 def _pictures(explanation: Explanation) -> str:
     image = explanation.image
     assert image is not None  # the caller has asked
-    shown = _figure(image, "The picture of the post", "picture")
+    shown = _figure(resized(image, LONGEST_SIDE), "The picture of the post", "picture")
     if explanation.patches is not None:
         row, column = np.unravel_index(explanation.patches.argmax(), explanation.patches.shape)
         rows, columns = explanation.patches.shape
-        caption = f"brighter: weighed more ({rows} × {columns} patches)"
-        alt = f"The picture, darkened where it is weighed less; the strongest patch is row {row + 1} of {rows}, "
-        shown += _figure(veiled(explanation), alt + f"column {column + 1} of {columns}", caption)
+        caption = f"orange: weighed more ({rows} × {columns} patches)"
+        alt = f"The picture in grey, orange where it is weighed; the strongest patch is row {row + 1} of {rows}, "
+        shown += _figure(
+            weighed_picture(explanation, LONGEST_SIDE), alt + f"column {column + 1} of {columns}", caption
+        )
     return f'<div class="mg-pictures">{shown}</div>'
-
-
-def veiled(explanation: Explanation) -> Image.Image:
-    """The picture as large as on the page, dark where it is weighed less, darkest where the model was not shown it.
-
-    Raises:
-        ValueError: there is no picture, or its tokens make no grid.
-    """
-    dark, area, image = shading(explanation), explanation.patch_area, explanation.image
-    if dark is None or area is None or image is None:
-        raise ValueError("explanation: one with a picture and a grid of patches is needed (got none)")
-    picture = _small(image)
-    left, top, right, bottom = area
-    x = (np.arange(picture.width) + 0.5) * image.width / picture.width
-    y = (np.arange(picture.height) + 0.5) * image.height / picture.height
-    rows, columns = dark.shape
-    column = np.floor((x - left) / (right - left) * columns).astype(int)
-    row = np.floor((y - top) / (bottom - top) * rows).astype(int)
-    shown = ((row >= 0) & (row < rows))[:, None] & ((column >= 0) & (column < columns))[None]
-    veil = np.where(shown, dark[row.clip(0, rows - 1)][:, column.clip(0, columns - 1)], NOT_SHOWN)
-    pixels = np.asarray(picture, dtype=float) * (1 - veil[..., None])
-    return Image.fromarray(pixels.round().astype(np.uint8))
-
-
-def _small(image: Image.Image) -> Image.Image:
-    """At most `LONGEST_SIDE` pixels, and of small drawings a whole multiple that comes near it."""
-    longest = max(image.size)
-    if longest > LONGEST_SIDE:
-        factor = LONGEST_SIDE / longest
-        size = (max(1, round(image.width * factor)), max(1, round(image.height * factor)))
-        return image.resize(size, Image.Resampling.LANCZOS)
-    factor = LONGEST_SIDE // longest
-    return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
 
 
 def _figure(image: Image.Image, alt: str, caption: str) -> str:
     buffer = BytesIO()
-    _small(image).save(buffer, "PNG")
+    image.save(buffer, "PNG")
     source = base64.b64encode(buffer.getvalue()).decode("ascii")
     return (
         f'<figure><img src="data:image/png;base64,{source}" alt="{escape(alt)}">'

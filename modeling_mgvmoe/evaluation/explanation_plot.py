@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .plots import BLUE, GREY, RED, _pyplot, shortened
+from .weighed_picture import STRONGEST, relative_weights, resized, weighed_picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -16,23 +17,9 @@ if TYPE_CHECKING:
     from .explanation import Explanation
 
 ORANGE = "#e08214"
-# What is not weighed at all is darkened by this much; what the model was not shown a little more.
-DARKEST, NOT_SHOWN = 0.72, 0.88
+SIDE = 480  # pixels of a picture
 WIDTH, MARGIN, FONT = 9.0, 0.25, 12.0  # inches, inches, points
 LINE = 0.31  # inches from one line of the post to the next
-
-
-def shading(explanation: Explanation) -> np.ndarray | None:
-    """How dark each patch is drawn, (rows, columns) between 0 and `DARKEST`: the more it is weighed, the brighter."""
-    if explanation.patches is None:
-        return None
-    return DARKEST * (1 - explanation.patches / max(explanation.patches.max(), np.finfo(float).tiny))
-
-
-def relative_weights(explanation: Explanation) -> list[float]:
-    """The weight of each word over that of the strongest one, 0 to 1."""
-    strongest = max((word.weight for word in explanation.words), default=0.0)
-    return [word.weight / strongest if strongest > 0 else 0.0 for word in explanation.words]
 
 
 def draw_explanation(
@@ -58,7 +45,7 @@ def draw_explanation(
             "middle": max(2.1 if has_picture else 0.0, 0.3 * shown + 0.5),
             "experts": 1.75 if explanation.expert_usage["text"].size else 0.3,
         }
-        total = sum(heights.values()) + 2 * MARGIN + 0.35
+        total = sum(heights.values()) + 2 * MARGIN
         figure.set_size_inches(WIDTH, total)
         top = total - MARGIN
         if title:
@@ -126,7 +113,9 @@ def _draw_post(axis: Axes, lines: list[list[tuple[int, float, float]]], explanat
         base = LINE * row + 0.2
         for number, left, own in line:
             word = explanation.words[number]
-            box = Rectangle((left, base - 0.15), own, 0.24, color=ORANGE, alpha=0.75 * weights[number], linewidth=0)
+            box = Rectangle(
+                (left, base - 0.15), own, 0.24, color=ORANGE, alpha=STRONGEST * weights[number], linewidth=0
+            )
             axis.add_patch(box)
             colour = "black" if word.was_read else "#9a9a9a"
             text = explanation.text[word.start : word.end]
@@ -140,23 +129,16 @@ def _draw_post(axis: Axes, lines: list[list[tuple[int, float, float]]], explanat
 
 
 def _draw_picture(axis: Axes, explanation: Explanation, weighed: bool) -> None:
-    image, dark = explanation.image, shading(explanation)
+    image = explanation.image
     assert image is not None  # the caller has asked
-    axis.imshow(image, extent=(0, image.width, image.height, 0), interpolation="nearest")
-    if weighed and dark is not None and explanation.patch_area is not None:
-        left, top, right, bottom = explanation.patch_area
-        veil = np.zeros((*dark.shape, 4))
-        veil[..., 3] = dark
-        axis.imshow(veil, extent=(left, right, bottom, top), interpolation="nearest")
-        for edge in ((0, left, 0, image.height), (right, image.width, 0, image.height)):
-            axis.fill_betweenx(edge[2:], *edge[:2], color="black", alpha=NOT_SHOWN, linewidth=0)
-        for edge in ((0, top), (bottom, image.height)):
-            ends = (max(left, 0), min(right, image.width))
-            axis.fill_between(ends, *edge, color="black", alpha=NOT_SHOWN, linewidth=0)
-    axis.set(xlim=(0, image.width), ylim=(image.height, 0), xticks=[], yticks=[])
+    if weighed and explanation.patches is None:
+        axis.axis("off")
+        return
+    axis.imshow(weighed_picture(explanation, SIDE) if weighed else resized(image, SIDE))
+    axis.set(xticks=[], yticks=[])
     for side in axis.spines.values():
         side.set_visible(False)
-    share = f"brighter: weighed more ({explanation.shares['picture']:.0%} in all)"
+    share = f"orange: weighed more ({explanation.shares['picture']:.0%} in all)"
     axis.set_xlabel(share if weighed else "picture", fontsize=8, color="#555555")
 
 
@@ -169,7 +151,7 @@ def _draw_labels(axis: Axes, explanation: Explanation, shown: int) -> None:
         axis.text(0.015, place, shortened(entry["label"], 40, 1), va="center", fontsize=9, parse_math=False)
         axis.text(1.13, place, f"{entry['score']:.2f}", va="center", ha="right", fontsize=9)
     if explanation.none_threshold:
-        axis.axvline(explanation.none_threshold, color=RED, linewidth=1, linestyle="--")
+        axis.axvline(explanation.none_threshold, color=RED, linewidth=1, linestyle="--", zorder=0)
     axis.set(xlim=(0, 1.13), xticks=[], yticks=[])
     for side in axis.spines.values():
         side.set_visible(False)
