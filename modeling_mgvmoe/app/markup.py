@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 MOST_BARS = 12
 LONGEST_SIDE = 520  # pixels of a shown picture
 EMPTY = '<p class="mg-hint">The answer will stand here.</p>'
+NOTHING_MARKED = '<p class="mg-hint">Nothing is marked. Select words in the post, then press “Mark as mention”.</p>'
 
 
 def message(text: str) -> str:
@@ -72,7 +73,8 @@ def weighed(explanation: Explanation) -> str:
     if explanation.image is not None:
         parts.append(f"picture {shares['picture']:.0%}")
     parts.append(f"markers and special tokens {shares['other']:.0%}")
-    html = f'<p class="mg-hint">Of the fusion’s weights: {", ".join(parts)}.</p>{_post(explanation)}'
+    html = '<p class="mg-title">What was weighed</p>'
+    html += f'<p class="mg-hint">Of the fusion’s weights: {", ".join(parts)}.</p>{_post(explanation)}'
     if any(not word.was_read for word in explanation.words):
         html += '<p class="mg-hint">Grey words were not read: the post is longer than the model takes.</p>'
     if explanation.image is not None:
@@ -152,6 +154,7 @@ def experts(explanation: Explanation) -> str:
     if explanation.image is not None:
         key += ' <span class="mg-key mg-picture"></span>picture'
     html = (
+        '<p class="mg-title">Experts that fired</p>'
         f'<ul class="mg-experts" aria-label="Shares of the experts">{"".join(bars)}</ul><p class="mg-hint">{key}</p>'
     )
     if explanation.mutual_information is not None:

@@ -12,7 +12,7 @@ from . import markup
 from .answers import answer, verdict_again
 from .example_posts import ExamplePost
 from .form import MAX_CHARACTERS, RELATION, SLOTS, TYPING, Fields
-from .picture_input import PictureInput
+from .picture_input import picture_input
 from .served_model import ServedModel
 
 # Nothing is fetched from elsewhere: the fonts are those of the machine that shows the page.
@@ -42,16 +42,20 @@ def build_page(served: ServedModel, examples: Sequence[ExamplePost] = (), none_t
     with gr.Blocks(title="MG-VMoE", analytics_enabled=False) as page:
         gr.Markdown(
             "# MG-VMoE\nScore any labels for a mention or a pair in a post, with or without a picture, and see what "
-            "the scores were made of."
+            "the scores were made of." + (" Try it with:" if examples else "")
         )
+        with gr.Row():
+            buttons = [
+                gr.Button(example.name, size="sm", min_width=100, elem_id=f"mg-example-{number}")
+                for number, example in enumerate(examples)
+            ]
         with gr.Row():
             with gr.Column():
                 fields = _fields(served)
                 ask = gr.Button("Score the labels", variant="primary", elem_id="mg-ask")
             with gr.Column():
                 shown = _results(none_threshold)
-        if examples:
-            _examples(examples, fields, shown)
+        _fill_in(examples, buttons, fields, shown)
         _connect(served, fields, shown, ask)
     return page
 
@@ -97,7 +101,7 @@ def _fields(served: ServedModel) -> dict[str, Any]:
                 f"Mark as {name}", size="sm", min_width=100, visible=kind == TYPING, elem_id=f"mg-mark-{name}"
             )
         found["clear"] = gr.Button("Clear marks", size="sm", min_width=100, elem_id="mg-clear")
-    found["marked"] = gr.HTML(elem_id="mg-marked")
+    found["marked"] = gr.HTML(markup.NOTHING_MARKED, elem_id="mg-marked")
     with gr.Accordion("Mark by numbers", open=False, elem_id="mg-by-numbers"):
         gr.Markdown("Characters of the post from 0, the end exclusive.", elem_classes="mg-hint")
         for name in ("first", "second"):
@@ -108,10 +112,9 @@ def _fields(served: ServedModel) -> dict[str, Any]:
                         value=None, label=label, precision=0, minimum=0, min_width=100, elem_id=f"mg-{name}-{end}"
                     )
             found[f"{name}_row"] = row
-    found["image"] = PictureInput(
-        label="Picture (if there is one)", type="pil", image_mode=None, format="png", sources=["upload", "clipboard"],
-        height=240, buttons=[], elem_id="mg-image",
-    )  # fmt: skip
+    found["image"] = picture_input(
+        label="Picture (if there is one)", sources=["upload", "clipboard"], height=240, buttons=[], elem_id="mg-image"
+    )
     found["labels"] = gr.Textbox(label="Labels", info=LABELS_INFO, lines=5, max_lines=16, elem_id="mg-labels")
     with gr.Accordion("Types of head and tail", open=False, visible=served.has_types):
         found["label_types"] = gr.Textbox(
@@ -132,9 +135,7 @@ def _results(none_threshold: float) -> dict[str, Any]:
     found["threshold"] = gr.Slider(
         0, 1, value=none_threshold, step=0.01, label="“None of these” below", elem_id="mg-threshold"
     )
-    gr.Markdown("### What was weighed")
     found["weighed"] = gr.HTML(elem_id="mg-weighed")
-    gr.Markdown("### Experts that fired")
     found["experts"] = gr.HTML(elem_id="mg-experts")
     found["ranking"] = gr.State(None)
     return found
@@ -144,19 +145,16 @@ def _numbers(fields: dict[str, Any]) -> list[Any]:
     return [fields[f"{name}_{end}"] for name in ("first", "second") for end in ("start", "end")]
 
 
-def _examples(examples: Sequence[ExamplePost], fields: dict[str, Any], shown: dict[str, Any]) -> None:
-    """A button for each example; it fills the form and takes the last answer away."""
-    gr.Markdown("### Try it with")
+def _fill_in(
+    examples: Sequence[ExamplePost], buttons: Sequence[Any], fields: dict[str, Any], shown: dict[str, Any]
+) -> None:
+    """Each button fills the form with its example and takes the last answer away."""
     inputs = [fields[name] for name in ("text", "image", "kind")] + [*_numbers(fields), fields["labels"]]
     results = [shown[name] for name in ("verdict", "weighed", "experts", "ranking")]
-    with gr.Row():
-        for number, example in enumerate(examples):
-            own = example.fields
-            values = [own.text, own.image, own.kind, *own.numbers, own.labels, markup.EMPTY, "", "", None]
-            button = gr.Button(example.name, size="sm", min_width=110, elem_id=f"mg-example-{number}")
-            button.click(
-                lambda values=values: values, None, [*inputs, *results], queue=False, api_visibility="private"
-            )
+    for example, button in zip(examples, buttons, strict=True):
+        own = example.fields
+        values = [own.text, own.image, own.kind, *own.numbers, own.labels, markup.EMPTY, "", "", None]
+        button.click(lambda values=values: values, None, [*inputs, *results], queue=False, api_visibility="private")
 
 
 def _connect(served: ServedModel, fields: dict[str, Any], shown: dict[str, Any], ask: Any) -> None:
@@ -190,7 +188,7 @@ def _connect(served: ServedModel, fields: dict[str, Any], shown: dict[str, Any],
 
     asked = [fields[name] for name in ("text", "image", "kind")] + [*numbers, fields["labels"]]
     asked += [fields["label_types"], fields["type_sentences"], shown["threshold"]]
-    ask.click(respond, asked, results, api_name="answer", show_progress="minimal")
+    ask.click(respond, asked, results, api_name="answer", show_progress="minimal", scroll_to_output=True)
     shown["threshold"].change(
         lambda ranking, threshold: verdict_again(ranking, threshold) or gr.skip(),
         [shown["ranking"], shown["threshold"]], shown["verdict"], show_progress="hidden", **private,
