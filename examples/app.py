@@ -34,7 +34,7 @@ def read_flags(argv):
     parser.add_argument("--server_port", type=int, help="default: the first free one from 7860 on")
     parser.add_argument("--examples", metavar="POSTS.json", help="posts to try it with (default: the sketchbook's)")
     parser.add_argument(
-        "--none_threshold", type=float, default=0.3, help='best score of "none of these" (default 0.3)'
+        "--none_threshold", type=float, default=0.5, help='best score of "none of these" (default 0.5)'
     )
     parser.add_argument("--write_space", metavar="FOLDER", help="write a Hub Space and do not start the page")
     parser.add_argument("--overwrite", action="store_true", help="replace a Space that was written before")

@@ -47,7 +47,7 @@ def sketchbook_examples(seed: int = 0) -> list[ExamplePost]:
     parts = set(labels[0].split())
     others = [label for label in labels if not parts & set(label.split())]
     stranger = _drawn("typing", labels[0], others, seed)
-    examples.append(ExamplePost("none of these", stranger))
+    examples.append(ExamplePost("no label fits", stranger))
     alone = _drawn("typing", labels[8], labels, seed)
     examples.append(ExamplePost("without a picture", Fields(**vars(alone) | {"image": None})))
     return examples

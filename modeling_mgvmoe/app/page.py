@@ -31,7 +31,7 @@ def _calls(function: str) -> str:
     return f"{ARGUMENTS} => window.mgvmoe.{function}"
 
 
-def build_page(served: ServedModel, examples: Sequence[ExamplePost] = (), none_threshold: float = 0.3) -> gr.Blocks:
+def build_page(served: ServedModel, examples: Sequence[ExamplePost] = (), none_threshold: float = 0.5) -> gr.Blocks:
     """The page for a model.
 
     Args:

@@ -28,5 +28,5 @@ def picture_input(**kwargs: Any) -> gr.Image:
             return UnreadablePicture(type(error).__name__)
 
     # Not a subclass: of each, Gradio would write a stub file beside this one.
-    component.preprocess = preprocess  # type: ignore[method-assign]
+    component.preprocess = preprocess
     return component

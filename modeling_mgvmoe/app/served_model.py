@@ -75,14 +75,26 @@ def load_served_model(
 
 
 def _load_with_its_code(name: str, device: str, revision: str | None) -> tuple[Any, Any]:
-    from transformers import pipeline
+    """By the classes that the checkpoint names: the Auto classes take this package's, which they know, before them."""
+    from transformers import PreTrainedConfig
+    from transformers.dynamic_module_utils import get_class_from_dynamic_module
+
+    from ..processing_mgvmoe import MGVMoEProcessor
 
     warnings.warn(f"The code beside the weights of {name} runs, with your rights.", stacklevel=3)
-    # transformers takes this package's classes, which it knows, unless they are named by the checkpoint's own code.
-    loaded = pipeline(model=name, revision=revision, trust_remote_code=True, device=device)
-    if "return_offsets_mapping" not in inspect.signature(loaded.processor.encode_post).parameters:
+    keywords: dict[str, Any] = {} if revision is None else {"revision": revision}
+    named = PreTrainedConfig.get_config_dict(name, **keywords)[0].get("auto_map", {})
+    named = named | MGVMoEProcessor.get_processor_dict(name, **keywords)[0].get("auto_map", {})
+    parts: list[Any] = []
+    for auto_class in ("AutoModel", "AutoProcessor"):
+        if auto_class not in named:
+            raise ValueError(f"trust_remote_code: {name} has no code of its own for {auto_class}; leave it out")
+        own = get_class_from_dynamic_module(named[auto_class], name, **keywords)
+        parts.append(own.from_pretrained(name, **keywords))
+    model, processor = parts
+    if "return_offsets_mapping" not in inspect.signature(processor.encode_post).parameters:
         raise ValueError(
             f"trust_remote_code: the code beside the weights of {name} is too old to be explained; leave it out, and "
             "this package's own code runs."
         )
-    return loaded.model.eval(), loaded.processor
+    return model.to(device).eval(), processor
