@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any
@@ -21,13 +22,14 @@ FONT_MONO = ("ui-monospace", "Menlo", "Consolas", "monospace")
 MAX_PICTURE = "20mb"
 LABELS_INFO = "One a line. A sentence after | is read in place of the label."
 
-NUMBERS = "[start, end, tailStart, tailEnd]"
+# The functions of `page.js` get these, in this order.
 ARGUMENTS = "(kind, text, start, end, tailStart, tailEnd)"
-SLOTS_OF = f"(kind === {TYPING!r} ? 1 : 2)"
+FIELDS = "[start, end, tailStart, tailEnd]"
+SLOTS_OF_KIND = f"(kind === {TYPING!r} ? 1 : 2)"
 
 
 def _calls(function: str) -> str:
-    """A JavaScript function of the kind, the post and the numbers, which calls one of `page.js`."""
+    """A JavaScript function of `ARGUMENTS` that calls one of `page.js`."""
     return f"{ARGUMENTS} => window.mgvmoe.{function}"
 
 
@@ -109,7 +111,7 @@ def _fields(served: ServedModel) -> dict[str, Any]:
                 for end in ("start", "end"):
                     label = ("mention" if name == "first" else "tail") + f", {end}"
                     found[f"{name}_{end}"] = gr.Number(
-                        value=None, label=label, precision=0, minimum=0, min_width=100, elem_id=f"mg-{name}-{end}"
+                        value=None, label=label, precision=0, min_width=100, elem_id=f"mg-{name}-{end}"
                     )
             found[f"{name}_row"] = row
     found["image"] = picture_input(
@@ -154,22 +156,32 @@ def _fill_in(
     for example, button in zip(examples, buttons, strict=True):
         own = example.fields
         values = [own.text, own.image, own.kind, *own.numbers, own.labels, markup.EMPTY, "", "", None]
-        button.click(lambda values=values: values, None, [*inputs, *results], queue=False, api_visibility="private")
+        filled = button.click(
+            lambda values=values: values, None, [*inputs, *results], queue=False, api_visibility="private",
+            js=f"() => window.mgvmoe.fill({json.dumps(own.numbers)})",
+        )  # fmt: skip
+        # Where text and kind stay as they are nothing has changed, and still there may be other marks to show.
+        marks = [fields["kind"], fields["text"], *_numbers(fields)]
+        filled.then(None, marks, [*_numbers(fields), fields["marked"]], js=_calls(f"follow({SLOTS_OF_KIND}, text)"))
 
 
 def _connect(served: ServedModel, fields: dict[str, Any], shown: dict[str, Any], ask: Any) -> None:
     """What happens when something is pressed or written."""
     numbers = _numbers(fields)
     marks = [fields["kind"], fields["text"], *numbers]
+    marked = [*numbers, fields["marked"]]
     private = {"queue": False, "api_visibility": "private"}
+    # "multiple": of keys pressed in a row none is left out.
+    scripted: dict[str, Any] = {"fn": None, "inputs": marks, "trigger_mode": "multiple"}
     for name, slot in (("mention", 0), ("head", 0), ("tail", 1)):
-        fields[f"mark_{name}"].click(
-            None, marks, [*numbers, fields["marked"]], js=_calls(f"mark({slot}, {SLOTS_OF}, text, {NUMBERS})")
-        )
-    fields["clear"].click(None, marks, [*numbers, fields["marked"]], js=_calls(f"clear({SLOTS_OF}, text)"))
-    fields["text"].input(None, marks, numbers, js=_calls(f"follow(text, {NUMBERS})"))
-    for changed in marks:
-        changed.change(None, marks, fields["marked"], js=_calls(f"show({SLOTS_OF}, text, {NUMBERS})"))
+        mark = fields[f"mark_{name}"]
+        mark.click(**scripted, outputs=marked, js=_calls(f"mark({slot}, {SLOTS_OF_KIND}, text)"))
+    fields["clear"].click(**scripted, outputs=marked, js=_calls(f"clear({SLOTS_OF_KIND}, text)"))
+    # Not `input`, which Gradio leaves out when something is deleted or pasted.
+    for changed in (fields["text"], fields["kind"]):
+        changed.change(**scripted, outputs=marked, js=_calls(f"follow({SLOTS_OF_KIND}, text)"))
+    for number in numbers:
+        number.input(**scripted, outputs=fields["marked"], js=_calls(f"take({SLOTS_OF_KIND}, text, {FIELDS})"))
 
     slots = [fields[f"mark_{name}"] for name in ("mention", "head", "tail")]
     fields["kind"].change(
@@ -188,7 +200,12 @@ def _connect(served: ServedModel, fields: dict[str, Any], shown: dict[str, Any],
 
     asked = [fields[name] for name in ("text", "image", "kind")] + [*numbers, fields["labels"]]
     asked += [fields["label_types"], fields["type_sentences"], shown["threshold"]]
-    ask.click(respond, asked, results, api_name="answer", show_progress="minimal", scroll_to_output=True)
+    # What is marked is what `page.js` knows: the fields of the numbers may not have been told yet.
+    asking = ask.click(
+        respond, asked, results, api_name="answer", show_progress="minimal",
+        js="(text, image, kind, a, b, c, d, ...rest) => [text, image, kind, ...window.mgvmoe.numbers(), ...rest]",
+    )  # fmt: skip
+    asking.then(None, js="() => window.mgvmoe.reveal()")
     shown["threshold"].change(
         lambda ranking, threshold: verdict_again(ranking, threshold) or gr.skip(),
         [shown["ranking"], shown["threshold"]], shown["verdict"], show_progress="hidden", **private,
