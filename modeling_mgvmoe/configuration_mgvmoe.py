@@ -2,9 +2,17 @@
 
 from typing import Any, Literal
 
-from huggingface_hub.dataclasses import strict
-from transformers import AutoConfig, PreTrainedConfig
-from transformers.configuration_utils import SubConfigSpec
+import transformers
+
+try:
+    from huggingface_hub.dataclasses import strict
+    from transformers import AutoConfig, PreTrainedConfig
+    from transformers.configuration_utils import SubConfigSpec
+except ImportError as error:
+    # Loaded from the Hub there was no installer to see to it. The bound is that of setup.cfg.
+    raise ImportError(
+        f"MG-VMoE needs transformers 5.23 or later, found {transformers.__version__}: pip install -U transformers"
+    ) from error
 
 # The pipeline is listed in every saved config, so that `pipeline(model=folder, trust_remote_code=True)` finds it.
 CUSTOM_PIPELINES = {

@@ -34,7 +34,9 @@ from .training_objectives import TrainingObjectives
 from .variational_experts import NoExperts, VariationalMixtureOfExperts, VariationalMixtureOutput
 
 if TYPE_CHECKING:
-    # Never run. `save_pretrained` copies the files named here, so a saved model brings processor and pipeline.
+    # Never run. `save_pretrained` copies the files named here, so a saved model brings processor and pipeline, and
+    # what an Inference Endpoint runs.
+    from .handler import EndpointHandler  # noqa: F401
     from .pipeline_mgvmoe import ZeroShotMultimodalIEPipeline  # noqa: F401
     from .processing_mgvmoe import MGVMoEProcessor  # noqa: F401
 

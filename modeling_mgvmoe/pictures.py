@@ -4,28 +4,30 @@ import base64
 import os
 from io import BytesIO
 from typing import Any
-from urllib.request import Request, urlopen
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps
 
-URL_TIMEOUT_SECONDS = 30.0
+from .picture_urls import fetch_picture
+
 MAX_UINT16 = 65535
 
 
-def to_rgb(picture: Any, where: str = "images", timeout: float = URL_TIMEOUT_SECONDS) -> Image.Image:
+def to_rgb(picture: Any, where: str = "images", allow_urls: bool | str = False) -> Image.Image:
     """Reads one picture.
 
     The EXIF orientation is applied, transparency is laid on white, 16-bit grey is scaled (not clipped) to 8 bits,
     and of an animation the first frame is taken.
 
     Args:
-        picture: A PIL image of any mode; a path; an http(s) or data URL; encoded bytes; a `datasets` dict with
-            "bytes" and "path"; or a numpy array or torch tensor, (H,W), (H,W,C) or (C,H,W) with C 1, 3 or 4, uint8
-            or floating point in [0,1]. Where both layouts fit, an array is read as (H,W,C), a tensor as (C,H,W).
+        picture: A PIL image of any mode; a path; a data URL; with `allow_urls` an http(s) URL; encoded bytes; a
+            `datasets` dict with "bytes" and "path"; or a numpy array or torch tensor, (H,W), (H,W,C) or (C,H,W) with
+            C 1, 3 or 4, uint8 or floating point in [0,1]. Where both layouts fit, an array is read as (H,W,C), a
+            tensor as (C,H,W).
         where: How to call the argument in messages.
-        timeout: Seconds to wait for a URL.
+        allow_urls: Fetch http(s) addresses of public hosts, within the limits of [`fetch_picture`]; "private": also of
+            other hosts. Not by default: who decides what a server fetches can look behind its walls.
 
     Returns:
         An RGB image.
@@ -33,10 +35,12 @@ def to_rgb(picture: Any, where: str = "images", timeout: float = URL_TIMEOUT_SEC
     Raises:
         ValueError: If the picture cannot be read, naming it, with the cause chained.
     """
+    if allow_urls not in (False, True, "private"):
+        raise ValueError(f'allow_image_urls must be False, True or "private", got {allow_urls!r}')
     try:
         if isinstance(picture, (np.ndarray, torch.Tensor)):
             return _from_array(picture)
-        return _flatten(_open(picture, timeout))
+        return _flatten(_open(picture, allow_urls))
     except Exception as error:  # PIL, httpx and the file system raise a dozen kinds
         raise ValueError(f"{where}: cannot read picture {_name(picture)}: {error}") from error
 
@@ -57,7 +61,7 @@ def _name(picture: Any) -> str:
     return f"<{type(picture).__name__}>"
 
 
-def _open(picture: Any, timeout: float) -> Image.Image:
+def _open(picture: Any, allow_urls: bool | str) -> Image.Image:
     if isinstance(picture, dict):
         encoded, path = picture.get("bytes"), picture.get("path")
         if encoded is None and path is None:
@@ -68,11 +72,12 @@ def _open(picture: Any, timeout: float) -> Image.Image:
     elif isinstance(picture, (str, os.PathLike)):
         source = os.fspath(picture)
         if isinstance(source, str) and source.startswith(("http://", "https://")):
+            if not allow_urls:
+                raise ValueError("addresses are fetched only with allow_image_urls=True")
             # The bytes, and not transformers' `load_image`, which drops transparency and clips 16-bit greys.
-            with urlopen(Request(source, headers={"User-Agent": "mg-vmoe"}), timeout=timeout) as response:
-                return _open(response.read(), timeout)
+            return _open(fetch_picture(source, allow_private=allow_urls == "private"), allow_urls)
         if isinstance(source, str) and source.startswith("data:image/"):
-            return _open(base64.b64decode(source.partition(",")[2]), timeout)
+            return _open(base64.b64decode(source.partition(",")[2]), allow_urls)
         # Read here: the file is closed at once, and a truncated one fails here and not later.
         with Image.open(source) as opened:
             opened.load()

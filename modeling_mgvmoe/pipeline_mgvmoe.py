@@ -28,8 +28,8 @@ class ZeroShotMultimodalIEPipeline(Pipeline):
 
     A post is a dict with `text`; `mention` = (start, end) for typing, or `head` and `tail` for a relation (or
     `mentions`, a list of one or two spans), in characters of the text, end exclusive; optionally `image` (PIL picture,
-    path, URL, bytes, array or `None`) and `candidate_labels` of its own, which take the place of the call's. Input is
-    one post, a list, a generator or a `torch` data set of posts; `batch_size` batches them. The order of the labels
+    path, data URL, bytes, array or `None`) and `candidate_labels` of its own, in place of the call's. Input is one
+    post, a list, a generator or a `torch` data set of posts; `batch_size` batches them. The order of the labels
     changes no score.
 
     Arguments of the call, or of the pipeline's construction as defaults:
@@ -46,6 +46,8 @@ class ZeroShotMultimodalIEPipeline(Pipeline):
     - function_to_apply ("softmax", "sigmoid", "none"): logits to scores; default "softmax" over the post's labels.
     - is_split_into_words (`bool`): `text` is a list of words; spans are then characters of the words joined by spaces.
     - max_length (`int`): of the tokenized post.
+    - allow_image_urls (`bool` or "private"): pictures may be http(s) addresses, which are fetched from public hosts
+      (with "private" from any) and within limits; default `False`.
 
     Returns, per post, a list of `{"label", "score"}` with falling scores.
 
@@ -110,6 +112,7 @@ class ZeroShotMultimodalIEPipeline(Pipeline):
         type_descriptions: Mapping[str, str | Sequence[str]] | None = None,
         is_split_into_words: bool | None = None,
         max_length: int | None = None,
+        allow_image_urls: bool | str | None = None,
         top_k: int | None = None,
         threshold: float | None = None,
         function_to_apply: str | None = None,
@@ -123,6 +126,7 @@ class ZeroShotMultimodalIEPipeline(Pipeline):
             "type_descriptions": type_descriptions,
             "is_split_into_words": is_split_into_words,
             "max_length": max_length,
+            "allow_image_urls": allow_image_urls,
         }
         postprocess = {"top_k": top_k, "threshold": threshold, "function_to_apply": function_to_apply}
         return (
@@ -141,6 +145,7 @@ class ZeroShotMultimodalIEPipeline(Pipeline):
         type_descriptions: Mapping[str, str | Sequence[str]] | None = None,
         is_split_into_words: bool = False,
         max_length: int | None = None,
+        allow_image_urls: bool | str = False,
     ) -> dict[str, Any]:
         """Reads one post. Lists of one keep the default collation from touching what only `_forward` can pad."""
         mentions = mentions_of(input_)
@@ -161,7 +166,7 @@ class ZeroShotMultimodalIEPipeline(Pipeline):
         }
         try:
             post = self.processor.encode_post(text, mentions, max_length)
-            (pixel_values,) = self.processor.encode_images([input_.get("image")])
+            (pixel_values,) = self.processor.encode_images([input_.get("image")], allow_image_urls)
         except ValueError as error:
             # Posts may come from a generator, where a number would tell nothing.
             raise ValueError(f"{error}, in the post {text!r:.100}") from error

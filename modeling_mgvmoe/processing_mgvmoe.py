@@ -161,6 +161,7 @@ class MGVMoEProcessor(ProcessorMixin):
         padding: bool | str = True,
         max_length: int | None = None,
         return_tensors: str | None = None,
+        allow_image_urls: bool | str = False,
         **kwargs: Any,
     ) -> BatchFeature:
         """Prepares one post or a batch; outputs always have the batch axis.
@@ -183,6 +184,8 @@ class MGVMoEProcessor(ProcessorMixin):
             padding: True or "longest", "max_length", or False. Posts are padded on the right.
             max_length: In place of the processor's own; the tokenizer's limit caps both.
             return_tensors: "pt", "np" or None for padded lists.
+            allow_image_urls: Whether pictures may be http(s) addresses, which are fetched from public hosts;
+                "private": from any host.
             **kwargs: Arguments of the image processor, each by itself or together as `images_kwargs`.
 
         Returns:
@@ -218,7 +221,8 @@ class MGVMoEProcessor(ProcessorMixin):
             if text is not None and len(pictures) != len(posts):
                 raise ValueError(f"images: {len(posts)} are needed, one for each text (got {len(pictures)})")
             posts = posts or [{} for _ in pictures]
-            for post, pixels in zip(posts, self.encode_images(pictures, **image_arguments), strict=True):
+            arrays = self.encode_images(pictures, allow_image_urls, **image_arguments)
+            for post, pixels in zip(posts, arrays, strict=True):
                 if pixels is not None:
                     post["pixel_values"] = pixels
         batch = self.pad_posts(posts, padding, max_length, return_tensors) if posts else BatchFeature()
@@ -363,11 +367,14 @@ class MGVMoEProcessor(ProcessorMixin):
             positions.append(first + tokens.index(in_post[0]))
         return {**features, "mention_positions": positions, MENTION_MASK: mask}
 
-    def encode_images(self, images: Sequence[Any], **kwargs: Any) -> list[np.ndarray | None]:
+    def encode_images(
+        self, images: Sequence[Any], allow_image_urls: bool | str = False, **kwargs: Any
+    ) -> list[np.ndarray | None]:
         """Reads pictures and runs the image processor.
 
         Args:
             images: Pictures (see `pictures.to_rgb`) or None.
+            allow_image_urls: Whether they may be http(s) addresses; see `__call__`.
             **kwargs: Arguments of the image processor.
 
         Returns:
@@ -377,7 +384,10 @@ class MGVMoEProcessor(ProcessorMixin):
             ValueError: If a picture cannot be read, or the processor has no image processor or one of another kind.
         """
         images = [_only_picture(image, number) for number, image in enumerate(images)]
-        images = [None if image is None else to_rgb(image, f"images[{number}]") for number, image in enumerate(images)]
+        images = [
+            None if image is None else to_rgb(image, f"images[{number}]", allow_image_urls)
+            for number, image in enumerate(images)
+        ]
         if all(image is None for image in images):
             return [None] * len(images)
         if self.image_processor is None:

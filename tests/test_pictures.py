@@ -1,7 +1,5 @@
 import base64
 import io
-import threading
-from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import numpy as np
 import pytest
@@ -121,36 +119,6 @@ def test_data_url_and_animation():
     assert pixel("data:image/png;base64," + data) == (255, 255, 255)
     frames = [Image.new("RGB", (2, 2), colour) for colour in (RED, "blue")]
     assert pixel(encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])) == RED
-
-
-@pytest.fixture
-def server():
-    picture = encoded(Image.new("RGB", (2, 2), RED))
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self):
-            found = self.path == "/red.png"
-            self.send_response(200 if found else 404)
-            self.end_headers()
-            self.wfile.write(picture if found else b"<html>not here</html>")
-
-        def log_message(self, *arguments):
-            pass
-
-    running = HTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=running.serve_forever, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{running.server_port}"
-    running.shutdown()
-    running.server_close()
-    thread.join()
-
-
-def test_url(server, monkeypatch):
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    assert pixel(f"{server}/red.png") == RED
-    with pytest.raises(ValueError, match=r"images\[3\]: cannot read picture 'http://127.*gone.png': "):
-        to_rgb(f"{server}/gone.png", "images[3]")
 
 
 @pytest.mark.parametrize("of", [np.array, torch.tensor], ids=["numpy", "torch"])
