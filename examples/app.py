@@ -15,6 +15,7 @@ from transformers.utils.logging import disable_progress_bar
 from modeling_mgvmoe.app.example_posts import examples_from_file, sketchbook_examples
 from modeling_mgvmoe.app.served_model import load_served_model
 from modeling_mgvmoe.app.space import write_space
+from modeling_mgvmoe.evaluation.explanation import check_none_threshold
 
 
 def read_flags(argv):
@@ -46,7 +47,10 @@ def main(argv=None):
     parser, arguments = read_flags(sys.argv[1:] if argv is None else argv)
     disable_progress_bar()
     try:
+        check_none_threshold(arguments.none_threshold)
         examples = examples_from_file(arguments.examples) if arguments.examples else sketchbook_examples()
+        if arguments.write_space and arguments.trust_remote_code:
+            raise ValueError("trust_remote_code: a Space runs the code that is written into it; leave it out")
         if arguments.write_space:
             files = write_space(
                 arguments.write_space, arguments.model, examples, arguments.revision, overwrite=arguments.overwrite

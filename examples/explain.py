@@ -17,7 +17,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from modeling_mgvmoe.data.held_out import load_evaluation_data
 from modeling_mgvmoe.evaluation.expert_usage import expert_usage
-from modeling_mgvmoe.evaluation.explanation import explain_post
+from modeling_mgvmoe.evaluation.explanation import check_none_threshold, explain_post
 from modeling_mgvmoe.evaluation.explanation_plot import draw_explanation
 from modeling_mgvmoe.evaluation.plots import draw_expert_usage
 from modeling_mgvmoe.evaluation.runs import check_model_folder, load_model
@@ -65,6 +65,7 @@ def main(argv=None):
         check_model_folder(arguments.model)
         os.makedirs(os.path.dirname(arguments.output) or ".", exist_ok=True)
         if arguments.command == "post":
+            check_none_threshold(arguments.none_threshold)
             post = read_post(arguments.posts, arguments.number)
             model, processor = load_model(arguments.model, arguments.device)
             result = explain_post(model, processor, post, arguments.labels, none_threshold=arguments.none_threshold)

@@ -4,6 +4,9 @@ import os
 import re
 import shutil
 import socket
+import subprocess
+import sys
+import time
 
 import pytest
 
@@ -13,7 +16,8 @@ from modeling_mgvmoe.app.served_model import ServedModel
 from modeling_mgvmoe.evaluation.explanation import explain_post
 from tests.from_scratch import picture, scratch_model
 
-pytestmark = pytest.mark.browser
+# The warnings are between Gradio and pandas.
+pytestmark = [pytest.mark.browser, pytest.mark.filterwarnings("ignore::FutureWarning:gradio")]
 
 CHROMIUM = os.environ.get("MGVMOE_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 PHONE, WIDE = {"width": 390, "height": 844}, {"width": 1280, "height": 900}
@@ -336,8 +340,10 @@ def test_examples_fill_the_form(page):
         page.wait_for_function("text => document.querySelector('#mg-post textarea').value === text", arg=own.text)
         marked = page.locator("#mg-marked mark.mg-tail" if own.kind == RELATION else "#mg-marked mark.mg-mention")
         start, end = own.numbers[2:] if own.kind == RELATION else own.numbers[:2]
-        page.wait_for_function("text => [...document.querySelectorAll('#mg-marked mark')].some(m => m.textContent === text)",
-                               arg=own.text[start:end])  # fmt: skip
+        page.wait_for_function(
+            "text => [...document.querySelectorAll('#mg-marked mark')].some(mark => mark.textContent === text)",
+            arg=own.text[start:end],
+        )
         assert marked.inner_text() == own.text[start:end]
         assert textarea(page, "labels").input_value() == own.labels
         page.wait_for_function(
@@ -377,3 +383,43 @@ def test_a_dropped_picture(page, tmp_path):
         content,
     )
     page.locator("#mg-image img").wait_for()
+
+
+def test_a_space_runs_by_itself(browser, tmp_path):
+    """Its own copy of the package, in a process that knows no other; as the Hub starts it."""
+    pytest.importorskip("gradio", reason="the extra app is not installed (gradio)")
+    from modeling_mgvmoe.app.space import write_space
+
+    for part in scratch_model():
+        part.save_pretrained(tmp_path / "model")
+    write_space(tmp_path / "space", str(tmp_path / "model"), sketchbook_examples()[:1])
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    known = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    settings = {"GRADIO_SERVER_PORT": str(port), "GRADIO_SERVER_NAME": "127.0.0.1", "HF_HUB_OFFLINE": "1"}
+    with open(tmp_path / "log", "wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "app.py"], cwd=tmp_path / "space", env=known | settings, stdout=log, stderr=log
+        )
+    try:
+        for _ in range(600):
+            with socket.socket() as there:
+                if there.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            assert process.poll() is None, (tmp_path / "log").read_text()
+            time.sleep(0.2)
+        page = browser.new_page()
+        page.set_default_timeout(SECONDS)
+        page.goto(f"http://127.0.0.1:{port}")
+        page.get_by_role("button", name="type 1", exact=True).click()
+        page.wait_for_function("document.querySelector('#mg-post textarea').value !== ''")
+        ask(page)
+        assert len(bars(page)) == 12
+        page.close()
+    finally:
+        process.terminate()
+        process.wait(30)
+    said = (tmp_path / "log").read_text()
+    assert "Traceback" not in said
+    assert not list((tmp_path / "space").rglob("*.pyi"))  # Gradio writes stubs beside its components' subclasses

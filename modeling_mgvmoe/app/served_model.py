@@ -71,7 +71,10 @@ def load_served_model(
         )
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     load = _load_with_its_code if trust_remote_code else load_model
-    return ServedModel(name, *load(name, device, revision), revision)
+    try:
+        return ServedModel(name, *load(name, device, revision), revision)
+    except OSError as error:  # transformers does not always name what it could not get
+        raise OSError(f"model: {name} cannot be loaded. {error}") from error
 
 
 def _load_with_its_code(name: str, device: str, revision: str | None) -> tuple[Any, Any]:

@@ -14,14 +14,16 @@ from ..evaluation.runs import check_model_folder
 from .example_posts import ExamplePost, write_examples
 
 PACKAGE = Path(__file__).resolve().parents[1]
-# What the page imports; Gradio comes by `sdk_version`.
-REQUIREMENTS = ("torch", "transformers", "huggingface_hub", "safetensors", "numpy", "pillow")
+# What the page imports, in the versions that are installed here. Gradio comes by `sdk_version`; as long as it takes no
+# pillow from 13 on, it may not be in this environment, and its pillow is another one.
+REQUIREMENTS = ("torch", "transformers", "huggingface_hub", "safetensors", "numpy")
+GRADIO, PILLOW = "6.31.0", "pillow>=12.3,<13"
 # The Hub shows at most so many characters of it.
 MOST_OF_DESCRIPTION = 60
 
 README = """\
 ---
-title: {title}
+title: MG-VMoE
 emoji: 🔎
 colorFrom: blue
 colorTo: yellow
@@ -33,7 +35,7 @@ license: apache-2.0
 short_description: {description}
 {models}---
 
-# {title}
+# MG-VMoE
 
 Type a post, add its picture, mark a mention or a pair by selecting words, and write any labels: the page scores each
 of them, and draws which words and which parts of the picture were weighed and which experts fired.
@@ -68,7 +70,6 @@ def write_space(
     model: str,
     examples: Sequence[ExamplePost],
     revision: str | None = None,
-    title: str = "MG-VMoE",
     overwrite: bool = False,
 ) -> list[str]:
     """Write the folder: `README.md`, `app.py`, `requirements.txt`, `examples/`, `modeling_mgvmoe/` and maybe `model/`.
@@ -78,7 +79,6 @@ def write_space(
         model: name on the Hub, or a folder, which is copied into the Space.
         examples: posts to try it with.
         revision: of a name on the Hub.
-        title: of the Space.
         overwrite: replace a folder that is a Space.
 
     Returns:
@@ -107,8 +107,7 @@ def write_space(
             shutil.copytree(model, os.path.join(partial, copied), ignore=shutil.ignore_patterns("__pycache__", ".*"))
         contents = {
             "README.md": README.format(
-                title=json.dumps(title) if not title.isascii() or ":" in title else title,
-                gradio=_version("gradio"),
+                gradio=GRADIO,
                 description=description,
                 models="" if is_folder else f"models:\n- {model}\n",
                 model=copied,
@@ -119,7 +118,7 @@ def write_space(
                 revision="None" if revision is None else json.dumps(revision),
                 argument="str(HERE / MODEL)" if is_folder else "MODEL",
             ),
-            "requirements.txt": "".join(f"{name}=={_version(name)}\n" for name in REQUIREMENTS),
+            "requirements.txt": "".join(f"{name}=={_version(name)}\n" for name in REQUIREMENTS) + f"{PILLOW}\n",
         }
         for name, content in contents.items():
             Path(partial, name).write_text(content, encoding="utf-8")
