@@ -17,7 +17,10 @@ from modeling_mgvmoe.evaluation.explanation import explain_post
 from tests.from_scratch import picture, scratch_model
 
 # The warnings are between Gradio and pandas.
-pytestmark = [pytest.mark.browser, pytest.mark.filterwarnings("ignore::FutureWarning:gradio")]
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.filterwarnings("ignore:.*no_silent_downcasting", "ignore:The copy keyword is deprecated"),
+]
 
 CHROMIUM = os.environ.get("MGVMOE_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 PHONE, WIDE = {"width": 390, "height": 844}, {"width": 1280, "height": 900}

@@ -119,7 +119,7 @@ def write_examples(examples: Sequence[ExamplePost], folder: str | os.PathLike) -
         spans = [list(fields.numbers[:2])] + ([list(fields.numbers[2:])] if fields.kind == RELATION else [])
         marked = {"mention": spans[0]} if len(spans) == 1 else {"head": spans[0], "tail": spans[1]}
         labels, sentences = read_label_lines(fields.labels)
-        post = {"name": example.name, "text": fields.text, **marked, "candidate_labels": labels}
+        post: dict[str, Any] = {"name": example.name, "text": fields.text, **marked, "candidate_labels": labels}
         if isinstance(fields.image, Image.Image):
             post["image"] = f"{number}.png"
             fields.image.save(os.path.join(folder, post["image"]))

@@ -72,9 +72,10 @@ def load_served_model(
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     load = _load_with_its_code if trust_remote_code else load_model
     try:
-        return ServedModel(name, *load(name, device, revision), revision)
+        model, processor = load(name, device, revision)
     except OSError as error:  # transformers does not always name what it could not get
         raise OSError(f"model: {name} cannot be loaded. {error}") from error
+    return ServedModel(name, model, processor, revision)
 
 
 def _load_with_its_code(name: str, device: str, revision: str | None) -> tuple[Any, Any]:
@@ -92,7 +93,7 @@ def _load_with_its_code(name: str, device: str, revision: str | None) -> tuple[A
     for auto_class in ("AutoModel", "AutoProcessor"):
         if auto_class not in named:
             raise ValueError(f"trust_remote_code: {name} has no code of its own for {auto_class}; leave it out")
-        own = get_class_from_dynamic_module(named[auto_class], name, **keywords)
+        own: Any = get_class_from_dynamic_module(named[auto_class], name, **keywords)
         parts.append(own.from_pretrained(name, **keywords))
     model, processor = parts
     if "return_offsets_mapping" not in inspect.signature(processor.encode_post).parameters:
