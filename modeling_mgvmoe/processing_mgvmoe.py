@@ -18,6 +18,7 @@ from .mention_windows import (
     Marker,
     Segment,
     name_mentions,
+    origins_of_named,
     read_batch,
     read_mentions,
     split_at_mentions,
@@ -27,13 +28,15 @@ from .mention_windows import (
 )
 from .padding import MENTION_MASK, TEXT_NAMES, pad_features, pad_rows, to_tensors
 from .pictures import to_rgb
-from .plain_tokens import encode_segments, study_tokenizer, token_id
+from .plain_tokens import Token, encode_segments, encode_with_places, study_tokenizer, token_id
 
 UNUSED_MARKERS = ("[unused1]", "[unused2]", "[unused3]", "[unused4]")
 ADDED_MARKERS = ("<m1>", "<m2>", "<m3>", "<m4>")
 # Tokenizers without a limit of their own report 1e30.
 LARGEST_MODEL_LENGTH = 1_000_000
 MENTION_STYLES = ("markers", "prefix")
+# Of tokens that stand for no character of the post, as the tokenizers have it.
+NOWHERE = (0, 0)
 
 
 class MGVMoEProcessor(ProcessorMixin):
@@ -240,7 +243,12 @@ class MGVMoEProcessor(ProcessorMixin):
         return batch
 
     def encode_post(
-        self, text: str, mentions: Any, max_length: int | None = None, post: int | None = None
+        self,
+        text: str,
+        mentions: Any,
+        max_length: int | None = None,
+        post: int | None = None,
+        return_offsets_mapping: bool = False,
     ) -> dict[str, Any]:
         """Marks, tokenizes and windows one post.
 
@@ -249,10 +257,13 @@ class MGVMoEProcessor(ProcessorMixin):
             mentions: (start, end), or [(start, end), (start, end)] for head and tail; characters, end exclusive.
             max_length: In place of the processor's own.
             post: Number of the post in its batch, for messages; None if it stands alone.
+            return_offsets_mapping: Whether offset_mapping is returned as well.
 
         Returns:
             input_ids and attention_mask, lists of Lt, and mention_positions, a list of 1 or 2; not padded. In the
-            style "prefix" also mention_mask, for each mention a list of Lt.
+            style "prefix" also mention_mask, for each mention a list of Lt. If asked for, offset_mapping: for each
+            token the (start, end) of its characters in the post, (0, 0) for special tokens, markers and what else
+            stands for none. The tokens that name a mention before the post have those of the mention.
 
         Raises:
             ValueError: If the text is not a string, a mention is wrong (see `mention_windows.read_mentions`) or
@@ -268,7 +279,7 @@ class MGVMoEProcessor(ProcessorMixin):
         spans = read_mentions(mentions, text, f"mentions{number}")
         limit = self._limit(max_length)
         if self.mention_style == "prefix":
-            return self._encode_named(text, spans, limit, number)
+            return self._encode_named(text, spans, limit, number, return_offsets_mapping)
         markers = self.tokenizer.convert_tokens_to_ids(
             self.typing_markers if len(spans) == 1 else self.relation_markers
         )
@@ -280,26 +291,35 @@ class MGVMoEProcessor(ProcessorMixin):
             )
         pieces = split_at_mentions(text, spans)
         encoded = iter(
-            encode_segments(self.tokenizer, self._rules, [piece for piece in pieces if isinstance(piece, Segment)])
+            encode_with_places(self.tokenizer, self._rules, [piece for piece in pieces if isinstance(piece, Segment)])
         )
-        ids: list[int] = []
+        tokens: list[Token] = []
         places: dict[Marker, int] = {}
         for piece in pieces:
             if isinstance(piece, Segment):
-                ids += next(encoded)
+                tokens += next(encoded)
             else:
-                places[piece] = len(ids)
-                ids.append(markers[2 * piece.mention + (not piece.opening)])
+                places[piece] = len(tokens)
+                tokens.append((markers[2 * piece.mention + (not piece.opening)], NOWHERE))
         bounds = [(places[Marker(mention, True)], places[Marker(mention, False)]) for mention in range(len(spans))]
-        kept = window(len(ids), bounds, room)
-        input_ids = self._rules.prefix_ids + [ids[place] for place in kept] + self._rules.suffix_ids
-        return {
-            "input_ids": input_ids,
-            "attention_mask": [1] * len(input_ids),
-            "mention_positions": [len(self._rules.prefix_ids) + kept.index(opening) for opening, _ in bounds],
-        }
+        kept = window(len(tokens), bounds, room)
+        features = self._with_tokens_around([tokens[place] for place in kept], return_offsets_mapping)
+        positions = [len(self._rules.prefix_ids) + kept.index(opening) for opening, _ in bounds]
+        return {**features, "mention_positions": positions}
 
-    def _encode_named(self, text: str, spans: list[tuple[int, int]], limit: int, post: str) -> dict[str, Any]:
+    def _with_tokens_around(self, tokens: Sequence[Token], return_offsets_mapping: bool) -> dict[str, Any]:
+        """Ids, mask and, if asked for, places of the tokens of a post and of the special ones around them."""
+        before, after = self._rules.prefix_ids, self._rules.suffix_ids
+        input_ids = [*before, *(number for number, _ in tokens), *after]
+        features: dict[str, Any] = {"input_ids": input_ids, "attention_mask": [1] * len(input_ids)}
+        if return_offsets_mapping:
+            places = [place for _, place in tokens]
+            features["offset_mapping"] = [*[NOWHERE] * len(before), *places, *[NOWHERE] * len(after)]
+        return features
+
+    def _encode_named(
+        self, text: str, spans: list[tuple[int, int]], limit: int, post: str, return_offsets_mapping: bool
+    ) -> dict[str, Any]:
         """`encode_post` in the style "prefix": no marker stays, but what stood between two is known."""
         room = limit - self._rules.number_around
         named, spans_of = name_mentions(text, spans)
@@ -311,21 +331,29 @@ class MGVMoEProcessor(ProcessorMixin):
         places = [span for both in spans_of for span in both]
         pieces = split_at_mentions(named, places)
         encoded = iter(
-            encode_segments(self.tokenizer, self._rules, [piece for piece in pieces if isinstance(piece, Segment)])
+            encode_with_places(self.tokenizer, self._rules, [piece for piece in pieces if isinstance(piece, Segment)])
         )
-        ids: list[int | None] = []  # None: a boundary, which is not kept
+        all_tokens: list[Token | None] = []  # None: a boundary, which is not kept
         found: dict[Marker, int] = {}
         for piece in pieces:
             if isinstance(piece, Segment):
-                ids += next(encoded)
+                all_tokens += next(encoded)
             else:
-                found[piece] = len(ids)
-                ids.append(None)
+                found[piece] = len(all_tokens)
+                all_tokens.append(None)
         bounds = [(found[Marker(number, True)], found[Marker(number, False)]) for number in range(len(places))]
-        kept = window(len(ids), bounds, room + 2 * len(bounds))
-        tokens = [place for place in kept if ids[place] is not None]
+        kept = window(len(all_tokens), bounds, room + 2 * len(bounds))
+        tokens = [place for place in kept if all_tokens[place] is not None]
         first = len(self._rules.prefix_ids)
-        input_ids = self._rules.prefix_ids + [ids[place] for place in tokens] + self._rules.suffix_ids
+        origins = origins_of_named(text, spans) if return_offsets_mapping else []
+        features = self._with_tokens_around(
+            [
+                (token[0], _origin(origins[slice(*token[1])]) if return_offsets_mapping else NOWHERE)
+                for token in map(all_tokens.__getitem__, tokens)
+                if token is not None
+            ],
+            return_offsets_mapping,
+        )
         mask, positions = [], []
         for number in range(len(spans)):
             own = [bounds[2 * number], bounds[2 * number + 1]]
@@ -337,12 +365,7 @@ class MGVMoEProcessor(ProcessorMixin):
                 )
             mask.append([False] * first + inside + [False] * len(self._rules.suffix_ids))
             positions.append(first + tokens.index(in_post[0]))
-        return {
-            "input_ids": input_ids,
-            "attention_mask": [1] * len(input_ids),
-            "mention_positions": positions,
-            MENTION_MASK: mask,
-        }
+        return {**features, "mention_positions": positions, MENTION_MASK: mask}
 
     def encode_images(
         self, images: Sequence[Any], allow_image_urls: bool | str = False, **kwargs: Any
@@ -550,6 +573,12 @@ def _only_picture(image: Any, number: int) -> Any:
     if len(image) > 1:
         raise ValueError(f"images[{number}]: a post takes one picture at most (got {len(image)})")
     return image[0] if image else None
+
+
+def _origin(places: Sequence[int | None]) -> tuple[int, int]:
+    """The stretch of the post that characters come from; [`NOWHERE`] if all of them were put in."""
+    known = [place for place in places if place is not None]
+    return (min(known), max(known) + 1) if known else NOWHERE
 
 
 def _positive_int(value: object, name: str) -> int:

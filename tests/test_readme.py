@@ -15,6 +15,7 @@ BLOCKS = re.findall(r"^```(\w+)([^\n]*)\n(.*?)^```$", README, flags=re.MULTILINE
 NUMBER = re.compile(r"\d+\.\d+(?:e-?\d+)?")
 CACHED = "sketchbook_cached"  # the recipe of the commands that belong together
 EVALUATION = "examples/evaluate.py"
+EXPLANATION = "examples/explain.py"
 # A few steps on a few posts show that a command runs.
 SHORT = ["--max_train_steps", "2", "--eval_steps", "2", "--posts_per_class", "2", "--eval_posts_per_class", "1"]
 
@@ -72,7 +73,7 @@ def test_make_targets_exist_and_pip_extras_are_declared(line):
     [
         line
         for line in shell_lines()
-        if line.startswith(("python", "accelerate")) and CACHED not in line and EVALUATION not in line
+        if line.startswith(("python", "accelerate")) and "examples/train.py" in line and CACHED not in line
     ],
 )
 def test_training_commands_run(line, tmp_path):
@@ -136,6 +137,14 @@ def test_evaluation_commands_run(demo, line, tmp_path):
     assert "| MG-VMoE " in run(command, demo[0])
     (report,) = tmp_path.glob("*.md")
     assert "## Relation" in report.read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("line", [line for line in shell_lines() if EXPLANATION in line])
+def test_explanation_commands_run(demo, line):
+    printed = run([sys.executable, str(ROOT / EXPLANATION), *shlex.split(line)[2:]], demo[0])
+    for path in re.search(r"picture: (.*)   numbers: (.*)\n", printed).groups():
+        assert (demo[0] / path).stat().st_size > 1000
 
 
 @pytest.mark.slow

@@ -107,8 +107,8 @@ def _check_device(name: str) -> None:
         raise ValueError(f"device: {name!r} cannot be used here: {str(error).splitlines()[0]}") from error
 
 
-def load_model(name: str, device: str) -> tuple[MGVMoEForZeroShotIE, MGVMoEProcessor]:
-    """A saved model on a device, with its processor, checked against each other.
+def load_model(name: str, device: str, revision: str | None = None) -> tuple[MGVMoEForZeroShotIE, MGVMoEProcessor]:
+    """A saved model on a device, with its processor, checked against each other; the code is this package's own.
 
     Raises:
         ValueError: it is another kind of model, weights are missing, or the two do not fit.
@@ -120,17 +120,18 @@ def load_model(name: str, device: str) -> tuple[MGVMoEForZeroShotIE, MGVMoEProce
     from ..pipeline_mgvmoe import ZeroShotMultimodalIEPipeline
     from ..processing_mgvmoe import MGVMoEProcessor
 
-    kind = AutoConfig.from_pretrained(name).model_type
+    keywords: dict[str, Any] = {} if revision is None else {"revision": revision}
+    kind = AutoConfig.from_pretrained(name, **keywords).model_type
     if kind != "mgvmoe":
         raise ValueError(f"model: {name} must be a model of this package (mgvmoe), got {kind!r}")
-    loaded: Any = MGVMoEForZeroShotIE.from_pretrained(name, output_loading_info=True)
+    loaded: Any = MGVMoEForZeroShotIE.from_pretrained(name, output_loading_info=True, **keywords)
     model, report = loaded
     if report["missing_keys"]:
         raise ValueError(
             f"model: {name} must hold all weights, {len(report['missing_keys'])} are missing: "
             f"{sorted(report['missing_keys'])[:3]}"
         )
-    processor = MGVMoEProcessor.from_pretrained(name)
+    processor = MGVMoEProcessor.from_pretrained(name, **keywords)
     ZeroShotMultimodalIEPipeline(model=model, processor=processor)  # raises where the two do not fit
     return model.to(device).eval(), processor
 
