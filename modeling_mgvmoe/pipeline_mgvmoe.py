@@ -143,7 +143,7 @@ class ZeroShotMultimodalIEPipeline(Pipeline):
         max_length: int | None = None,
     ) -> dict[str, Any]:
         """Reads one post. Lists of one keep the default collation from touching what only `_forward` can pad."""
-        mentions = _mentions_of(input_)
+        mentions = mentions_of(input_)
         labels = input_.get("candidate_labels")
         labels = candidate_labels if labels is None else labels
         if labels is None:
@@ -252,7 +252,7 @@ def _why_no_processor(source: str) -> str:
     return f"If {source!r} has one, AutoProcessor.from_pretrained on it says what is wrong. "
 
 
-def _mentions_of(post: object) -> Any:
+def mentions_of(post: object) -> Any:
     """The spans of a post: `(start, end)` or `[head, tail]`; checks the keys, not the spans."""
     if not isinstance(post, Mapping):
         raise ValueError(
