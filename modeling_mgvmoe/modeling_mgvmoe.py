@@ -228,13 +228,22 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
             drawn = one_of_each(candidate_index)
             candidate_input_ids, candidate_attention_mask = candidate_input_ids[drawn], candidate_attention_mask[drawn]
             candidate_index = None
+        if torch.compiler.is_exporting():
+            # Ordering goes through the tokens one by one, and an exported graph takes labels of any length.
+            return self._embed_texts(candidate_input_ids, candidate_attention_mask, candidate_index)
         order = canonical_order(candidate_input_ids.masked_fill(~candidate_attention_mask.bool(), -1))
-        mask = candidate_attention_mask[order]
-        states = self.text_model(candidate_input_ids[order], attention_mask=mask).last_hidden_state
-        embeds = token_mean(states, mask)
         index = None if candidate_index is None else candidate_index[order]
-        embeds = label_mean(embeds, index, directions=self.config.score == "similarity")
+        embeds = self._embed_texts(candidate_input_ids[order], candidate_attention_mask[order], index)
         return embeds[order.argsort()] if index is None else embeds
+
+    def _embed_texts(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, index: torch.Tensor | None
+    ) -> torch.Tensor:
+        """`get_candidate_embeds` in the order of the rows."""
+        states = self.text_model(input_ids, attention_mask=attention_mask).last_hidden_state
+        return label_mean(
+            token_mean(states, attention_mask), index, directions=self.config.score == "similarity"
+        )
 
     @property
     def max_text_length(self) -> int | None:
@@ -546,18 +555,14 @@ class MGVMoEForZeroShotIE(TrainingObjectives, MGVMoEPreTrainedModel):
             raise ValueError(
                 f"candidate_embeds must be (C, {hidden_size}) or ({batch_size}, C, {hidden_size}), got {shape}."
             )
-        # Embeddings that agree in their first four numbers without being equal do not happen.
-        order = canonical_order(candidate_embeds[..., :4].detach())
-        candidate_embeds = candidate_embeds.gather(-2, order[..., None].expand(shape)).to(mention_embeds.dtype)
-        if self.similarity is None:
-            projected = project(self.candidate_projection, self.dropout(candidate_embeds))
+        if torch.compiler.is_exporting():
+            logits = self._inner_products(mention_embeds, candidate_embeds)
         else:
-            projected = self.similarity.scale * candidate_embeds
-        if projected.ndim == 2:
-            logits = mention_embeds @ projected.T
-        else:
-            logits = torch.einsum("bd,bcd->bc", mention_embeds, projected)
-        logits = logits.gather(-1, order.argsort(-1).expand(logits.shape))
+            # Embeddings that agree in their first four numbers without being equal do not happen.
+            order = canonical_order(candidate_embeds[..., :4].detach())
+            candidate_embeds = candidate_embeds.gather(-2, order[..., None].expand(shape))
+            logits = self._inner_products(mention_embeds, candidate_embeds)
+            logits = logits.gather(-1, order.argsort(-1).expand(logits.shape))
         if candidate_mask is None:
             return logits
         if candidate_mask.shape != logits.shape:
@@ -565,6 +570,45 @@ class MGVMoEForZeroShotIE(TrainingObjectives, MGVMoEPreTrainedModel):
                 f"candidate_mask must be (B, C) = {tuple(logits.shape)}, got {tuple(candidate_mask.shape)}."
             )
         return logits.masked_fill(~candidate_mask.bool(), float("-inf"))
+
+    def _inner_products(self, mention_embeds: torch.Tensor, candidate_embeds: torch.Tensor) -> torch.Tensor:
+        """(B, C), `score` in the order of the rows."""
+        candidate_embeds = candidate_embeds.to(mention_embeds.dtype)
+        if self.similarity is None:
+            projected = project(self.candidate_projection, self.dropout(candidate_embeds))
+        else:
+            projected = self.similarity.scale * candidate_embeds
+        if projected.ndim == 2:
+            return mention_embeds @ projected.T
+        return torch.einsum("bd,bcd->bc", mention_embeds, projected)
+
+    def embed_posts(
+        self,
+        output: MGVMoEModelOutput,
+        attention_mask: torch.Tensor,
+        mention_positions: torch.Tensor,
+        mention_mask: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """The posts' side of the score.
+
+        Args:
+            output: of [`MGVMoEModel`].
+            attention_mask, mention_positions, mention_mask: of the posts, as in `forward`.
+
+        Returns:
+            `mention_embeds` (B, D), and with `score="similarity"` the directions of the mentions (B, S, H), zeros for
+            absent ones, which are compared with types; else `None`.
+        """
+        mention_embeds = project(
+            self.mention_projection, self.dropout(torch.cat([output.fused_embeds, output.mention_states], dim=-1))
+        )
+        if self.similarity is None:
+            return mention_embeds, None
+        assert mention_mask is not None
+        check_mention_mask(mention_mask, mention_positions, attention_mask)
+        with torch.autocast(mention_embeds.device.type, enabled=False):
+            posts, mentions = self.similarity.embed_posts(output.text_states, attention_mask.bool(), mention_mask)
+            return self.similarity.with_residual(posts, mention_embeds), mentions
 
     @can_return_tuple
     def forward(
@@ -655,22 +699,15 @@ class MGVMoEForZeroShotIE(TrainingObjectives, MGVMoEPreTrainedModel):
             output_hidden_states=output_hidden_states,
             return_dict=True,
         )
-        mention_embeds = project(
-            self.mention_projection, self.dropout(torch.cat([output.fused_embeds, output.mention_states], dim=-1))
-        )
+        assert attention_mask is not None and mention_positions is not None  # the base model has refused their lack
+        mention_embeds, mentions = self.embed_posts(output, attention_mask, mention_positions, mention_mask)
         fit = None
-        if self.similarity is not None:
-            assert attention_mask is not None and mention_positions is not None and mention_mask is not None
-            check_mention_mask(mention_mask, mention_positions, attention_mask)
+        if self.similarity is not None and type_embeds is not None and candidate_types is not None:
+            assert mentions is not None and mention_mask is not None
             with torch.autocast(mention_embeds.device.type, enabled=False):
-                post_embeds, mentions = self.similarity.embed_posts(
-                    output.text_states, attention_mask.bool(), mention_mask
+                fit = self.similarity.fit_of_types(
+                    self.similarity.type_log_probs(mentions, type_embeds), candidate_types, mention_mask
                 )
-                mention_embeds = self.similarity.with_residual(post_embeds, mention_embeds)
-                if type_embeds is not None and candidate_types is not None:
-                    fit = self.similarity.fit_of_types(
-                        self.similarity.type_log_probs(mentions, type_embeds), candidate_types, mention_mask
-                    )
         device_type = mention_embeds.device.type
         # The differences of similarities that decide are below what half precision tells apart.
         in_half = self.similarity is None and torch.is_autocast_enabled(device_type)
