@@ -45,7 +45,9 @@ def main(argv=None):
     worst = max(own.logits for own in found)
     good = all(own.within for own in found)
     print(f"largest difference of a logit {worst:.1e}: {'within' if good else 'BEYOND'} {TOLERANCE:g} of the largest")
-    sizes = {name: os.path.getsize(os.path.join(arguments.output_dir, name)) for name in os.listdir(arguments.output_dir)}
+    sizes = {
+        name: os.path.getsize(os.path.join(arguments.output_dir, name)) for name in os.listdir(arguments.output_dir)
+    }
     graphs = sum(size for name, size in sizes.items() if ".onnx" in name)
     print(f"{arguments.output_dir}: {graphs / 2**20:.1f} MiB of graphs and weights")
     if not good:

@@ -223,7 +223,7 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
             candidate_attention_mask = torch.ones_like(candidate_input_ids)
         self._check_tokens(candidate_input_ids, candidate_attention_mask, "candidate_")
         if candidate_index is not None:
-            check_index(candidate_index, len(candidate_input_ids))
+            check_index(candidate_index, candidate_input_ids.shape[0])
         if candidate_index is not None and self.training and self.config.sample_candidate_texts:
             drawn = one_of_each(candidate_index)
             candidate_input_ids, candidate_attention_mask = candidate_input_ids[drawn], candidate_attention_mask[drawn]
@@ -241,9 +241,7 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
     ) -> torch.Tensor:
         """`get_candidate_embeds` in the order of the rows."""
         states = self.text_model(input_ids, attention_mask=attention_mask).last_hidden_state
-        return label_mean(
-            token_mean(states, attention_mask), index, directions=self.config.score == "similarity"
-        )
+        return label_mean(token_mean(states, attention_mask), index, directions=self.config.score == "similarity")
 
     @property
     def max_text_length(self) -> int | None:
@@ -420,13 +418,13 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
         extras: dict[str, Any],
     ) -> tuple[torch.Tensor | None, torch.Tensor, ModelOutput | None]:
         """Projected picture tokens (B, Li, H) or `None`, the mask of posts with a picture, the tower's output."""
-        batch_size, source = len(text_states), pixel_values if pixel_values is not None else image_features
+        batch_size, source = text_states.shape[0], pixel_values if pixel_values is not None else image_features
         if image_mask is None:
             image_mask = torch.full((batch_size,), source is not None, device=text_states.device)
         image_mask = image_mask.bool()
         if image_index is not None:
             check_image_index(image_index, batch_size, source)
-        rows = batch_size if source is None or image_index is not None else len(source)
+        rows = batch_size if source is None or image_index is not None else source.shape[0]
         if image_mask.shape != (batch_size,) or rows != batch_size:
             raise ValueError(
                 f"image_mask and the pictures must have one row for each of the {batch_size} posts, got image_mask "
@@ -440,7 +438,7 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
             return None, image_mask, None
         output = None
         # Of each row of the pictures, whether any post has it.
-        present = image_mask if image_index is None else image_mask.new_zeros(len(source))
+        present = image_mask if image_index is None else image_mask.new_zeros(source.shape[0])
         if image_index is not None:
             present[image_index[image_mask]] = True
         if pixel_values is not None:
@@ -463,11 +461,11 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
         check_pixels(pixel_values)
         if _all_true(image_mask):
             return self._encode_images(pixel_values, **extras)
-        number = len(image_mask) if torch.compiler.is_compiling() or extras else int(image_mask.sum())
-        if 0 < number < len(image_mask):
+        number = image_mask.shape[0] if torch.compiler.is_compiling() or extras else int(image_mask.sum())
+        if 0 < number < image_mask.shape[0]:
             present = image_mask.nonzero().flatten()
             states, output = self._encode_images(pixel_values[present])
-            return states.new_zeros(len(image_mask), *states.shape[1:]).index_copy(0, present, states), output
+            return states.new_zeros(image_mask.shape[0], *states.shape[1:]).index_copy(0, present, states), output
         # NaN in a row without a picture would spoil the gradient of the tower, even with a weight of 0 further up.
         row_mask = image_mask.view(-1, *[1] * (pixel_values.ndim - 1))
         return self._encode_images(torch.where(row_mask, pixel_values, 0), **extras)
@@ -549,7 +547,7 @@ class MGVMoEForZeroShotIE(TrainingObjectives, MGVMoEPreTrainedModel):
         Returns:
             (B, C).
         """
-        batch_size, hidden_size = len(mention_embeds), self.config.hidden_size
+        batch_size, hidden_size = mention_embeds.shape[0], self.config.hidden_size
         shape = tuple(candidate_embeds.shape)
         if shape[-1] != hidden_size or len(shape) not in (2, 3) or (len(shape) == 3 and shape[0] != batch_size):
             raise ValueError(
@@ -682,7 +680,7 @@ class MGVMoEForZeroShotIE(TrainingObjectives, MGVMoEPreTrainedModel):
         if type_embeds is None and type_input_ids is not None:
             type_embeds = self.get_candidate_embeds(type_input_ids, type_attention_mask, type_index)
         if candidate_types is not None and type_embeds is not None:
-            check_types(candidate_types, candidate_embeds.shape[-2], len(type_embeds))
+            check_types(candidate_types, candidate_embeds.shape[-2], type_embeds.shape[0])
         announced = self.announce(labels)
         output = self.mgvmoe(
             input_ids=input_ids,

@@ -38,8 +38,13 @@ def label_mean(embeds: torch.Tensor, index: torch.Tensor | None, directions: boo
         embeds = F.normalize(at_least_float32(embeds), dim=-1)
     if index is None:
         return embeds
-    sums = embeds.new_zeros(int(index.max()) + 1, embeds.shape[1]).index_add(0, index, embeds)
-    return F.normalize(sums, dim=-1) if directions else sums / index.bincount()[:, None]
+    # `item`, not `int`: an exported graph has any number of labels.
+    number = index.max().item() + 1
+    torch._check(number >= 1)
+    sums = embeds.new_zeros(number, embeds.shape[1]).index_add(0, index, embeds)
+    if directions:
+        return F.normalize(sums, dim=-1)
+    return sums / embeds.new_zeros(number).index_add(0, index, embeds.new_ones(index.shape))[:, None]
 
 
 def one_of_each(index: torch.Tensor) -> torch.Tensor:

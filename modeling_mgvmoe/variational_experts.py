@@ -188,7 +188,7 @@ class VariationalMixtureOfExperts(nn.Module):
             (B, L).
         """
         size = self.hidden_size
-        query = query.expand(len(hidden_states), size)
+        query = query.expand(hidden_states.shape[0], size)
         keys = (query @ self.expert_means.weight.view(size, -1)).view(-1, self.num_experts, size)
         offsets = query @ self.expert_means.bias.view(size, -1)
         products = hidden_states @ keys.transpose(1, 2) + offsets[:, None]

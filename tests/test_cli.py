@@ -114,8 +114,9 @@ class TestFiles:
                 "--batch-size", 2]  # fmt: skip
         assert json.loads(run(capsys, *base, "--json")[1]) == expected
         plain = run(capsys, *base)[1].splitlines()
-        assert plain[0] == TEXT and plain[1] == f"    {expected[0]['labels'][0]['score']:.2f}  " + (
-            expected[0]["labels"][0]["label"]
+        assert (
+            plain[0] == TEXT
+            and plain[1] == f"    {expected[0]['labels'][0]['score']:.2f}  " + (expected[0]["labels"][0]["label"])
         )
         output = tmp_path / f"answers.{kind}"
         code, out, _ = run(capsys, *base, "--output", output, "--json")

@@ -46,7 +46,9 @@ def post_from_flags(flags: argparse.Namespace) -> dict[str, Any]:
     spans = {slot: _span(flags, slot) for slot in SLOTS}
     given = [slot for slot, span in spans.items() if span is not None]
     if given not in (["mention"], ["head", "tail"]):
-        raise UsageError(f"--mention, or --head and --tail, must be given (or the same with -text), got {given or 'none'}")
+        raise UsageError(
+            f"--mention, or --head and --tail, must be given (or the same with -text), got {given or 'none'}"
+        )
     for slot in given:
         try:
             read_mentions(spans[slot], flags.text, f"--{slot}")
@@ -92,7 +94,5 @@ def _place_of(words: str, text: str, index: int | None, slot: str) -> int:
             f"--{slot}-index 1 to {len(places)} says which"
         )
     if index is not None and not 1 <= index <= len(places):
-        raise UsageError(
-            f"--{slot}-index must be from 1 to {len(places)}, as often as {words!r} occurs, got {index}"
-        )
+        raise UsageError(f"--{slot}-index must be from 1 to {len(places)}, as often as {words!r} occurs, got {index}")
     return places[(index or 1) - 1]

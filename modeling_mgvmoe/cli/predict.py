@@ -198,4 +198,6 @@ def _with_progress(answers: Iterable[dict[str, Any]], done: int, total: int) -> 
     """A bar on standard error, where a person looks on."""
     from tqdm.auto import tqdm
 
-    return iter(tqdm(answers, desc="predicting", initial=done, total=total, unit="post", disable=not sys.stderr.isatty()))
+    return iter(
+        tqdm(answers, desc="predicting", initial=done, total=total, unit="post", disable=not sys.stderr.isatty())
+    )

@@ -52,9 +52,7 @@ def make_compute_metrics(collators: Mapping[str, PostCollator]) -> Callable[[Eva
             raise ValueError(f"predictions hold NaN, got it in {int(np.isnan(logits).any(-1).sum())} posts.")
         patterns = [row.tobytes() for row in logits != -np.inf]
         fitting = (
-            (tasks, names)
-            for tasks, names in splits
-            if len(names) == logits.shape[1] and set(patterns) <= set(tasks)
+            (tasks, names) for tasks, names in splits if len(names) == logits.shape[1] and set(patterns) <= set(tasks)
         )
         tasks, names = next(fitting, (None, None))
         if tasks is None or names is None:

@@ -7,9 +7,9 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from .onnx_check import check_onnx
     from .onnx_folder import export_onnx
     from .onnx_model import OnnxModelForZeroShotIE, onnx_pipeline
-    from .onnx_check import check_onnx
 
 _HOME = {
     "OnnxModelForZeroShotIE": "onnx_model",

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..data.sketchbook import generate_posts, split_classes
 from ..data.schema import task_of
+from ..data.sketchbook import generate_posts, split_classes
 from ..evaluation.report import markdown_table
 
 if TYPE_CHECKING:
@@ -118,9 +118,7 @@ def _compare(
         ours, theirs = (
             [{item["label"]: item["score"] for item in ranking} for ranking in rankings] for rankings in answers
         )
-        gaps = [
-            abs(own[name] - other[name]) for own, other in zip(ours, theirs, strict=True) for name in own
-        ]
+        gaps = [abs(own[name] - other[name]) for own, other in zip(ours, theirs, strict=True) for name in own]
         found.append((max(gaps), max(abs(score) for own in ours for score in own.values())))
     return Difference(
         case=case,

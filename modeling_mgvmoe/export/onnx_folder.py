@@ -29,9 +29,7 @@ def check_packages(*names: str) -> None:
         )
 
 
-def export_graphs(
-    model: MGVMoEForZeroShotIE, processor: MGVMoEProcessor, progress: bool = False
-) -> ExportedModel:
+def export_graphs(model: MGVMoEForZeroShotIE, processor: MGVMoEProcessor, progress: bool = False) -> ExportedModel:
     """The four graphs "vision", "mention", "labels" and "score" of a model; see `graphs.py` for what each takes.
 
     Posts, tokens of a post, pictures' tokens, labels, their texts and tokens, and types may be of any number; the size

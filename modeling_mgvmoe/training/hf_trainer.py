@@ -67,7 +67,5 @@ def trainer_parts(
         feature_cache: of the model's frozen vision tower, read in place of running it.
         progress: show a bar for each split.
     """
-    encoded, collators = encode_splits(
-        data, processor, splits, config.score == "similarity", feature_cache, progress
-    )
+    encoded, collators = encode_splits(data, processor, splits, config.score == "similarity", feature_cache, progress)
     return TrainerParts(encoded, SplitCollator(collators), make_compute_metrics(collators))
