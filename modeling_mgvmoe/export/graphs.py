@@ -126,11 +126,13 @@ class Part:
         graph: the module.
         inputs: of its `forward`, by name.
         axes: for each input the names of its axes of any length, by place.
+        limits: greatest lengths of such axes, where there is one.
     """
 
     graph: nn.Module
     inputs: dict[str, torch.Tensor]
     axes: dict[str, dict[int, str]]
+    limits: dict[str, int]
 
 
 def parts_of(model: MGVMoEForZeroShotIE, image_size: tuple[int, int, int]) -> dict[str, Part]:
@@ -197,6 +199,9 @@ def parts_of(model: MGVMoEForZeroShotIE, image_size: tuple[int, int, int]) -> di
         "labels": (LabelGraph, labels),
         "score": (ScoreGraph, score),
     }
+    longest = model.mgvmoe.max_text_length
+    limits = {} if longest is None else {"text_tokens": longest, "label_tokens": longest}
     return {
-        name: Part(kind(model), inputs, {key: axes[key] for key in inputs}) for name, (kind, inputs) in found.items()
+        name: Part(kind(model), inputs, {key: axes[key] for key in inputs}, limits)
+        for name, (kind, inputs) in found.items()
     }

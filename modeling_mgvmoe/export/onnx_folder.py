@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import io
+import logging
 import os
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -56,12 +61,13 @@ def export_graphs(model: MGVMoEForZeroShotIE, processor: MGVMoEProcessor, progre
 
     was_training = model.training
     model.eval()
-    exporter = OnnxExporter()
     components: dict[str, ExportedComponent] = {}
     try:
         parts = parts_of(model, _image_size(processor))
-        for name, part in tqdm(parts.items(), desc="exporting", unit="graph", disable=not progress):
-            components[name] = _export(exporter, part)
+        with _quiet():
+            exporter = OnnxExporter()
+            for name, part in tqdm(parts.items(), desc="exporting", unit="graph", disable=not progress):
+                components[name] = _export(exporter, part)
     finally:
         model.train(was_training)
     return ExportedModel(components, exporter.export_format, config=model.config)
@@ -98,12 +104,50 @@ def export_onnx(
 
 
 def _export(exporter: Any, part: Part) -> Any:
+    """One graph, with the axes named as in `graphs.py`."""
+    import onnx_ir.passes.common
     from transformers.exporters.configs import OnnxConfig
 
     names = {name for axes in part.axes.values() for name in axes.values()}
-    dims = {name: torch.export.Dim(name) for name in names}
+    dims = {name: torch.export.Dim(name, max=part.limits.get(name)) for name in names}
     shapes = {name: {axis: dims[kind] for axis, kind in axes.items()} for name, axes in part.axes.items()}
-    return exporter.export(part.graph, dict(part.inputs), OnnxConfig(dynamic_shapes=shapes)).components["model"]
+    component = exporter.export(part.graph, dict(part.inputs), OnnxConfig(dynamic_shapes=shapes)).components["model"]
+    _name_axes(component.program, part.axes)
+    # What torch notes of every node: lines of code, with the paths of this machine.
+    onnx_ir.passes.common.ClearMetadataAndDocStringPass()(component.program)
+    return component
+
+
+def _name_axes(program: Any, axes: Mapping[str, Mapping[int, str]]) -> None:
+    """Give the axes that torch numbers ("s50") their names, for whoever looks at the graph."""
+    import onnx_ir
+
+    graph = program.graph
+    named = {
+        str(value.shape[axis]): name for value in graph.inputs for axis, name in axes[value.name].items()
+    }
+    values = [*graph.inputs, *(output for node in graph.all_nodes() for output in node.outputs)]
+    for value in values:
+        if value.shape is not None and not value.shape.frozen:
+            for axis, dim in enumerate(value.shape):
+                if str(dim) in named:
+                    value.shape[axis] = onnx_ir.SymbolicDim(named[str(dim)])
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the steps that torch prints, and warnings of its translations and of versions: the check tells more."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "transformers.exporters")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with redirect_stdout(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def _image_size(processor: MGVMoEProcessor) -> tuple[int, int, int]:
