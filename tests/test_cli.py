@@ -162,7 +162,9 @@ class TestFiles:
         assert (code, out) == (0, f"3 posts written to {output}\n") and "going on after post 1 of 3" in err
         found = [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
         assert [own["text"] for own in found] == [own["text"] for own in expected]
-        assert found[0]["labels"] == expected[0]["labels"]
+        for ours, theirs in zip(found, expected, strict=True):  # other batches, other last digits
+            scores = [{item["label"]: item["score"] for item in own["labels"]} for own in (ours, theirs)]
+            assert scores[0] == pytest.approx(scores[1], abs=1e-5)
         code, _, err = run(capsys, *base)
         assert code == 2 and f"'{output}' exists; --overwrite replaces it" in err
         assert run(capsys, *base, "--overwrite")[0] == 0
@@ -302,8 +304,9 @@ class TestEvaluate:
         report = (tmp_path / "out" / "unseen.md").read_text(encoding="utf-8")
         assert f"`mgvmoe evaluate --model {folder}/model" in report
         code, out, err = run(capsys, *base, "--json", "--dtype", "bfloat16")
+        assert code == 0, err
         answer = json.loads(out)
-        assert code == 0 and "| MG-VMoE " in err and answer["protocol"] == "unseen"
+        assert "| MG-VMoE " in err and answer["protocol"] == "unseen"
         assert answer["model"].endswith("(dtype bfloat16)") and answer["results"][0]["task"] == "typing"
 
     def test_misuse_and_failure(self, capsys, folder, tmp_path):
@@ -331,7 +334,7 @@ class TestSummary:
         # 2 posts of 16 tokens, 5 tokens of a picture of 16 px in patches of 8 px; 3 experts of 32 wide.
         assert rows["mgvmoe.text_model"]["inputs"][0] == [2, 16]
         assert rows["mgvmoe.vision_model"]["outputs"][0] == [2, 5, 24]
-        assert rows["mgvmoe.experts"]["outputs"][:2] == [[2, 16, 32], [2, 16, 3]]
+        assert rows["mgvmoe.experts"]["outputs"][:2] == [[2, 5, 32], [2, 5, 3]]
         assert rows["mention_projection"]["outputs"] == [[2, 16]]
 
     def test_the_table(self, capsys, folder):

@@ -28,7 +28,8 @@ class ModuleRow:
         name: path in the model; "" for the model.
         kind: name of its class.
         depth: of the path; 0 for the model.
-        inputs, outputs: shapes of the tensors of its first call; none if it is not called as a module.
+        inputs, outputs: shapes of the tensors of its last call, which for the text encoder is that of the
+            posts; none if it is not called as a module.
         parameters: of the module and all within it.
         trainable: those of them that training changes.
     """
@@ -58,7 +59,7 @@ def summarize(model: MGVMoEForZeroShotIE, max_depth: int = 3) -> list[ModuleRow]
     calls: dict[int, tuple[Shapes, Shapes]] = {}
 
     def note(module: nn.Module, args: Any, kwargs: Mapping[str, Any], output: Any) -> None:
-        calls.setdefault(id(module), (_shapes([args, kwargs]), _shapes(output)))
+        calls[id(module)] = (_shapes([args, kwargs]), _shapes(output))
 
     # With hooks on them the experts are called as modules, where without the model takes a shorter way.
     handles = [module.register_forward_hook(note, with_kwargs=True) for _, module in shown]

@@ -11,10 +11,10 @@ run with --output that was stopped goes on when it is started again.
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import os
 import sys
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -186,8 +186,15 @@ def _answers(
     pipe: Any, posts: Iterable[Mapping[str, Any]], arguments: Mapping[str, Any], batch_size: int
 ) -> Iterator[dict[str, Any]]:
     """One answer for each post, in order: what the post was, and its ranked labels."""
-    for_pipe, for_answer = itertools.tee(posts)
-    for post, labels in zip(for_answer, pipe(for_pipe, batch_size=batch_size, **arguments), strict=True):
+    waiting: deque[Mapping[str, Any]] = deque()
+
+    def feed() -> Iterator[Mapping[str, Any]]:
+        for post in posts:
+            waiting.append(post)
+            yield post
+
+    for labels in pipe(feed(), batch_size=batch_size, **arguments):
+        post = waiting.popleft()
         kept = {name: post[name] for name in ("id", "text", *SLOTS, "mentions") if post.get(name) is not None}
         if isinstance(post.get("image"), str):
             kept["image"] = post["image"]

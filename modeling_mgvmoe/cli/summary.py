@@ -56,9 +56,13 @@ def run(flags: argparse.Namespace, argv: Sequence[str]) -> None:
             check_folder("model", flags.model)
     if flags.preset is None:
         source = {"trust_remote_code": flags.trust_remote_code}
-        config = AutoConfig.from_pretrained(
-            flags.model, **source, **({} if flags.revision is None else {"revision": flags.revision})
-        )
+        if flags.revision is not None:
+            source["revision"] = flags.revision
+        try:
+            config = AutoConfig.from_pretrained(flags.model, **source)
+        except OSError as error:
+            # The libraries' message does not always say which.
+            raise OSError(f"model: {flags.model!r} cannot be loaded: {error}") from error
         if config.model_type != "mgvmoe":
             raise UsageError(f"--model: {flags.model} must be a model of this package, got {config.model_type!r}")
     rows = summarize(MGVMoEForZeroShotIE(config), flags.depth)

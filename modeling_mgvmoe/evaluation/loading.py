@@ -89,7 +89,11 @@ def load_model(
     source: dict[str, Any] = {"trust_remote_code": trust_remote_code}
     if revision is not None:
         source["revision"] = revision
-    kind = AutoConfig.from_pretrained(name, **source).model_type
+    try:
+        kind = AutoConfig.from_pretrained(name, **source).model_type
+    except OSError as error:
+        # The libraries' message does not always say which.
+        raise OSError(f"model: {name!r} cannot be loaded: {error}") from error
     if kind != "mgvmoe":
         raise ValueError(f"model: {name} must be a model of this package (mgvmoe), got {kind!r}")
     as_type = {} if dtype is None else {"dtype": getattr(torch, dtype)}
