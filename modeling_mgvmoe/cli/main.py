@@ -73,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code. Standard output carries the answer and nothing else, messages go to standard error.
     """
     words = sys.argv[1:] if argv is None else list(argv)
-    flags = make_parser().parse_args(words)
+    flags = make_parser().parse_args([_with_dashes(word) for word in words])
     name = f"{PROGRAM} {flags.command}"
     try:
         flags.run(flags, words)
@@ -93,6 +93,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{name}: error: {kind}{_one_line(str(error)) or type(error).__name__}", file=sys.stderr)
         return MISUSED if misused else FAILED
     return GOOD
+
+
+def _with_dashes(word: str) -> str:
+    """A flag as it is declared: both --top-k and --top_k are taken."""
+    if not word.startswith("--"):
+        return word
+    name, equals, value = word.partition("=")
+    return name.replace("_", "-") + equals + value
 
 
 def _one_line(message: str) -> str:

@@ -24,10 +24,9 @@ def add_post_flags(parser: argparse.ArgumentParser) -> None:
             metavar=("START", "END"),
             help=f"{what}, in characters of the text, the end exclusive",
         )
-        group.add_argument(f"--{slot}-text", f"--{slot}_text", metavar="WORDS", help=f"{what}, as it is written there")
+        group.add_argument(f"--{slot}-text", metavar="WORDS", help=f"{what}, as it is written there")
         group.add_argument(
             f"--{slot}-index",
-            f"--{slot}_index",
             type=int,
             metavar="N",
             help="which one, from 1, where the words occur several times",

@@ -34,7 +34,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--input", metavar="FILE", help="posts: .json (a list), .jsonl, or .parquet")
     group.add_argument("--output", metavar="FILE", help="answers: .json or .jsonl (default: standard output)")
     group.add_argument("--overwrite", action="store_true", help="replace an output that is there")
-    group.add_argument("--batch-size", "--batch_size", type=int, default=8, help="posts at a time (default 8)")
+    group.add_argument("--batch-size", type=int, default=8, help="posts at a time (default 8)")
     group = parser.add_argument_group("labels")
     group.add_argument("--labels", nargs="+", metavar="LABEL", help="candidates of all posts without their own")
     group.add_argument(
@@ -42,23 +42,20 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--label-types",
-        "--label_types",
         metavar="FILE",
         help='JSON: for a relation the types of head and tail, {"lives in": [["person"], ["city", "country"]]}',
     )
     group.add_argument(
         "--type-descriptions",
-        "--type_descriptions",
         metavar="FILE",
         help="JSON: for a type the sentence, or sentences, read in its place",
     )
-    group.add_argument("--label-template", "--label_template", help='text around each label, with one "{}"')
+    group.add_argument("--label-template", help='text around each label, with one "{}"')
     group = parser.add_argument_group("answer")
-    group.add_argument("--top-k", "--top_k", type=int, help="so many labels at most (default: all)")
+    group.add_argument("--top-k", type=int, help="so many labels at most (default: all)")
     group.add_argument("--threshold", type=float, default=0.0, help="the lowest score to return (default 0)")
     group.add_argument(
         "--function-to-apply",
-        "--function_to_apply",
         default="softmax",
         help="logits to scores: softmax over the post's labels (default), sigmoid of each, or none",
     )

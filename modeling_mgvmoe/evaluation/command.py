@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import fields
+from typing import TYPE_CHECKING
 
 from .loading import DTYPES
-from .protocols import PROTOCOLS
-from .runs import EvaluationArguments
+
+if TYPE_CHECKING:
+    from .runs import EvaluationArguments
 
 
 def add_loading_flags(parser: argparse.ArgumentParser) -> None:
@@ -29,7 +31,7 @@ def add_evaluation_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dataset", required=True, help='"sketchbook" (seeds are its seeds) or FOLDER; {seed} as above'
     )
-    parser.add_argument("--protocol", default="unseen", help=f"{', '.join(PROTOCOLS)} (default unseen)")
+    parser.add_argument("--protocol", default="unseen", help="unseen, generalised or open (default unseen)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="default 0")
     parser.add_argument(
         "--output_dir", "--output-dir", default="runs/evaluation", help="for the files (default runs/evaluation)"
@@ -56,6 +58,8 @@ def evaluation_arguments(flags: argparse.Namespace, command: str) -> EvaluationA
     Raises:
         ValueError, FileNotFoundError: see [`EvaluationArguments`].
     """
+    from .runs import EvaluationArguments  # here, for it takes seconds to import what it needs
+
     names = [field.name for field in fields(EvaluationArguments)]
     given = {name: getattr(flags, name) for name in names if hasattr(flags, name)}
     return EvaluationArguments(**given | {"seeds": tuple(flags.seeds), "command": command})

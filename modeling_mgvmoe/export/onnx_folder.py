@@ -123,9 +123,7 @@ def _name_axes(program: Any, axes: Mapping[str, Mapping[int, str]]) -> None:
     import onnx_ir
 
     graph = program.graph
-    named = {
-        str(value.shape[axis]): name for value in graph.inputs for axis, name in axes[value.name].items()
-    }
+    named = {str(value.shape[axis]): name for value in graph.inputs for axis, name in axes[value.name].items()}
     values = [*graph.inputs, *(output for node in graph.all_nodes() for output in node.outputs)]
     for value in values:
         if value.shape is not None and not value.shape.frozen:
