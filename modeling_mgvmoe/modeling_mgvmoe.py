@@ -84,6 +84,24 @@ class MGVMoEPreTrainedModel(PreTrainedModel):
         if isinstance(module, SimilarityScore):
             init.zeros_(module.gate)
 
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """As torch has it, and also of the names that `save_pretrained` writes.
+
+        Some backbones (ViT) have other names on the disk than in memory. `Trainer` reads its checkpoints by this
+        method, and would leave the weights of other names as they are, with no more than a warning.
+        """
+        known = set(self.state_dict())
+        if not known.issuperset(state_dict):
+            loaded: Any = type(self).from_pretrained(
+                None, config=self.config, state_dict=dict(state_dict), dtype=self.dtype, output_loading_info=True
+            )
+            model, report = loaded
+            there = model.state_dict()
+            renamed = {name: there[name] for name in there if name not in report["missing_keys"]}
+            # Those that nothing answers to, for torch to name.
+            state_dict = renamed | {name: state_dict[name] for name in report["unexpected_keys"] if name in state_dict}
+        return super().load_state_dict(state_dict, strict, assign)
+
     @classmethod
     def from_text_vision_pretrained(
         cls,

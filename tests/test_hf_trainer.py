@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModel, EvalPrediction, Trainer, TrainerCallback, TrainingArguments, pipeline
 
 from modeling_mgvmoe import MGVMoEForZeroShotIE
@@ -137,6 +138,28 @@ def test_the_saved_folder_loads_by_auto_model_and_pipeline(trained, tmp_path):
     columns = parts.collator.collators["test"].column_of
     for item in answer:
         assert item["score"] == pytest.approx(logits[columns[item["label"]]], abs=1e-5)
+
+
+def test_weights_load_by_the_names_of_the_disk(tmp_path):
+    """Those of a ViT differ from the names in memory; what is not given stays as it is."""
+    model, other = (small_trainee()[0].double() for _ in range(2))
+    with torch.no_grad():
+        for number, parameter in enumerate(model.parameters()):
+            parameter.add_(1 / (number + 3))
+    model.save_pretrained(tmp_path)
+    written = load_file(tmp_path / "model.safetensors")
+    assert not set(written) <= set(model.state_dict())
+    left_out = {"mgvmoe.experts.router.weight", "perturbation"}
+    config, before = other.config.to_dict(), state_of(other)
+    report = other.load_state_dict({name: written[name] for name in written if name not in left_out}, strict=False)
+    assert (set(report.missing_keys), report.unexpected_keys) == (left_out, [])
+    expected = {name: before[name] if name in left_out else value for name, value in state_of(model).items()}
+    assert_equal(state_of(other), expected)
+    assert other.config.to_dict() == config
+    with pytest.raises(RuntimeError, match=r'Missing key.* "perturbation"'):
+        other.load_state_dict({name: written[name] for name in written if name not in left_out})
+    with pytest.raises(RuntimeError, match=r'Unexpected key.* "strange"'):
+        other.load_state_dict({**written, "strange": torch.zeros(1)})
 
 
 class TestMetrics:
