@@ -40,7 +40,9 @@ def build(name):
     style = "prefix" if overrides.get("score") == "similarity" else "markers"
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
-        model, processor = model_from_scratch(scratch_config(**overrides), TEXTS, 48, mention_style=style)
+        config = scratch_config(**overrides)
+        config["text_config"]["num_hidden_layers"] = 1 if name == "similarity" else 2
+        model, processor = model_from_scratch(config, TEXTS, 48, mention_style=style)
         if model.similarity is not None:
             model.similarity.gate.data.fill_(0.8)
     return model.eval(), processor
@@ -69,6 +71,7 @@ def assert_close(pipes, given, **arguments):
     return ours
 
 
+@pytest.mark.slow
 def test_any_batch_length_picture_and_number_of_labels(pipes):
     pairs = pipes[0].model.config.max_mentions > 1
     given = [post for post in posts() if pairs or ("head" not in post and len(post.get("mentions", [1])) == 1)]
@@ -87,6 +90,7 @@ def test_any_batch_length_picture_and_number_of_labels(pipes):
     assert_close(pipes, given, candidate_labels=LABELS, label_descriptions=sentences, batch_size=2)
 
 
+@pytest.mark.slow
 def test_types_of_head_and_tail(pipes):
     if pipes[0].model.config.score != "similarity":
         pytest.skip("only with score='similarity'")
@@ -97,9 +101,11 @@ def test_types_of_head_and_tail(pipes):
     for batch_size in (1, 5):
         typed = assert_close(pipes, given, candidate_labels=RELATIONS, batch_size=batch_size, **arguments)
     # Pairs, posts 1 and 2, lose by them; other posts have no types.
-    assert [own != other for own, other in zip(bare, typed, strict=True)] == [False, True, True, False, False]
+    moved = [max(abs(own[name] - other[name]) for name in own) for own, other in zip(bare, typed, strict=True)]
+    assert [gap > 0.1 for gap in moved] == [False, True, True, False, False]
 
 
+@pytest.mark.slow
 def test_embeddings_may_be_cached_and_are_those_of_the_model(pipes):
     model, exported = (pipe.model for pipe in pipes)
     encoded = dict(pipes[0].processor.encode_candidates([*LABELS, "a red bird"], return_tensors="pt"))
@@ -124,17 +130,29 @@ def test_embeddings_may_be_cached_and_are_those_of_the_model(pipes):
     torch.testing.assert_close(found.mention_embeds, own.mention_embeds, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_check_sees_a_difference(pipes):
     found = check_onnx(*pipes)
     assert all(own.within and own.logits < TOLERANCE for own in found)
     assert {own.posts for own in found} >= {1, 4} and {own.labels for own in found} >= {1, 12}
-    name = "similarity" if pipes[0].model.config.score == "similarity" else "typing only"
-    if pipes[0].model.config.to_dict() != build(name)[0].config.to_dict():
+    if pipes[0].model.config.score != "similarity":
         return
-    model, processor = build(name)
+    model, processor = build("similarity")
     model.mgvmoe.experts.expert_means.bias.data[3] += 0.5
     other = ZeroShotMultimodalIEPipeline(model=model, processor=processor)
     assert not all(own.within for own in check_onnx(other, pipes[1]))
+
+
+@pytest.mark.slow
+def test_the_folder_holds_no_path_of_this_machine_and_names_its_axes(pipes):
+    folder = Path(pipes[1].model.name_or_path)
+    for path in folder.iterdir():
+        content = path.read_bytes()
+        assert str(ROOT).encode() not in content and b"site-packages" not in content, path.name
+    graph = pipes[1].model.exported.components["mention"].program.graph
+    axes = {value.name: [str(size) for size in value.shape] for value in graph.inputs}
+    assert axes["input_ids"] == ["posts", "text_tokens"] and axes["image_features"][:2] == ["posts", "picture_tokens"]
+    assert [str(size) for size in graph.outputs[0].shape][0] == "posts"
 
 
 def test_folders_and_models_that_cannot_be_exported_or_loaded(tmp_path):

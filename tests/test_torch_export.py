@@ -41,6 +41,8 @@ def export(model, inputs):
     return torch.export.export(model, (), inputs, dynamic_shapes=shapes, strict=False).module()
 
 
+# Tracing takes seconds, however small the model.
+@pytest.mark.slow
 @pytest.mark.parametrize("written_out", [False, True])
 @pytest.mark.parametrize("config", CONFIGS, ids=str)
 def test_scores_are_those_of_the_model(config, written_out):
@@ -58,7 +60,7 @@ def test_scores_are_those_of_the_model(config, written_out):
             torch.testing.assert_close(exported(**other).logits, model(**other).logits, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("score", ["projection", "similarity"])
+@pytest.mark.parametrize("score", ["projection", pytest.param("similarity", marks=pytest.mark.slow)])
 def test_labels_of_several_texts(score):
     """`candidate_index` makes the number of labels depend on values."""
     model = tiny_model(score=score)
@@ -72,6 +74,7 @@ def test_labels_of_several_texts(score):
             torch.testing.assert_close(exported(**inputs).logits, expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_types_of_head_and_tail():
     model = tiny_model(score="similarity", type_score_coef=2.0)
     inputs = with_types(inputs_for(model))
