@@ -7,6 +7,8 @@ score, and what the experts made of post and picture is added through a gate tha
 Axes: B = posts, L = tokens, H = hidden size, C = candidate labels, S = mentions, T = types of heads and tails.
 """
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -39,7 +41,7 @@ def label_mean(embeds: torch.Tensor, index: torch.Tensor | None, directions: boo
     if index is None:
         return embeds
     # `item`, not `int`: an exported graph has any number of labels.
-    number = index.max().item() + 1
+    number = cast(int, index.max().item()) + 1
     torch._check(number >= 1)
     sums = embeds.new_zeros(number, embeds.shape[1]).index_add(0, index, embeds)
     if directions:

@@ -238,7 +238,7 @@ class TestMisuse:
             ("a.jsonl", '{"text": "a", "mention": [0, 1]}\n{"text": 5, "mention": [0, 1]}', "line 2: text: a string"),
             ("a.jsonl", "\n[]\n", "a.jsonl, line 2: inputs: each post must be a dict"),
             ("a.json", '[{"text": "Kelo", "mention": [0, 9]}]', "a.json, post 0: mentions: "),
-            ("a.json", '[{"text": "Kelo", "mention": [0, 4], "lable": 1}]', r"post 0: .*\(got 'lable'\)"),
+            ("a.json", '[{"text": "Kelo", "mention": [0, 4], "labl": 1}]', r"post 0: .*\(got 'labl'\)"),
             ("a.json", '[{"text": "Kelo", "mention": [0, 4], "image": "no.png"}]', "post 0, image: the file .*no.png"),
             ("a.json", '[{"text": "Kelo", "mention": [0, 4], "candidate_labels": []}]', "post 0: candidate_labels: a"),
         ],
@@ -374,8 +374,8 @@ def test_as_a_program(folder):
         return subprocess.run([*command, *map(str, words)], capture_output=True, text=True, env=env, timeout=120)
 
     # Help and version cost no import of the libraries.
-    light = "import sys\nfrom modeling_mgvmoe.cli.main import make_parser\nmake_parser()\nassert 'torch' not in sys.modules"
-    assert subprocess.run([sys.executable, "-c", light], env=env, timeout=60).returncode == 0
+    light = "from modeling_mgvmoe.cli.main import make_parser; make_parser(); assert 'torch' not in sys.modules"
+    assert subprocess.run([sys.executable, "-c", f"import sys; {light}"], env=env, timeout=60).returncode == 0
     done = start("--version")
     assert (done.returncode, done.stdout) == (0, f"mgvmoe {__version__}\n")
     done = start("predict", "--model", folder / "model", "--text", TEXT, "--mention-text", "Mura", "--labels", *LABELS,

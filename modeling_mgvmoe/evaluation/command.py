@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from .runs import EvaluationArguments
 
 
-def add_loading_flags(parser: argparse.ArgumentParser) -> None:
+def add_loading_flags(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
     """How a model is loaded, as [`load_model`] takes it."""
     parser.add_argument("--device", help="cpu, cuda, ... (default: a GPU if there is one)")
     parser.add_argument("--dtype", help=f"of the weights: {', '.join(DTYPES)} (default: as they were saved)")

@@ -59,7 +59,8 @@ class OnnxModelForZeroShotIE:
         check_packages("onnxruntime", "onnxscript")
         from transformers.exporters.base import ExportedModel
 
-        return cls(ExportedModel.from_pretrained(name_or_path, **kwargs), os.fspath(name_or_path))
+        name = os.fspath(name_or_path)
+        return cls(ExportedModel.from_pretrained(name, **kwargs), name)
 
     @property
     def device(self) -> torch.device:
@@ -175,7 +176,8 @@ class OnnxModelForZeroShotIE:
         return states
 
     def _run(self, part: str, **inputs: torch.Tensor) -> Mapping[str, torch.Tensor]:
-        return self.exported.runners[part](**inputs)
+        runner: Any = self.exported.runners[part]
+        return runner(**inputs)
 
 
 def onnx_pipeline(
