@@ -122,15 +122,8 @@ def _check_sentences(label: str, given: object) -> None:
         raise ValueError(f"label_descriptions[{label!r}]: sentences must be distinct (got {given!r:.200})")
 
 
-def rank_labels(
-    outputs_or_logits: Any,
-    candidate_labels: Sequence[str] | Sequence[Sequence[str]],
-    threshold: float = 0.0,
-    top_k: int | None = None,
-    function_to_apply: str = "softmax",
-    candidate_mask: Any = None,
-) -> list[list[dict[str, Any]]]:
-    """Turns logits into labels with scores; `MGVMoEProcessor.post_process_zero_shot_ie` documents it."""
+def check_ranking(threshold: object, top_k: object, function_to_apply: object) -> None:
+    """Checks how labels are to be ranked; raises ValueError, see `MGVMoEProcessor.post_process_zero_shot_ie`."""
     if function_to_apply not in SCORE_FUNCTIONS:
         raise ValueError(
             f"function_to_apply: one of {', '.join(SCORE_FUNCTIONS)} is needed (got {function_to_apply!r})"
@@ -142,6 +135,17 @@ def rank_labels(
     if top_k is not None and (isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 1):
         raise ValueError(f"top_k: an integer of at least 1, or None, is needed (got {top_k!r})")
 
+
+def rank_labels(
+    outputs_or_logits: Any,
+    candidate_labels: Sequence[str] | Sequence[Sequence[str]],
+    threshold: float = 0.0,
+    top_k: int | None = None,
+    function_to_apply: str = "softmax",
+    candidate_mask: Any = None,
+) -> list[list[dict[str, Any]]]:
+    """Turns logits into labels with scores; `MGVMoEProcessor.post_process_zero_shot_ie` documents it."""
+    check_ranking(threshold, top_k, function_to_apply)
     ranked: list[list[dict[str, Any]]] = []
     for labels, logits in _rows(outputs_or_logits, candidate_labels, candidate_mask):
         # In double precision the order of the labels does not show in the scores.

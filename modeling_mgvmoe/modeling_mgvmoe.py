@@ -86,6 +86,24 @@ class MGVMoEPreTrainedModel(PreTrainedModel):
         if isinstance(module, SimilarityScore):
             init.zeros_(module.gate)
 
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """As torch has it, and also of the names that `save_pretrained` writes.
+
+        Some backbones (ViT) have other names on the disk than in memory. `Trainer` reads its checkpoints by this
+        method, and would leave the weights of other names as they are, with no more than a warning.
+        """
+        known = set(self.state_dict())
+        if not known.issuperset(state_dict):
+            loaded: Any = type(self).from_pretrained(
+                None, config=self.config, state_dict=dict(state_dict), dtype=self.dtype, output_loading_info=True
+            )
+            model, report = loaded
+            there = model.state_dict()
+            renamed = {name: there[name] for name in there if name not in report["missing_keys"]}
+            # Those that nothing answers to, for torch to name.
+            state_dict = renamed | {name: state_dict[name] for name in report["unexpected_keys"] if name in state_dict}
+        return super().load_state_dict(state_dict, strict, assign)
+
     @classmethod
     def from_text_vision_pretrained(
         cls,
@@ -225,18 +243,25 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
             candidate_attention_mask = torch.ones_like(candidate_input_ids)
         self._check_tokens(candidate_input_ids, candidate_attention_mask, "candidate_")
         if candidate_index is not None:
-            check_index(candidate_index, len(candidate_input_ids))
+            check_index(candidate_index, candidate_input_ids.shape[0])
         if candidate_index is not None and self.training and self.config.sample_candidate_texts:
             drawn = one_of_each(candidate_index)
             candidate_input_ids, candidate_attention_mask = candidate_input_ids[drawn], candidate_attention_mask[drawn]
             candidate_index = None
+        if torch.compiler.is_exporting():
+            # Ordering goes through the tokens one by one, and an exported graph takes labels of any length.
+            return self._embed_texts(candidate_input_ids, candidate_attention_mask, candidate_index)
         order = canonical_order(candidate_input_ids.masked_fill(~candidate_attention_mask.bool(), -1))
-        mask = candidate_attention_mask[order]
-        states = self.text_model(candidate_input_ids[order], attention_mask=mask).last_hidden_state
-        embeds = token_mean(states, mask)
         index = None if candidate_index is None else candidate_index[order]
-        embeds = label_mean(embeds, index, directions=self.config.score == "similarity")
+        embeds = self._embed_texts(candidate_input_ids[order], candidate_attention_mask[order], index)
         return embeds[order.argsort()] if index is None else embeds
+
+    def _embed_texts(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, index: torch.Tensor | None
+    ) -> torch.Tensor:
+        """`get_candidate_embeds` in the order of the rows."""
+        states = self.text_model(input_ids, attention_mask=attention_mask).last_hidden_state
+        return label_mean(token_mean(states, attention_mask), index, directions=self.config.score == "similarity")
 
     @property
     def max_text_length(self) -> int | None:
@@ -413,13 +438,13 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
         extras: dict[str, Any],
     ) -> tuple[torch.Tensor | None, torch.Tensor, ModelOutput | None]:
         """Projected picture tokens (B, Li, H) or `None`, the mask of posts with a picture, the tower's output."""
-        batch_size, source = len(text_states), pixel_values if pixel_values is not None else image_features
+        batch_size, source = text_states.shape[0], pixel_values if pixel_values is not None else image_features
         if image_mask is None:
             image_mask = torch.full((batch_size,), source is not None, device=text_states.device)
         image_mask = image_mask.bool()
         if image_index is not None:
             check_image_index(image_index, batch_size, source)
-        rows = batch_size if source is None or image_index is not None else len(source)
+        rows = batch_size if source is None or image_index is not None else source.shape[0]
         if image_mask.shape != (batch_size,) or rows != batch_size:
             raise ValueError(
                 f"image_mask and the pictures must have one row for each of the {batch_size} posts, got image_mask "
@@ -433,7 +458,7 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
             return None, image_mask, None
         output = None
         # Of each row of the pictures, whether any post has it.
-        present = image_mask if image_index is None else image_mask.new_zeros(len(source))
+        present = image_mask if image_index is None else image_mask.new_zeros(source.shape[0])
         if image_index is not None:
             present[image_index[image_mask]] = True
         if pixel_values is not None:
@@ -456,11 +481,11 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
         check_pixels(pixel_values)
         if _all_true(image_mask):
             return self._encode_images(pixel_values, **extras)
-        number = len(image_mask) if torch.compiler.is_compiling() or extras else int(image_mask.sum())
-        if 0 < number < len(image_mask):
+        number = image_mask.shape[0] if torch.compiler.is_compiling() or extras else int(image_mask.sum())
+        if 0 < number < image_mask.shape[0]:
             present = image_mask.nonzero().flatten()
             states, output = self._encode_images(pixel_values[present])
-            return states.new_zeros(len(image_mask), *states.shape[1:]).index_copy(0, present, states), output
+            return states.new_zeros(image_mask.shape[0], *states.shape[1:]).index_copy(0, present, states), output
         # NaN in a row without a picture would spoil the gradient of the tower, even with a weight of 0 further up.
         row_mask = image_mask.view(-1, *[1] * (pixel_values.ndim - 1))
         return self._encode_images(torch.where(row_mask, pixel_values, 0), **extras)
@@ -542,24 +567,20 @@ class MGVMoEForZeroShotIE(TrainingObjectives, MGVMoEPreTrainedModel):
         Returns:
             (B, C).
         """
-        batch_size, hidden_size = len(mention_embeds), self.config.hidden_size
+        batch_size, hidden_size = mention_embeds.shape[0], self.config.hidden_size
         shape = tuple(candidate_embeds.shape)
         if shape[-1] != hidden_size or len(shape) not in (2, 3) or (len(shape) == 3 and shape[0] != batch_size):
             raise ValueError(
                 f"candidate_embeds must be (C, {hidden_size}) or ({batch_size}, C, {hidden_size}), got {shape}."
             )
-        # Embeddings that agree in their first four numbers without being equal do not happen.
-        order = canonical_order(candidate_embeds[..., :4].detach())
-        candidate_embeds = candidate_embeds.gather(-2, order[..., None].expand(shape)).to(mention_embeds.dtype)
-        if self.similarity is None:
-            projected = project(self.candidate_projection, self.dropout(candidate_embeds))
+        if torch.compiler.is_exporting():
+            logits = self._inner_products(mention_embeds, candidate_embeds)
         else:
-            projected = self.similarity.scale * candidate_embeds
-        if projected.ndim == 2:
-            logits = mention_embeds @ projected.T
-        else:
-            logits = torch.einsum("bd,bcd->bc", mention_embeds, projected)
-        logits = logits.gather(-1, order.argsort(-1).expand(logits.shape))
+            # Embeddings that agree in their first four numbers without being equal do not happen.
+            order = canonical_order(candidate_embeds[..., :4].detach())
+            candidate_embeds = candidate_embeds.gather(-2, order[..., None].expand(shape))
+            logits = self._inner_products(mention_embeds, candidate_embeds)
+            logits = logits.gather(-1, order.argsort(-1).expand(logits.shape))
         if candidate_mask is None:
             return logits
         if candidate_mask.shape != logits.shape:
@@ -567,6 +588,45 @@ class MGVMoEForZeroShotIE(TrainingObjectives, MGVMoEPreTrainedModel):
                 f"candidate_mask must be (B, C) = {tuple(logits.shape)}, got {tuple(candidate_mask.shape)}."
             )
         return logits.masked_fill(~candidate_mask.bool(), float("-inf"))
+
+    def _inner_products(self, mention_embeds: torch.Tensor, candidate_embeds: torch.Tensor) -> torch.Tensor:
+        """(B, C), `score` in the order of the rows."""
+        candidate_embeds = candidate_embeds.to(mention_embeds.dtype)
+        if self.similarity is None:
+            projected = project(self.candidate_projection, self.dropout(candidate_embeds))
+        else:
+            projected = self.similarity.scale * candidate_embeds
+        if projected.ndim == 2:
+            return mention_embeds @ projected.T
+        return torch.einsum("bd,bcd->bc", mention_embeds, projected)
+
+    def embed_posts(
+        self,
+        output: MGVMoEModelOutput,
+        attention_mask: torch.Tensor,
+        mention_positions: torch.Tensor,
+        mention_mask: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """The posts' side of the score.
+
+        Args:
+            output: of [`MGVMoEModel`].
+            attention_mask, mention_positions, mention_mask: of the posts, as in `forward`.
+
+        Returns:
+            `mention_embeds` (B, D), and with `score="similarity"` the directions of the mentions (B, S, H), zeros for
+            absent ones, which are compared with types; else `None`.
+        """
+        mention_embeds = project(
+            self.mention_projection, self.dropout(torch.cat([output.fused_embeds, output.mention_states], dim=-1))
+        )
+        if self.similarity is None:
+            return mention_embeds, None
+        assert mention_mask is not None
+        check_mention_mask(mention_mask, mention_positions, attention_mask)
+        with torch.autocast(mention_embeds.device.type, enabled=False):
+            posts, mentions = self.similarity.embed_posts(output.text_states, attention_mask.bool(), mention_mask)
+            return self.similarity.with_residual(posts, mention_embeds), mentions
 
     @can_return_tuple
     def forward(
@@ -640,7 +700,7 @@ class MGVMoEForZeroShotIE(TrainingObjectives, MGVMoEPreTrainedModel):
         if type_embeds is None and type_input_ids is not None:
             type_embeds = self.get_candidate_embeds(type_input_ids, type_attention_mask, type_index)
         if candidate_types is not None and type_embeds is not None:
-            check_types(candidate_types, candidate_embeds.shape[-2], len(type_embeds))
+            check_types(candidate_types, candidate_embeds.shape[-2], type_embeds.shape[0])
         announced = self.announce(labels)
         output = self.mgvmoe(
             input_ids=input_ids,
@@ -657,22 +717,15 @@ class MGVMoEForZeroShotIE(TrainingObjectives, MGVMoEPreTrainedModel):
             output_hidden_states=output_hidden_states,
             return_dict=True,
         )
-        mention_embeds = project(
-            self.mention_projection, self.dropout(torch.cat([output.fused_embeds, output.mention_states], dim=-1))
-        )
+        assert attention_mask is not None and mention_positions is not None  # the base model has refused their lack
+        mention_embeds, mentions = self.embed_posts(output, attention_mask, mention_positions, mention_mask)
         fit = None
-        if self.similarity is not None:
-            assert attention_mask is not None and mention_positions is not None and mention_mask is not None
-            check_mention_mask(mention_mask, mention_positions, attention_mask)
+        if self.similarity is not None and type_embeds is not None and candidate_types is not None:
+            assert mentions is not None and mention_mask is not None
             with torch.autocast(mention_embeds.device.type, enabled=False):
-                post_embeds, mentions = self.similarity.embed_posts(
-                    output.text_states, attention_mask.bool(), mention_mask
+                fit = self.similarity.fit_of_types(
+                    self.similarity.type_log_probs(mentions, type_embeds), candidate_types, mention_mask
                 )
-                mention_embeds = self.similarity.with_residual(post_embeds, mention_embeds)
-                if type_embeds is not None and candidate_types is not None:
-                    fit = self.similarity.fit_of_types(
-                        self.similarity.type_log_probs(mentions, type_embeds), candidate_types, mention_mask
-                    )
         device_type = mention_embeds.device.type
         # The differences of similarities that decide are below what half precision tells apart.
         in_half = self.similarity is None and torch.is_autocast_enabled(device_type)

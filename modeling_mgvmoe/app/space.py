@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from ..data.whole_folder import whole_folder
-from ..evaluation.runs import check_model_folder
+from ..evaluation.loading import check_model_folder
 from .example_posts import ExamplePost, write_examples
 
 PACKAGE = Path(__file__).resolve().parents[1]

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..evaluation.runs import check_model_folder, load_model
+from ..evaluation.loading import check_model_folder, load_model
 from ..training.run_record import RUN_FILE, read_run_record
 from .card import CardFacts, code_blocks, make_card, read_evaluation
 
