@@ -24,9 +24,9 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 FENCE = re.compile(r"^```(\w+)([^\n]*)\n(.*?)^```$", flags=re.MULTILINE | re.DOTALL)
 NUMBER = re.compile(r"\d+\.\d+(?:e-?\d+)?")
-TRAINING = "examples/train.py"
 # A few steps on a few posts show that a command of training runs.
 SHORT = ["--max_train_steps", "2", "--eval_steps", "2", "--posts_per_class", "2", "--eval_posts_per_class", "1"]
+SHORTENED = ("examples/train.py", "--cache-image-features")
 # Runs blocks that come line by line as JSON, in one namespace, and answers with what each has printed.
 INTERPRETER = """
 import contextlib, io, json, sys
@@ -99,11 +99,11 @@ def _environment(more: dict[str, str]) -> dict[str, str]:
 
 
 def run_line(line: str, cwd: Path, **environment: str) -> str:
-    """Run a line of a `bash` block as a reader does, but train on a few posts; installing is only looked up."""
+    """Run a line of a `bash` block as a reader does, but on a few posts; what installs is only looked up."""
     if line.startswith(("make ", "pip ")):
         check_installing(line)
         return ""
-    short = f" {shlex.join(SHORT)}" if TRAINING in line and "--help" not in line else ""
+    short = f" {shlex.join(SHORT)}" if any(name in line for name in SHORTENED) and "--help" not in line else ""
     return run(["bash", "-c", line + short], cwd, **environment)
 
 
