@@ -70,7 +70,7 @@ def read_blocks(path: Path) -> list[Block]:
     text = path.read_text(encoding="utf-8")
     found = list(FENCE.finditer(text))
     blocks = []
-    for match, following in zip(found, [*found[1:], None], strict=True):
+    for match, following in zip(found, (found + [None])[1:], strict=True):
         behind = following is not None and not text[match.end() : following.start()].strip()
         printed = following[3] if following is not None and behind and following[1] == "text" else None
         place = f"{path.name}:{text.count(chr(10), 0, match.start()) + 1}"
