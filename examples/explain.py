@@ -19,8 +19,8 @@ from modeling_mgvmoe.data.held_out import load_evaluation_data
 from modeling_mgvmoe.evaluation.expert_usage import expert_usage
 from modeling_mgvmoe.evaluation.explanation import check_none_threshold, explain_post
 from modeling_mgvmoe.evaluation.explanation_plot import draw_explanation
-from modeling_mgvmoe.evaluation.plots import draw_expert_usage
 from modeling_mgvmoe.evaluation.loading import check_model_folder, load_model
+from modeling_mgvmoe.evaluation.plots import draw_expert_usage
 
 
 def read_flags(argv):

@@ -3,16 +3,16 @@
 from typing import Any, Literal
 
 import transformers
+from transformers.utils.versions import require_version
 
+NEEDED, HINT = "transformers>=5.10.1", "MG-VMoE needs it: pip install -U transformers"
 try:
     from huggingface_hub.dataclasses import strict
-    from transformers import AutoConfig, PreTrainedConfig
-    from transformers.configuration_utils import SubConfigSpec
+    from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
 except ImportError as error:
     # Loaded from the Hub there was no installer to see to it. The bound is that of setup.cfg.
-    raise ImportError(
-        f"MG-VMoE needs transformers 5.23 or later, found {transformers.__version__}: pip install -U transformers"
-    ) from error
+    raise ImportError(f"{NEEDED} is needed, found {transformers.__version__}. {HINT}") from error
+require_version(NEEDED, HINT)
 
 # The pipeline is listed in every saved config, so that `pipeline(model=folder, trust_remote_code=True)` finds it.
 CUSTOM_PIPELINES = {
@@ -22,6 +22,17 @@ CUSTOM_PIPELINES = {
         "type": "multimodal",
     }
 }
+
+
+def _backbone_config(name: str, value: Any, default_type: str) -> PreTrainedConfig:
+    """The configuration of an encoder from what was given for it: a configuration, its fields, or nothing."""
+    if isinstance(value, PreTrainedConfig):
+        return value
+    fields = {} if value is None else dict(value)
+    model_type = fields.get("model_type", default_type)
+    if model_type not in CONFIG_MAPPING:
+        raise ValueError(f"{name}: model_type must be one that transformers knows, got {model_type!r}.")
+    return CONFIG_MAPPING[model_type](**fields)
 
 
 @strict
@@ -113,10 +124,8 @@ class MGVMoEConfig(PreTrainedConfig):
         "text_router_probs",
         "image_router_probs",
     ]
-    sub_configs_defaults = {
-        "text_config": SubConfigSpec(config_class=AutoConfig, model_type="bert"),
-        "vision_config": SubConfigSpec(config_class=AutoConfig, model_type="vit"),
-    }
+    # Made in `__post_init__`: what newer transformers have for it (`sub_configs_defaults`), older ones do not know.
+    sub_configs = {"text_config": AutoConfig, "vision_config": AutoConfig}
 
     text_config: dict | PreTrainedConfig | None = None
     vision_config: dict | PreTrainedConfig | None = None
@@ -148,6 +157,8 @@ class MGVMoEConfig(PreTrainedConfig):
     initializer_range: float | int = 0.02
 
     def __post_init__(self, **kwargs: Any) -> None:
+        self.text_config = _backbone_config("text_config", self.text_config, "bert")
+        self.vision_config = _backbone_config("vision_config", self.vision_config, "vit")
         # The base class sets the attention back end of the sub-configurations to None. A backbone that is already
         # there shares its configuration object, and without a back end it silently gets a wrong padding mask.
         backbones = {name: getattr(self, name) for name in ("text_config", "vision_config")}

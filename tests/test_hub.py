@@ -56,9 +56,9 @@ import json, sys
 sys.modules["modeling_mgvmoe"] = None
 from transformers import AutoModel, pipeline
 if sys.argv[2:] == ["old"]:
-    import transformers, transformers.configuration_utils
-    transformers.__version__ = "4.57.1"
-    del transformers.configuration_utils.SubConfigSpec
+    import importlib.metadata
+    version = importlib.metadata.version
+    importlib.metadata.version = lambda name: "5.0.0" if name == "transformers" else version(name)
 found = {}
 for repo, revision in json.loads(sys.argv[1]):
     with_pipeline = lambda repo, **more: pipeline(model=repo, **more)
@@ -252,8 +252,11 @@ def test_no_network_and_a_wrong_token_are_said_in_words(hub, pushed, tmp_path):
 def test_an_older_transformers_is_named(hub, pushed, tmp_path):
     found = python(ERRORS, hub, tmp_path, [[REPO, pushed]], "old")
     for kind in ("model", "pipeline"):
-        assert "ImportError: MG-VMoE needs transformers" in found[f"{kind} {REPO} {pushed}"]
-        assert "found 4.57.1: pip install -U transformers" in found[f"{kind} {REPO} {pushed}"]
+        assert "ImportError: transformers>=5.10.1 is required" in found[f"{kind} {REPO} {pushed}"]
+        assert (
+            "found transformers==5.0.0.\nMG-VMoE needs it: pip install -U transformers"
+            in found[f"{kind} {REPO} {pushed}"]
+        )
 
 
 DATASET = """

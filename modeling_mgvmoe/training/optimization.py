@@ -77,7 +77,8 @@ def make_optimizer(model: MGVMoEForZeroShotIE, arguments: TrainingArguments) -> 
     if arguments.freeze_text_layers is not None:
         freeze_text_layers(model, arguments.freeze_text_layers)
     if arguments.gradient_checkpointing:
-        model.activation_checkpointing_enable()
+        # Called otherwise before transformers 5.23.
+        getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)()
     groups = parameter_groups(model, arguments.weight_decay, learning_rates(arguments))
     trained = {group["name"].removesuffix(" (no decay)") for group in groups}
     for part, reason in (("vision", "freeze_vision"), ("perturbation", "adversary")):
