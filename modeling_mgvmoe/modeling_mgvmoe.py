@@ -5,7 +5,7 @@ C = candidate labels, D = projection size, S = marked mentions of a post (1 for 
 """
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Self, cast
 
@@ -17,6 +17,7 @@ from transformers.utils import ModelOutput, can_return_tuple
 
 from .canonical_order import canonical_order
 from .configuration_mgvmoe import MGVMoEConfig
+from .extraction import extract
 from .fusion import AdditiveFusionScore, experts_of_means, fuse, fuse_means, project
 from .input_checks import (
     check_image_index,
@@ -35,6 +36,7 @@ from .variational_experts import NoExperts, VariationalMixtureOfExperts, Variati
 
 if TYPE_CHECKING:
     # Never run. `save_pretrained` copies the files named here, so a saved model brings processor and pipeline.
+    from .graph_pipeline_mgvmoe import MultimodalGraphExtractionPipeline  # noqa: F401
     from .pipeline_mgvmoe import ZeroShotMultimodalIEPipeline  # noqa: F401
     from .processing_mgvmoe import MGVMoEProcessor  # noqa: F401
 
@@ -523,6 +525,17 @@ class MGVMoEForZeroShotIE(TrainingObjectives, MGVMoEPreTrainedModel):
         return self.get_candidate_embeds(
             encoded[f"{name}_input_ids"], encoded.get(f"{name}_attention_mask"), encoded.get(f"{name}_index")
         )
+
+    def extract(
+        self,
+        posts: Iterable[Mapping[str, Any]],
+        typing_labels: Sequence[str] | None = None,
+        relation_labels: Sequence[str] | None = None,
+        processor: Any = None,
+        **options: Any,
+    ) -> list[dict[str, Any]]:
+        """Type every mention of whole posts and relate every ordered pair; see `extraction.extract`."""
+        return extract(self, posts, typing_labels, relation_labels, processor, **options)
 
     def score(
         self,
