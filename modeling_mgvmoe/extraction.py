@@ -189,8 +189,11 @@ class GraphExtractor:
             if features is not None and bool((rows >= 0).any()):
                 needed, index = rows.clamp(min=0).unique(return_inverse=True)
                 batch |= {"image_features": features[needed], "image_index": index, "image_mask": rows >= 0}
-            output = self.model(**batch, **labels.model_inputs)
-            logits = output.logits[None].double().cpu()
+            output = self.model(**batch, **labels.model_inputs, num_samples=self.num_samples)
+            logits = output.logits[None]
+            if output.sample_logits is not None:
+                logits = torch.cat([logits, output.sample_logits])
+            logits = logits.double().cpu()
             image_embeds = None if output.image_embeds is None else output.image_embeds.float().cpu().numpy()
             for place, row in enumerate(chunk):
                 pictured = image_embeds is not None and asked[row][0].picture >= 0
@@ -307,7 +310,8 @@ def extract(
                 label, or a fitted [`Rejection`]; or a dict of these for "typing" and "relation".
             top_k: labels in `scores`; default all.
             batch_size: marked texts, and pictures, at a time; changes nothing but speed and memory.
-            num_samples: draws from the experts; see `uncertainty.py`. Scores are then their means.
+            num_samples: draws from the experts; see `uncertainty.py`. Scores are then means over them, and come with
+                `deviation` and, for each mention and relation, `mutual_information`.
             max_length: of a tokenized text.
             return_embeds: add `image_embeds`, the picture's vector (H,) after the experts (v of E6) or `None`.
             errors: "raise", or "return": a post that cannot be read comes back with `error`, the reason.

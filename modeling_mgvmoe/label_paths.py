@@ -113,21 +113,24 @@ class LabelPaths:
             total.append(own[..., number] if parent < 0 else own[..., number] + total[parent])
         return torch.stack(total, dim=-1)[..., self.leaves]
 
-    def levels(self, label: str, probs: Sequence[float]) -> list[dict[str, Any]]:
-        """The nodes on the way to a path, each with the sum of the probabilities of all paths through it.
+    def sums(self, probs: Sequence[float]) -> dict[Path, float]:
+        """For every node the sum of the probabilities (C,) of the paths through it."""
+        total = dict.fromkeys(self.nodes, 0.0)
+        for path, probability in zip(self.paths, probs, strict=True):
+            for depth in range(1, len(path) + 1):
+                total[path[:depth]] += probability
+        return total
+
+    def levels(self, label: str, sums: Mapping[Path, float]) -> list[dict[str, Any]]:
+        """The nodes on the way to a path, {"label", "score"} of each.
 
         Args:
             label: one of the paths.
-            probs: (C,), of all paths.
+            sums: of [`sums`].
         """
-        path = self.paths[self.labels.index(label)]
-        return [
-            {
-                "label": self.join(path[:depth]),
-                "score": sum(p for other, p in zip(self.paths, probs, strict=True) if other[:depth] == path[:depth]),
-            }
-            for depth in range(1, len(path) + 1)
-        ]
+        path = split_path(label, self.separator)
+        steps = [path[:depth] for depth in range(1, len(path) + 1)]
+        return [{"label": self.join(step), "score": sums[step]} for step in steps]
 
 
 __all__ = ["LabelPaths", "check_separator", "split_path"]

@@ -10,6 +10,7 @@ from .candidates import check_labels
 from .label_paths import LabelPaths, check_separator
 from .label_types import read_label_types
 from .rejection import Rejection
+from .uncertainty import statistics_of_probs
 
 
 class LabelSet:
@@ -76,20 +77,32 @@ class LabelSet:
             answer: column of the label, in place of the best.
 
         Returns:
-            {"label", "score", "scores"}; the label is `None` if it is rejected.
+            {"label", "score", "scores"}; the label is `None` if it is rejected. With samples also "deviation", here
+            and in `scores`, and "mutual_information"; with paths "levels", the score of every level of the label.
         """
         probs = logits.softmax(-1) if probs is None else probs
         mean = probs[0] if len(probs) == 1 else probs[1:].mean(0)
         answer = int(mean.argmax()) if answer is None else answer
         ordered = torch.sort(mean, descending=True, stable=True)
+        # Labels that are not open to it have the score 0 and come last.
         ranking = [
             {"label": self.labels[column], "score": score}
             for score, column in zip(ordered.values.tolist(), ordered.indices.tolist(), strict=True)
             if bool(logits[0, column] > float("-inf"))
         ]
-        result = {"label": self.labels[answer], "score": float(mean[answer]), "scores": ranking[:top_k]}
+        result: dict[str, Any] = {
+            "label": self.labels[answer],
+            "score": float(mean[answer]),
+            "scores": ranking[:top_k],
+        }
+        if len(probs) > 1:
+            statistics = statistics_of_probs(probs[1:])
+            result["deviation"] = float(statistics["std_probs"][answer])
+            result["mutual_information"] = float(statistics["mutual_information"])
+            for entry, column in zip(ranking, ordered.indices.tolist(), strict=False):
+                entry["deviation"] = float(statistics["std_probs"][column])
         if self.paths is not None:
-            result["levels"] = self.paths.levels(self.labels[answer], mean.tolist())
+            result["levels"] = self.paths.levels(self.labels[answer], self.paths.sums(mean.tolist()))
         if rejection is not None and rejection.rejects(logits[0], result["score"]):
             result["label"] = None
         return result

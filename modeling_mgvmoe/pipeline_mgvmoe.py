@@ -9,6 +9,8 @@ from transformers import Pipeline
 from transformers.pipelines.base import GenericTensor
 
 from .candidate_embedder import CandidateEmbedder, check_processor
+from .candidates import check_labels
+from .label_paths import LabelPaths, check_separator
 
 TASK = "zero-shot-multimodal-ie"
 
@@ -41,6 +43,10 @@ class ZeroShotMultimodalIEPipeline(Pipeline):
       head and tail may have, `{"member of": ("person", "organization")}`, and sentences in place of these types. For
       models with `score="similarity"`.
     - label_template (`str`): with one "{}" for the label or its description.
+    - label_separator (`str`): makes labels paths, ">" for "person > politician", scored level by level; each answer
+      has the scores of its "levels".
+    - num_samples (`int`): draws from the experts. Scores are then means over them, and each answer has its "deviation"
+      and the "mutual_information" of its post.
     - top_k (`int`): at most so many labels per post; default: all.
     - threshold (`float`): lowest score to return; default 0.
     - function_to_apply ("softmax", "sigmoid", "none"): logits to scores; default "softmax" over the post's labels.
@@ -79,6 +85,8 @@ class ZeroShotMultimodalIEPipeline(Pipeline):
         label_template: str | None = None,
         label_types: Mapping[str, Any] | None = None,
         type_descriptions: Mapping[str, str | Sequence[str]] | None = None,
+        label_separator: str | None = None,
+        num_samples: int | None = None,
         is_split_into_words: bool | None = None,
         max_length: int | None = None,
         top_k: int | None = None,
@@ -92,13 +100,19 @@ class ZeroShotMultimodalIEPipeline(Pipeline):
             "label_template": label_template,
             "label_types": label_types,
             "type_descriptions": type_descriptions,
+            "label_separator": label_separator,
             "is_split_into_words": is_split_into_words,
             "max_length": max_length,
         }
-        postprocess = {"top_k": top_k, "threshold": threshold, "function_to_apply": function_to_apply}
+        postprocess = {
+            "top_k": top_k,
+            "threshold": threshold,
+            "function_to_apply": function_to_apply,
+            "label_separator": label_separator,
+        }
         return (
             {name: value for name, value in preprocess.items() if value is not None},
-            {},
+            {} if num_samples is None else {"num_samples": num_samples},
             {name: value for name, value in postprocess.items() if value is not None},
         )
 
@@ -110,6 +124,7 @@ class ZeroShotMultimodalIEPipeline(Pipeline):
         label_template: str | None = None,
         label_types: Mapping[str, Any] | None = None,
         type_descriptions: Mapping[str, str | Sequence[str]] | None = None,
+        label_separator: str | None = None,
         is_split_into_words: bool = False,
         max_length: int | None = None,
     ) -> dict[str, Any]:
@@ -123,8 +138,12 @@ class ZeroShotMultimodalIEPipeline(Pipeline):
         if is_split_into_words:
             text = self.processor.words_to_text(text)[0]
         # Labels first: they are the cheapest thing to get wrong.
-        texts = self.processor.candidate_texts(labels, label_descriptions, label_template)
-        types, allowed = self.processor.read_label_types(label_types, labels)
+        columns = check_labels(labels)
+        if label_separator is not None:
+            tree = LabelPaths(columns, check_separator(label_separator))
+            columns, label_descriptions = tree.names(), tree.node_descriptions(label_descriptions)
+        texts = self.processor.candidate_texts(columns, label_descriptions, label_template)
+        types, allowed = self.processor.read_label_types(label_types, columns)
         candidates = {
             "texts": tuple(texts),
             "types": tuple(self.processor.candidate_texts(types, type_descriptions, "{}")) if types else (),
@@ -159,10 +178,12 @@ class ZeroShotMultimodalIEPipeline(Pipeline):
                        for key, types in zip(row, own["allowed"], strict=True)}  # fmt: skip
             inputs["type_embeds"] = self.candidate_embedder(candidates[0]["types"])
             inputs["candidate_types"] = torch.tensor([allowed[key] for key in column_of], device=self.device)
-        output = self.model(**batch, **inputs)
+        output = self.model(**batch, **inputs, **forward_parameters)
+        # With draws (N, B, C), else (B, C).
+        scores = output.logits if output.sample_logits is None else output.sample_logits
         logits = [
-            row[torch.tensor([column_of[key] for key in own], device=row.device)]
-            for row, own in zip(output.logits, keys, strict=True)
+            row[..., torch.tensor([column_of[key] for key in own], device=row.device)]
+            for row, own in zip(scores.unbind(-2), keys, strict=True)
         ]
         return {"logits": logits, "candidate_labels": labels}
 
@@ -172,13 +193,19 @@ class ZeroShotMultimodalIEPipeline(Pipeline):
         top_k: int | None = None,
         threshold: float = 0.0,
         function_to_apply: str = "softmax",
+        label_separator: str | None = None,
     ) -> list[dict[str, Any]]:
         labels = model_outputs["candidate_labels"]
         # Alone a post comes as a list of one; taken out of a batch, its labels come bare and its logits as (1, C).
         labels = list(labels[0] if isinstance(labels, list) else labels)
         logits = model_outputs["logits"][0].float()
         (ranked,) = self.processor.post_process_zero_shot_ie(
-            logits[None], labels, threshold=threshold, top_k=top_k, function_to_apply=function_to_apply
+            [logits],
+            [labels],
+            threshold=threshold,
+            top_k=top_k,
+            function_to_apply=function_to_apply,
+            label_separator=label_separator,
         )
         return ranked
 
