@@ -162,8 +162,8 @@ def rank_labels(
     columns, trees = as_nodes(candidate_labels, check_separator(label_separator))
     if trees is not None and (function_to_apply != "softmax" or candidate_mask is not None):
         raise ValueError(
-            "label_separator: paths have probabilities, and each post its own paths, so that function_to_apply must be "
-            f"softmax, without candidate_mask (got {function_to_apply!r})"
+            "label_separator: paths have probabilities, and posts may have lists of their own; function_to_apply must "
+            f"be 'softmax', and there must be no candidate_mask (got {function_to_apply!r})"
         )
     ranked: list[list[dict[str, Any]]] = []
     for labels, logits in _rows(outputs_or_logits, columns, candidate_mask):

@@ -3,8 +3,8 @@ r"""What draws from the variational experts say about a prediction.
 What is drawn: in training every token's mixture is :math:`z_j \sim N(\mu_j, v_j)` (E3), and the fused vector is
 :math:`f = \sum_j a_j z_j` (E7). With the weights a of the means, as evaluation has them, f is exactly Gaussian, of
 mean :math:`\sum_j a_j \mu_j` and variance :math:`\sum_j a_j^2 v_j`. So f is drawn in place of all tokens, and
-everything before it is computed once for all draws. What the noise would do to the weights themselves is left out. The text
-encoder's own states, which also enter the score, carry no noise.
+everything before it is computed once for all draws. What the noise would do to the weights themselves is left out. The
+text encoder's own states, which also enter the score, carry no noise.
 
 Axes: N = draws, B = posts, C = candidate labels.
 """
