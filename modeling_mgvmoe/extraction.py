@@ -124,7 +124,7 @@ class GraphExtractor:
         for number, given in enumerate(posts, first):
             where = f"posts[{number}]"
             try:
-                post = read_post(given, where, self.finder, self.processor)
+                post = read_post(given, where, self.finder)
                 pixels.append(self.processor.encode_images([post.image])[0])
                 work.append(_Work(post))
             except ValueError as error:
