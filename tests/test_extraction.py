@@ -111,7 +111,8 @@ def test_either_task_alone():
     (related,) = MODEL.extract(POSTS[:1], relation_labels=RELATIONS, processor=PROCESSOR)
     assert related["mentions"][0] == {"start": 0, "end": 4, "text": "Kelo"}
     whole = graphs()[0]
-    assert typed["mentions"] == whole["mentions"]
+    for mention, same in zip(typed["mentions"], whole["mentions"], strict=True):
+        assert_ranking(mention["scores"], same["scores"])
     assert [one["label"] for one in related["relations"]] == [one["label"] for one in whole["relations"]]
 
 
@@ -119,15 +120,17 @@ def test_either_task_alone():
 
 
 def test_pairs_are_pruned_by_the_predicted_types():
-    free = graphs()[0]
+    labels = ["boat", "Kelo sails", "it", "again"]  # of which this model of random weights chooses more than one
+    (free,) = MODEL.extract(POSTS[:1], labels, RELATIONS, processor=PROCESSOR)
     types = [mention["label"] for mention in free["mentions"]]
-    assert len(set(types)) > 1  # or the test says nothing
-    constraints = {name: (types[0], types[2]) for name in RELATIONS}
+    assert len(set(types)) > 1
+    constraints = dict.fromkeys(RELATIONS, (types[0], types[2]))
     calls = []
     hook = MODEL.mgvmoe.register_forward_pre_hook(
         lambda *args: calls.append(len(args[-1]["input_ids"])), with_kwargs=True
     )
-    pruned = graphs(POSTS[:1], relation_constraints=constraints)[0]
+    options = {"processor": PROCESSOR, "relation_constraints": constraints}
+    (pruned,) = MODEL.extract(POSTS[:1], labels, RELATIONS, **options)
     hook.remove()
     fitting = [
         (head, tail)
@@ -215,7 +218,7 @@ def test_rejection():
 
 
 def test_a_mention_of_no_type_fits_no_constraint():
-    constraints = {name: (LABELS, LABELS) for name in RELATIONS}
+    constraints = dict.fromkeys(RELATIONS, (LABELS, LABELS))
     assert len(graphs(relation_constraints=constraints)[0]["relations"]) == 6
     assert graphs(relation_constraints=constraints, rejection={"typing": 1.0})[0]["relations"] == []
 
