@@ -40,7 +40,8 @@ def read_rejection(rejection: Any, task: str) -> Rejection | None:
         if strange:
             raise ValueError(f"rejection: the keys {', '.join(TASKS)} are known (got {strange})")
         rejection = rejection.get(task)
-    if rejection is None or isinstance(rejection, Rejection):
+    # Not by its class, of which a folder from the Hub brings a copy.
+    if rejection is None or hasattr(rejection, "rejects"):
         return rejection
     if isinstance(rejection, bool) or not isinstance(rejection, (int, float)) or not 0 <= rejection <= 1:
         raise ValueError(f"rejection: a probability between 0 and 1 or a Rejection is needed (got {rejection!r})")

@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from transformers import dynamic_module_utils, pipeline
+from transformers import pipeline
 
 from modeling_mgvmoe import GraphExtractor, MultimodalGraphExtractionPipeline
 from modeling_mgvmoe.graph_pipeline_mgvmoe import GRAPH_TASK
@@ -383,8 +383,8 @@ def test_bad_options(options, message):
 
 
 def test_a_misspelt_option():
-    with pytest.raises(TypeError, match="symetric"):
-        graphs(symetric=RELATIONS)
+    with pytest.raises(TypeError, match="symmetrical"):
+        graphs(symmetrical=RELATIONS)
 
 
 # The pipeline
@@ -431,9 +431,7 @@ def test_options_of_the_pipeline():
         pipeline(GRAPH_TASK, model=MODEL, processor=PROCESSOR, candidate_cache_size=0)
 
 
-def test_a_saved_folder_gives_both_pipelines(pipe, tmp_path, monkeypatch):
-    monkeypatch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
-    monkeypatch.syspath_prepend(str(tmp_path / "modules"))
+def test_a_saved_folder_gives_both_pipelines(pipe, tmp_path, own_module_cache):
     pipe.save_pretrained(tmp_path / "saved")
     folder = str(tmp_path / "saved")
     graph_pipe = pipeline(GRAPH_TASK, model=folder, trust_remote_code=True)
