@@ -130,7 +130,7 @@ class SplitConformal:
 
     @property
     def threshold(self) -> float:
-        """For "lac" the least probability of a label in a set: the `threshold` of the pipeline that gives these sets."""
+        """For "lac" the least probability of a label in a set: as `threshold` of the pipeline it gives these sets."""
         if self.score != "lac" or self.quantile is None:
             raise ValueError(
                 f'threshold: it is that of a fitted score="lac", got {self.score!r}, fitted to {self.quantile}'
