@@ -364,7 +364,7 @@ BAD_OPTIONS = [
     ({"num_samples": 1.5}, "num_samples: an integer of at least 1 is needed \\(got 1.5\\)"),
     ({"errors": "ignore"}, "errors: one of raise, return is needed \\(got 'ignore'\\)"),
     ({"mention_finder": "ner"}, "mention_finder: a token-classification pipeline or a function .*got str"),
-    ({"rejection": 2}, "rejection: a probability between 0 and 1 or a Rejection is needed \\(got 2\\)"),
+    ({"rejection": 2}, "rejection: a probability between 0 and 1 is needed \\(got 2.0\\)"),
     ({"rejection": {"types": 0.5}}, "rejection: the keys typing, relation are known \\(got \\['types'\\]\\)"),
     (
         {"relation_labels": None, "symmetric": ["a"]},

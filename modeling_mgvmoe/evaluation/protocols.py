@@ -28,12 +28,15 @@ from .metrics import (
     rejection_auroc,
     rejection_scores,
 )
+from .rejection import knownness
 
 if TYPE_CHECKING:
     from ..data.held_out import EvaluationData, Posts
 
 Scorer = Callable[[Sequence[Mapping[str, Any]], Sequence[str]], np.ndarray]
 
+# By what a post is rejected under "open", and how the scores of it begin in the results.
+REJECTION_METHODS = {"probability": "", "logit": "logit_"}
 # How the answer "of no candidate class" is written. No class may be called so.
 NONE = "(none)"
 MAJORITY, CHANCE = "majority class", "uniform chance"
@@ -108,7 +111,8 @@ def evaluate_protocol(protocol: str, scorers: Mapping[str, Scorer], data: Evalua
             test posts and held-out posts of training classes, candidates are both. If the data has validation posts,
             half of the held-out ones fit a gamma with them (`calibrated_stacking.py`), only the other half is tested
             on, and there are scores with and without gamma. "open": test posts and posts of no class, candidates are
-            the test classes; a post is rejected when its best probability is below a threshold.
+            the test classes; a post is rejected when its best probability is below a threshold or, for the scores
+            that begin with "logit_", its best logit.
         scorers: by name; no name may be that of a floor.
         data: with the posts that `PROTOCOLS[protocol]` names.
 
@@ -150,7 +154,11 @@ PROTOCOLS: dict[str, tuple[str, ...]] = {
     "open": ("validation", "none"),
 }
 # What it uses if it is there.
-OPTIONAL_POSTS: dict[str, tuple[str, ...]] = {"unseen": (), "generalised": ("validation",), "open": ()}
+OPTIONAL_POSTS: dict[str, tuple[str, ...]] = {
+    "unseen": (),
+    "generalised": ("validation",),
+    "open": ("none_validation",),
+}
 
 
 def _of_task(posts: Posts, task: str) -> Posts:
@@ -266,7 +274,10 @@ def _open(task: str, scorers: Mapping[str, Scorer], posts: Mapping[str, Posts], 
     candidates, fitting_candidates = tuple(labels["test"]), tuple(labels["validation"])
     if NONE in candidates:
         raise ValueError(f"data: no class may be called {NONE!r}, which is the answer of rejection")
-    fitting_none, testing_none = halves_by_id(posts["none"])
+    if "none_validation" in posts:
+        fitting_none, testing_none = posts["none_validation"], posts["none"]
+    else:
+        fitting_none, testing_none = halves_by_id(posts["none"])
     if not len(fitting_none) or not len(testing_none):
         raise ValueError(
             f"data: the ids must divide the {task} posts of no class into two halves with posts, got "
@@ -290,24 +301,30 @@ def _open(task: str, scorers: Mapping[str, Scorer], posts: Mapping[str, Posts], 
     }
     answers = {}
     for name, scorer in scorers.items():
-        fitted = [answer(scorer, own, fitting_candidates) for own in (posts["validation"], fitting_none)]
-        fitting_scores = np.concatenate([own.confidences for own in fitted])
+        fitted = [scores_of(scorer, own, fitting_candidates) for own in (posts["validation"], fitting_none)]
         is_known = [True] * len(posts["validation"]) + [False] * len(fitting_none)
-        threshold = fit_rejection_threshold(fitting_scores, is_known)
-        parts = [answer(scorer, own, candidates) for own in (posts["test"], testing_none)]
-        confidences = np.concatenate([own.confidences for own in parts])
-        best = [label for own in parts for label in own.predictions]
-        rejection = rejection_scores(confidences, known, threshold)
+        logits = np.concatenate([scores_of(scorer, own, candidates) for own in (posts["test"], testing_none)])
+        best = best_of(logits, candidates)
+        own = best.predictions[: len(references)]
         scores[name] = {
-            "auroc": rejection_auroc(confidences, known),
-            **{f"rejection_{metric}": value for metric, value in rejection.items()},
-            "known_accuracy": accuracy(parts[0].predictions, references),
-            "known_macro_f1": macro_f1(parts[0].predictions, references, list(dict.fromkeys(references))),
-            "ece": Answers(best, confidences).calibration_error(with_none, known_rows),
-            "threshold": threshold,
+            "known_accuracy": accuracy(own, references),
+            "known_macro_f1": macro_f1(own, references, list(dict.fromkeys(references))),
+            "ece": best.calibration_error(with_none, known_rows),
         }
-        decided = [NONE if score < threshold else label for label, score in zip(best, confidences, strict=True)]
-        answers[name] = Answers(decided, confidences)
+        thresholds = {}
+        for method, prefix in REJECTION_METHODS.items():
+            measured = knownness(np.concatenate(fitted), method)
+            thresholds[method] = threshold = fit_rejection_threshold(measured, is_known)
+            measured = knownness(logits, method)
+            rejection = rejection_scores(measured, known, threshold)
+            scores[name] |= {
+                f"{prefix}auroc": rejection_auroc(measured, known),
+                **{f"{prefix}rejection_{metric}": value for metric, value in rejection.items()},
+                f"{prefix}threshold": threshold,
+            }
+        rejected = best.confidences < thresholds["probability"]
+        decided = [NONE if no else label for label, no in zip(best.predictions, rejected, strict=True)]
+        answers[name] = Answers(decided, best.confidences)
     counts = {
         "posts of test classes": len(posts["test"]),
         "posts of no class": len(testing_none),
