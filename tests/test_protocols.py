@@ -120,6 +120,26 @@ def test_open_by_hand():
     assert result.scores[MAJORITY]["rejection_f1"] == pytest.approx(2 * count / (2 * count + 4))
 
 
+def test_open_fits_on_posts_of_no_class_that_are_for_it():
+    """And rejects by the best logit too: posts of no class are sure of their answer, but it fits badly."""
+    validation, none = [make_post(0, "v"), make_post(1, "w")], [make_post(number, "none") for number in range(4)]
+    to_fit = [make_post(number, "to fit") for number in range(3)]
+    # The best probability is the same for all, e^4 / (e^4 + 1); the best logit is 6 or 2, and 3 where it is fitted.
+    table = {post["id"]: {post["label"]: 6.0, "v": 2.0, "w": 2.0} | {post["label"]: 6.0} for post in validation}
+    table |= {post["id"]: {"v": 3.0, "w": -1.0} for post in to_fit}
+    table |= {post["id"]: {"a": 2.0, "b": 2.0} | {post["label"]: 6.0} for post in TEST}
+    table |= {post["id"]: {"a": 2.0, "b": -2.0} for post in none}
+    scorer, calls = watched(by_table(table))
+    data = hand_made({"test": TEST, "validation": validation, "none": none, "none_validation": to_fit})
+    result = evaluate_protocol("open", {"ours": scorer}, data)["typing"]
+    assert calls[1] == ([post["id"] for post in to_fit], ("v", "w"))
+    assert calls[3] == ([post["id"] for post in none], ("a", "b"))
+    ours = result.scores["ours"]
+    assert ours["auroc"] == 0.5 and ours["logit_auroc"] == 1.0
+    assert ours["logit_threshold"] == 4.5 and ours["logit_rejection_f1"] == 1.0
+    assert result.counts["fitted on: posts of no class"] == 3
+
+
 def test_halves_hang_on_the_id_alone():
     posts = [make_post(number, "x") for number in range(60)]
     fitting, testing = halves_by_id(posts)
