@@ -89,6 +89,11 @@ class MGVMoEConfig(PreTrainedConfig):
             Divides the inner products of E6. 1 is the paper's.
         graph_temperature (`float`, defaults to 1.0):
             Divides the node products of E10. 1 is the paper's, at which both softmaxes saturate at real sizes.
+        graph_neighbours (`int`, *optional*):
+            k: in E10 every post is joined with its k most similar posts only, itself included; default: with all.
+        graph_memory (`int`, defaults to 0):
+            In training E10 also joins the posts of a batch with so many posts of the batches before, whose nodes are
+            kept without gradient.
         margin (`float`, defaults to 1.0):
             Margin of the ranking loss, in units of the logits (E9).
         projection_dropout (`float`, defaults to 0.1):
@@ -154,6 +159,8 @@ class MGVMoEConfig(PreTrainedConfig):
     adversary_radius: float | int = 1.0
     alignment_temperature: float | int = 1.0
     graph_temperature: float | int = 1.0
+    graph_neighbours: int | None = None
+    graph_memory: int = 0
     margin: float | int = 1.0
     projection_dropout: float | int = 0.1
     ranking_loss_coef: float | int = 1.0
@@ -221,6 +228,10 @@ class MGVMoEConfig(PreTrainedConfig):
         for name in ("projection_dim", "max_mentions"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        if self.graph_memory < 0:
+            raise ValueError(f"graph_memory must not be negative, got {self.graph_memory}.")
+        if self.graph_neighbours is not None and self.graph_neighbours < 1:
+            raise ValueError(f"graph_neighbours must be at least 1, got {self.graph_neighbours}.")
         if self.vision_hidden_size is not None and self.vision_hidden_size < 1:
             raise ValueError(f"vision_hidden_size must be at least 1, got {self.vision_hidden_size}.")
 

@@ -83,6 +83,9 @@ class MGVMoEPreTrainedModel(PreTrainedModel):
         if isinstance(module, MGVMoEForZeroShotIE) and module.perturbation is not None:
             # At 0 neither the KL nor the norm has a direction, so the adversary would never move.
             init.normal_(module.perturbation, std=self.config.initializer_range)
+        if isinstance(module, MGVMoEForZeroShotIE) and self.config.graph_memory:
+            init.zeros_(module.graph_memory)
+            init.zeros_(module.graph_seen)
         if isinstance(module, SimilarityScore):
             init.zeros_(module.gate)
 
@@ -518,6 +521,10 @@ class MGVMoEForZeroShotIE(TrainingObjectives, PostScoring, MGVMoEPreTrainedModel
         self.perturbation = (
             nn.Parameter(torch.zeros(1, 2 * config.hidden_size)) if config.adversary == "learned" else None
         )
+        if config.graph_memory:
+            # Saved: a training that goes on from a checkpoint goes on with them.
+            self.register_buffer("graph_memory", torch.zeros(config.graph_memory, 2 * config.hidden_size))
+            self.register_buffer("graph_seen", torch.zeros(1, dtype=torch.long))
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
