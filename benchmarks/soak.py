@@ -92,7 +92,7 @@ def run(flags, threads, numbers):
             for worker in workers:
                 worker.join()
             early.append(memory())
-    return answers, errors, len(pipe._candidate_cache), early
+    return answers, errors, len(pipe.candidate_embedder.cache), early
 
 
 def in_process(flags, numbers, queue):

@@ -41,7 +41,7 @@ def test_threads_share_a_cache_that_holds_one_label():
             assert [item["score"] for item in answer] == pytest.approx(
                 [item["score"] for item in expected[number]], abs=1e-6
             )
-    assert len(pipe._candidate_cache) <= 1
+    assert len(pipe.candidate_embedder.cache) <= 1
 
 
 @pytest.mark.slow
