@@ -379,11 +379,11 @@ class Checkpointer:
             )
         with open(os.path.join(folder, STATE), encoding="utf-8") as file:
             state = json.load(file)
-        differences = list(differences(state["identity"], self.identity))
-        if differences:
+        found = list(differences(state["identity"], self.identity))
+        if found:
             raise ValueError(
-                f"resume_from_checkpoint: {folder} belongs to another run: {'; '.join(differences[:5])}"
-                f"{f' (and {len(differences) - 5} more)' if len(differences) > 5 else ''}."
+                f"resume_from_checkpoint: {folder} belongs to another run: {'; '.join(found[:5])}"
+                f"{f' (and {len(found) - 5} more)' if len(found) > 5 else ''}."
             )
         load_model(self.accelerator.unwrap_model(self.model), os.path.join(folder, MODEL))
         values: dict[int, dict[str, Any]] = {}
