@@ -28,7 +28,7 @@ def whole_file(target: str | os.PathLike[str], then: str = "") -> Iterator[str]:
     """
     target = os.path.abspath(target)
     folder, name = os.path.split(target)
-    partial = os.path.join(folder, f".{name}.{_host()}.{os.getpid()}.partial")
+    partial = os.path.join(folder, partial_name(name))
     try:
         yield partial
         fsync(partial)
@@ -52,8 +52,13 @@ def write_whole(target: str | os.PathLike[str], content: bytes) -> None:
         file.write(content)
 
 
+def partial_name(name: str) -> str:
+    """What a file or folder is called while this process writes it."""
+    return f".{name}.{_host()}.{os.getpid()}.partial"
+
+
 def remove_partial_files(folder: str, everywhere: bool = False) -> None:
-    """Remove what killed processes have left half written in a folder.
+    """Remove what killed processes have left half written in a folder, files and folders.
 
     Args:
         folder: to look through, not below it.
@@ -62,8 +67,12 @@ def remove_partial_files(folder: str, everywhere: bool = False) -> None:
     for name in os.listdir(folder) if os.path.isdir(folder) else ():
         found = PARTIAL.match(name)
         if found and (everywhere or (found["host"] == _host() and not _is_alive(int(found["pid"])))):
-            with contextlib.suppress(FileNotFoundError):
-                os.remove(os.path.join(folder, name))
+            path = os.path.join(folder, name)
+            if os.path.isdir(path):
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                with contextlib.suppress(FileNotFoundError):
+                    os.remove(path)
 
 
 def _host() -> str:

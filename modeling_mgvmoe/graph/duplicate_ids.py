@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from ..data.whole_file import partial_name
+
 # Files over which the digests are spread. At 24 bytes a post, 100 million posts are 10 MB in each.
 BUCKETS = 256
 ENTRY = np.dtype([("high", "<u8"), ("low", "<u8"), ("row", "<i8")])
@@ -50,7 +52,7 @@ def find_duplicates(ids: Iterable[tuple[int, Any]], folder: str) -> np.ndarray:
     Returns:
         (duplicates, 2), integers: a row, and the first row with its id; rows rise.
     """
-    with tempfile.TemporaryDirectory(prefix=".ids-", dir=folder) as place:
+    with tempfile.TemporaryDirectory(suffix=partial_name("ids"), prefix=".", dir=folder) as place:
         paths = [os.path.join(place, f"{number:02x}") for number in range(BUCKETS)]
         held: list[list[tuple[int, int, int]]] = [[] for _ in paths]
         count = 0

@@ -53,7 +53,7 @@ class PostFiles:
             with "." or "_" are passed over.
 
     Attributes:
-        names: of the files, relative to the folder that was given.
+        names: of the files, relative to the folder that was given; of several, its number comes first.
         num_rows: of all files together.
 
     Raises:
@@ -62,7 +62,11 @@ class PostFiles:
     """
 
     def __init__(self, paths: Sequence[str | os.PathLike[str]]) -> None:
-        found = [pair for path in paths for pair in _files_of(os.fspath(path))]
+        found = [
+            (file, name if len(paths) == 1 else f"{number}/{name}")
+            for number, path in enumerate(paths)
+            for file, name in _files_of(os.fspath(path))
+        ]
         real = [os.path.realpath(path) for path, _ in found]
         twice = sorted({path for path in real if real.count(path) > 1})
         if twice:
