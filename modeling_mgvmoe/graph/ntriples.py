@@ -1,6 +1,6 @@
 """The graph as RDF, in N-Triples (https://www.w3.org/TR/n-triples/).
 
-With the prefix v: for BASE + "vocabulary#", and names percent-encoded behind BASE + "post/", "entity/", "type/" and so on:
+With v: for BASE + "vocabulary#", and names percent-encoded behind BASE + "post/", "entity/", "type/" and so on:
 
     post      a v:Post; v:id; v:text; v:row
     mention   a v:Mention; v:inPost post; v:start; v:end; v:text; v:refersTo entity; v:type type; v:score
@@ -95,6 +95,11 @@ def _escape(found: re.Match[str]) -> str:
     return ESCAPES.get(char, f"\\u{ord(char):04X}")
 
 
+def _encoded(name: str) -> str:
+    # Nothing but dots would be a step in a path.
+    return quote(name, safe="") if name.strip(".") else "%2E" * len(name)
+
+
 class _Names:
     """IRIs below a base; names are percent-encoded, so that the IRIs are ASCII."""
 
@@ -102,7 +107,7 @@ class _Names:
         self.base = base
 
     def __call__(self, kind: str, *names: str) -> str:
-        return f"<{self.base}{kind}/{'/'.join(quote(name, safe='') for name in names)}>"
+        return f"<{self.base}{kind}/{'/'.join(map(_encoded, names))}>"
 
     def word(self, name: str) -> str:
         return f"<{self.base}vocabulary#{name}>"
