@@ -137,7 +137,7 @@ def extract_in_bulk(
         OSError: the disk is full.
     """
     own, number = (0, 1) if state is None else (state.process_index, state.num_processes)
-    whole = {**identity, "input": {one["file"]: one for one in posts.identity()}, "batch_size": arguments.batch_size,
+    whole = {**identity, "input": posts.identity(), "batch_size": arguments.batch_size,
              "part_size": arguments.part_size, "on_broken_picture": arguments.on_broken_picture,
              "feature_size": feature_size}  # fmt: skip
     output, name, faults = arguments.output, arguments.shard, []
