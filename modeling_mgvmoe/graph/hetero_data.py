@@ -130,14 +130,13 @@ class _Builder:
         )
 
     def add_relations(self, table: pa.Table) -> None:
-        kept = table.filter(pc.is_valid(table["label"]))
         # Rows of a part rise, in every table.
-        begin = self.first_mention[np.searchsorted(self.part_rows, kept["row"].to_numpy())]
+        begin = self.first_mention[np.searchsorted(self.part_rows, table["row"].to_numpy())]
         self._keep(
-            head=begin + kept["head"].to_numpy(),
-            tail=begin + kept["tail"].to_numpy(),
-            relation=_numbered(kept["label"].combine_chunks(), self.relations),
-            relation_score=kept["score"].to_numpy(),
+            head=begin + table["head"].to_numpy(),
+            tail=begin + table["tail"].to_numpy(),
+            relation=_numbered(table["label"].combine_chunks(), self.relations),
+            relation_score=table["score"].to_numpy(),
         )
 
     def fill(self, data: HeteroData) -> None:

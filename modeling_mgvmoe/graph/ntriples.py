@@ -8,8 +8,8 @@ With v: for BASE + "vocabulary#", and names percent-encoded behind BASE + "post/
     relation  a v:Relation; v:inPost post; v:head mention; v:tail mention; v:label relation type; v:score
     entity    relation type   entity, of any such relation
 
-What was rejected is not among the triples, but for mentions, which then have neither type nor score. Triples are a
-set: what is said of an entity may stand in the file more than once.
+A mention whose types were all rejected has neither type nor score. Triples are a set: what is said of an entity may
+stand in the file more than once.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ def _triples(post: dict[str, Any], names: _Names, merging: str) -> Iterator[Trip
     entities = []
     for number, mention in enumerate(post["mentions"]):
         subject = names("mention", post["id"], str(number))
-        name, kind = entity_key(mention["text"], mention["label"], merging)
+        name, kind = entity_key(mention["text"], mention.get("label"), merging)
         entity = names("entity", name) if kind is None else names("entity", name, kind)
         entities.append(entity)
         yield subject, RDF_TYPE, word("Mention")
@@ -131,7 +131,7 @@ def _triples(post: dict[str, Any], names: _Names, merging: str) -> Iterator[Trip
         yield subject, word("refersTo"), entity
         yield entity, RDF_TYPE, word("Entity")
         yield entity, RDFS_LABEL, literal(name)
-        if mention["label"] is not None:
+        if mention.get("label") is not None:
             kind_of = names("type", mention["label"])
             yield subject, word("type"), kind_of
             yield subject, word("score"), literal(mention["score"])
@@ -139,8 +139,6 @@ def _triples(post: dict[str, Any], names: _Names, merging: str) -> Iterator[Trip
             yield kind_of, RDF_TYPE, word("Type")
             yield kind_of, RDFS_LABEL, literal(mention["label"])
     for relation in post["relations"]:
-        if relation["label"] is None:
-            continue
         head, tail = relation["head"], relation["tail"]
         subject, kind_of = (
             names("relation", post["id"], str(head), str(tail)),

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from .post_check import CheckedRow, RowError
-from .schema import table_schemas
+from .schema import ANSWER, table_schemas
 
 
 class PartTables:
@@ -92,47 +92,37 @@ class PartTables:
         found["posts"].append(post)
         for number, mention in enumerate(mentions):
             place = {name: mention[name] for name in ("start", "end", "text")}
-            found["mentions"].append({**key, "mention": number, **place, **_ranking(mention)})
+            found["mentions"].append({**key, "mention": number, **place, **_answer(mention)})
         for relation in relations:
             place = {name: relation[name] for name in ("head", "tail")}
-            found["relations"].append({**key, **place, **_ranking(relation)})
+            found["relations"].append({**key, **place, **_answer(relation)})
         self.counts["posts"] += 1
         self.counts["posts with picture"] += post["has_picture"]
         self.counts["posts without their picture"] += row.picture_error is not None
-        for name, entries in (("mentions", mentions), ("relations", relations)):
-            rejected = sum(entry["label"] is None for entry in entries)
-            self.counts[name] += len(entries) - rejected
-            self.counts[f"{name} rejected"] += rejected
+        self.counts["mentions"] += len(mentions)
+        self.counts["mentions rejected"] += sum("scores" in one and one["label"] is None for one in mentions)
+        self.counts["relations"] += len(relations)
 
 
 def check_answer(answer: Mapping[str, Any]) -> None:
     """Refuse what is no answer to a post, so that it does not get into a table.
 
     Raises:
-        ValueError: a mention or relation lacks something, a relation is not between mentions, or a score is no number.
+        ValueError: the extractor says so, a relation is not between two mentions, or a score is no number.
     """
+    if answer.get("error"):
+        raise ValueError(answer["error"])
     count = len(answer["mentions"])
-    for name, needed in (("mentions", ("start", "end", "text")), ("relations", ("head", "tail"))):
+    for name in ("mentions", "relations"):
         for number, entry in enumerate(answer[name]):
-            missing = [key for key in (*needed, "label", "score", "scores") if key not in entry]
-            if missing:
-                raise ValueError(f"{name}[{number}] lacks {', '.join(missing)}")
-            if name == "relations" and not all(0 <= entry[key] < count for key in needed):
-                raise ValueError(
-                    f"{name}[{number}] must be between {count} mentions, got {entry['head']}, {entry['tail']}"
-                )
-            for score in (entry["score"], *(one["score"] for one in entry["scores"])):
+            if name == "relations" and not all(0 <= entry[key] < count for key in ("head", "tail")):
+                pair = (entry["head"], entry["tail"])
+                raise ValueError(f"{name}[{number}] must be between two of {count} mentions, got {pair}")
+            for score in (entry.get("score"), *(one["score"] for one in entry.get("scores") or ())):
                 if score is not None and not math.isfinite(score):
                     raise ValueError(f"{name}[{number}]: scores must be finite, got {score}")
 
 
-def _ranking(entry: Mapping[str, Any]) -> dict[str, Any]:
-    scores = [
-        {"label": one["label"], "score": one["score"], "deviation": one.get("deviation")} for one in entry["scores"]
-    ]
-    return {
-        "label": entry["label"],
-        "score": entry["score"],
-        "scores": scores,
-        "mutual_information": entry.get("mutual_information"),
-    }
+def _answer(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """What is said of a mention or pair; `None` for what was not asked for."""
+    return {name: entry.get(name) for name in ANSWER}

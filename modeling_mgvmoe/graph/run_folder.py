@@ -80,9 +80,11 @@ def begin(folder: str, identity: Mapping[str, Any], posts: PostFiles, overwrite:
     if overwrite:
         _remove_run(folder)
     if os.path.isfile(os.path.join(notes, IDENTITY)):
-        found = list(
-            differences(*({**one, "input": _by_name(one["input"])} for one in (read_identity(folder), identity)))
+        there, here = (
+            {**one, "input": {file["file"]: file for file in one["input"]}}
+            for one in (read_identity(folder), identity)
         )
+        found = list(differences(there, here))
         if found:
             raise ValueError(
                 f"output: {folder} belongs to another run: {'; '.join(found[:5])}"
@@ -175,10 +177,6 @@ def finish(folder: str) -> dict[str, Any] | None:
 def num_rows(identity: Mapping[str, Any]) -> int:
     """Rows of the input of a run."""
     return sum(file["rows"] for file in identity["input"])
-
-
-def _by_name(files: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    return {one["file"]: one for one in files}
 
 
 def _remove_run(folder: str) -> None:

@@ -61,10 +61,16 @@ class GraphTables:
 
 def _bare(entry: dict[str, Any]) -> dict[str, Any]:
     """An entry of a table without its keys, and without what was not asked for."""
-    kept = {key: value for key, value in entry.items() if key not in ("row", "post_id", "mention")}
-    if kept["mutual_information"] is None:
-        del kept["mutual_information"]
-    for one in kept["scores"]:
-        if one["deviation"] is None:
-            del one["deviation"]
+    optional = {"levels", "deviation", "mutual_information"}
+    if entry["scores"] is None:
+        optional |= {"label", "score", "scores"}
+    kept = {
+        key: value
+        for key, value in entry.items()
+        if key not in ("row", "post_id", "mention") and not (key in optional and value is None)
+    }
+    for name in ("scores", "levels"):
+        for one in kept.get(name, ()):
+            if one["deviation"] is None:
+                del one["deviation"]
     return kept
