@@ -60,11 +60,7 @@ def write_n_triples(
     Raises:
         ValueError: `base_iri` is not absolute, does not end with "/" or "#", or holds a character that none may hold.
     """
-    if not BASE.fullmatch(base_iri):
-        raise ValueError(
-            f"base_iri must be an absolute IRI without blanks, <, >, quotes or braces, and end with / or #, got "
-            f"{base_iri!r}"
-        )
+    check_base_iri(base_iri)
     target = os.path.join(graph.folder, N_TRIPLES) if path is None else os.fspath(path)
     names = _Names(base_iri)
     with whole_file(target) as partial, open(partial, "w", encoding="utf-8", newline="\n") as file:
@@ -73,6 +69,15 @@ def write_n_triples(
             lines = dict.fromkeys(triple for post in graph.posts(part) for triple in _triples(post, names, merging))
             file.writelines(f"{subject} {predicate} {thing} .\n" for subject, predicate, thing in lines)
     return target
+
+
+def check_base_iri(base_iri: str) -> None:
+    """Raise ValueError for what names cannot begin with."""
+    if not BASE.fullmatch(base_iri):
+        raise ValueError(
+            f"base_iri must be an absolute IRI without blanks, <, >, quotes or braces, and end with / or #, got "
+            f"{base_iri!r}"
+        )
 
 
 def literal(value: Any) -> str:
