@@ -14,6 +14,25 @@ CUSTOM_PIPELINES = {
         "type": "multimodal",
     }
 }
+# Found where their task is named. Were they listed, transformers would not know which pipeline is meant by default.
+MORE_PIPELINES = {
+    "multimodal-graph-extraction": {
+        "impl": "graph_pipeline_mgvmoe.MultimodalGraphExtractionPipeline",
+        "pt": ["AutoModel"],
+        "type": "multimodal",
+    }
+}
+
+
+class _Pipelines(dict[str, Any]):
+    """The listed pipelines, and on demand one of `MORE_PIPELINES`."""
+
+    def __contains__(self, task: object) -> bool:
+        return super().__contains__(task) or task in MORE_PIPELINES
+
+    def __missing__(self, task: str) -> dict[str, Any]:
+        # A copy: transformers writes into it.
+        return dict(MORE_PIPELINES[task])
 
 
 @strict
@@ -97,6 +116,10 @@ class MGVMoEConfig(PreTrainedConfig):
         "alignment_loss",
         "consistency_loss",
         "type_loss",
+        "sample_logits",
+        "mean_probs",
+        "std_probs",
+        "mutual_information",
         "mention_embeds",
         "candidate_embeds",
         "text_embeds",
@@ -154,8 +177,8 @@ class MGVMoEConfig(PreTrainedConfig):
         if not hasattr(self.vision_config, "hidden_size") and hasattr(self.vision_config, "vision_config"):
             # A whole CLIP or SigLIP configuration is accepted silently by AutoConfig and fails much later.
             self.vision_config = self.vision_config.vision_config
-        if not getattr(self, "custom_pipelines", None):
-            self.custom_pipelines = {task: dict(entry) for task, entry in CUSTOM_PIPELINES.items()}
+        listed = getattr(self, "custom_pipelines", None) or CUSTOM_PIPELINES
+        self.custom_pipelines = _Pipelines({task: dict(entry) for task, entry in listed.items()})
 
     @property
     def hidden_size(self) -> int:

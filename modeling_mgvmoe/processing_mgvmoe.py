@@ -12,7 +12,8 @@ import numpy as np
 from transformers.feature_extraction_utils import BatchFeature
 from transformers.processing_utils import ImagesKwargs, ProcessorMixin
 
-from .candidates import check_labels, check_template, label_texts, rank_labels, read_labels
+from .candidates import as_nodes, check_labels, check_template, label_texts, rank_labels, read_labels
+from .label_paths import check_separator
 from .label_types import read_label_types
 from .mention_windows import (
     Marker,
@@ -154,6 +155,7 @@ class MGVMoEProcessor(ProcessorMixin):
         label_template: str | None = None,
         label_types: Mapping[str, Any] | None = None,
         type_descriptions: Mapping[str, str | Sequence[str]] | None = None,
+        label_separator: str | None = None,
         is_split_into_words: bool = False,
         padding: bool | str = True,
         max_length: int | None = None,
@@ -176,6 +178,8 @@ class MGVMoEProcessor(ProcessorMixin):
             label_types: For some labels the types that head and tail may have: (types of the head, types of the
                 tail), each a type or a list of types. They go with `score="similarity"`.
             type_descriptions: Sentences to read in place of these types.
+            label_separator: Makes labels paths, ">" for "person > politician": the candidates are then the nodes of
+                their tree (`label_paths.py`), to be given to `post_process_zero_shot_ie` with the same argument.
             is_split_into_words: Whether posts are lists of words.
             padding: True or "longest", "max_length", or False. Posts are padded on the right.
             max_length: In place of the processor's own; the tokenizer's limit caps both.
@@ -228,6 +232,7 @@ class MGVMoEProcessor(ProcessorMixin):
                 return_tensors,
                 label_types=label_types,
                 type_descriptions=type_descriptions,
+                label_separator=label_separator,
             )
             mask = candidates.get("candidate_mask")
             if posts and mask is not None and len(mask) != len(posts):
@@ -391,6 +396,7 @@ class MGVMoEProcessor(ProcessorMixin):
         return_tensors: str | None = None,
         label_types: Mapping[str, Any] | None = None,
         type_descriptions: Mapping[str, str | Sequence[str]] | None = None,
+        label_separator: str | None = None,
     ) -> BatchFeature:
         """Tokenizes candidate labels, each distinct label once; see `__call__` for the arguments.
 
@@ -402,6 +408,11 @@ class MGVMoEProcessor(ProcessorMixin):
             ValueError: See `candidate_texts` and `label_types.read_label_types`; also if a label or type has no token
                 in the vocabulary.
         """
+        candidate_labels, trees = as_nodes(candidate_labels, check_separator(label_separator))
+        if trees is not None:
+            label_descriptions = {
+                node: text for tree in trees for node, text in tree.node_descriptions(label_descriptions).items()
+            }
         labels, columns = read_labels(candidate_labels)
         texts = self.candidate_texts(labels, label_descriptions, label_template)
         batch = self._encode_texts(labels, texts, "candidate", max_length)
@@ -482,27 +493,38 @@ class MGVMoEProcessor(ProcessorMixin):
         top_k: int | None = None,
         function_to_apply: str = "softmax",
         candidate_mask: Any = None,
+        label_separator: str | None = None,
     ) -> list[list[dict[str, Any]]]:
         """Turns logits into labels with scores.
 
         Args:
-            outputs_or_logits: The model's outputs, or logits (B,C). With labels per post C counts the distinct
-                labels in order of first appearance, as `__call__` lays them out; a LIST (not a tensor) is then read
-                as one vector for each post, of this post's own labels only.
+            outputs_or_logits: The model's outputs, or logits (B,C), or (N,B,C) of N draws. With labels per post C
+                counts the distinct labels in order of first appearance, as `__call__` lays them out; a LIST (not a
+                tensor) is then read as one vector for each post, of this post's own labels only.
             candidate_labels: Labels shared by all posts, or a list of labels for each post.
             threshold: Lowest score to keep; 0 keeps all, also negative ones with "none".
             top_k: How many labels of a post to keep at most.
             function_to_apply: "softmax" over a post's own labels, "sigmoid" of each, or "none": raw logits.
             candidate_mask: (B,C) bool; False takes a label out for a post, before the softmax.
+            label_separator: Labels are paths, and C counts the nodes of their tree, as `__call__` lays them out.
 
         Returns:
-            For each post {"label", "score"} with falling scores; equal scores keep the order of the labels.
+            For each post {"label", "score"} with falling scores; equal scores keep the order of the labels. Of draws
+            (`num_samples` of the model) the score is the mean, and there are "deviation", of the score over the draws,
+            and "mutual_information", in nats, the same for all labels of a post. Of paths there is "levels", the
+            {"label", "score"} of every node on the way.
 
         Raises:
             ValueError: If the shapes do not fit the labels, logits are NaN, or an argument is out of its range.
         """
         return rank_labels(
-            outputs_or_logits, candidate_labels, threshold, top_k, function_to_apply, candidate_mask=candidate_mask
+            outputs_or_logits,
+            candidate_labels,
+            threshold,
+            top_k,
+            function_to_apply,
+            candidate_mask=candidate_mask,
+            label_separator=label_separator,
         )
 
     def save_pretrained(

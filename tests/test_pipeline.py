@@ -313,7 +313,7 @@ def test_each_label_is_encoded_once(pipe, encoded):
 def test_many_labels_are_encoded_in_parts(pipe, encoded):
     whole = pipe(POST, candidate_labels=[*LABELS, *RELATIONS])
     pipe.clear_candidate_cache()
-    pipe.candidate_batch_size = 3
+    pipe.candidate_embedder.batch_size = 3
     assert_same([pipe(POST, candidate_labels=[*LABELS, *RELATIONS])], [whole])
     assert encoded == [7, 3, 3, 1]
 
@@ -326,7 +326,7 @@ def test_the_cache_is_bounded_and_forgets_the_oldest(pipe, encoded):
     bounded(POST, candidate_labels=["boat", "bird"])
     bounded(POST, candidate_labels=["cake"])
     bounded(POST, candidate_labels=["boat"])
-    assert len(bounded._candidate_cache) == 3
+    assert len(bounded.candidate_embedder.cache) == 3
     encoded.clear()
     bounded(POST, candidate_labels=["greets"])  # takes the place of "bird", the one not used for longest
     bounded(POST, candidate_labels=["boat", "cake"])
