@@ -15,6 +15,7 @@ from ..training.interruption import typed_command
 from .bulk import BulkArguments, BulkResult, extract_in_bulk
 from .label_file import CandidateLabels, read_candidate_labels
 from .merging import MERGING
+from .model_extractor import PRECISIONS, ExtractionOptions, ModelExtractor, load_mention_finder
 from .ntriples import BASE_IRI, check_base_iri
 from .post_check import ON_BROKEN_PICTURE
 from .post_files import PostFiles
@@ -25,11 +26,8 @@ from .tables import GraphTables
 if TYPE_CHECKING:
     from accelerate import PartialState
 
-    from .model_extractor import ModelExtractor
-
 # Forms beside Parquet.
 FORMATS = ("json_lines", "n_triples", "hetero_data")
-PRECISIONS = ("no", "bf16", "fp16")
 DEMO_MODEL = os.path.join("runs", "demo", "model")
 LABELS_FILE = "labels.json"
 
@@ -84,13 +82,11 @@ def _parser(description: str | None) -> argparse.ArgumentParser:
     add("--image_dir", metavar="FOLDER", help="of relative picture paths (default: that of their file)")
     add("--picture_features", action="store_true", help="keep the mean of the vision encoder's tokens of each post")
     add("--mention_finder", metavar="MODEL", help="token-classification model for posts without mentions")
-    add(
-        "--rejection", type=float, nargs="+", metavar="P", help="least probability, for all or for types and relations"
-    )
+    add("--rejection", type=float, nargs="+", metavar="P", help="least probability, of all or of types and relations")
     add("--top_k", type=int, help="labels in each ranking (default all)")
     add("--num_samples", type=int, help="draws from the experts, for deviations (default none)")
     add("--max_length", type=int, help="tokens of a post (default: the processor's)")
-    add("--mixed_precision", choices=PRECISIONS, default="no", help="default no")
+    add("--mixed_precision", choices=list(PRECISIONS), default="no", help="default no")
     add("--overwrite", action="store_true", help="remove what another run has left in the folder")
     return parser
 
@@ -136,7 +132,6 @@ def _extract(flags: argparse.Namespace, argv: Sequence[str] | None) -> dict[str,
 def _load(flags: argparse.Namespace, state: PartialState) -> ModelExtractor:
     from ..modeling_mgvmoe import MGVMoEForZeroShotIE
     from ..processing_mgvmoe import MGVMoEProcessor
-    from .model_extractor import ExtractionOptions, ModelExtractor, load_mention_finder
 
     if flags.model == DEMO_MODEL and not os.path.isdir(flags.model):
         raise FileNotFoundError(f"model: {flags.model} does not exist; `make demo` trains it, or name another")
