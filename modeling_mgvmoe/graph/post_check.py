@@ -78,7 +78,8 @@ class RowCheck:
         try:
             if raw.values is None:
                 raise RowError("format", str(raw.error))
-            name = self._id(raw)
+            name = _id(raw)
+            self._refuse_duplicate(raw.row, name)
             text = _text(raw.values.get("text"))
             mentions = self._mentions(raw.values.get("mentions"), text)
             picture, picture_error = self._picture(raw)
@@ -89,18 +90,11 @@ class RowCheck:
             post["mentions"] = mentions
         return CheckedRow(raw.row, name, post, picture_error)
 
-    def _id(self, raw: RawRow) -> str:
-        assert raw.values is not None
-        try:
-            name = id_of(raw.row, raw.values.get("id"))
-        except ValueError as error:
-            raise RowError("id", str(error)) from error
-        place = np.searchsorted(self.duplicates[:, 0], raw.row)
-        if place < len(self.duplicates) and self.duplicates[place, 0] == raw.row:
-            raise RowError(
-                "duplicate", f"id {name!r} must be unique, but row {self.duplicates[place, 1]} has it already"
-            )
-        return name
+    def _refuse_duplicate(self, row: int, name: str) -> None:
+        place = np.searchsorted(self.duplicates[:, 0], row)
+        if place < len(self.duplicates) and self.duplicates[place, 0] == row:
+            first = self.duplicates[place, 1]
+            raise RowError("duplicate", f"id must be unique, got {name!r}, which row {first} has already")
 
     def _mentions(self, given: Any, text: str) -> list[tuple[int, int]] | None:
         if given is None:
@@ -131,6 +125,13 @@ class RowCheck:
             if self.on_broken_picture == "error":
                 raise RowError("picture", str(error)) from error
             return None, str(error)
+
+
+def _id(raw: RawRow) -> str:
+    try:
+        return id_of(raw.row, (raw.values or {}).get("id"))
+    except ValueError as error:
+        raise RowError("id", str(error)) from error
 
 
 def _text(text: Any) -> str:

@@ -98,7 +98,7 @@ def begin(folder: str, identity: Mapping[str, Any], posts: PostFiles, overwrite:
             raise FileExistsError(
                 f"output: {folder} is not empty and holds no extraction, got {', '.join(others[:5])}; choose another."
             )
-    for name in (*TABLES, NOTES):
+    for name in (*TABLES, NOTES, ""):
         os.makedirs(os.path.join(folder, name), exist_ok=True)
         remove_partial_files(os.path.join(folder, name))
     if not os.path.isfile(os.path.join(notes, DUPLICATES)):
