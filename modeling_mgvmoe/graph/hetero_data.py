@@ -4,7 +4,7 @@
 |---|---|
 | post | `id`, `row`; `x` (posts, H') and `has_picture`, if picture features were asked for: zeros without a picture |
 | mention | `text`; `y`, the number of its type, -1 if all were rejected; `score` |
-| entity | `name`, normalised; `num_mentions` |
+| entity | `name`, normalised; `text`, of its first mention; `num_mentions` |
 | type | `name` |
 
 | edges | `edge_attr` (edges, 1) | |
@@ -84,6 +84,7 @@ class _Builder:
         self.with_features = graph.identity["feature_size"] is not None
         self.ids: list[str] = []
         self.texts: list[str] = []
+        self.shown: list[str] = []  # of each entity the text of its first mention
         self.columns: dict[str, list[np.ndarray]] = {}
         self.first_mention = np.empty(0, dtype=np.int64)  # of the posts of the current part
         self.part_rows = np.empty(0, dtype=np.int64)
@@ -114,9 +115,11 @@ class _Builder:
         first = len(self.texts)
         texts, labels = table["text"].to_pylist(), table["label"].to_pylist()
         self.texts += texts
-        entities = [
-            self.entities(entity_key(text, label, self.merging)) for text, label in zip(texts, labels, strict=True)
-        ]
+        entities = []
+        for text, label in zip(texts, labels, strict=True):
+            entities.append(self.entities(entity_key(text, label, self.merging)))
+            if len(self.entities) > len(self.shown):
+                self.shown.append(text)
         scores = table["scores"].combine_chunks()
         parents = pc.list_parent_indices(scores).to_numpy()
         ranked = pc.list_flatten(scores)
@@ -151,7 +154,7 @@ class _Builder:
         data["mention"].text, data["mention"].y, data["mention"].num_nodes = self.texts, y, mentions
         data["mention"].score = self._column("mention_score", np.float32)
         data["entity"].name = [name if kind is None else f"{name} ({kind})" for name, kind in self.entities.number_of]
-        data["entity"].num_nodes = entities
+        data["entity"].text, data["entity"].num_nodes = self.shown, entities
         data["entity"].num_mentions = torch.bincount(entity, minlength=entities)
         data["type"].name, data["type"].num_nodes = list(self.types.number_of), len(self.types)
 
