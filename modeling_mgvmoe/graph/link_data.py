@@ -47,7 +47,8 @@ class LinkData:
     """What a link predictor sees.
 
     Attributes:
-        features: (N, T), of each entity the mean score of each type over its mentions; 0 where a ranking was cut off.
+        features: (N, T), of each entity the mean score of each type over its mentions, without those of no type; 0
+            where there are none or a ranking was cut off.
         links: all of them, without those of an entity to itself.
         names: of the R relations.
     """
@@ -89,13 +90,16 @@ def link_data(data: HeteroData) -> LinkData:
 
 
 def _type_scores(data: HeteroData) -> torch.Tensor:
+    """(N, T), means over those mentions that have a type."""
     mention, entity = data["mention", "refers_to", "entity"].edge_index
     entity_of = torch.empty(data["mention"].num_nodes, dtype=torch.long)
     entity_of[mention] = entity
-    store, size = data["mention", "scored", "type"], data["type"].num_nodes
-    keys = entity_of[store.edge_index[0]] * size + store.edge_index[1]
-    total = torch.zeros(data["entity"].num_nodes * size).index_add(0, keys, store.edge_attr.flatten())
-    return total.view(-1, size) / data["entity"].num_mentions.clamp(min=1)[:, None]
+    typed = data["mention"].y >= 0
+    store, size, count = data["mention", "scored", "type"], data["type"].num_nodes, data["entity"].num_nodes
+    kept = typed[store.edge_index[0]]
+    keys = entity_of[store.edge_index[0, kept]] * size + store.edge_index[1, kept]
+    total = torch.zeros(count * size).index_add(0, keys, store.edge_attr.flatten()[kept])
+    return total.view(count, size) / torch.bincount(entity_of[typed], minlength=count).clamp(min=1)[:, None]
 
 
 def split_links(data: LinkData, seed: int) -> dict[str, Links]:

@@ -91,7 +91,8 @@ class LinkPredictor(nn.Module):
         self.layers = nn.ModuleList(
             HeteroConv({kind: SAGEConv((SIZE, SIZE), SIZE) for kind in kinds}, aggr="mean") for _ in range(2)
         )
-        self.relations = nn.Parameter(torch.ones(len(names), SIZE))
+        # Random: from equal ones the relations are slow to part.
+        self.relations = nn.Parameter(torch.randn(len(names), SIZE) * 0.5)
 
     def encode(self, features: torch.Tensor, messages: Links) -> torch.Tensor:
         """(N, SIZE), entities; `messages` are the links that they know of."""
@@ -175,7 +176,7 @@ def _baselines(data: LinkData, train: Links) -> dict[str, Callable[[Links], torc
         counts += torch.bincount(keys, minlength=len(counts))
 
     def type_pairs(links: Links) -> torch.Tensor:
-        # How many of the possible pairs of such types are related so; both directions, as the network's decoder has it.
+        # How many of the possible pairs of such types are related so, in any direction, as the decoder has it.
         head, tail = links.ends
         keys, _ = keys_of(links)
         return counts[keys] / (of_kind[kinds[head]] * of_kind[kinds[tail]])
