@@ -4,7 +4,7 @@
 |---|---|
 | post | `id`, `row`; `x` (posts, H') and `has_picture`, if picture features were asked for: zeros without a picture |
 | mention | `text`; `y`, the number of its type, -1 if all were rejected; `score` |
-| entity | `name`, normalised; `text`, of its first mention; `num_mentions` |
+| entity | `name`, normalised; `text`, as it is written most often; `num_mentions` |
 | type | `name` |
 
 | edges | `edge_attr` (edges, 1) | |
@@ -12,13 +12,14 @@
 | mention, in, post | | |
 | mention, refers_to, entity | | |
 | mention, scored, type | score | the ranking of every mention |
-| entity, has_type, type | mean score | types that a mention has; `count`, of these mentions |
+| entity, has_type, type | mean score over all its mentions that have a type | `count`, of those that have this one |
 | mention, LABEL, mention | score | head to tail; one kind of edge for each relation that occurs |
 | entity, LABEL, entity | mean score | the same between entities, each pair once; `count`, of the mentions' relations |
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -84,7 +85,7 @@ class _Builder:
         self.with_features = graph.identity["feature_size"] is not None
         self.ids: list[str] = []
         self.texts: list[str] = []
-        self.shown: list[str] = []  # of each entity the text of its first mention
+        self.forms: Counter[tuple[int, str]] = Counter()  # how an entity is written
         self.columns: dict[str, list[np.ndarray]] = {}
         self.first_mention = np.empty(0, dtype=np.int64)  # of the posts of the current part
         self.part_rows = np.empty(0, dtype=np.int64)
@@ -118,8 +119,7 @@ class _Builder:
         entities = []
         for text, label in zip(texts, labels, strict=True):
             entities.append(self.entities(entity_key(text, label, self.merging)))
-            if len(self.entities) > len(self.shown):
-                self.shown.append(text)
+        self.forms.update(zip(entities, texts, strict=True))
         scores = table["scores"].combine_chunks()
         parents = pc.list_parent_indices(scores).to_numpy()
         ranked = pc.list_flatten(scores)
@@ -154,7 +154,10 @@ class _Builder:
         data["mention"].text, data["mention"].y, data["mention"].num_nodes = self.texts, y, mentions
         data["mention"].score = self._column("mention_score", np.float32)
         data["entity"].name = [name if kind is None else f"{name} ({kind})" for name, kind in self.entities.number_of]
-        data["entity"].text, data["entity"].num_nodes = self.shown, entities
+        most: dict[int, str] = {}
+        for (number, text), _ in self.forms.most_common():
+            most.setdefault(number, text)
+        data["entity"].text, data["entity"].num_nodes = [most[number] for number in range(entities)], entities
         data["entity"].num_mentions = torch.bincount(entity, minlength=entities)
         data["type"].name, data["type"].num_nodes = list(self.types.number_of), len(self.types)
 
@@ -165,20 +168,22 @@ class _Builder:
         scored_type, scored = self._column("scored_type", np.int64), self._column("scored", np.float32)
         store = data["mention", "scored", "type"]
         store.edge_index, store.edge_attr = torch.stack([scored_mention, scored_type]), scored[:, None]
-        self._fill_types(data, entity[scored_mention], scored_type, scored, entity, y)
+        self._fill_types(data, scored_mention, scored_type, scored, entity, y)
         self._fill_relations(data, entity)
 
     def _fill_types(
         self,
         data: HeteroData,
-        scored_entity: torch.Tensor,
+        scored_mention: torch.Tensor,
         scored_type: torch.Tensor,
         scored: torch.Tensor,
         entity: torch.Tensor,
         y: torch.Tensor,
     ) -> None:
-        """Of each entity the types that a mention has, with their mean score over all its mentions."""
+        """Of each entity the types that a mention has, with their mean score over its mentions that have any type."""
         typed = y >= 0
+        kept = typed[scored_mention]
+        scored_entity, scored_type, scored = entity[scored_mention[kept]], scored_type[kept], scored[kept]
         pairs, counts = torch.unique(torch.stack([entity[typed], y[typed]]), dim=1, return_counts=True)
         size = max(1, len(self.types))
         keys = pairs[0] * size + pairs[1]
@@ -188,7 +193,8 @@ class _Builder:
         total = torch.zeros(len(keys)).index_add(0, place[known], scored[known])
         store = data["entity", "has_type", "type"]
         store.edge_index, store.count = pairs, counts
-        store.edge_attr = (total / data["entity"].num_mentions[pairs[0]])[:, None]
+        typed_mentions = torch.bincount(entity[typed], minlength=len(data["entity"].num_mentions))
+        store.edge_attr = (total / typed_mentions[pairs[0]])[:, None]
 
     def _fill_relations(self, data: HeteroData, entity: torch.Tensor) -> None:
         head, tail = self._column("head", np.int64), self._column("tail", np.int64)

@@ -1,12 +1,14 @@
-"""Relations between entities, divided so that none of those to be predicted can be seen in training.
+"""Relations between entities, divided so that nothing of those to be predicted can be seen in training.
 
 Two entities may be related by several relations, in both directions, and in several posts. All of these are on one
-side of the division: what is divided are the unordered pairs. Who is mentioned together with whom is no input of the
-predictor either.
+side of the division: what is divided are the unordered pairs. Posts that state a relation of a held-out pair are
+hidden as a whole, so that their mentions do not give entities their types either; and who is mentioned together with
+whom is no input of the predictor.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -44,31 +46,63 @@ class Links:
 
 @dataclass(frozen=True)
 class LinkData:
-    """What a link predictor sees.
+    """What a link predictor may see of a graph.
 
     Attributes:
-        features: (N, T), of each entity the mean score of each type over its mentions, without those of no type; 0
-            where there are none or a ranking was cut off.
-        links: all of them, without those of an entity to itself.
+        source: the graph.
+        links: between its N entities, without those of an entity to itself.
         names: of the R relations.
     """
 
-    features: torch.Tensor
+    source: HeteroData
     links: Links
     names: tuple[str, ...]
 
     @property
     def num_entities(self) -> int:
         """N."""
-        return len(self.features)
+        return int(self.source["entity"].num_nodes)
 
     def pair_keys(self, ends: torch.Tensor) -> torch.Tensor:
         """(E,), a number for each unordered pair."""
         return ends.min(0).values * self.num_entities + ends.max(0).values
 
+    def features(self, hidden: Sequence[Links] = ()) -> torch.Tensor:
+        """Types of the entities.
+
+        Args:
+            hidden: held-out links; posts that state a relation between any of these pairs count for nothing.
+
+        Returns:
+            (N, T), of each entity the mean score of each type over its mentions, without those of no type; 0 where
+            there are none or a ranking was cut off.
+        """
+        graph = self.source
+        count, size, mentions = self.num_entities, graph["type"].num_nodes, graph["mention"].num_nodes
+        entity_of, post_of = (torch.empty(mentions, dtype=torch.long) for _ in range(2))
+        for target, kind in ((entity_of, "refers_to"), (post_of, "in")):
+            mention, other = graph["mention", kind, "entity" if kind == "refers_to" else "post"].edge_index
+            target[mention] = other
+        kept = (graph["mention"].y >= 0) & ~self._hidden_posts(hidden, entity_of, post_of)[post_of]
+        store = graph["mention", "scored", "type"]
+        own = kept[store.edge_index[0]]
+        keys = entity_of[store.edge_index[0, own]] * size + store.edge_index[1, own]
+        total = torch.zeros(count * size).index_add(0, keys, store.edge_attr.flatten()[own])
+        return total.view(count, size) / torch.bincount(entity_of[kept], minlength=count).clamp(min=1)[:, None]
+
+    def _hidden_posts(self, hidden: Sequence[Links], entity_of: torch.Tensor, post_of: torch.Tensor) -> torch.Tensor:
+        """(posts,), boolean."""
+        found = torch.zeros(self.source["post"].num_nodes, dtype=torch.bool)
+        secret = torch.cat([torch.empty(0, dtype=torch.long), *(self.pair_keys(links.ends) for links in hidden)])
+        for name in self.names:
+            between = self.source["mention", name, "mention"].edge_index
+            stated = torch.isin(self.pair_keys(entity_of[between]), secret)
+            found[post_of[between[0, stated]]] = True
+        return found
+
 
 def link_data(data: HeteroData) -> LinkData:
-    """Entities with their types' scores, and the relations between them.
+    """The relations between the entities of a graph.
 
     Raises:
         ValueError: there are too few related pairs to train and test on.
@@ -79,27 +113,11 @@ def link_data(data: HeteroData) -> LinkData:
     relations = torch.cat(
         [torch.empty(0, dtype=torch.long), *(torch.full((edge.shape[1],), n) for n, edge in enumerate(edges))]
     )
-    links = Links(ends, relations).select(ends[0] != ends[1])
-    found = LinkData(_type_scores(data), links, names)
-    pairs = len(found.pair_keys(links.ends).unique())
+    found = LinkData(data, Links(ends, relations).select(ends[0] != ends[1]), names)
+    pairs = len(found.pair_keys(found.links.ends).unique())
     if pairs < LEAST_PAIRS:
-        raise ValueError(
-            f"graph: a link predictor needs at least {LEAST_PAIRS} related pairs of entities, got {pairs}"
-        )
+        raise ValueError(f"graph: at least {LEAST_PAIRS} related pairs of entities are needed, got {pairs}")
     return found
-
-
-def _type_scores(data: HeteroData) -> torch.Tensor:
-    """(N, T), means over those mentions that have a type."""
-    mention, entity = data["mention", "refers_to", "entity"].edge_index
-    entity_of = torch.empty(data["mention"].num_nodes, dtype=torch.long)
-    entity_of[mention] = entity
-    typed = data["mention"].y >= 0
-    store, size, count = data["mention", "scored", "type"], data["type"].num_nodes, data["entity"].num_nodes
-    kept = typed[store.edge_index[0]]
-    keys = entity_of[store.edge_index[0, kept]] * size + store.edge_index[1, kept]
-    total = torch.zeros(count * size).index_add(0, keys, store.edge_attr.flatten()[kept])
-    return total.view(count, size) / torch.bincount(entity_of[typed], minlength=count).clamp(min=1)[:, None]
 
 
 def split_links(data: LinkData, seed: int) -> dict[str, Links]:

@@ -52,9 +52,10 @@ def predict_links(data: HeteroData, seeds: Sequence[int] = (0, 1, 2), progress: 
         parts = split_links(links, seed)
         generator = torch.Generator().manual_seed(seed)
         wrong = {name: corrupt(links, parts[name], generator) for name in ("validation", "test")}
+        features = links.features([parts["validation"], parts["test"]])
         scorers: dict[str, Callable[[Links], torch.Tensor]] = {
-            "graph network": _train(links, parts["train"], parts["validation"], wrong["validation"], seed),
-            **_baselines(links, parts["train"]),
+            "graph network": _train(links, features, parts["train"], parts["validation"], wrong["validation"], seed),
+            **_baselines(links, features, parts["train"]),
         }
         for method, scorer in scorers.items():
             scores = torch.cat([scorer(parts["test"]), scorer(wrong["test"])]).numpy()
@@ -114,13 +115,13 @@ class LinkPredictor(nn.Module):
 
 
 def _train(
-    data: LinkData, train: Links, validation: Links, wrong: Links, seed: int
+    data: LinkData, features: torch.Tensor, train: Links, validation: Links, wrong: Links, seed: int
 ) -> Callable[[Links], torch.Tensor]:
     """The scores of the network with the best AUROC on the validation links."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         generator = torch.Generator().manual_seed(seed + 1)
-        model = LinkPredictor(data.num_entities, data.features.shape[1], data.names)
+        model = LinkPredictor(data.num_entities, features.shape[1], data.names)
         optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
         train_keys = data.pair_keys(train.ends)
         known = train_keys.unique()
@@ -133,7 +134,7 @@ def _train(
             if not len(asked):
                 continue
             false = corrupt(data, asked, generator, known)
-            states = model.encode(data.features, messages)
+            states = model.encode(features, messages)
             logits = torch.cat([model.score(states, asked), model.score(states, false)])
             targets = torch.cat([torch.ones(len(asked)), torch.zeros(len(false))])
             loss = functional.binary_cross_entropy_with_logits(logits, targets)
@@ -143,7 +144,7 @@ def _train(
             if epoch % 5 == 4:
                 model.eval()
                 with torch.no_grad():
-                    states = model.encode(data.features, train)
+                    states = model.encode(features, train)
                     scores = torch.cat([model.score(states, validation), model.score(states, wrong)])
                 found = rejection_auroc(scores.numpy(), [True] * len(validation) + [False] * len(wrong))
                 since += 5
@@ -156,15 +157,15 @@ def _train(
     return lambda links: model.score(best_states, links).detach()
 
 
-def _baselines(data: LinkData, train: Links) -> dict[str, Callable[[Links], torch.Tensor]]:
+def _baselines(data: LinkData, features: torch.Tensor, train: Links) -> dict[str, Callable[[Links], torch.Tensor]]:
     """Scores that follow from the training links by counting."""
     neighbours: list[set[int]] = [set() for _ in range(data.num_entities)]
     for head, tail in train.ends.t().tolist():
         neighbours[head].add(tail)
         neighbours[tail].add(head)
     degrees = torch.tensor([len(own) for own in neighbours], dtype=torch.float)
-    kinds = data.features.argmax(-1) if data.features.shape[1] else torch.zeros(data.num_entities, dtype=torch.long)
-    size = max(1, data.features.shape[1])
+    kinds = features.argmax(-1) if features.shape[1] else torch.zeros(data.num_entities, dtype=torch.long)
+    size = max(1, features.shape[1])
     of_kind = torch.bincount(kinds, minlength=size).float()
 
     def keys_of(links: Links) -> Iterator[torch.Tensor]:
