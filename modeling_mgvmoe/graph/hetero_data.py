@@ -7,6 +7,8 @@
 | entity | `name`, normalised; `text`, as it is written most often; `num_mentions` |
 | type | `name` |
 
+Strings are arrays of NumPy.
+
 | edges | `edge_attr` (edges, 1) | |
 |---|---|---|
 | mention, in, post | | |
@@ -144,22 +146,26 @@ class _Builder:
 
     def fill(self, data: HeteroData) -> None:
         """Put everything into the data."""
-        data["post"].id, data["post"].row = self.ids, self._column("row", np.int64)
+        data["post"].id, data["post"].row = _strings(self.ids), self._column("row", np.int64)
         data["post"].num_nodes = len(self.ids)
         if self.with_features:
             data["post"].x = self._column("x", np.float32)
             data["post"].has_picture = self._column("has_picture", bool)
         entity, y = self._column("entity", np.int64), self._column("y", np.int64)
         mentions, entities = len(self.texts), len(self.entities)
-        data["mention"].text, data["mention"].y, data["mention"].num_nodes = self.texts, y, mentions
+        data["mention"].text, data["mention"].y = _strings(self.texts), y
+        data["mention"].num_nodes = mentions
         data["mention"].score = self._column("mention_score", np.float32)
-        data["entity"].name = [name if kind is None else f"{name} ({kind})" for name, kind in self.entities.number_of]
+        data["entity"].name = _strings(
+            [name if kind is None else f"{name} ({kind})" for name, kind in self.entities.number_of]
+        )
         most: dict[int, str] = {}
         for (number, text), _ in self.forms.most_common():
             most.setdefault(number, text)
-        data["entity"].text, data["entity"].num_nodes = [most[number] for number in range(entities)], entities
+        data["entity"].text = _strings([most[number] for number in range(entities)])
+        data["entity"].num_nodes = entities
         data["entity"].num_mentions = torch.bincount(entity, minlength=entities)
-        data["type"].name, data["type"].num_nodes = list(self.types.number_of), len(self.types)
+        data["type"].name, data["type"].num_nodes = _strings(list(self.types.number_of)), len(self.types)
 
         everyone = torch.arange(mentions)
         data["mention", "in", "post"].edge_index = torch.stack([everyone, self._column("post", np.int64)])
@@ -219,6 +225,11 @@ def _numbered(labels: pa.Array, numbers: _Numbers) -> np.ndarray:
     coded = labels.dictionary_encode() if not pa.types.is_dictionary(labels.type) else labels
     known = np.array([numbers(label) for label in coded.dictionary.to_pylist()], dtype=np.int64)
     return known[coded.indices.to_numpy(zero_copy_only=False)]
+
+
+def _strings(values: Sequence[str]) -> np.ndarray:
+    """As an array: torch-geometric picks nodes out of arrays, but not out of lists."""
+    return np.array(values, dtype=object)
 
 
 def relation_types(data: HeteroData) -> Sequence[tuple[str, str, str]]:

@@ -6,6 +6,7 @@ import json
 import os
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
@@ -23,7 +24,7 @@ def save_hetero_data(data: HeteroData, folder: str | os.PathLike[str]) -> str:
     """Write a folder that [`load_hetero_data`] reads, whole or not at all, in the place of one before it.
 
     Args:
-        data: attributes of its nodes and edges are tensors, or what JSON can hold.
+        data: attributes of its nodes and edges are tensors, arrays of strings, or what JSON can hold.
         folder: to write.
 
     Returns:
@@ -37,13 +38,16 @@ def save_hetero_data(data: HeteroData, folder: str | os.PathLike[str]) -> str:
     for store in (*data.node_stores, *data.edge_stores):
         values: dict[str, Any] = {}
         named: dict[str, str] = {}
+        arrays: dict[str, list[str]] = {}
         for name, value in store.items():
             if isinstance(value, torch.Tensor):
                 named[name] = f"{len(stores)}.{name}"
                 tensors[named[name]] = value.contiguous()
+            elif isinstance(value, np.ndarray):
+                arrays[name] = value.tolist()
             else:
                 values[name] = value
-        stores.append({"type": store._key, "tensors": named, "values": values})
+        stores.append({"type": store._key, "tensors": named, "arrays": arrays, "values": values})
     structure = json.dumps({"format": FORMAT, "version": VERSION, "stores": stores}, ensure_ascii=False)
     needed = len(structure.encode()) + sum(one.numel() * one.element_size() for one in tensors.values()) + 2**16
     with whole_folder(os.fspath(folder), needed, "run the command again") as partial:
@@ -80,6 +84,8 @@ def load_hetero_data(folder: str | os.PathLike[str]) -> HeteroData:
             if key not in tensors:
                 raise ValueError(f"{tensor_path} lacks {key!r}, which {path} names")
             store[name] = tensors[key]
+        for name, value in one["arrays"].items():
+            store[name] = np.array(value, dtype=object)
         for name, value in one["values"].items():
             store[name] = value
     return data

@@ -25,8 +25,9 @@ def normalised_name(mention: str) -> str:
     ```
     """
     whole = " ".join(unicodedata.normalize("NFKC", mention).casefold().split())
-    name = _stripped(whole)
-    name = _stripped(POSSESSIVE.sub("", name))
+    name, before = _stripped(whole), ""
+    while name != before:  # so that a normalised name stays as it is
+        name, before = _stripped(POSSESSIVE.sub("", name)), name
     return name or whole
 
 

@@ -133,11 +133,11 @@ def _link_lines(links: Mapping[str, Any], seeds: Sequence[int]) -> list[str]:
         "",
         links["verdict"],
         "",
-        f"Of {links['links']:,} relations between {links['entities']:,} entities a tenth is held out for testing and another one "
-        f"to choose the weights, whole pairs with all that is said of them. Tested are {min(tested):,} to "
-        f"{max(tested):,} relations, against as many in which head "
-        "or tail is exchanged for an entity that is not related to the other. Mean ± standard deviation over the "
-        f"seeds {', '.join(map(str, seeds))}, each with a division of its own. The network (two layers of SAGEConv, "
+        f"Of {links['links']:,} relations between {links['entities']:,} entities a tenth is held out for testing and "
+        "another one to choose the weights, whole pairs with all that is said of them. Tested are "
+        f"{min(tested):,} to {max(tested):,} relations, against as many in which head or tail is exchanged for an "
+        "entity that is not related to the other. Mean ± standard deviation over the seeds "
+        f"{', '.join(map(str, seeds))}, each with a division of its own. The network (two layers of SAGEConv, "
         "DistMult) sees the remaining relations, and types from posts that state none of the held-out ones. Type "
         "pairs: the share of all pairs of such types that are so related in training.",
     ]
