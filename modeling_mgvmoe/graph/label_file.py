@@ -90,9 +90,9 @@ def _read(path: str, split: str, with_types: bool) -> CandidateLabels:
     content = read_json_object(path)
     if "classes" in content:
         label_set = read_label_set(path)
-        options: dict[str, Any] = {"label_descriptions": label_set.texts()}
-        types = {"label_types": label_set.allowed_types(), "type_descriptions": label_set.type_texts()}
         names = tuple(info.name for raw, info in label_set.classes.items() if raw not in label_set.left_out)
+        options: dict[str, Any] = {"label_descriptions": _of(names, label_set.texts())}
+        types = {"label_types": _of(names, label_set.allowed_types()), "type_descriptions": label_set.type_texts()}
         return CandidateLabels(**{label_set.task: names}, options=_filled(options | (types if with_types else {})))
     if "dataset" in content:
         if split not in SPLITS:
@@ -112,6 +112,10 @@ def _read(path: str, split: str, with_types: bool) -> CandidateLabels:
     return CandidateLabels(
         *(tuple(content.get(name, ())) for name in LABELS), _filled({k: v for k, v in content.items() if k in OPTIONS})
     )
+
+
+def _of(names: Sequence[str], values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: values[name] for name in names if name in values}
 
 
 def _filled(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from ..processing_mgvmoe import MGVMoEProcessor
 
 PRECISIONS = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+# What a saved processor says about how it was loaded, and not about what it does.
+LOADING = ("auto_map", "transformers_version", "is_local", "local_files_only", "name_or_path")
 # Any model should be able to make something of it.
 TRIAL = {"id": "trial", "text": "this and that", "mentions": [(0, 4), (9, 13)]}
 
@@ -161,8 +163,7 @@ def processor_fingerprint(processor: MGVMoEProcessor) -> str:
                 content = file.read()
             if name.endswith(".json"):
                 values = json.loads(content)
-                # Which classes load it says nothing about what it does.
-                for key in ("auto_map", "transformers_version"):
+                for key in LOADING:
                     values.pop(key, None)
                 content = json.dumps(values, sort_keys=True).encode()
             digest.update(f"{name} {len(content)} ".encode() + content)
