@@ -8,10 +8,10 @@ import shlex
 import signal
 import sys
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from ..training.interruption import typed_command
+from ..training.processes import patient_state
 from .bulk import BulkArguments, BulkResult, extract_in_bulk
 from .label_file import CandidateLabels, read_candidate_labels
 from .merging import MERGING
@@ -92,8 +92,6 @@ def _parser(description: str | None) -> argparse.ArgumentParser:
 
 
 def _extract(flags: argparse.Namespace, argv: Sequence[str] | None) -> dict[str, Any] | None:
-    from accelerate import PartialState
-
     posts = PostFiles(flags.input)
     arguments = BulkArguments(
         needs_mentions=flags.mention_finder is None,
@@ -103,8 +101,8 @@ def _extract(flags: argparse.Namespace, argv: Sequence[str] | None) -> dict[str,
         raise ValueError(
             f"input: {posts.without_mentions[0]} has no column 'mentions'; --mention_finder MODEL finds mentions"
         )
-    # A process may wait long for the first one, which looks through the ids.
-    state = PartialState(timeout=timedelta(days=30))
+    # The others wait for the first process, which looks through the ids.
+    state = patient_state()
     extractor = _load(flags, state)
     state.print(_beginning(flags, posts, extractor.identity["labels"], state.num_processes))
     result = extract_in_bulk(
