@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from .modeling_mgvmoe import MGVMoEForZeroShotIE, MGVMoEModel
     from .outputs_mgvmoe import MGVMoEModelOutput, MGVMoEOutput
     from .pipeline_mgvmoe import ZeroShotMultimodalIEPipeline
+    from .post_scoring import PostEmbeds
     from .processing_mgvmoe import MGVMoEProcessor
+    from .rejection import Rejection
     from .variational_experts import VariationalMixtureOfExperts
 
 __version__ = "0.1.0"
@@ -29,6 +31,8 @@ _HOME = {
     "MGVMoEOutput": "outputs_mgvmoe",
     "MGVMoEProcessor": "processing_mgvmoe",
     "MultimodalGraphExtractionPipeline": "graph_pipeline_mgvmoe",
+    "PostEmbeds": "post_scoring",
+    "Rejection": "rejection",
     "VariationalMixtureOfExperts": "variational_experts",
     "ZeroShotMultimodalIEPipeline": "pipeline_mgvmoe",
 }
@@ -42,6 +46,8 @@ __all__ = [
     "MGVMoEOutput",
     "MGVMoEProcessor",
     "MultimodalGraphExtractionPipeline",
+    "PostEmbeds",
+    "Rejection",
     "VariationalMixtureOfExperts",
     "ZeroShotMultimodalIEPipeline",
 ]

@@ -96,6 +96,8 @@ class MGVMoEConfig(PreTrainedConfig):
         ranking_loss_coef, kl_loss_coef, router_entropy_loss_coef, alignment_loss_coef, consistency_loss_coef,
         type_loss_coef (`float`, default 1.0):
             Coefficients of E9, E4, E5, E6, E11 and of the types' loss in the total loss E12.
+        none_loss_coef (`float`, defaults to 0.0):
+            Coefficient of the loss of posts of no class (label -100), which should score below posts of a class.
         freeze_vision (`bool`, defaults to `True`):
             Keep the vision encoder as it is: evaluation mode, no gradient. Holds for whatever is in it, adapters too:
             set it to `False` to train any part of the tower.
@@ -116,6 +118,7 @@ class MGVMoEConfig(PreTrainedConfig):
         "alignment_loss",
         "consistency_loss",
         "type_loss",
+        "none_loss",
         "sample_logits",
         "mean_probs",
         "std_probs",
@@ -159,6 +162,7 @@ class MGVMoEConfig(PreTrainedConfig):
     alignment_loss_coef: float | int = 1.0
     consistency_loss_coef: float | int = 1.0
     type_loss_coef: float | int = 1.0
+    none_loss_coef: float | int = 0.0
     freeze_vision: bool = True
     initializer_range: float | int = 0.02
 
@@ -235,6 +239,7 @@ class MGVMoEConfig(PreTrainedConfig):
             "alignment_loss_coef",
             "consistency_loss_coef",
             "type_loss_coef",
+            "none_loss_coef",
             "type_score_coef",
         ):
             if not getattr(self, name) >= 0:

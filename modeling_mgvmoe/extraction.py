@@ -89,6 +89,10 @@ class GraphExtractor:
                 for labels, name in ((typing_labels, "typing_labels"), (relation_labels, "relation_labels"))
             )
         self.rejection = {task: read_rejection(rejection, task) for task in ("typing", "relation")}
+        if label_separator is not None and any(one and one.method == "logit" for one in self.rejection.values()):
+            raise ValueError(
+                'rejection: paths have no logits of their own; method="probability" is needed (got "logit")'
+            )
         if relation_labels is None and (relation_constraints or symmetric or inverses):
             raise ValueError("relation_constraints, symmetric, inverses: they need relation_labels (got None)")
         self.rules = RelationRules(relation_labels or [], relation_constraints, symmetric, inverses, label_separator)
@@ -307,7 +311,8 @@ def extract(
                 get one score, from the mean of their logits, and do not contradict each other. A symmetric relation is
                 listed once, from the mention that is listed first.
             rejection: when a mention or pair is of none of the labels: a number, the least probability of the best
-                label, or a fitted [`Rejection`]; or a dict of these for "typing" and "relation".
+                label, or a [`Rejection`], as `evaluation.rejection.fit_rejection` fits it; or a dict of these for
+                "typing" and "relation".
             top_k: labels in `scores`; default all.
             batch_size: marked texts, and pictures, at a time; changes nothing but speed and memory.
             num_samples: draws from the experts; see `uncertainty.py`. Scores are then means over them, and come with

@@ -570,7 +570,7 @@ class MGVMoEForZeroShotIE(TrainingObjectives, PostScoring, MGVMoEPreTrainedModel
             candidate_attention_mask: (C, Lc).
             candidate_index: (P,), to which label each text belongs; see [`MGVMoEModel.get_candidate_embeds`].
             candidate_mask: (B, C), true for the candidates that a post has.
-            labels: (B,), index of the right candidate.
+            labels: (B,), index of the right candidate; -100 for a post of none of them.
             mention_mask: (B, S, Lt), true for the tokens of each mention. With `score="similarity"` it is needed.
             candidate_types: (C, 2, T), true for the types that a label allows for head and tail. Only with
                 `score="similarity"`, and together with
@@ -646,6 +646,7 @@ class MGVMoEForZeroShotIE(TrainingObjectives, PostScoring, MGVMoEPreTrainedModel
             alignment_loss=terms.get("alignment_loss"),
             consistency_loss=terms.get("consistency_loss"),
             type_loss=terms.get("type_loss"),
+            none_loss=terms.get("none_loss"),
             **statistics,
             mention_embeds=posts.mention_embeds,
             candidate_embeds=candidate_embeds,

@@ -16,8 +16,8 @@ def test_the_tree():
 
 def test_a_path_has_the_product_of_its_levels():
     tree = LabelPaths(LABELS, ">")
-    # Softmax of 0 and log 3: 1/4 person, 3/4 place. Of log 2 and 0 below person: 2/3 politician, 1/3 singer. A tenor is
-    # alone among his siblings: 1.
+    # Softmax of 0 and log 3: 1/4 person, 3/4 place. Of log 2 and 0 below person: 2/3 politician, 1/3 singer. A tenor
+    # is alone among his siblings: 1.
     logits = torch.tensor([0.0, torch.tensor(3.0).log(), torch.tensor(2.0).log(), 0.0, 7.0])
     probs = tree.log_probs(logits).exp()
     assert probs.tolist() == pytest.approx([1 / 4 * 2 / 3, 1 / 4 * 1 / 3, 3 / 4])

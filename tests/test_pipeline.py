@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from torch.utils.data import Dataset
-from transformers import dynamic_module_utils, pipeline
+from transformers import pipeline
 
 from modeling_mgvmoe import MGVMoEForZeroShotIE, MGVMoEProcessor, ZeroShotMultimodalIEPipeline
 from modeling_mgvmoe.pipeline_mgvmoe import TASK
@@ -26,13 +26,6 @@ def folder(tmp_path_factory):
     for part in scratch_model():
         part.save_pretrained(saved)
     return saved
-
-
-@pytest.fixture
-def own_module_cache(monkeypatch, tmp_path):
-    """Code of saved folders is copied to a temporary place, not to the user's cache."""
-    monkeypatch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
-    monkeypatch.syspath_prepend(str(tmp_path / "modules"))
 
 
 def by_hand(post, labels, texts=None, function="softmax"):
