@@ -10,6 +10,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ..rejection import METHODS
 from ..training.interruption import typed_command
 from ..training.processes import patient_state
 from .bulk import BulkArguments, BulkResult, extract_in_bulk
@@ -82,7 +83,19 @@ def _parser(description: str | None) -> argparse.ArgumentParser:
     add("--image_dir", metavar="FOLDER", help="of relative picture paths (default: that of their file)")
     add("--picture_features", action="store_true", help="keep the mean of the vision encoder's tokens of each post")
     add("--mention_finder", metavar="MODEL", help="token-classification model for posts without mentions")
-    add("--rejection", type=float, nargs="+", metavar="P", help="least probability, of all or of types and relations")
+    add(
+        "--rejection",
+        type=float,
+        nargs="+",
+        metavar="P",
+        help="least value of the best label, of all or of types and relations",
+    )
+    add(
+        "--rejection_method",
+        choices=METHODS,
+        default="probability",
+        help="what --rejection is about (default probability)",
+    )
     add("--top_k", type=int, help="labels in each ranking (default all)")
     add("--num_samples", type=int, help="draws from the experts, for deviations (default none)")
     add("--max_length", type=int, help="tokens of a post (default: the processor's)")
@@ -139,7 +152,7 @@ def _load(flags: argparse.Namespace, state: PartialState) -> ModelExtractor:
         rejection=_rejection(flags.rejection),
         **{
             name: getattr(flags, name)
-            for name in ("texts_at_once", "top_k", "num_samples", "max_length", "mixed_precision")
+            for name in ("rejection_method", "texts_at_once", "top_k", "num_samples", "max_length", "mixed_precision")
         },
     )
     finder = None if flags.mention_finder is None else load_mention_finder(flags.mention_finder, state.device)
@@ -167,7 +180,8 @@ def _rejection(values: Sequence[float] | None) -> float | Mapping[str, float] | 
 def _beginning(flags: argparse.Namespace, posts: PostFiles, labels: Mapping[str, Any], processes: int) -> str:
     shard = f", shard {flags.shard_index} of {flags.num_shards}" if flags.num_shards > 1 else ""
     return (
-        f"{posts.num_rows:,} posts in {len(posts.paths):,} files, {len(labels['typing']):,} types and "
+        f"{posts.num_rows:,} posts in {len(posts.paths):,} {'file' if len(posts.paths) == 1 else 'files'}, "
+        f"{len(labels['typing']):,} types and "
         f"{len(labels['relation']):,} relations; model {flags.model}; {processes} "
         f"{'process' if processes == 1 else 'processes'}{shard}"
     )

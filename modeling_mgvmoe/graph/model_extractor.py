@@ -17,6 +17,7 @@ import torch
 from ..data.fingerprint import module_fingerprint
 from ..data.schema import check_choice
 from ..extraction import GraphExtractor
+from ..rejection import TASKS, Rejection
 from .label_file import CandidateLabels
 
 if TYPE_CHECKING:
@@ -37,7 +38,8 @@ class ExtractionOptions:
     Attributes:
         texts_at_once: marked texts in one forward pass.
         top_k: labels in each ranking; default all.
-        rejection: least probability of the best label, for all, or by task ("typing", "relation").
+        rejection: least value of the best label, for all, or by task ("typing", "relation").
+        rejection_method: what that value is, of `rejection.METHODS`.
         num_samples: draws from the experts; default none.
         max_length: of a tokenized text.
         mixed_precision: "no", "bf16" or "fp16".
@@ -46,6 +48,7 @@ class ExtractionOptions:
     texts_at_once: int = 32
     top_k: int | None = None
     rejection: float | Mapping[str, float] | None = None
+    rejection_method: str = "probability"
     num_samples: int | None = None
     max_length: int | None = None
     mixed_precision: str = "no"
@@ -56,6 +59,15 @@ class ExtractionOptions:
     def identity(self) -> dict[str, Any]:
         """As JSON values."""
         return {name: value if not isinstance(value, Mapping) else dict(value) for name, value in vars(self).items()}
+
+    def decisions(self) -> dict[str, Rejection]:
+        """The rejection of each task that has one."""
+        given = self.rejection if isinstance(self.rejection, Mapping) else dict.fromkeys(TASKS, self.rejection)
+        return {
+            task: Rejection(threshold, self.rejection_method)
+            for task, threshold in given.items()
+            if threshold is not None
+        }
 
 
 class ModelExtractor:
@@ -91,7 +103,7 @@ class ModelExtractor:
                 list(labels.typing) or None,
                 list(labels.relation) or None,
                 mention_finder=mention_finder,
-                rejection=options.rejection,
+                rejection=options.decisions() or None,
                 top_k=options.top_k,
                 batch_size=options.texts_at_once,
                 num_samples=options.num_samples,

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 def patient_state() -> PartialState:
     """Which process this is of how many, and their device; they may wait for each other for days.
 
-    On the CPU where `ACCELERATE_USE_CPU` says so or there is nothing else. Left to itself, `PartialState` does not take
-    processes on a CPU for a group, and each would believe that it is the only one.
+    On the CPU where `ACCELERATE_USE_CPU` says so or there is nothing else. Left to itself, `PartialState` does not
+    take processes on a CPU for a group, and each would believe that it is the only one.
     """
     import torch
     from accelerate import PartialState
