@@ -138,7 +138,7 @@ def data_from_folder(folder: str | os.PathLike) -> ZeroShotData:
                 f"dataset: {path} does not exist; {', '.join(f'{s}.parquet' for s in SPLITS)} are needed."
             )
     path = os.path.join(folder, LABELS_FILE)
-    given = _read_labels(path) if os.path.isfile(path) else None
+    given = read_prepared_labels(path) if os.path.isfile(path) else None
     posts: dict[str, Any] = {}
     labels: dict[str, dict[str, tuple[str, ...]]] = {}
     for split in SPLITS:
@@ -187,8 +187,16 @@ def _read_posts(
     return posts, {task: tuple(names) for task, names in found.items()} if known is None else dict(known)
 
 
-def _read_labels(path: str) -> dict[str, Any]:
-    """Candidates by split and task, and the words, types and sentences of [`ZeroShotData`]."""
+def read_prepared_labels(path: str) -> dict[str, Any]:
+    """Read the `labels.json` of a prepared folder.
+
+    Returns:
+        `labels`: candidates by split and task; `words`: the sentences and types of [`ZeroShotData`], by its names.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it breaks its format.
+    """
     content = read_json_object(path)
     words = ("label_descriptions", "label_types", "type_descriptions")
     try:

@@ -20,16 +20,15 @@ from .checkpoints import (
     GO_ON,
     Checkpointer,
     Progress,
-    StopSignals,
     TrainingInterrupted,
     discard_run,
     identity,
-    locked,
     model_bytes,
     read_progress,
     remove_leftovers,
     starting_point,
 )
+from .interruption import StopSignals, locked
 from .memory import keep_freed_memory
 from .optimization import current_rates, make_optimizer, make_schedule
 from .samplers import From, training_sampler
