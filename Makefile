@@ -73,7 +73,7 @@ $(APP_INSTALLED): setup.cfg pyproject.toml constraints.txt constraints-app.txt
 	@$(PYTHON) -m venv $(APP_VENV)
 	@$(APP_BIN)/python -m pip install -qq $(TORCH)
 	@grep -v '^pillow==' constraints.txt > $(APP_VENV)/constraints.txt
-	@$(APP_BIN)/python -m pip install -qq -c $(APP_VENV)/constraints.txt -c constraints-app.txt -e '.[app_dev]'
+	@$(APP_BIN)/python -m pip install -qq -c $(APP_VENV)/constraints.txt -c constraints-app.txt -e '.[browser]'
 	@touch $@
 
 # Chromium is Debian's package `chromium`; MGVMOE_CHROMIUM names another one. Without it the tests skip and say so.

@@ -32,7 +32,7 @@ LABELS = "boat | it sails in the harbour\nbird\ncake"
 
 @pytest.fixture(scope="module")
 def browser():
-    sync_api = pytest.importorskip("playwright.sync_api", reason="the extra app_dev is not installed (playwright)")
+    sync_api = pytest.importorskip("playwright.sync_api", reason="the extra browser is not installed (playwright)")
     if CHROMIUM is None:
         pytest.skip("there is no Chromium: apt-get install chromium, or name one in MGVMOE_CHROMIUM")
     with sync_api.sync_playwright() as playwright:
