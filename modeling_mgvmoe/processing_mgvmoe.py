@@ -5,7 +5,8 @@ tokens, h and w pixels.
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -259,6 +260,21 @@ class MGVMoEProcessor(ProcessorMixin):
             ValueError: If the text is not a string, a mention is wrong (see `mention_windows.read_mentions`) or
                 `max_length` cannot hold the special tokens, the markers and one token.
         """
+        segments, finish = self.prepare_post(text, mentions, max_length, post)
+        return finish(self.encode_segments(segments))
+
+    def prepare_post(
+        self, text: str, mentions: Any, max_length: int | None = None, post: int | None = None
+    ) -> tuple[list[Segment], Callable[[Sequence[list[int]]], dict[str, Any]]]:
+        """`encode_post` without the tokenizer, which is faster with the segments of many posts at once.
+
+        Returns:
+            The segments of the post, and a function that makes `encode_post`'s features of their token ids, as
+            `encode_segments` gives them; it raises the errors of mentions that lose all their tokens.
+
+        Raises:
+            ValueError: See `encode_post`.
+        """
         number = "" if post is None else f"[{post}]"
         if not isinstance(text, str):
             raise ValueError(f"text{number}: a string is needed (got {type(text).__name__})")
@@ -268,30 +284,46 @@ class MGVMoEProcessor(ProcessorMixin):
             )
         spans = read_mentions(mentions, text, f"mentions{number}")
         limit = self._limit(max_length)
-        if self.mention_style == "prefix":
-            return self._encode_named(text, spans, limit, number)
-        markers = self.tokenizer.convert_tokens_to_ids(
-            self.typing_markers if len(spans) == 1 else self.relation_markers
-        )
         room = limit - self._rules.number_around
-        if room < len(markers) + 1:
-            raise ValueError(
-                f"max_length: at least {limit - room + len(markers) + 1} is needed for special tokens, markers "
-                f"and one token (got {limit})"
-            )
-        pieces = split_at_mentions(text, spans)
-        encoded = iter(
-            encode_segments(self.tokenizer, self._rules, [piece for piece in pieces if isinstance(piece, Segment)])
-        )
+        if self.mention_style == "prefix":
+            if room < 4 * len(spans):
+                raise ValueError(
+                    f"max_length: at least {limit - room + 4 * len(spans)} is needed for special tokens and the "
+                    f"mentions, named before the post and in it (got {limit})"
+                )
+            named, spans_of = name_mentions(text, spans)
+            pieces = split_at_mentions(named, [span for both in spans_of for span in both])
+            finish = partial(self._finish_named, pieces, text, spans, room, number)
+        else:
+            markers = 2 * len(spans)
+            if room < markers + 1:
+                raise ValueError(
+                    f"max_length: at least {limit - room + markers + 1} is needed for special tokens, markers "
+                    f"and one token (got {limit})"
+                )
+            pieces = split_at_mentions(text, spans)
+            finish = partial(self._finish_marked, pieces, len(spans), room)
+        return [piece for piece in pieces if isinstance(piece, Segment)], finish
+
+    def encode_segments(self, segments: Sequence[Segment]) -> list[list[int]]:
+        """The token ids of the segments of any number of posts, in one call of the tokenizer."""
+        return encode_segments(self.tokenizer, self._rules, segments)
+
+    def _finish_marked(
+        self, pieces: Sequence[Segment | Marker], number: int, room: int, encoded: Sequence[list[int]]
+    ) -> dict[str, Any]:
+        """`encode_post` in the style "markers", of the token ids of its segments."""
+        markers = self.tokenizer.convert_tokens_to_ids(self.typing_markers if number == 1 else self.relation_markers)
+        waiting = iter(encoded)
         ids: list[int] = []
         places: dict[Marker, int] = {}
         for piece in pieces:
             if isinstance(piece, Segment):
-                ids += next(encoded)
+                ids += next(waiting)
             else:
                 places[piece] = len(ids)
                 ids.append(markers[2 * piece.mention + (not piece.opening)])
-        bounds = [(places[Marker(mention, True)], places[Marker(mention, False)]) for mention in range(len(spans))]
+        bounds = [(places[Marker(mention, True)], places[Marker(mention, False)]) for mention in range(number)]
         kept = window(len(ids), bounds, room)
         input_ids = self._rules.prefix_ids + [ids[place] for place in kept] + self._rules.suffix_ids
         return {
@@ -300,29 +332,26 @@ class MGVMoEProcessor(ProcessorMixin):
             "mention_positions": [len(self._rules.prefix_ids) + kept.index(opening) for opening, _ in bounds],
         }
 
-    def _encode_named(self, text: str, spans: list[tuple[int, int]], limit: int, post: str) -> dict[str, Any]:
+    def _finish_named(
+        self,
+        pieces: Sequence[Segment | Marker],
+        text: str,
+        spans: Sequence[tuple[int, int]],
+        room: int,
+        post: str,
+        encoded: Sequence[list[int]],
+    ) -> dict[str, Any]:
         """`encode_post` in the style "prefix": no marker stays, but what stood between two is known."""
-        room = limit - self._rules.number_around
-        named, spans_of = name_mentions(text, spans)
-        if room < 4 * len(spans):
-            raise ValueError(
-                f"max_length: at least {limit - room + 4 * len(spans)} is needed for special tokens and the mentions, "
-                f"named before the post and in it (got {limit})"
-            )
-        places = [span for both in spans_of for span in both]
-        pieces = split_at_mentions(named, places)
-        encoded = iter(
-            encode_segments(self.tokenizer, self._rules, [piece for piece in pieces if isinstance(piece, Segment)])
-        )
+        waiting = iter(encoded)
         ids: list[int | None] = []  # None: a boundary, which is not kept
         found: dict[Marker, int] = {}
         for piece in pieces:
             if isinstance(piece, Segment):
-                ids += next(encoded)
+                ids += next(waiting)
             else:
                 found[piece] = len(ids)
                 ids.append(None)
-        bounds = [(found[Marker(number, True)], found[Marker(number, False)]) for number in range(len(places))]
+        bounds = [(found[Marker(number, True)], found[Marker(number, False)]) for number in range(2 * len(spans))]
         kept = window(len(ids), bounds, room + 2 * len(bounds))
         tokens = [place for place in kept if ids[place] is not None]
         first = len(self._rules.prefix_ids)
