@@ -16,28 +16,22 @@ from .candidates import as_nodes, check_labels, check_template, label_texts, ran
 from .label_paths import check_separator
 from .label_types import read_label_types
 from .mention_windows import (
-    Marker,
     Segment,
-    name_mentions,
-    origins_of_named,
     read_batch,
     read_mentions,
-    split_at_mentions,
-    window,
     word_span_to_char_span,
     words_to_text,
 )
 from .padding import MENTION_MASK, TEXT_NAMES, pad_features, pad_rows, to_tensors
 from .pictures import to_rgb
 from .plain_tokens import Token, encode_segments, encode_with_places, study_tokenizer, token_id
+from .post_encoding import PostEncoding
 
 UNUSED_MARKERS = ("[unused1]", "[unused2]", "[unused3]", "[unused4]")
 ADDED_MARKERS = ("<m1>", "<m2>", "<m3>", "<m4>")
 # Tokenizers without a limit of their own report 1e30.
 LARGEST_MODEL_LENGTH = 1_000_000
 MENTION_STYLES = ("markers", "prefix")
-# Of tokens that stand for no character of the post, as the tokenizers have it.
-NOWHERE = (0, 0)
 
 
 class MGVMoEProcessor(ProcessorMixin):
@@ -274,6 +268,21 @@ class MGVMoEProcessor(ProcessorMixin):
             ValueError: If the text is not a string, a mention is wrong (see `mention_windows.read_mentions`) or
                 `max_length` cannot hold the special tokens, the markers and one token.
         """
+        prepared = self.prepare_post(text, mentions, max_length, post)
+        return prepared.finish(self.encode_segments(prepared.segments()), return_offsets_mapping)
+
+    def prepare_post(
+        self, text: str, mentions: Any, max_length: int | None = None, post: int | None = None
+    ) -> PostEncoding:
+        """`encode_post` before the tokenizer, which is faster with the segments of many posts at once.
+
+        Returns:
+            The post, with its `segments()` and `finish(...)`, which makes `encode_post`'s features of what
+            `encode_segments` gives for them.
+
+        Raises:
+            ValueError: See `encode_post`.
+        """
         number = "" if post is None else f"[{post}]"
         if not isinstance(text, str):
             raise ValueError(f"text{number}: a string is needed (got {type(text).__name__})")
@@ -282,95 +291,15 @@ class MGVMoEProcessor(ProcessorMixin):
                 f"text{number}: it holds half of a surrogate pair and is no valid text (got {text!a:.80})"
             )
         spans = read_mentions(mentions, text, f"mentions{number}")
-        limit = self._limit(max_length)
-        if self.mention_style == "prefix":
-            return self._encode_named(text, spans, limit, number, return_offsets_mapping)
-        markers = self.tokenizer.convert_tokens_to_ids(
-            self.typing_markers if len(spans) == 1 else self.relation_markers
-        )
-        room = limit - self._rules.number_around
-        if room < len(markers) + 1:
-            raise ValueError(
-                f"max_length: at least {limit - room + len(markers) + 1} is needed for special tokens, markers "
-                f"and one token (got {limit})"
-            )
-        pieces = split_at_mentions(text, spans)
-        encoded = iter(
-            encode_with_places(self.tokenizer, self._rules, [piece for piece in pieces if isinstance(piece, Segment)])
-        )
-        tokens: list[Token] = []
-        places: dict[Marker, int] = {}
-        for piece in pieces:
-            if isinstance(piece, Segment):
-                tokens += next(encoded)
-            else:
-                places[piece] = len(tokens)
-                tokens.append((markers[2 * piece.mention + (not piece.opening)], NOWHERE))
-        bounds = [(places[Marker(mention, True)], places[Marker(mention, False)]) for mention in range(len(spans))]
-        kept = window(len(tokens), bounds, room)
-        features = self._with_tokens_around([tokens[place] for place in kept], return_offsets_mapping)
-        positions = [len(self._rules.prefix_ids) + kept.index(opening) for opening, _ in bounds]
-        return {**features, "mention_positions": positions}
+        markers = None
+        if self.mention_style == "markers":
+            names = self.typing_markers if len(spans) == 1 else self.relation_markers
+            markers = self.tokenizer.convert_tokens_to_ids(names)
+        return PostEncoding(text, spans, self._rules, markers, self._limit(max_length), number)
 
-    def _with_tokens_around(self, tokens: Sequence[Token], return_offsets_mapping: bool) -> dict[str, Any]:
-        """Ids, mask and, if asked for, places of the tokens of a post and of the special ones around them."""
-        before, after = self._rules.prefix_ids, self._rules.suffix_ids
-        input_ids = [*before, *(number for number, _ in tokens), *after]
-        features: dict[str, Any] = {"input_ids": input_ids, "attention_mask": [1] * len(input_ids)}
-        if return_offsets_mapping:
-            places = [place for _, place in tokens]
-            features["offset_mapping"] = [*[NOWHERE] * len(before), *places, *[NOWHERE] * len(after)]
-        return features
-
-    def _encode_named(
-        self, text: str, spans: list[tuple[int, int]], limit: int, post: str, return_offsets_mapping: bool
-    ) -> dict[str, Any]:
-        """`encode_post` in the style "prefix": no marker stays, but what stood between two is known."""
-        room = limit - self._rules.number_around
-        named, spans_of = name_mentions(text, spans)
-        if room < 4 * len(spans):
-            raise ValueError(
-                f"max_length: at least {limit - room + 4 * len(spans)} is needed for special tokens and the mentions, "
-                f"named before the post and in it (got {limit})"
-            )
-        places = [span for both in spans_of for span in both]
-        pieces = split_at_mentions(named, places)
-        encoded = iter(
-            encode_with_places(self.tokenizer, self._rules, [piece for piece in pieces if isinstance(piece, Segment)])
-        )
-        all_tokens: list[Token | None] = []  # None: a boundary, which is not kept
-        found: dict[Marker, int] = {}
-        for piece in pieces:
-            if isinstance(piece, Segment):
-                all_tokens += next(encoded)
-            else:
-                found[piece] = len(all_tokens)
-                all_tokens.append(None)
-        bounds = [(found[Marker(number, True)], found[Marker(number, False)]) for number in range(len(places))]
-        kept = window(len(all_tokens), bounds, room + 2 * len(bounds))
-        tokens = [place for place in kept if all_tokens[place] is not None]
-        first = len(self._rules.prefix_ids)
-        origins = origins_of_named(text, spans) if return_offsets_mapping else []
-        features = self._with_tokens_around(
-            [
-                (token[0], _origin(origins[slice(*token[1])]) if return_offsets_mapping else NOWHERE)
-                for token in map(all_tokens.__getitem__, tokens)
-                if token is not None
-            ],
-            return_offsets_mapping,
-        )
-        mask, positions = [], []
-        for number in range(len(spans)):
-            own = [bounds[2 * number], bounds[2 * number + 1]]
-            inside = [any(start < place < end for start, end in own) for place in tokens]
-            in_post = [place for place in tokens if own[1][0] < place < own[1][1]]
-            if not in_post:
-                raise ValueError(
-                    f"mentions{post}: the tokenizer makes no token of the mention {text[slice(*spans[number])]!r:.80}"
-                )
-            mask.append([False] * first + inside + [False] * len(self._rules.suffix_ids))
-            positions.append(first + tokens.index(in_post[0]))
-        return {**features, "mention_positions": positions, MENTION_MASK: mask}
+    def encode_segments(self, segments: Sequence[Segment]) -> list[list[Token]]:
+        """The tokens of the segments of any number of posts, in one call of the tokenizer."""
+        return encode_with_places(self.tokenizer, self._rules, segments)
 
     def encode_images(
         self, images: Sequence[Any], allow_image_urls: bool | str = False, **kwargs: Any
@@ -595,12 +524,6 @@ def _only_picture(image: Any, number: int) -> Any:
     if len(image) > 1:
         raise ValueError(f"images[{number}]: a post takes one picture at most (got {len(image)})")
     return image[0] if image else None
-
-
-def _origin(places: Sequence[int | None]) -> tuple[int, int]:
-    """The stretch of the post that characters come from; [`NOWHERE`] if all of them were put in."""
-    known = [place for place in places if place is not None]
-    return (min(known), max(known) + 1) if known else NOWHERE
 
 
 def _positive_int(value: object, name: str) -> int:

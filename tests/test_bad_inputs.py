@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from transformers import dynamic_module_utils, pipeline
+from transformers import pipeline
 
 from modeling_mgvmoe import ZeroShotMultimodalIEPipeline
 from tests.from_scratch import LABELS, RELATIONS, picture, posts, scratch_model
@@ -239,9 +239,7 @@ def test_shapes_into_the_model(case):
 
 
 @pytest.mark.parametrize("missing", ["all", "processor_config.json", "tokenizer.json"])
-def test_a_checkpoint_without_the_processor(tmp_path, monkeypatch, missing):
-    monkeypatch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
-    monkeypatch.syspath_prepend(str(tmp_path / "modules"))
+def test_a_checkpoint_without_the_processor(tmp_path, repeatable, missing):
     model, processor = scratch_model()
     folder = tmp_path / "checkpoint"
     model.save_pretrained(folder)
