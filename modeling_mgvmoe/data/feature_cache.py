@@ -49,8 +49,10 @@ def picture_key(picture: Image.Image) -> str:
 
 def tower_fingerprint(model: MGVMoEForZeroShotIE) -> str:
     """SHA-256, in hex, of the vision tower's configuration and of all its weights and buffers."""
-    vision_config: Any = model.config.vision_config  # never a dict or `None` in a model
-    return module_fingerprint(model.mgvmoe.vision_model, vision_config.to_dict())
+    # Neither a dict nor `None` in a model, nor a tensor.
+    vision_model: Any = model.mgvmoe.vision_model
+    vision_config: Any = model.config.vision_config
+    return module_fingerprint(vision_model, vision_config.to_dict())
 
 
 def preprocessing_fingerprint(processor: MGVMoEProcessor) -> dict[str, Any]:

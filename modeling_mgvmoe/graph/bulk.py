@@ -140,7 +140,8 @@ def extract_in_bulk(
     whole = {**identity, "input": posts.identity(), "batch_size": arguments.batch_size,
              "part_size": arguments.part_size, "on_broken_picture": arguments.on_broken_picture,
              "feature_size": feature_size}  # fmt: skip
-    output, name, faults = arguments.output, arguments.shard, []
+    output, name = arguments.output, arguments.shard
+    faults: list[str] = []
     lock = LOCK if arguments.num_shards == 1 else f"{LOCK}-{name}"
     fingerprint = ""
     with locked(output, own == 0, lock, "output"):
@@ -268,7 +269,7 @@ def answers_of(extractor: Extractor, posts: Sequence[Any]) -> list[Mapping[str, 
             raise RuntimeError(f"extractor: {len(posts)} answers are needed, one a post, got {len(answers)}")
         for answer in answers:
             check_answer(answer)
-        return answers
+        return [*answers]
     except ValueError as error:
         if len(posts) == 1:
             return [RowError("extraction", str(error))]

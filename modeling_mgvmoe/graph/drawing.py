@@ -145,7 +145,7 @@ def _colours(labels: Sequence[Any], palette: str) -> dict[str, str]:
     """A colour for each of the most frequent labels, and one for all others, if there are any."""
     import matplotlib
 
-    colours = [matplotlib.colors.to_hex(colour) for colour in matplotlib.colormaps[palette].colors]
+    colours = [matplotlib.colors.to_hex(colour) for colour in matplotlib.color_sequences[palette]]
     ranked = [label for label, _ in Counter(labels).most_common()]
     most = COLOURS if len(ranked) <= COLOURS else COLOURS - 1
     found = dict(zip(ranked[:most], colours, strict=False))

@@ -16,7 +16,7 @@ from ..data.whole_file import partial_name
 BUCKETS = 256
 ENTRY = np.dtype([("high", "<u8"), ("low", "<u8"), ("row", "<i8")])
 # Entries that are held back before they are written, over all files.
-HELD = 1 << 18
+HELD = 1 << 15
 
 
 def id_of(row: int, given: Any) -> str:

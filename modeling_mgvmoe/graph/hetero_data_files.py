@@ -34,7 +34,7 @@ def save_hetero_data(data: HeteroData, folder: str | os.PathLike[str]) -> str:
         TypeError: an attribute is neither.
     """
     tensors: dict[str, torch.Tensor] = {}
-    stores = []
+    stores: list[dict[str, Any]] = []
     for store in (*data.node_stores, *data.edge_stores):
         values: dict[str, Any] = {}
         named: dict[str, str] = {}

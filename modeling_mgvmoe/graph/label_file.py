@@ -82,7 +82,7 @@ def read_candidate_labels(
                 raise ValueError(f"labels: {os.fspath(path)}: {name} differs from another file's")
     labels = {task: tuple(dict.fromkeys(label for one in found for label in getattr(one, task))) for task in TASKS}
     if not any(labels.values()):
-        raise ValueError(f"labels: at least one label is needed, got none in {', '.join(map(os.fspath, paths))}")
+        raise ValueError(f"labels: at least one label is needed, got none in {', '.join(str(path) for path in paths)}")
     return CandidateLabels(**labels, options=merged)
 
 
@@ -109,9 +109,8 @@ def _read(path: str, split: str, with_types: bool) -> CandidateLabels:
                 raise ValueError(f"{name} must be a list of strings, got {labels!r:.80}")
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-    return CandidateLabels(
-        *(tuple(content.get(name, ())) for name in LABELS), _filled({k: v for k, v in content.items() if k in OPTIONS})
-    )
+    typing, relation = (tuple(content.get(name, ())) for name in LABELS)
+    return CandidateLabels(typing, relation, _filled({name: content[name] for name in OPTIONS if name in content}))
 
 
 def _of(names: Sequence[str], values: Mapping[str, Any]) -> dict[str, Any]:

@@ -111,7 +111,7 @@ class ModelExtractor:
                 errors="return",
                 **labels.options,
             )
-        self.identity = {
+        self.identity: dict[str, Any] = {
             "model": module_fingerprint(model, model.config.to_dict()),
             "processor": processor_fingerprint(processor),
             "mention_finder": None if mention_finder is None else finder_fingerprint(mention_finder),

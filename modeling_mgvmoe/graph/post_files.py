@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from .json_lines_posts import JsonLinesPosts
 from .parquet_posts import ParquetPosts
 
 # What each kind of file is read with.
-READERS = {".parquet": ParquetPosts, ".jsonl": JsonLinesPosts}
+READERS: dict[str, type[ParquetPosts] | type[JsonLinesPosts]] = {".parquet": ParquetPosts, ".jsonl": JsonLinesPosts}
 
 
 class RawRow(NamedTuple):
@@ -27,22 +27,6 @@ class RawRow(NamedTuple):
     values: dict[str, Any] | None
     error: str | None
     folder: str
-
-
-class OneFile(Protocol):
-    """What a file of posts can do, of whatever kind."""
-
-    num_rows: int
-    has_mentions: bool
-
-    def digest(self) -> str:
-        """Changes with the content."""
-
-    def ids(self) -> Iterator[Any]:
-        """The id of every row, `None` where it has none or cannot be read."""
-
-    def rows(self, start: int, end: int) -> Iterator[tuple[dict[str, Any] | None, str | None]]:
-        """Values, or the reason why there are none, of some rows."""
 
 
 class PostFiles:
@@ -72,7 +56,7 @@ class PostFiles:
         if twice:
             raise ValueError(f"input: each file may be given once, got twice: {', '.join(twice[:5])}")
         self.paths, self.names = [path for path, _ in found], [name for _, name in found]
-        self.files: list[OneFile] = [READERS[_ending(path)](path) for path in self.paths]
+        self.files = [READERS[_ending(path)](path) for path in self.paths]
         self.starts = [0]
         for file in self.files:
             self.starts.append(self.starts[-1] + file.num_rows)

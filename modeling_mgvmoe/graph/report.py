@@ -113,11 +113,11 @@ def _statistics_lines(statistics: Mapping[str, Any]) -> list[str]:
         rows = [(row["label"], row["count"], row["mean score"]) for row in statistics["relations"]]
         lines += ["", *_table(("relation", "pairs of mentions", "mean score"), rows)]
     if statistics["best connected"]:
-        rows = [
+        named = [
             (row["entity"], row["type"] or "(no type)", row["degree"], row["mentions"])
             for row in statistics["best connected"]
         ]
-        lines += ["", *_table(("best connected", "type", "degree", "mentions"), rows, right=2)]
+        lines += ["", *_table(("best connected", "type", "degree", "mentions"), named, right=2)]
     return lines
 
 

@@ -134,13 +134,14 @@ def world_posts(
     for number in range(count):
         if draw.random() < typing_share:
             people: tuple[int, ...] = (draw.randrange(len(world.names)),)
-            task, slots, label = "typing", ("name",), world.types[people[0]]
+            task, label = "typing", world.types[people[0]]
         else:
             people = draw.choice(world.acquaintances)
-            task, slots, label = "relation", ("head", "tail"), world.relation_of(*people)
+            task, label = "relation", world.relation_of(*people)
         names = [world.names[one].upper() if draw.random() < CAPITALS else world.names[one] for one in people]
         first, second, word = label_parts(task, label)
         template = draw.choice(TASKS[task].templates[word])
+        slots = ("name",) if task == "typing" else ("head", "tail")
         text, mentions = write_sentence(draw, template, dict(zip(slots, names, strict=True)))
         image = None
         if draw.random() < picture_share:

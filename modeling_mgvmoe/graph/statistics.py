@@ -30,8 +30,7 @@ def best_types(data: HeteroData) -> list[str | None]:
     store, names = data["entity", "has_type", "type"], data["type"].name
     best: list[tuple[float, str] | None] = [None] * data["entity"].num_nodes
     for entity, kind, score in zip(*store.edge_index.tolist(), store.edge_attr.flatten().tolist(), strict=True):
-        if best[entity] is None or score > best[entity][0]:  # type: ignore[index]
-            best[entity] = (score, names[kind])
+        best[entity] = max(best[entity] or (0.0, ""), (score, names[kind]))
     return [None if one is None else one[1] for one in best]
 
 
