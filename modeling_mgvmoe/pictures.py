@@ -7,11 +7,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from .picture_urls import fetch_picture
 
 MAX_UINT16 = 65535
+# PIL's own bound for a warning, about a quarter of a GiB as RGB; it refuses twice as many.
+MAX_PIXELS = 89_478_485
+# Formats of photos and drawings. PIL knows 40 others: some run programs (EPS), most nobody has looked at for years.
+FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "ICO", "AVIF")
+SVG_BEGINNINGS = (b"<svg", b"<?xml", b"<!DOCTYPE svg", b"\xef\xbb\xbf<")
 
 
 def to_rgb(picture: Any, where: str = "images", allow_urls: bool | str = False) -> Image.Image:
@@ -67,27 +72,58 @@ def _open(picture: Any, allow_urls: bool | str) -> Image.Image:
         if encoded is None and path is None:
             raise ValueError("a picture dict needs 'bytes' or 'path'")
         picture = path if encoded is None else encoded
+    if isinstance(picture, (str, os.PathLike)):
+        picture = _content(os.fspath(picture), allow_urls)
     if isinstance(picture, (bytes, bytearray, memoryview)):
-        picture = Image.open(BytesIO(picture))
-    elif isinstance(picture, (str, os.PathLike)):
-        source = os.fspath(picture)
-        if isinstance(source, str) and source.startswith(("http://", "https://")):
-            if not allow_urls:
-                raise ValueError("addresses are fetched only with allow_image_urls=True")
-            # The bytes, and not transformers' `load_image`, which drops transparency and clips 16-bit greys.
-            return _open(fetch_picture(source, allow_private=allow_urls == "private"), allow_urls)
-        if isinstance(source, str) and source.startswith("data:image/"):
-            return _open(base64.b64decode(source.partition(",")[2]), allow_urls)
-        # Read here: the file is closed at once, and a truncated one fails here and not later.
-        with Image.open(source) as opened:
-            opened.load()
-            return ImageOps.exif_transpose(opened)
+        picture = _decoded(bytes(picture))
     if not isinstance(picture, Image.Image):
         raise ValueError(
             "a PIL image, path, URL, bytes, array, tensor or dict of bytes and path is needed "
             f"(got {type(picture).__name__})"
         )
+    _check_size(picture)
     return ImageOps.exif_transpose(picture)
+
+
+def _content(source: str | bytes, allow_urls: bool | str) -> bytes:
+    """What lies at an address, in a data URL or in a file."""
+    if isinstance(source, str) and source.startswith(("http://", "https://")):
+        if not allow_urls:
+            raise ValueError("addresses are fetched only with allow_image_urls=True")
+        # The bytes, and not transformers' `load_image`, which drops transparency and clips 16-bit greys.
+        return fetch_picture(source, allow_private=allow_urls == "private")
+    if isinstance(source, str) and source.startswith("data:"):
+        head, _, content = source.partition(",")
+        if not head.endswith(";base64"):
+            raise ValueError("a data URL must begin with data:image/...;base64,")
+        return base64.b64decode("".join(content.split()), validate=True)
+    if not os.path.exists(source):
+        raise FileNotFoundError("there is no such file")
+    if not os.path.isfile(source):
+        raise ValueError("it is no file")  # a pipe or a device would never end
+    with open(source, "rb") as file:
+        return file.read()
+
+
+def _decoded(content: bytes) -> Image.Image:
+    """A picture of a file's bytes; it is read here, so that a truncated one fails here and not later."""
+    if not content:
+        raise ValueError("it is empty")
+    if content.lstrip()[:14].startswith(SVG_BEGINNINGS) and b"<svg" in content[:4096]:
+        raise ValueError("it is an SVG drawing, which is not read: save it as PNG")
+    Image.init()  # or PIL does not know all that it can read
+    try:
+        opened = Image.open(BytesIO(content), formats=[name for name in FORMATS if name in Image.OPEN])
+    except UnidentifiedImageError as error:
+        raise ValueError(f"it is no picture of the formats {', '.join(FORMATS)}") from error
+    _check_size(opened)
+    opened.load()
+    return opened
+
+
+def _check_size(image: Image.Image) -> None:
+    if image.width * image.height > MAX_PIXELS:
+        raise ValueError(f"it has {image.width} x {image.height} pixels, more than {MAX_PIXELS:,} in all are refused")
 
 
 def _flatten(image: Image.Image) -> Image.Image:

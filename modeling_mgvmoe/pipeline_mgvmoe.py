@@ -1,5 +1,6 @@
 """The pipeline: a post with its picture and its marked mentions in, labels with scores out."""
 
+import contextlib
 import os
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -180,18 +181,21 @@ class ZeroShotMultimodalIEPipeline(Pipeline):
 
     def _candidate_embeds(self, texts: Sequence[tuple[str, ...]]) -> torch.Tensor:
         """(C, H), from the cache where it has them; a label or type is known by all its texts."""
-        found = {text: self._candidate_cache[text] for text in texts if text in self._candidate_cache}
+        # Other threads may shorten the cache at any moment: each step is one operation on it, and none may fail.
+        known = ((text, self._candidate_cache.get(text)) for text in texts)
+        found = {text: embeds for text, embeds in known if embeds is not None}
         missing = [text for text in texts if text not in found]
         for start in range(0, len(missing), self.candidate_batch_size):
             chunk = missing[start : start + self.candidate_batch_size]
             encoded = self.processor.encode_texts(chunk, return_tensors="pt")
             embeds = self.model.get_candidate_embeds(**encoded.to(self.device))
             found.update(zip(chunk, embeds.unbind(0), strict=True))
-        for text in texts:
-            self._candidate_cache[text] = found[text]
-            self._candidate_cache.move_to_end(text)
-        while len(self._candidate_cache) > self.candidate_cache_size:
-            self._candidate_cache.popitem(last=False)
+        with contextlib.suppress(KeyError):
+            for text in texts:
+                self._candidate_cache[text] = found[text]
+                self._candidate_cache.move_to_end(text)
+            while len(self._candidate_cache) > self.candidate_cache_size:
+                self._candidate_cache.popitem(last=False)
         return torch.stack([found[text] for text in texts])
 
     def _forward(self, input_tensors: dict[str, GenericTensor], **forward_parameters: Any) -> dict[str, Any]:

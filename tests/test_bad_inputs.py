@@ -102,7 +102,7 @@ def bad_pictures(folder):
     (folder / "empty.png").write_bytes(b"")
     return {
         "missing": (str(folder / "missing.png"), f"cannot read picture {str(folder / 'missing.png')!r}"),
-        "text": (folder / "text.png", f"cannot read picture {str(folder / 'text.png')!r}: cannot identify image"),
+        "text": (folder / "text.png", "text.png': it is no picture of the formats"),
         "half": (folder / "half.png", f"cannot read picture {str(folder / 'half.png')!r}"),
         "empty": (folder / "empty.png", f"cannot read picture {str(folder / 'empty.png')!r}"),
         "folder": (folder, f"cannot read picture {str(folder)!r}"),
