@@ -181,6 +181,7 @@ def test_the_post_is_shown_as_it_was_written(served):
     (post,) = re.findall(r'<p class="mg-post".*?</p>', shown.weighed, flags=re.DOTALL)
     page = Text(post)
     assert page.text == TEXT and {tag for tag, _ in page.tags} == {"p", "span"}
+    assert (post.count("&lt;"), post.count("&gt;"), post.count("&amp;")) == (2, 2, 1)
     marked = [attrs for tag, attrs in page.tags if "mg-mention" in attrs["class"]]
     assert len(marked) == 1 and marked[0]["title"].endswith("%")
     tints = [float(attrs["style"].removeprefix("--tint:")) for tag, attrs in page.tags if tag == "span"]
