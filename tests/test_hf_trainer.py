@@ -1,5 +1,11 @@
 """transformers' own `Trainer` on our model: it learns, resumes, scores unseen candidates, and saves what loads."""
 
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -11,8 +17,9 @@ from modeling_mgvmoe.data.encoding import PostCollator, SplitCollator
 from modeling_mgvmoe.evaluation.trainer_metrics import make_compute_metrics
 from modeling_mgvmoe.evaluation.unseen import predict_labels, score_predictions
 from modeling_mgvmoe.training.hf_trainer import trainer_parts
-from tests.small_runs import small_data, small_trainee
+from tests.small_runs import small_data, small_trainee, without_noise
 
+ROOT = Path(__file__).resolve().parents[1]
 STEPS = 6
 
 
@@ -209,3 +216,43 @@ def test_a_batch_is_of_one_split():
         parts.collator([parts.posts["train"][0], parts.posts["test"][0]])
     with pytest.raises(ValueError, match="got validation"):
         SplitCollator(parts.collator.collators)([{**parts.posts["train"][0], "split": "validation"}])
+
+
+def run_without_noise(folder, batch_size):
+    """A run that only the posts of each batch decide, and what it ends with; of each process, under several."""
+    # Adam would make steps of the rounding of gradients that are 0, as that of the labels' bias is.
+    trainer, parts = make_trainer(
+        folder, per_device_train_batch_size=batch_size, load_best_model_at_end=False, optim="sgd", learning_rate=0.05
+    )
+    for module in trainer.model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    with without_noise():
+        trainer.train()
+    metrics = trainer.evaluate(parts.posts["test"])
+    trainer.save_model(folder / "model")
+    return {name: metrics[f"eval_{name}"] for name in ("macro_f1", "accuracy")}
+
+
+@pytest.mark.slow
+def test_two_processes_equal_one_with_the_same_global_batch(tmp_path):
+    expected = run_without_noise(tmp_path / "one", 4)
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", __file__]
+    done = subprocess.run(
+        [*command, str(tmp_path / "two")], env=environment, capture_output=True, text=True, timeout=600
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = [json.loads((tmp_path / "two" / f"{rank}.json").read_text()) for rank in range(2)]
+    assert found == [expected] * 2
+    one, two = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("one", "two"))
+    start = small_trainee()[0].state_dict()["mgvmoe.experts.router.weight"]
+    assert (one["mgvmoe.experts.router.weight"] - start).abs().max() > 1e-3
+    for name in one:
+        torch.testing.assert_close(two[name], one[name], rtol=1e-4, atol=1e-5, msg=name)
+
+
+if __name__ == "__main__":
+    home = Path(sys.argv[1])
+    scores = run_without_noise(home, 2)
+    (home / f"{os.environ['RANK']}.json").write_text(json.dumps(scores))
