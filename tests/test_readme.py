@@ -11,7 +11,10 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```(\w+)([^\n]*)\n(.*?)^```$", README, flags=re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"^```(\w+)([^\n]*)\n(.*?)^```$", flags=re.MULTILINE | re.DOTALL)
+BLOCKS = BLOCK.findall(README)
+# Documents whose Python blocks go on from each other.
+DOCUMENTS = ["docs/extraction.md"]
 NUMBER = re.compile(r"\d+\.\d+(?:e-?\d+)?")
 CACHED = "sketchbook_cached"  # the recipe of the commands that belong together
 EVALUATION = "examples/evaluate.py"
@@ -32,10 +35,10 @@ def shell_lines():
     return [line.partition("  #")[0].strip() for line in lines]
 
 
-def python_blocks():
+def python_blocks(found=BLOCKS):
     """Each Python block with the printed output that follows it, if any."""
     blocks = []
-    for (kind, note, body), following in zip(BLOCKS, [*BLOCKS[1:], ("", "", "")], strict=True):
+    for (kind, note, body), following in zip(found, [*found[1:], ("", "", "")], strict=True):
         if kind == "python" and "notest" not in note:
             blocks.append((body, following[2] if following[0] == "text" else None))
     return blocks
@@ -149,4 +152,18 @@ def test_python_blocks_print_what_the_readme_says(demo, number, tmp_path):
         assert NUMBER.sub("0", printed) == NUMBER.sub("0", expected)
         # Another kind of processor rounds otherwise in training, and ends a little elsewhere.
         numbers = [[float(number) for number in NUMBER.findall(text)] for text in (printed, expected)]
+        assert numbers[0] == pytest.approx(numbers[1], abs=0.1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_blocks_of_a_document_print_what_it_says(demo, name, tmp_path):
+    blocks = python_blocks(BLOCK.findall((ROOT / name).read_text(encoding="utf-8")))
+    assert len(blocks) > 3
+    code = "".join(f"{body}\nprint('=== end of block')\n" for body, _ in blocks)
+    (tmp_path / "blocks.py").write_text("import sys\nsys.modules['modeling_mgvmoe'] = None\n" + code, encoding="utf-8")
+    printed = run([sys.executable, str(tmp_path / "blocks.py")], demo[0], HF_MODULES_CACHE=str(tmp_path / "modules"))
+    for (_, expected), found in zip(blocks, printed.split("=== end of block\n"), strict=False):
+        assert NUMBER.sub("0", found) == NUMBER.sub("0", expected or "")
+        numbers = [[float(number) for number in NUMBER.findall(text)] for text in (found, expected or "")]
         assert numbers[0] == pytest.approx(numbers[1], abs=0.1)
