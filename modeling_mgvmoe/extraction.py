@@ -76,7 +76,7 @@ class GraphExtractor:
         self.batch_size, self.top_k, self.num_samples = batch_size, top_k, num_samples
         self.max_length, self.return_embeds, self.errors = max_length, return_embeds, errors
         embedder = CandidateEmbedder(model, processor) if embedder is None else embedder
-        words = {
+        words: dict[str, Any] = {
             "descriptions": label_descriptions,
             "label_types": label_types,
             "type_descriptions": type_descriptions,
@@ -165,8 +165,8 @@ class GraphExtractor:
 
     def _scored(
         self, asked: Sequence[tuple[_Work, Any]], labels: LabelSet, features: torch.Tensor | None
-    ) -> list[tuple[torch.Tensor, np.ndarray | None]]:
-        """Logits (1 + samples, C) of every marked text, in double precision, and its post's picture vector.
+    ) -> list[tuple[torch.Tensor, np.ndarray | None] | None]:
+        """Logits (1 + samples, C) of every marked text, in double precision, and its post's picture vector, if any.
 
         Args:
             asked: posts with the spans to mark.
@@ -192,8 +192,8 @@ class GraphExtractor:
             logits = logits.double().cpu()
             image_embeds = None if output.image_embeds is None else output.image_embeds.float().cpu().numpy()
             for place, row in enumerate(chunk):
-                pictured = image_embeds is not None and asked[row][0].picture >= 0
-                found[row] = (labels.scores_of(logits[:, place]), image_embeds[place] if pictured else None)
+                own = None if image_embeds is None or asked[row][0].picture < 0 else image_embeds[place]
+                found[row] = (labels.scores_of(logits[:, place]), own)
         return found
 
     def _encode_texts(self, asked: Sequence[tuple[_Work, Any]]) -> list[dict[str, Any] | None]:

@@ -382,6 +382,7 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
         losses = self._losses(mixtures, masks) if return_losses else {}
         variance = None
         if return_variance:
+            assert isinstance(self.experts, VariationalMixtureOfExperts)  # checked above
             shares = weights.split([mask.shape[1] for mask in masks], dim=1)
             variance = fused_variance(
                 self.experts,

@@ -239,7 +239,7 @@ def test_shapes_into_the_model(case):
 
 
 @pytest.mark.parametrize("missing", ["all", "processor_config.json", "tokenizer.json"])
-def test_a_checkpoint_without_the_processor(tmp_path, repeatable, missing):
+def test_a_checkpoint_without_the_processor(tmp_path, own_module_cache, missing):
     model, processor = scratch_model()
     folder = tmp_path / "checkpoint"
     model.save_pretrained(folder)
