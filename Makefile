@@ -5,13 +5,18 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+# The demo page has an environment of its own, for Gradio and the rest want different versions of pillow.
+APP_VENV := .venv-app
+APP_BIN := $(APP_VENV)/bin
+APP_INSTALLED := $(APP_VENV)/.installed
 CODE := $(wildcard modeling_mgvmoe examples benchmarks tests docs)
 TORCH := $(shell grep -m1 '^torch==' constraints.txt)
 PYTEST := $(BIN)/python -m pytest
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install style quality test test-hf test-slow test-real test-oldest test-newest test-exchange docs demo clean
+.PHONY: help install style quality test test-hf test-slow test-real test-browser test-oldest test-newest test-exchange
+.PHONY: docs demo app clean
 
 help:  ## show this list (the default)
 	@echo 'usage: make TARGET [PYTHON=python3.11] [PYTEST_ARGS="-k name -x"]'
@@ -63,6 +68,21 @@ test-real: $(INSTALLED)  ## run the tests on real posts and weights; MGVMOE_DATA
 	@test -d "$(MGVMOE_DATA)" || { echo 'MGVMOE_DATA must name the folder with the real data (CONTRIBUTING.md)'; exit 1; }
 	$(PYTEST) -m real $(PYTEST_ARGS)
 
+$(APP_INSTALLED): setup.cfg pyproject.toml constraints.txt constraints-app.txt
+	@echo '==> making $(APP_VENV) for the demo page (about 2 minutes)'
+	@$(PYTHON) -m venv $(APP_VENV)
+	@$(APP_BIN)/python -m pip install -qq $(TORCH)
+	@grep -v '^pillow==' constraints.txt > $(APP_VENV)/constraints.txt
+	@$(APP_BIN)/python -m pip install -qq -c $(APP_VENV)/constraints.txt -c constraints-app.txt -e '.[browser]'
+	@touch $@
+
+# Chromium is Debian's package `chromium`; MGVMOE_CHROMIUM names another one. Without it the tests skip and say so.
+test-browser: $(APP_INSTALLED)  ## click through the demo page in a real headless Chromium
+	$(APP_BIN)/python -m pytest -m browser tests/test_app_browser.py $(PYTEST_ARGS)
+
+app: $(APP_INSTALLED)  ## start the demo page for the model of `make demo`
+	$(APP_BIN)/python examples/app.py --model runs/demo/model
+
 # Environments of their own with the lowest and with the highest versions that the bounds of setup.cfg allow. Torch
 # first and alone, as above; TORCH_OLDEST and TORCH_NEWEST name another one, a CPU build at hand say.
 OLDEST := .venv-oldest
@@ -104,5 +124,5 @@ demo: $(INSTALLED)  ## train on the built-in drawings, evaluate on unseen types,
 	$(BIN)/python examples/demo.py --output_dir runs/demo
 
 clean:  ## remove the environments, caches and build products; runs/ stays
-	rm -rf $(VENV) $(OLDEST) $(NEWEST) .cache .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info
+	rm -rf $(VENV) $(APP_VENV) $(OLDEST) $(NEWEST) .cache .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -210,7 +210,9 @@ def argument_table(kind: type) -> str:
     for field in fields(kind):
         default = field.default if field.default is not MISSING else field.default_factory()
         choices = field.metadata.get("choices")
-        listed = f" One of {', '.join(map(str, choices))}." if choices and choices[0] not in field.metadata["help"] else ""
+        listed = (
+            f" One of {', '.join(map(str, choices))}." if choices and choices[0] not in field.metadata["help"] else ""
+        )
         text = (field.metadata["help"] + listed).replace("|", "\\|")
         lines.append(f"| `--{field.name}` | `{default!r}` | {text} |")
     return "\n".join(lines) + "\n"

@@ -1,6 +1,7 @@
 """Fixtures of all tests: no network, one thread, one seed."""
 
 import os
+import sys
 
 # Before transformers is imported: a test that reaches for the Hub fails at once and does not wait for a time-out.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -23,6 +24,18 @@ def repeatable():
     dtype = torch.get_default_dtype()
     yield
     torch.set_default_dtype(dtype)
+
+
+@pytest.fixture
+def own_module_cache(monkeypatch, tmp_path):
+    """Code of saved folders is copied to a temporary place, not to the user's cache."""
+    from transformers import dynamic_module_utils
+
+    monkeypatch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.syspath_prepend(str(tmp_path / "modules"))
+    # The package of an earlier test's copies would look for its parts there.
+    for name in [name for name in sys.modules if name.partition(".")[0] == "transformers_modules"]:
+        monkeypatch.delitem(sys.modules, name)
 
 
 @pytest.fixture

@@ -64,7 +64,9 @@ def test_commands_that_need_data_are_understood_by_their_parsers(place, line, mo
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("script", sorted({found[0] for _, line in looked_up_lines() if (found := script_and_flags(line))}))
+@pytest.mark.parametrize(
+    "script", sorted({found[0] for _, line in looked_up_lines() if (found := script_and_flags(line))})
+)
 def test_commands_that_need_data_have_only_flags_that_the_help_knows(script):
     for place, line in looked_up_lines():
         found = script_and_flags(line)

@@ -12,6 +12,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = read_blocks(ROOT / "README.md")
 CACHED = "sketchbook_cached"  # the recipe of the commands that belong together
 EVALUATION = "examples/evaluate.py"
+EXPLANATION = "examples/explain.py"
 
 
 def shell_lines():
@@ -44,7 +45,7 @@ def test_make_targets_exist_and_pip_extras_are_declared(line):
     [
         line
         for line in shell_lines()
-        if line.startswith(("python", "accelerate")) and CACHED not in line and EVALUATION not in line
+        if line.startswith(("python", "accelerate")) and "examples/train.py" in line and CACHED not in line
     ],
 )
 def test_training_commands_run(line, tmp_path):
@@ -94,6 +95,14 @@ def test_evaluation_commands_run(demo, line, tmp_path):
     assert "| MG-VMoE " in run(command, demo[0])
     (report,) = tmp_path.glob("*.md")
     assert "## Relation" in report.read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("line", [line for line in shell_lines() if EXPLANATION in line])
+def test_explanation_commands_run(demo, line):
+    printed = run([sys.executable, str(ROOT / EXPLANATION), *shlex.split(line)[2:]], demo[0])
+    for path in re.search(r"picture: (.*)   numbers: (.*)\n", printed).groups():
+        assert (demo[0] / path).stat().st_size > 1000
 
 
 @pytest.mark.slow

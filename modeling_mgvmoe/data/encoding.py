@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ..padding import MENTION_MASK, TEXT_NAMES
+from ..training_objectives import NO_LABEL
 from .schema import task_of
 
 if TYPE_CHECKING:
     from ..processing_mgvmoe import MGVMoEProcessor
     from .feature_cache import ImageFeatureCache
+    from .zero_shot_data import ZeroShotData
 
 
 def encode_posts(
@@ -164,7 +166,7 @@ class PostCollator:
         """Collate.
 
         Args:
-            posts: of [`encode_posts`].
+            posts: of [`encode_posts`]; the label `None` is a post of no class.
 
         Returns:
             The arguments of the model's `forward`, `labels` included; and `ids`, if asked for.
@@ -174,7 +176,7 @@ class PostCollator:
                 collator has none.
         """
         for post in posts:
-            if post["label"] not in self.labels.get(post["task"], ()):
+            if post["label"] is not None and post["label"] not in self.labels.get(post["task"], ()):
                 raise ValueError(
                     f"labels: post {post['id']!r} has {post['label']!r}, which is not one of the "
                     f"{len(self.labels.get(post['task'], ()))} {post['task']} labels of this collator."
@@ -182,7 +184,9 @@ class PostCollator:
         return {
             **self.model_inputs(posts),
             **self.candidates,
-            "labels": torch.tensor([self.column_of[post["label"]] for post in posts]),
+            "labels": torch.tensor(
+                [NO_LABEL if post["label"] is None else self.column_of[post["label"]] for post in posts]
+            ),
             **({"ids": [str(post["id"]) for post in posts]} if self.with_ids else {}),
         }
 
@@ -222,3 +226,86 @@ class PostCollator:
             **self.processor.pad_posts(features, return_tensors="pt"),
             "candidate_mask": torch.stack([self.task_masks[post["task"]] for post in posts]),
         }
+
+
+class SplitCollator:
+    """Collates posts of several splits, every batch with the candidates of its own split.
+
+    transformers' `Trainer` has one collator for training and evaluation, but unseen classes are candidates in one of
+    them only.
+
+    Args:
+        collators: of each split.
+    """
+
+    def __init__(self, collators: Mapping[str, PostCollator]):
+        self.collators = dict(collators)
+
+    def __call__(self, posts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Collate.
+
+        Args:
+            posts: of [`encode_splits`], all of one split.
+
+        Returns:
+            See [`PostCollator`].
+
+        Raises:
+            ValueError: posts of several splits, or of one that has no collator.
+        """
+        splits = sorted({str(post.get("split")) for post in posts})
+        if len(splits) != 1 or splits[0] not in self.collators:
+            raise ValueError(
+                f"posts: all of a batch must be of one split of {', '.join(self.collators)}, got {', '.join(splits)}."
+            )
+        return self.collators[splits[0]](posts)
+
+
+def encode_splits(
+    data: ZeroShotData,
+    processor: MGVMoEProcessor,
+    splits: Sequence[str],
+    with_types: bool = False,
+    feature_cache: ImageFeatureCache | None = None,
+    progress: bool = False,
+    with_ids: Sequence[str] = (),
+) -> tuple[dict[str, list[dict[str, Any]]], dict[str, PostCollator]]:
+    """Encoded posts of each split, and a collator for them.
+
+    Args:
+        data: posts and classes.
+        processor: encodes them.
+        splits: which.
+        with_types: the types of heads and tails too, for models with `score="similarity"`.
+        feature_cache: pictures are looked up in it.
+        progress: show a bar for each split.
+        with_ids: splits whose batches have `ids`.
+
+    Returns:
+        Both by split; each post says its `split`.
+    """
+    encoded = {
+        split: encode_posts(
+            data.posts[split],
+            processor,
+            f"encoding {split} posts" if progress else None,
+            feature_cache=feature_cache,
+        )
+        for split in splits
+    }
+    for split, posts in encoded.items():
+        for post in posts:
+            post["split"] = split
+    types = TypesOfLabels(data.label_types, data.type_descriptions) if with_types else None
+    collators = {
+        split: PostCollator(
+            processor,
+            data.labels[split],
+            data.label_descriptions,
+            feature_cache,
+            with_ids=split in with_ids,
+            types=types,
+        )
+        for split in splits
+    }
+    return encoded, collators
