@@ -76,18 +76,19 @@ class GraphExtractor:
         self.batch_size, self.top_k, self.num_samples = batch_size, top_k, num_samples
         self.max_length, self.return_embeds, self.errors = max_length, return_embeds, errors
         embedder = CandidateEmbedder(model, processor) if embedder is None else embedder
-        words = {
+        words: dict[str, Any] = {
             "descriptions": label_descriptions,
             "label_types": label_types,
             "type_descriptions": type_descriptions,
             "template": label_template,
             "separator": label_separator,
         }
+        self.types = self.relations = None
         with in_evaluation(model):
-            self.types, self.relations = (
-                None if labels is None else LabelSet(labels, name, embedder, **words)
-                for labels, name in ((typing_labels, "typing_labels"), (relation_labels, "relation_labels"))
-            )
+            if typing_labels is not None:
+                self.types = LabelSet(typing_labels, "typing_labels", embedder, **words)
+            if relation_labels is not None:
+                self.relations = LabelSet(relation_labels, "relation_labels", embedder, **words)
         self.rejection = {task: read_rejection(rejection, task) for task in ("typing", "relation")}
         if label_separator is not None and any(one and one.method == "logit" for one in self.rejection.values()):
             raise ValueError(
@@ -139,12 +140,12 @@ class GraphExtractor:
                 work.append(_Work(PostToExtract.of_broken(given), error=str(error)))
         features = self._encode_pictures(work, pixels)
         if self.types is not None:
-            self._type_mentions(work, features)
+            self._type_mentions(work, self.types, features)
         else:
             for one in work:
                 one.mentions = [self._mention(one.post, span) for span in one.post.mentions]
         if self.relations is not None:
-            self._relate_pairs(work, features)
+            self._relate_pairs(work, self.relations, features)
         return [self._finished(one) for one in work]
 
     def _encode_pictures(self, work: list[_Work], pixels: list[np.ndarray | None]) -> torch.Tensor | None:
@@ -165,7 +166,7 @@ class GraphExtractor:
 
     def _scored(
         self, asked: Sequence[tuple[_Work, Any]], labels: LabelSet, features: torch.Tensor | None
-    ) -> list[tuple[torch.Tensor, np.ndarray | None]]:
+    ) -> list[Any]:
         """Logits (1 + samples, C) of every marked text, in double precision, and its post's picture vector.
 
         Args:
@@ -174,7 +175,7 @@ class GraphExtractor:
         encoded = self._encode_texts(asked)
         order = sorted(
             (place for place, post in enumerate(encoded) if post is not None),
-            key=lambda place: (asked[place][0].picture >= 0, len(encoded[place]["input_ids"])),  # type: ignore[index]
+            key=lambda place: (asked[place][0].picture >= 0, len((encoded[place] or {})["input_ids"])),
         )
         found: list[Any] = [None] * len(asked)
         for start in range(0, len(order), self.batch_size):
@@ -192,8 +193,8 @@ class GraphExtractor:
             logits = logits.double().cpu()
             image_embeds = None if output.image_embeds is None else output.image_embeds.float().cpu().numpy()
             for place, row in enumerate(chunk):
-                pictured = image_embeds is not None and asked[row][0].picture >= 0
-                found[row] = (labels.scores_of(logits[:, place]), image_embeds[place] if pictured else None)
+                own = None if image_embeds is None or asked[row][0].picture < 0 else image_embeds[place]
+                found[row] = (labels.scores_of(logits[:, place]), own)
         return found
 
     def _encode_texts(self, asked: Sequence[tuple[_Work, Any]]) -> list[dict[str, Any] | None]:
@@ -224,18 +225,16 @@ class GraphExtractor:
         start, end = span
         return {"start": start, "end": end, "text": post.text[start:end]}
 
-    def _type_mentions(self, work: list[_Work], features: torch.Tensor | None) -> None:
-        assert self.types is not None
+    def _type_mentions(self, work: list[_Work], labels: LabelSet, features: torch.Tensor | None) -> None:
         asked = [(one, span) for one in work if not one.error for span in one.post.mentions]
-        for (one, span), found in zip(asked, self._scored(asked, self.types, features), strict=True):
+        for (one, span), found in zip(asked, self._scored(asked, labels, features), strict=True):
             if found is None:
                 continue
             logits, one.image_embeds = found
-            answer = self.types.ranked(logits, self.rejection["typing"], self.top_k)
+            answer = labels.ranked(logits, self.rejection["typing"], self.top_k)
             one.mentions.append({**self._mention(one.post, span), **answer})
 
-    def _relate_pairs(self, work: list[_Work], features: torch.Tensor | None) -> None:
-        assert self.relations is not None
+    def _relate_pairs(self, work: list[_Work], labels: LabelSet, features: torch.Tensor | None) -> None:
         asked, allowed = [], []
         for one in work:
             if one.error:
@@ -250,7 +249,7 @@ class GraphExtractor:
                         asked.append((one, (head, tail)))
                         allowed.append(open_)
         spans = [(one, [one.post.mentions[place] for place in pair]) for one, pair in asked]
-        scored = self._scored(spans, self.relations, features)
+        scored = self._scored(spans, labels, features)
         by_pair: dict[tuple[int, tuple[int, int]], torch.Tensor] = {}
         for (one, pair), open_, found in zip(asked, allowed, scored, strict=True):
             if found is None:
@@ -260,15 +259,15 @@ class GraphExtractor:
             by_pair[id(one), pair] = logits.masked_fill(~open_, float("-inf"))
         for one, pair in asked:
             if pair[0] < pair[1] or (id(one), pair[::-1]) not in by_pair:
-                one.relations += self._answers(pair, by_pair.get((id(one), pair)), by_pair.get((id(one), pair[::-1])))
+                readings = by_pair.get((id(one), pair)), by_pair.get((id(one), pair[::-1]))
+                one.relations += self._answers(labels, pair, *readings)
         for one in work:
             one.relations.sort(key=lambda relation: (relation["head"], relation["tail"]))
 
     def _answers(
-        self, pair: tuple[int, int], forward: torch.Tensor | None, backward: torch.Tensor | None
+        self, labels: LabelSet, pair: tuple[int, int], forward: torch.Tensor | None, backward: torch.Tensor | None
     ) -> list[dict[str, Any]]:
         """The relations of a pair and of the pair turned round, without those that are rejected."""
-        assert self.relations is not None
         if forward is None:
             return []
         readings = [forward] if backward is None else list(self.rules.average_readings(forward, backward))
@@ -283,7 +282,7 @@ class GraphExtractor:
         for turned, (reading, own, column) in enumerate(zip(readings, probs, answers, strict=True)):
             if column < 0 or (turned and column == answers[0] and bool(self.rules.symmetric[column])):
                 continue
-            answer = self.relations.ranked(reading, self.rejection["relation"], self.top_k, probs=own, answer=column)
+            answer = labels.ranked(reading, self.rejection["relation"], self.top_k, probs=own, answer=column)
             if answer["label"] is not None:
                 head, tail = pair[::-1] if turned else pair
                 found.append({"head": head, "tail": tail, **answer})

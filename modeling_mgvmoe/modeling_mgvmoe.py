@@ -330,7 +330,8 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
             modalities.insert(0, (image_states, image_mask[:, None].expand(image_states.shape[:2])))
         layer = self.fusion_score if self.config.fusion == "additive" else self.fusion_query
         sampled = self.training or text_noise is not None or image_noise is not None
-        if return_variance and (sampled or not isinstance(self.experts, VariationalMixtureOfExperts)):
+        experts = self.experts if isinstance(self.experts, VariationalMixtureOfExperts) else None
+        if return_variance and (sampled or experts is None):
             raise ValueError(
                 "return_variance, num_samples: they need experts, evaluation mode and no text_noise or image_noise."
             )
@@ -354,10 +355,10 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
             probs = [mixture.router_probs for mixture in mixtures]
         losses = self._losses(mixtures, masks) if return_losses else {}
         variance = None
-        if return_variance:
+        if return_variance and experts is not None:
             shares = weights.split([mask.shape[1] for mask in masks], dim=1)
             variance = fused_variance(
-                self.experts,
+                experts,
                 [(text_states, shares[-1], None), *([] if pictures is None else [(pictures, shares[0], image_index)])],
             )
         return MGVMoEModelOutput(
@@ -634,7 +635,7 @@ class MGVMoEForZeroShotIE(TrainingObjectives, PostScoring, MGVMoEPreTrainedModel
         fit = self._fit_of_types(posts, candidate_types, type_embeds)
         logits = self.score(posts.mention_embeds, candidate_embeds, candidate_mask)
         if fit is not None:
-            logits = logits + self.similarity.type_coef * fit
+            logits = logits + self.config.type_score_coef * fit
         statistics = {}
         if posts.sample_embeds is not None:
             samples = self.score_samples(posts, candidate_embeds, candidate_mask, candidate_types, type_embeds)

@@ -6,7 +6,7 @@ post, T = types of heads and tails, N = draws from the experts.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import torch
 from torch import nn
@@ -56,17 +56,15 @@ class PostEmbeds(ModelOutput):
         if not parts or len({tuple(part.keys()) for part in parts}) > 1:
             raise ValueError(f"parts: posts that were encoded alike are needed, got {[list(part) for part in parts]}.")
         joined = {"mention_embeds": torch.cat([part.mention_embeds for part in parts])}
-        if parts[0].sample_embeds is not None:
-            joined["sample_embeds"] = torch.cat([part.sample_embeds for part in parts], dim=1)
-        if parts[0].mention_directions is not None:
+        samples = [part.sample_embeds for part in parts if part.sample_embeds is not None]
+        if samples:
+            joined["sample_embeds"] = torch.cat(samples, dim=1)
+        mentions = [part.mention_directions for part in parts if part.mention_directions is not None]
+        if mentions:
             # A batch of typing posts has one slot, others two.
-            slots = max(part.mention_directions.shape[1] for part in parts)
-            joined["mention_directions"] = torch.cat(
-                [
-                    nn.functional.pad(part.mention_directions, (0, 0, 0, slots - part.mention_directions.shape[1]))
-                    for part in parts
-                ]
-            )
+            slots = max(own.shape[1] for own in mentions)
+            mentions = [nn.functional.pad(own, (0, 0, 0, slots - own.shape[1])) for own in mentions]
+            joined["mention_directions"] = torch.cat(mentions)
         return cls(**joined)
 
 
@@ -81,7 +79,7 @@ class PostScoring(nn.Module):
     """
 
     config: Any
-    mgvmoe: nn.Module
+    mgvmoe: Any
     mention_projection: nn.Linear
     candidate_projection: nn.Linear
     dropout: nn.Dropout
@@ -160,6 +158,7 @@ class PostScoring(nn.Module):
             return_dict=True,
             **pictures,
         )
+        assert attention_mask is not None and mention_positions is not None  # for the type checker: it was checked
         return self._post_embeds(output, attention_mask, mention_positions, mention_mask, num_samples, sample_noise)
 
     def _check_posts(
@@ -195,7 +194,7 @@ class PostScoring(nn.Module):
             deviation = output.fused_variance.sqrt()
             if sample_noise is None:
                 sample_noise = torch.randn(
-                    num_samples, *deviation.shape, device=deviation.device, dtype=deviation.dtype
+                    cast(int, num_samples), *deviation.shape, device=deviation.device, dtype=deviation.dtype
                 )
             elif sample_noise.shape[1:] != deviation.shape:
                 raise ValueError(
@@ -237,18 +236,16 @@ class PostScoring(nn.Module):
         Returns:
             (..., B, C).
         """
-        posts = mention_embeds if isinstance(mention_embeds, PostEmbeds) else None
+        posts = mention_embeds if isinstance(mention_embeds, PostEmbeds) else PostEmbeds(mention_embeds=mention_embeds)
         if (candidate_types is None) != (type_embeds is None):
             raise ValueError("candidate_types and type_embeds must be given together.")
-        if candidate_types is not None and (posts is None or posts.mention_directions is None):
+        if candidate_types is not None and posts.mention_directions is None:
             raise ValueError(
                 'candidate_types need a model with score="similarity", and posts as its encode_posts gives them.'
             )
-        if posts is None:
-            return self._products(mention_embeds, candidate_embeds, candidate_mask)
         logits = self._products(posts.mention_embeds, candidate_embeds, candidate_mask)
         fit = self._fit_of_types(posts, candidate_types, type_embeds)
-        return logits if fit is None else logits + self.similarity.type_coef * fit
+        return logits if fit is None else logits + self.config.type_score_coef * fit
 
     def score_samples(
         self,
@@ -263,13 +260,18 @@ class PostScoring(nn.Module):
             raise ValueError("posts: they have no draws; encode them with num_samples.")
         logits = self._products(posts.sample_embeds, candidate_embeds, candidate_mask)
         fit = self._fit_of_types(posts, candidate_types, type_embeds)
-        return logits if fit is None else logits + self.similarity.type_coef * fit
+        return logits if fit is None else logits + self.config.type_score_coef * fit
 
     def _fit_of_types(
         self, posts: PostEmbeds, candidate_types: torch.Tensor | None, type_embeds: torch.Tensor | None
     ) -> torch.Tensor | None:
         """How well the mentions fit the types of each label, (B, C), if there are types."""
-        if candidate_types is None or type_embeds is None or posts.mention_directions is None:
+        if (
+            self.similarity is None
+            or candidate_types is None
+            or type_embeds is None
+            or posts.mention_directions is None
+        ):
             return None
         check_types(candidate_types, len(candidate_types), len(type_embeds))
         mentions = posts.mention_directions

@@ -204,9 +204,11 @@ def _generalised(task: str, scorers: Mapping[str, Scorer], posts: Mapping[str, P
     candidates = (*seen, *unseen)
     tested, fitting = [(posts["seen_test"], seen), (posts["test"], unseen)], None
     if "validation" in posts:
-        own, tested[0] = halves_by_id(posts["seen_test"]), (halves_by_id(posts["seen_test"])[1], seen)
-        fitting = _fitting_posts(task, own, posts["validation"], seen, tuple(labels["validation"]))
-    ids, references = [], []
+        halves = halves_by_id(posts["seen_test"])
+        tested[0] = halves[1], seen
+        fitting = _fitting_posts(task, halves, posts["validation"], seen, tuple(labels["validation"]))
+    ids: list[str] = []
+    references: list[str] = []
     for own_posts, names in tested:
         own_ids, own_references = _ids_and_labels(own_posts, names)
         ids, references = [*ids, *own_ids], [*references, *own_references]
