@@ -50,6 +50,15 @@ CONTENTS: dict[str, dict[str, list[str]]] = {
         "modeling_mgvmoe.evaluation": [],
         "modeling_mgvmoe.evaluation.runs": ["EvaluationArguments", "run_evaluation"],
     },
+    "Explanation and demo page": {
+        "modeling_mgvmoe.evaluation.explanation": ["explain_post", "Explanation", "Word"],
+        "modeling_mgvmoe.evaluation.explanation_plot": ["draw_explanation"],
+        "modeling_mgvmoe.evaluation.expert_usage": ["expert_usage", "ExpertUsage"],
+        "modeling_mgvmoe.evaluation.plots": ["draw_expert_usage"],
+        "modeling_mgvmoe.app.served_model": ["load_served_model", "ServedModel"],
+        "modeling_mgvmoe.app.page": ["build_page", "launch_page"],
+        "modeling_mgvmoe.app.space": ["write_space"],
+    },
 }  # fmt: skip
 WIDTH = 100
 
