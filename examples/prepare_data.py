@@ -18,16 +18,15 @@ Without FOLDER, the recipe's `image_feature_cache`. Stopped at any moment and st
 import argparse
 import os
 import sys
-from datetime import timedelta
 
 import torch
-from accelerate import PartialState
 from transformers.utils.logging import disable_progress_bar
 
 from modeling_mgvmoe.data.feature_cache import ImageFeatureCache, build_feature_cache
 from modeling_mgvmoe.data.prepare_command import prepare_command
 from modeling_mgvmoe.training.arguments import parse_arguments
 from modeling_mgvmoe.training.build import build_model, load_data
+from modeling_mgvmoe.training.processes import patient_state
 
 CONFIGURATION = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "configuration")
 
@@ -43,7 +42,7 @@ def cache_image_features(folder: str, arguments: argparse.Namespace, flags: list
     if training_arguments.num_threads is not None:
         torch.set_num_threads(training_arguments.num_threads)
     # A process may wait long for the others: while the first looks through the posts, and after an uneven restart.
-    state = PartialState(timeout=timedelta(days=30))
+    state = patient_state()
     data = load_data(data_arguments)
     model, processor = build_model(model_arguments, data, training_arguments.seed)
     summary = build_feature_cache(

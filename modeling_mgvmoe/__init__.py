@@ -10,32 +10,44 @@ from ._registration import register_when_imported
 
 if TYPE_CHECKING:
     from .configuration_mgvmoe import MGVMoEConfig
+    from .extraction import GraphExtractor
+    from .graph_pipeline_mgvmoe import MultimodalGraphExtractionPipeline
     from .modeling_mgvmoe import MGVMoEForZeroShotIE, MGVMoEModel
     from .outputs_mgvmoe import MGVMoEModelOutput, MGVMoEOutput
     from .pipeline_mgvmoe import ZeroShotMultimodalIEPipeline
+    from .post_scoring import PostEmbeds
     from .processing_mgvmoe import MGVMoEProcessor
+    from .rejection import Rejection
     from .variational_experts import VariationalMixtureOfExperts
 
 __version__ = "0.1.0"
 
 _HOME = {
+    "GraphExtractor": "extraction",
     "MGVMoEConfig": "configuration_mgvmoe",
     "MGVMoEForZeroShotIE": "modeling_mgvmoe",
     "MGVMoEModel": "modeling_mgvmoe",
     "MGVMoEModelOutput": "outputs_mgvmoe",
     "MGVMoEOutput": "outputs_mgvmoe",
     "MGVMoEProcessor": "processing_mgvmoe",
+    "MultimodalGraphExtractionPipeline": "graph_pipeline_mgvmoe",
+    "PostEmbeds": "post_scoring",
+    "Rejection": "rejection",
     "VariationalMixtureOfExperts": "variational_experts",
     "ZeroShotMultimodalIEPipeline": "pipeline_mgvmoe",
 }
 
 __all__ = [
+    "GraphExtractor",
     "MGVMoEConfig",
     "MGVMoEForZeroShotIE",
     "MGVMoEModel",
     "MGVMoEModelOutput",
     "MGVMoEOutput",
     "MGVMoEProcessor",
+    "MultimodalGraphExtractionPipeline",
+    "PostEmbeds",
+    "Rejection",
     "VariationalMixtureOfExperts",
     "ZeroShotMultimodalIEPipeline",
 ]

@@ -45,16 +45,21 @@ def register_processor() -> None:
 
 
 def register_pipeline() -> None:
-    """`pipeline("zero-shot-multimodal-ie")` gives [`ZeroShotMultimodalIEPipeline`]."""
+    """`pipeline("zero-shot-multimodal-ie")` and `pipeline("multimodal-graph-extraction")` give our classes."""
     from transformers.models.auto.modeling_auto import AutoModel
     from transformers.pipelines import PIPELINE_REGISTRY
 
+    from .graph_pipeline_mgvmoe import GRAPH_TASK, MultimodalGraphExtractionPipeline
     from .pipeline_mgvmoe import TASK, ZeroShotMultimodalIEPipeline
 
-    if TASK not in PIPELINE_REGISTRY.supported_tasks:
-        PIPELINE_REGISTRY.register_pipeline(
-            TASK, pipeline_class=ZeroShotMultimodalIEPipeline, pt_model=AutoModel, type="multimodal"
-        )
+    for task, pipeline_class in (
+        (TASK, ZeroShotMultimodalIEPipeline),
+        (GRAPH_TASK, MultimodalGraphExtractionPipeline),
+    ):
+        if task not in PIPELINE_REGISTRY.supported_tasks:
+            PIPELINE_REGISTRY.register_pipeline(
+                task, pipeline_class=pipeline_class, pt_model=AutoModel, type="multimodal"
+            )
 
 
 # Module of transformers that holds the table -> what extends the table.

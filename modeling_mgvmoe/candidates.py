@@ -5,6 +5,9 @@ from typing import Any
 
 import torch
 
+from .label_paths import LabelPaths, check_separator
+from .uncertainty import statistics_of_probs
+
 SCORE_FUNCTIONS = ("softmax", "sigmoid", "none")
 
 
@@ -122,7 +125,58 @@ def _check_sentences(label: str, given: object) -> None:
         raise ValueError(f"label_descriptions[{label!r}]: sentences must be distinct (got {given!r:.200})")
 
 
-def check_ranking(threshold: object, top_k: object, function_to_apply: object) -> None:
+def as_nodes(
+    candidate_labels: Any, separator: str | None
+) -> tuple[list[str] | list[list[str]] | Any, list[LabelPaths] | None]:
+    """What the model scores in place of paths: every node of their tree.
+
+    Args:
+        candidate_labels: shared by the batch or given per post.
+        separator: of the parts of paths; `None`: labels are no paths.
+
+    Returns:
+        The nodes, shared or per post as the labels were, and the tree, or that of each post; without a separator the
+        labels as they came and `None`.
+    """
+    if separator is None:
+        return candidate_labels, None
+    _, columns = read_labels(candidate_labels)
+    if columns is None:
+        tree = LabelPaths(candidate_labels, separator)
+        return tree.names(), [tree]
+    trees = [LabelPaths(labels, separator) for labels in candidate_labels]
+    return [tree.names() for tree in trees], trees
+
+
+def rank_labels(
+    outputs_or_logits: Any,
+    candidate_labels: Sequence[str] | Sequence[Sequence[str]],
+    threshold: float = 0.0,
+    top_k: int | None = None,
+    function_to_apply: str = "softmax",
+    candidate_mask: Any = None,
+    label_separator: str | None = None,
+) -> list[list[dict[str, Any]]]:
+    """Turns logits into labels with scores; `MGVMoEProcessor.post_process_zero_shot_ie` documents it."""
+    check_ranking(threshold, top_k, function_to_apply)
+    columns, trees = as_nodes(candidate_labels, check_separator(label_separator))
+    if trees is not None and (function_to_apply != "softmax" or candidate_mask is not None):
+        raise ValueError(
+            "label_separator: paths have probabilities, and posts may have lists of their own; function_to_apply must "
+            f"be 'softmax', and there must be no candidate_mask (got {function_to_apply!r})"
+        )
+    ranked: list[list[dict[str, Any]]] = []
+    for labels, logits in _rows(outputs_or_logits, columns, candidate_mask):
+        # In double precision the order of the labels does not show in the scores.
+        values = logits.detach().cpu().double()
+        if bool(torch.isnan(values).any()):
+            raise ValueError(f"logits: post {len(ranked)} has NaN scores")
+        found = _ranking(labels, values, function_to_apply, trees[len(ranked) % len(trees)] if trees else None)
+        ranked.append([entry for entry in found[:top_k] if not threshold or entry["score"] >= threshold])
+    return ranked
+
+
+def check_ranking(threshold: Any, top_k: Any, function_to_apply: Any) -> None:
     """Checks how labels are to be ranked; raises ValueError, see `MGVMoEProcessor.post_process_zero_shot_ie`."""
     if function_to_apply not in SCORE_FUNCTIONS:
         raise ValueError(
@@ -136,44 +190,41 @@ def check_ranking(threshold: object, top_k: object, function_to_apply: object) -
         raise ValueError(f"top_k: an integer of at least 1, or None, is needed (got {top_k!r})")
 
 
-def rank_labels(
-    outputs_or_logits: Any,
-    candidate_labels: Sequence[str] | Sequence[Sequence[str]],
-    threshold: float = 0.0,
-    top_k: int | None = None,
-    function_to_apply: str = "softmax",
-    candidate_mask: Any = None,
-) -> list[list[dict[str, Any]]]:
-    """Turns logits into labels with scores; `MGVMoEProcessor.post_process_zero_shot_ie` documents it."""
-    check_ranking(threshold, top_k, function_to_apply)
-    ranked: list[list[dict[str, Any]]] = []
-    for labels, logits in _rows(outputs_or_logits, candidate_labels, candidate_mask):
-        # In double precision the order of the labels does not show in the scores.
-        values = logits.detach().cpu().double()
-        if bool(torch.isnan(values).any()):
-            raise ValueError(f"logits: post {len(ranked)} has NaN scores")
-        if function_to_apply == "softmax":
-            scores = values.softmax(dim=-1)
-        else:
-            scores = values.sigmoid() if function_to_apply == "sigmoid" else values
-        ordered = torch.sort(scores, descending=True, stable=True)
-        found = []
-        for score, column in zip(ordered.values[:top_k].tolist(), ordered.indices[:top_k].tolist(), strict=True):
-            if threshold and score < threshold:
-                break
-            found.append({"label": labels[column], "score": score})
-        ranked.append(found)
-    return ranked
+def _ranking(
+    labels: list[str], values: torch.Tensor, function_to_apply: str, paths: LabelPaths | None
+) -> list[dict[str, Any]]:
+    """All labels of a post with falling scores, of logits (C,), or (draws, C)."""
+    if paths is not None:
+        labels, values = paths.labels, paths.log_probs(values)
+    if function_to_apply == "softmax":
+        scores = values.softmax(dim=-1)
+    else:
+        scores = values.sigmoid() if function_to_apply == "sigmoid" else values
+    more: list[dict[str, Any]] = [{} for _ in labels]
+    if scores.ndim == 2:
+        information = float(statistics_of_probs(values.softmax(-1))["mutual_information"])
+        deviations = scores.std(0, correction=min(1, len(scores) - 1)).tolist()
+        more = [{"deviation": deviation, "mutual_information": information} for deviation in deviations]
+        scores = scores.mean(0)
+    if paths is not None:
+        sums = paths.sums(scores.tolist())
+        more = [{**entry, "levels": paths.levels(label, sums)} for label, entry in zip(labels, more, strict=True)]
+    ordered = torch.sort(scores, descending=True, stable=True)
+    return [
+        {"label": labels[column], "score": score, **more[column]}
+        for score, column in zip(ordered.values.tolist(), ordered.indices.tolist(), strict=True)
+    ]
 
 
 def _rows(
     outputs_or_logits: Any, candidate_labels: Sequence[str] | Sequence[Sequence[str]], candidate_mask: Any
 ) -> list[tuple[list[str], torch.Tensor]]:
-    """Pairs each post's allowed labels with their logits, both (number of its labels,)."""
+    """Pairs each post's allowed labels with their logits, (number of its labels,); of draws, (draws, number)."""
     union, columns = read_labels(candidate_labels)
-    logits = getattr(outputs_or_logits, "logits", outputs_or_logits)
+    logits = getattr(outputs_or_logits, "sample_logits", None)
+    logits = getattr(outputs_or_logits, "logits", outputs_or_logits) if logits is None else logits
     if isinstance(logits, Mapping):
-        logits = logits.get("logits")
+        logits = logits.get("logits") if logits.get("sample_logits") is None else logits["sample_logits"]
     if logits is None:
         raise ValueError("outputs_or_logits: there are no logits (were candidates given to the model?)")
     if columns is not None and isinstance(logits, (list, tuple)):
@@ -182,38 +233,39 @@ def _rows(
     logits = torch.as_tensor(logits)
     if logits.ndim == 1 and columns is None:
         logits = logits[None]
-    if logits.ndim != 2 or logits.shape[1] != len(union):
+    if logits.ndim not in (2, 3) or logits.shape[-1] != len(union):
         raise ValueError(
             f"logits: (posts, {len(union)}) is needed for {len(union)} candidate labels (got {tuple(logits.shape)})"
         )
-    if columns is not None and len(columns) != logits.shape[0]:
-        raise ValueError(f"candidate_labels: {logits.shape[0]} lists are needed, one a post (got {len(columns)})")
+    shape = logits.shape[-2:]
+    if columns is not None and len(columns) != shape[0]:
+        raise ValueError(f"candidate_labels: {shape[0]} lists are needed, one a post (got {len(columns)})")
     if columns is None and candidate_mask is None:
-        return [(union, row) for row in logits]
-    allowed = torch.ones(logits.shape, dtype=torch.bool)
+        return [(union, row) for row in logits.unbind(-2)]
+    allowed = torch.ones(shape, dtype=torch.bool)
     if candidate_mask is not None:
         allowed = torch.as_tensor(candidate_mask).cpu().bool()
-        if allowed.shape != logits.shape:
+        if allowed.shape != shape:
             raise ValueError(
-                f"candidate_mask: {tuple(logits.shape)}, the shape of logits, is needed (got {tuple(allowed.shape)})"
+                f"candidate_mask: {tuple(shape)}, the shape of logits, is needed (got {tuple(allowed.shape)})"
             )
     rows = []
     for post, open_to_post in enumerate(allowed.tolist()):
         names = union if columns is None else list(candidate_labels[post])
         places = range(len(union)) if columns is None else columns[post]
         kept = [(name, place) for name, place in zip(names, places, strict=True) if open_to_post[place]]
-        rows.append(([name for name, _ in kept], logits[post, [place for _, place in kept]]))
+        rows.append(([name for name, _ in kept], logits[..., post, :][..., [place for _, place in kept]]))
     return rows
 
 
 def _own_rows(
     logits: Sequence[Any], labels: list[list[str]], candidate_mask: Any
 ) -> list[tuple[list[str], torch.Tensor]]:
-    """Pairs lists of labels per post with one vector per post of exactly these labels' logits."""
+    """Pairs lists of labels per post with one vector per post, or one a draw, of exactly these labels' logits."""
     if candidate_mask is not None:
         raise ValueError("candidate_mask: it goes with logits (posts, candidates), not with a list of vectors")
     rows = [torch.as_tensor(row) for row in logits]
-    if [tuple(row.shape) for row in rows] != [(len(own),) for own in labels]:
+    if [row.shape[-1:] for row in rows] != [(len(own),) for own in labels] or any(row.ndim > 2 for row in rows):
         raise ValueError(
             f"logits: vectors of {[len(own) for own in labels]} scores are needed, the labels of each post "
             f"(got shapes {[tuple(row.shape) for row in rows]})"

@@ -8,10 +8,13 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from .objectives import at_least_float32
 from .variational_experts import VariationalMixtureOfExperts, is_plain
 
 # States (B, L, H) of one modality and their mask (B, L).
 Tokens = tuple[torch.Tensor, torch.Tensor]
+# Whose variances are in memory together.
+TOKENS_AT_ONCE = 512
 
 
 def project(layer: nn.Module, rows: torch.Tensor) -> torch.Tensor:
@@ -108,6 +111,40 @@ def fuse_means(
     return sum(fused[1:], start=fused[0]), weights, means, probs
 
 
+def fused_variance(
+    experts: VariationalMixtureOfExperts,
+    modalities: Sequence[tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]],
+) -> torch.Tensor:
+    r"""The variance of f in E7, given the weights a, if every token's mixture is drawn by itself, as E3 draws it.
+
+    .. math::
+        \mathrm{Var}(f) = \sum_j a_j^2 \sum_k p_{jk}^2\, e^{s_{jk}}
+
+    The sum of independent Gaussians is Gaussian, so that mean and variance are the whole distribution of f.
+
+    Args:
+        experts: of the tokens.
+        modalities: of each the states before the experts (P, L, H), the weights (B, L), and the row of each post among
+            the states (B,), or `None` where every post has its own. A row of several posts is computed once.
+
+    Returns:
+        (B, H), in no less than single precision.
+    """
+    states, weights, _ = modalities[0]
+    total = at_least_float32(states.new_zeros(len(weights), states.shape[-1]))
+    for states, weights, index in modalities:
+        probs = experts.route(states)
+        squares = at_least_float32(weights).square()
+        for row in range(len(states)):
+            posts = [row] if index is None else (index == row).nonzero().flatten()
+            # Not the padding, nor a picture that no post of this row has.
+            needed = squares[posts].any(0).nonzero().flatten()
+            for chunk in needed.split(TOKENS_AT_ONCE):
+                variances = experts.token_variances(states[row, chunk], probs[row, chunk])
+                total[posts] += squares[posts][:, chunk] @ variances
+    return total
+
+
 def experts_of_means(layer: nn.Module, experts: nn.Module) -> VariationalMixtureOfExperts | None:
     """The experts, if [`fuse_means`] gives what the layers' own forward would: nothing hooks in or replaces them."""
     if isinstance(layer, AdditiveFusionScore) and not is_plain(layer, AdditiveFusionScore):
@@ -115,4 +152,4 @@ def experts_of_means(layer: nn.Module, experts: nn.Module) -> VariationalMixture
     return experts if isinstance(experts, VariationalMixtureOfExperts) and experts.has_plain_weights else None
 
 
-__all__ = ["AdditiveFusionScore", "Tokens", "experts_of_means", "fuse", "fuse_means", "project"]
+__all__ = ["AdditiveFusionScore", "Tokens", "experts_of_means", "fuse", "fuse_means", "fused_variance", "project"]

@@ -7,7 +7,7 @@ SLOTS = ("head", "tail")
 
 
 def read_label_types(
-    label_types: Mapping[str, Any] | None, labels: Sequence[str]
+    label_types: Mapping[str, Any] | None, labels: Sequence[str], name: str = "label_types"
 ) -> tuple[list[str], list[list[list[bool]]]]:
     """Reads the allowed types of some labels.
 
@@ -15,6 +15,7 @@ def read_label_types(
         label_types: For a label (types of the head, types of the tail), each a type or a list of types. Labels without
             an entry may have any; entries of other labels are passed over, as those of a whole data set may be given.
         labels: Checked labels (C of them).
+        name: How to call the argument in messages.
 
     Returns:
         The types of all entries in order of first appearance (T of them), also of labels that are no candidates now,
@@ -27,32 +28,30 @@ def read_label_types(
     if label_types is None:
         return [], []
     if not isinstance(label_types, Mapping):
-        raise ValueError(
-            f"label_types: a dict of label to (head types, tail types) is needed (got {label_types!r:.80})"
-        )
+        raise ValueError(f"{name}: a dict of label to (head types, tail types) is needed (got {label_types!r:.80})")
     wrong = [label for label in label_types if not isinstance(label, str) or not label.strip()]
     if wrong:
-        raise ValueError(f"label_types: labels are non-empty strings (got {', '.join(map(repr, wrong[:5]))})")
-    allowed = {label.strip(): _read_entry(label, entry) for label, entry in label_types.items()}
-    types = list(dict.fromkeys(name for entry in allowed.values() for slot in entry for name in slot))
+        raise ValueError(f"{name}: labels are non-empty strings (got {', '.join(map(repr, wrong[:5]))})")
+    allowed = {label.strip(): _read_entry(label, entry, name) for label, entry in label_types.items()}
+    types = list(dict.fromkeys(one for entry in allowed.values() for slot in entry for one in slot))
     if not types:
         return [], []
     masks = []
     for label in labels:
         entry = allowed.get(label.strip())
-        masks.append([[entry is None or name in entry[slot] for name in types] for slot in range(len(SLOTS))])
+        masks.append([[entry is None or one in entry[slot] for one in types] for slot in range(len(SLOTS))])
     return types, masks
 
 
-def _read_entry(label: str, entry: object) -> list[list[str]]:
+def _read_entry(label: str, entry: object, argument: str) -> list[list[str]]:
     slots = list(entry) if isinstance(entry, (list, tuple)) else []
     if len(slots) != len(SLOTS):
-        raise ValueError(f"label_types[{label!r}]: types of the head and types of the tail are needed (got {entry!r})")
+        raise ValueError(f"{argument}[{label!r}]: types of the head and types of the tail are needed (got {entry!r})")
     read = []
     for name, slot in zip(SLOTS, slots, strict=True):
         names = [slot] if isinstance(slot, str) else list(slot) if isinstance(slot, (list, tuple)) else []
         if not names or not all(isinstance(one, str) and one.strip() for one in names):
-            raise ValueError(f"label_types[{label!r}], {name}: a type or a list of types is needed (got {slot!r})")
+            raise ValueError(f"{argument}[{label!r}], {name}: a type or a list of types is needed (got {slot!r})")
         read.append([one.strip() for one in names])
     return read
 

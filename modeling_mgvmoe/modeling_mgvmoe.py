@@ -17,11 +17,10 @@ from transformers.utils import ModelOutput, can_return_tuple
 
 from .canonical_order import canonical_order
 from .configuration_mgvmoe import MGVMoEConfig
-from .fusion import AdditiveFusionScore, experts_of_means, fuse, fuse_means, project
+from .fusion import AdditiveFusionScore, experts_of_means, fuse, fuse_means, fused_variance
 from .input_checks import (
     check_image_index,
     check_index,
-    check_mention_mask,
     check_mention_positions,
     check_pixels,
     check_tokens,
@@ -29,12 +28,17 @@ from .input_checks import (
     refuse_unknown,
 )
 from .outputs_mgvmoe import MGVMoEModelOutput, MGVMoEOutput
+from .post_scoring import PostScoring
 from .similarity_score import SimilarityScore, label_mean, masked_token_mean, one_of_each
 from .training_objectives import TrainingObjectives
+from .uncertainty import predictive_statistics
 from .variational_experts import NoExperts, VariationalMixtureOfExperts, VariationalMixtureOutput
 
 if TYPE_CHECKING:
-    # Never run. `save_pretrained` copies the files named here, so a saved model brings processor and pipeline.
+    # Never run. `save_pretrained` copies the files named here, so a saved model brings processor and pipelines, and
+    # what an Inference Endpoint runs.
+    from .graph_pipeline_mgvmoe import MultimodalGraphExtractionPipeline  # noqa: F401
+    from .handler import EndpointHandler  # noqa: F401
     from .pipeline_mgvmoe import ZeroShotMultimodalIEPipeline  # noqa: F401
     from .processing_mgvmoe import MGVMoEProcessor  # noqa: F401
 
@@ -81,6 +85,9 @@ class MGVMoEPreTrainedModel(PreTrainedModel):
         if isinstance(module, MGVMoEForZeroShotIE) and module.perturbation is not None:
             # At 0 neither the KL nor the norm has a direction, so the adversary would never move.
             init.normal_(module.perturbation, std=self.config.initializer_range)
+        if isinstance(module, MGVMoEForZeroShotIE) and self.config.graph_memory:
+            init.zeros_(module.graph_memory)
+            init.zeros_(module.graph_seen)
         if isinstance(module, SimilarityScore):
             init.zeros_(module.gate)
 
@@ -297,6 +304,7 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
         text_noise: torch.Tensor | None = None,
         image_noise: torch.Tensor | None = None,
         return_losses: bool = False,
+        return_variance: bool = False,
         output_attentions: bool | None = None,
         output_hidden_states: bool | int | list[int] | None = None,
         **kwargs: Any,
@@ -314,6 +322,7 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
                 posts share pictures: these then have one row for each picture, in place of one for each post.
             text_noise: (B, Lt, H), image_noise: (B, Li, H): take the place of the experts' noise (E3).
             return_losses: compute E4 and E5.
+            return_variance: compute the variance of f; at inference only.
             output_attentions, output_hidden_states: of the backbones; the latter may list the states to keep.
 
         Raises:
@@ -339,14 +348,19 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
         text_states = text_output.last_hidden_state
         text_mask = attention_mask.bool()
         mention_states = self._mention_states(text_states, text_mask, mention_positions)
-        image_states, image_mask, vision_output = self._image_states(
+        pictures, image_mask, vision_output = self._picture_states(
             text_states, pixel_values, image_features, image_mask, image_index, extras
         )
+        image_states = pictures if pictures is None or image_index is None else pictures[image_index]
         modalities = [(text_states, text_mask)]
         if image_states is not None:
             modalities.insert(0, (image_states, image_mask[:, None].expand(image_states.shape[:2])))
         layer = self.fusion_score if self.config.fusion == "additive" else self.fusion_query
         sampled = self.training or text_noise is not None or image_noise is not None
+        if return_variance and (sampled or not isinstance(self.experts, VariationalMixtureOfExperts)):
+            raise ValueError(
+                "return_variance, num_samples: they need experts, evaluation mode and no text_noise or image_noise."
+            )
         plain = None if sampled else experts_of_means(layer, self.experts)
         masks = [mask for _, mask in modalities]
         mixtures = []
@@ -366,8 +380,17 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
             means = [token_mean(mixture.hidden_states, mask) for mixture, mask in zip(mixtures, masks, strict=True)]
             probs = [mixture.router_probs for mixture in mixtures]
         losses = self._losses(mixtures, masks) if return_losses else {}
+        variance = None
+        if return_variance:
+            assert isinstance(self.experts, VariationalMixtureOfExperts)  # checked above
+            shares = weights.split([mask.shape[1] for mask in masks], dim=1)
+            variance = fused_variance(
+                self.experts,
+                [(text_states, shares[-1], None), *([] if pictures is None else [(pictures, shares[0], image_index)])],
+            )
         return MGVMoEModelOutput(
             fused_embeds=fused,
+            fused_variance=variance,
             text_states=text_states,
             mention_states=mention_states,
             text_embeds=means[-1],
@@ -435,7 +458,22 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
         image_index: torch.Tensor | None,
         extras: dict[str, Any],
     ) -> tuple[torch.Tensor | None, torch.Tensor, ModelOutput | None]:
-        """Projected picture tokens (B, Li, H) or `None`, the mask of posts with a picture, the tower's output."""
+        """[`_picture_states`], with a row for each post."""
+        states, image_mask, output = self._picture_states(
+            text_states, pixel_values, image_features, image_mask, image_index, extras
+        )
+        return states if states is None or image_index is None else states[image_index], image_mask, output
+
+    def _picture_states(
+        self,
+        text_states: torch.Tensor,
+        pixel_values: torch.Tensor | None,
+        image_features: torch.Tensor | None,
+        image_mask: torch.Tensor | None,
+        image_index: torch.Tensor | None,
+        extras: dict[str, Any],
+    ) -> tuple[torch.Tensor | None, torch.Tensor, ModelOutput | None]:
+        """Projected tokens of the rows of pictures or `None`, the mask of posts with a picture, the tower's output."""
         batch_size, source = text_states.shape[0], pixel_values if pixel_values is not None else image_features
         if image_mask is None:
             image_mask = torch.full((batch_size,), source is not None, device=text_states.device)
@@ -469,8 +507,7 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
         states = image_features.to(self.dtype)
         if not _all_true(present):
             states = torch.where(present[:, None, None], states, 0)
-        states = self.vision_projection(states)
-        return states if image_index is None else states[image_index], image_mask, output
+        return self.vision_projection(states), image_mask, output
 
     def _encode_present(
         self, pixel_values: torch.Tensor, image_mask: torch.Tensor, extras: dict[str, Any]
@@ -489,7 +526,7 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
         return self._encode_images(torch.where(row_mask, pixel_values, 0), **extras)
 
 
-class MGVMoEForZeroShotIE(TrainingObjectives, MGVMoEPreTrainedModel):
+class MGVMoEForZeroShotIE(TrainingObjectives, PostScoring, MGVMoEPreTrainedModel):
     """MG-VMoE with a score for every candidate label, and its objectives: what `AutoModel` loads from the Hub."""
 
     _auto_class = "AutoModel"  # a saved model names its class, so that `AutoModel` finds it without this package
@@ -512,6 +549,10 @@ class MGVMoEForZeroShotIE(TrainingObjectives, MGVMoEPreTrainedModel):
         self.perturbation = (
             nn.Parameter(torch.zeros(1, 2 * config.hidden_size)) if config.adversary == "learned" else None
         )
+        if config.graph_memory:
+            # Saved: a training that goes on from a checkpoint goes on with them.
+            self.register_buffer("graph_memory", torch.zeros(config.graph_memory, 2 * config.hidden_size))
+            self.register_buffer("graph_seen", torch.zeros(1, dtype=torch.long))
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
@@ -523,108 +564,6 @@ class MGVMoEForZeroShotIE(TrainingObjectives, MGVMoEPreTrainedModel):
     def get_image_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """See [`MGVMoEModel.get_image_features`]."""
         return self.mgvmoe.get_image_features(pixel_values)
-
-    def get_candidate_embeds(
-        self,
-        candidate_input_ids: torch.Tensor,
-        candidate_attention_mask: torch.Tensor | None = None,
-        candidate_index: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        """See [`MGVMoEModel.get_candidate_embeds`]."""
-        return self.mgvmoe.get_candidate_embeds(candidate_input_ids, candidate_attention_mask, candidate_index)
-
-    def encode_candidates(self, encoded: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Labels, and types if there are any, as what `forward` takes in place of their words, to be used again.
-
-        Args:
-            encoded: of `processor.encode_candidates`.
-        """
-        taken = {"candidate_embeds": self._embeds_of(encoded, "candidate")}
-        if "type_input_ids" in encoded:
-            taken |= {"type_embeds": self._embeds_of(encoded, "type"), "candidate_types": encoded["candidate_types"]}
-        return taken
-
-    def _embeds_of(self, encoded: Mapping[str, torch.Tensor], name: str) -> torch.Tensor:
-        return self.get_candidate_embeds(
-            encoded[f"{name}_input_ids"], encoded.get(f"{name}_attention_mask"), encoded.get(f"{name}_index")
-        )
-
-    def score(
-        self,
-        mention_embeds: torch.Tensor,
-        candidate_embeds: torch.Tensor,
-        candidate_mask: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        """E8: inner products of posts and projected labels; with `score="similarity"` of posts and labels, scaled.
-
-        Args:
-            mention_embeds: (B, D).
-            candidate_embeds: (C, H), shared by the posts, or (B, C, H).
-            candidate_mask: (B, C), true for the candidates that a post has; the others score -inf.
-
-        Returns:
-            (B, C).
-        """
-        batch_size, hidden_size = mention_embeds.shape[0], self.config.hidden_size
-        shape = tuple(candidate_embeds.shape)
-        if shape[-1] != hidden_size or len(shape) not in (2, 3) or (len(shape) == 3 and shape[0] != batch_size):
-            raise ValueError(
-                f"candidate_embeds must be (C, {hidden_size}) or ({batch_size}, C, {hidden_size}), got {shape}."
-            )
-        if torch.compiler.is_exporting():
-            logits = self._inner_products(mention_embeds, candidate_embeds)
-        else:
-            # Embeddings that agree in their first four numbers without being equal do not happen.
-            order = canonical_order(candidate_embeds[..., :4].detach())
-            candidate_embeds = candidate_embeds.gather(-2, order[..., None].expand(shape))
-            logits = self._inner_products(mention_embeds, candidate_embeds)
-            logits = logits.gather(-1, order.argsort(-1).expand(logits.shape))
-        if candidate_mask is None:
-            return logits
-        if candidate_mask.shape != logits.shape:
-            raise ValueError(
-                f"candidate_mask must be (B, C) = {tuple(logits.shape)}, got {tuple(candidate_mask.shape)}."
-            )
-        return logits.masked_fill(~candidate_mask.bool(), float("-inf"))
-
-    def _inner_products(self, mention_embeds: torch.Tensor, candidate_embeds: torch.Tensor) -> torch.Tensor:
-        """(B, C), `score` in the order of the rows."""
-        candidate_embeds = candidate_embeds.to(mention_embeds.dtype)
-        if self.similarity is None:
-            projected = project(self.candidate_projection, self.dropout(candidate_embeds))
-        else:
-            projected = self.similarity.scale * candidate_embeds
-        if projected.ndim == 2:
-            return mention_embeds @ projected.T
-        return torch.einsum("bd,bcd->bc", mention_embeds, projected)
-
-    def embed_posts(
-        self,
-        output: MGVMoEModelOutput,
-        attention_mask: torch.Tensor,
-        mention_positions: torch.Tensor,
-        mention_mask: torch.Tensor | None = None,
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """The posts' side of the score.
-
-        Args:
-            output: of [`MGVMoEModel`].
-            attention_mask, mention_positions, mention_mask: of the posts, as in `forward`.
-
-        Returns:
-            `mention_embeds` (B, D), and with `score="similarity"` the directions of the mentions (B, S, H), zeros for
-            absent ones, which are compared with types; else `None`.
-        """
-        mention_embeds = project(
-            self.mention_projection, self.dropout(torch.cat([output.fused_embeds, output.mention_states], dim=-1))
-        )
-        if self.similarity is None:
-            return mention_embeds, None
-        assert mention_mask is not None
-        check_mention_mask(mention_mask, mention_positions, attention_mask)
-        with torch.autocast(mention_embeds.device.type, enabled=False):
-            posts, mentions = self.similarity.embed_posts(output.text_states, attention_mask.bool(), mention_mask)
-            return self.similarity.with_residual(posts, mention_embeds), mentions
 
     @can_return_tuple
     def forward(
@@ -650,6 +589,8 @@ class MGVMoEForZeroShotIE(TrainingObjectives, MGVMoEPreTrainedModel):
         type_embeds: torch.Tensor | None = None,
         text_noise: torch.Tensor | None = None,
         image_noise: torch.Tensor | None = None,
+        num_samples: int | None = None,
+        sample_noise: torch.Tensor | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | int | list[int] | None = None,
         **kwargs: Any,
@@ -664,12 +605,15 @@ class MGVMoEForZeroShotIE(TrainingObjectives, MGVMoEPreTrainedModel):
             candidate_attention_mask: (C, Lc).
             candidate_index: (P,), to which label each text belongs; see [`MGVMoEModel.get_candidate_embeds`].
             candidate_mask: (B, C), true for the candidates that a post has.
-            labels: (B,), index of the right candidate.
+            labels: (B,), index of the right candidate; -100 for a post of none of them.
             mention_mask: (B, S, Lt), true for the tokens of each mention. With `score="similarity"` it is needed.
             candidate_types: (C, 2, T), true for the types that a label allows for head and tail. Only with
                 `score="similarity"`, and together with
             type_input_ids: (T, Lc), the words of the types, with type_attention_mask and type_index, or
             type_embeds: (T, H), the output of [`get_candidate_embeds`] for them.
+            num_samples: N draws of the fused vector at inference, beside the mean that gives `logits`; see
+                `uncertainty.py` for what is drawn and what comes out.
+            sample_noise: (N, B, H), standard normal, takes the place of their noise.
 
         Raises:
             ValueError: an argument is missing or a shape does not fit.
@@ -686,10 +630,7 @@ class MGVMoEForZeroShotIE(TrainingObjectives, MGVMoEPreTrainedModel):
             attention_mask = torch.ones_like(input_ids)
         if self.similarity is None and candidate_types is not None:
             raise ValueError('candidate_types need a model with score="similarity", got one with "projection".')
-        if self.similarity is not None and mention_mask is None:
-            raise ValueError(
-                'mention_mask must be given with score="similarity"; a processor with mention_style="prefix" makes it.'
-            )
+        self._check_posts(mention_mask, num_samples, sample_noise)
         if candidate_embeds is None:
             assert candidate_input_ids is not None  # for the type checker: it was checked above
             candidate_embeds = self.get_candidate_embeds(
@@ -711,26 +652,21 @@ class MGVMoEForZeroShotIE(TrainingObjectives, MGVMoEPreTrainedModel):
             text_noise=text_noise,
             image_noise=image_noise,
             return_losses=labels is not None,
+            return_variance=num_samples is not None or sample_noise is not None,
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
             return_dict=True,
         )
-        assert attention_mask is not None and mention_positions is not None  # the base model has refused their lack
-        mention_embeds, mentions = self.embed_posts(output, attention_mask, mention_positions, mention_mask)
-        fit = None
-        if self.similarity is not None and type_embeds is not None and candidate_types is not None:
-            assert mentions is not None and mention_mask is not None
-            with torch.autocast(mention_embeds.device.type, enabled=False):
-                fit = self.similarity.fit_of_types(
-                    self.similarity.type_log_probs(mentions, type_embeds), candidate_types, mention_mask
-                )
-        device_type = mention_embeds.device.type
-        # The differences of similarities that decide are below what half precision tells apart.
-        in_half = self.similarity is None and torch.is_autocast_enabled(device_type)
-        with torch.autocast(device_type, enabled=in_half):
-            logits = self.score(mention_embeds, candidate_embeds, candidate_mask)
+        assert attention_mask is not None and mention_positions is not None  # for the type checker: it was checked
+        posts = self.posts_of(output, attention_mask, mention_positions, mention_mask, num_samples, sample_noise)
+        fit = self._fit_of_types(posts, candidate_types, type_embeds)
+        logits = self.score(posts.mention_embeds, candidate_embeds, candidate_mask)
         if fit is not None:
             logits = logits + self.similarity.type_coef * fit
+        statistics = {}
+        if posts.sample_embeds is not None:
+            samples = self.score_samples(posts, candidate_embeds, candidate_mask, candidate_types, type_embeds)
+            statistics = {"sample_logits": samples, **predictive_statistics(samples)}
         # Inner products of whole vectors overflow in float16, and the KL of E11 is a difference that bfloat16 loses.
         with torch.autocast(logits.device.type, enabled=False):
             terms = (
@@ -745,7 +681,9 @@ class MGVMoEForZeroShotIE(TrainingObjectives, MGVMoEPreTrainedModel):
             alignment_loss=terms.get("alignment_loss"),
             consistency_loss=terms.get("consistency_loss"),
             type_loss=terms.get("type_loss"),
-            mention_embeds=mention_embeds,
+            none_loss=terms.get("none_loss"),
+            **statistics,
+            mention_embeds=posts.mention_embeds,
             candidate_embeds=candidate_embeds,
             text_embeds=output.text_embeds,
             image_embeds=output.image_embeds,

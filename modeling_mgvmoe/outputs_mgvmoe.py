@@ -1,7 +1,7 @@
 """What the models return: every term and every intermediate result by name, with its shape.
 
 Axes: B = posts, Lt = text tokens, Li = picture tokens, H = hidden size, K = experts, C = candidate labels, D =
-projection size.
+projection size, N = draws from the experts.
 """
 
 from dataclasses import dataclass
@@ -16,6 +16,7 @@ class MGVMoEModelOutput(ModelOutput):
 
     Args:
         fused_embeds: (B, H), f of E7.
+        fused_variance: (B, H), its variance where tokens are drawn as in E3; only if asked for.
         text_states: (B, Lt, H), the text encoder's states.
         mention_states: (B, (max_mentions + 1) H), q of E7: the text encoder's states of the first token and of the
             opening markers; zeros for absent mentions.
@@ -33,6 +34,7 @@ class MGVMoEModelOutput(ModelOutput):
     """
 
     fused_embeds: torch.Tensor = None  # type: ignore[assignment]
+    fused_variance: torch.Tensor | None = None
     text_states: torch.Tensor = None  # type: ignore[assignment]
     mention_states: torch.Tensor = None  # type: ignore[assignment]
     text_embeds: torch.Tensor = None  # type: ignore[assignment]
@@ -63,6 +65,11 @@ class MGVMoEOutput(ModelOutput):
         alignment_loss: scalar, E6.
         consistency_loss: scalar, E11.
         type_loss: scalar, -log P of the types that the right label allows, mean over posts; 0 without types.
+        none_loss: scalar, how posts of no class score against those of one; 0 without such posts. Only with
+            `none_loss_coef`.
+        sample_logits: (N, B, C), E8 for each draw; only with `num_samples`, as are
+        mean_probs, std_probs: (B, C), mean and deviation over the draws of the softmax of `sample_logits`, and
+        mutual_information: (B,), in nats; see `uncertainty.py`.
         mention_embeds: (B, D), the posts' side of E8.
         candidate_embeds: (C, H) or (B, C, H), l of E8, to be given back as `candidate_embeds`.
         text_embeds: (B, H), t of E6. image_embeds: (B, H), v of E6, or `None`.
@@ -80,6 +87,11 @@ class MGVMoEOutput(ModelOutput):
     alignment_loss: torch.Tensor | None = None
     consistency_loss: torch.Tensor | None = None
     type_loss: torch.Tensor | None = None
+    none_loss: torch.Tensor | None = None
+    sample_logits: torch.Tensor | None = None
+    mean_probs: torch.Tensor | None = None
+    std_probs: torch.Tensor | None = None
+    mutual_information: torch.Tensor | None = None
     mention_embeds: torch.Tensor | None = None
     candidate_embeds: torch.Tensor | None = None
     text_embeds: torch.Tensor | None = None

@@ -87,10 +87,8 @@ def pad_features(
     return batch
 
 
-def _shared(pictures: Sequence[np.ndarray | None]) -> tuple[list[np.ndarray], list[int]] | None:
-    """Every distinct picture once, and each post's place among them (0 for none); `None` if all are distinct."""
-    if len(pictures) < 2:
-        return None
+def distinct_pictures(pictures: Sequence[np.ndarray | None]) -> tuple[list[np.ndarray], list[int]]:
+    """Every distinct picture once, and each post's place among them (0 for none)."""
     rows: dict[Any, int] = {}
     distinct, index = [], []
     for picture in pictures:
@@ -102,6 +100,14 @@ def _shared(pictures: Sequence[np.ndarray | None]) -> tuple[list[np.ndarray], li
             rows[key] = len(rows)
             distinct.append(picture)
         index.append(rows[key])
+    return distinct, index
+
+
+def _shared(pictures: Sequence[np.ndarray | None]) -> tuple[list[np.ndarray], list[int]] | None:
+    """The distinct pictures and each post's place among them; `None` if all are distinct."""
+    if len(pictures) < 2:
+        return None
+    distinct, index = distinct_pictures(pictures)
     return (distinct, index) if len(distinct) < sum(picture is not None for picture in pictures) else None
 
 

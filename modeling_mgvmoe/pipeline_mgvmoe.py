@@ -1,7 +1,6 @@
 """The pipeline: a post with its picture and its marked mentions in, labels with scores out."""
 
 import os
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,13 +8,16 @@ import torch
 from transformers import Pipeline
 from transformers.pipelines.base import GenericTensor
 
+from .candidate_embedder import CandidateEmbedder, check_processor
+from .candidates import check_labels
+from .label_paths import LabelPaths, check_separator
+
 TASK = "zero-shot-multimodal-ie"
 
 MENTION_KEYS = ("mention", "head", "tail", "mentions")
 POST_KEYS = ("text", "image", *MENTION_KEYS, "candidate_labels")
 # Columns of the data sets of this package that say nothing about what is to be predicted from.
 IGNORED_KEYS = ("id", "label", "source")
-PROCESSOR_FILES = ("processor_config.json", "tokenizer_config.json", "tokenizer.json")
 
 
 class ZeroShotMultimodalIEPipeline(Pipeline):
@@ -28,8 +30,8 @@ class ZeroShotMultimodalIEPipeline(Pipeline):
 
     A post is a dict with `text`; `mention` = (start, end) for typing, or `head` and `tail` for a relation (or
     `mentions`, a list of one or two spans), in characters of the text, end exclusive; optionally `image` (PIL picture,
-    path, URL, bytes, array or `None`) and `candidate_labels` of its own, which take the place of the call's. Input is
-    one post, a list, a generator or a `torch` data set of posts; `batch_size` batches them. The order of the labels
+    path, data URL, bytes, array or `None`) and `candidate_labels` of its own, in place of the call's. Input is one
+    post, a list, a generator or a `torch` data set of posts; `batch_size` batches them. The order of the labels
     changes no score.
 
     Arguments of the call, or of the pipeline's construction as defaults:
@@ -41,11 +43,17 @@ class ZeroShotMultimodalIEPipeline(Pipeline):
       head and tail may have, `{"member of": ("person", "organization")}`, and sentences in place of these types. For
       models with `score="similarity"`.
     - label_template (`str`): with one "{}" for the label or its description.
+    - label_separator (`str`): makes labels paths, ">" for "person > politician", scored level by level; each answer
+      has the scores of its "levels".
+    - num_samples (`int`): draws from the experts. Scores are then means over them, and each answer has its "deviation"
+      and the "mutual_information" of its post.
     - top_k (`int`): at most so many labels per post; default: all.
     - threshold (`float`): lowest score to return; default 0.
     - function_to_apply ("softmax", "sigmoid", "none"): logits to scores; default "softmax" over the post's labels.
     - is_split_into_words (`bool`): `text` is a list of words; spans are then characters of the words joined by spaces.
     - max_length (`int`): of the tokenized post.
+    - allow_image_urls (`bool` or "private"): pictures may be http(s) addresses, which are fetched from public hosts
+      (with "private" from any) and within limits; default `False`.
 
     Returns, per post, a list of `{"label", "score"}` with falling scores.
 
@@ -59,41 +67,12 @@ class ZeroShotMultimodalIEPipeline(Pipeline):
     _load_feature_extractor = False
     _load_image_processor = False
 
-    # Labels that are encoded in one forward pass.
-    candidate_batch_size = 256
-
     def __init__(self, *args: Any, candidate_cache_size: int = 100_000, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        if not hasattr(self.processor, "encode_post"):
-            raise ValueError(
-                f"processor: an MGVMoEProcessor is needed (got {type(self.processor).__name__}). "
-                f"{_why_no_processor(self.model.name_or_path)}Save one beside the model with "
-                "processor.save_pretrained(folder), or pass processor=... to pipeline()."
-            )
-        if candidate_cache_size < 1:
-            raise ValueError(f"candidate_cache_size must be at least 1, got {candidate_cache_size}.")
-        vocab_size = self.model.config.text_config.vocab_size
-        if self.processor.vocabulary_size > vocab_size:
-            raise ValueError(
-                f"model: its text encoder has {vocab_size} token embeddings, but the processor's tokenizer has "
-                f"{self.processor.vocabulary_size} tokens, markers included. Call "
-                "model.resize_token_embeddings(processor.vocabulary_size), and train."
-            )
-        limit = getattr(self.model, "mgvmoe", self.model).max_text_length
-        if limit is not None and self.processor.longest > limit:
-            raise ValueError(
-                f"processor: posts may have {self.processor.longest} tokens, but the model's text encoder has "
-                f"positions for {limit}. Set processor.max_length to at most {limit}."
-            )
-        if self.model.config.score == "similarity" and self.processor.mention_style != "prefix":
-            raise ValueError(
-                'processor: a model with score="similarity" needs one with mention_style="prefix", '
-                f"got {self.processor.mention_style!r}."
-            )
+        check_processor(self.model, self.processor)
         # A model that comes from training would score with dropout and noise.
         self.model.eval()
-        self.candidate_cache_size = candidate_cache_size
-        self._candidate_cache: OrderedDict[tuple[str, ...], torch.Tensor] = OrderedDict()
+        self.candidate_embedder = CandidateEmbedder(self.model, self.processor, candidate_cache_size)
 
     def __call__(self, inputs: Any, candidate_labels: Sequence[str] | None = None, **kwargs: Any) -> Any:
         """See the class. No posts give no answers, where transformers' own method fails with an IndexError."""
@@ -108,8 +87,11 @@ class ZeroShotMultimodalIEPipeline(Pipeline):
         label_template: str | None = None,
         label_types: Mapping[str, Any] | None = None,
         type_descriptions: Mapping[str, str | Sequence[str]] | None = None,
+        label_separator: str | None = None,
+        num_samples: int | None = None,
         is_split_into_words: bool | None = None,
         max_length: int | None = None,
+        allow_image_urls: bool | str | None = None,
         top_k: int | None = None,
         threshold: float | None = None,
         function_to_apply: str | None = None,
@@ -121,13 +103,20 @@ class ZeroShotMultimodalIEPipeline(Pipeline):
             "label_template": label_template,
             "label_types": label_types,
             "type_descriptions": type_descriptions,
+            "label_separator": label_separator,
             "is_split_into_words": is_split_into_words,
             "max_length": max_length,
+            "allow_image_urls": allow_image_urls,
         }
-        postprocess = {"top_k": top_k, "threshold": threshold, "function_to_apply": function_to_apply}
+        postprocess = {
+            "top_k": top_k,
+            "threshold": threshold,
+            "function_to_apply": function_to_apply,
+            "label_separator": label_separator,
+        }
         return (
             {name: value for name, value in preprocess.items() if value is not None},
-            {},
+            {} if num_samples is None else {"num_samples": num_samples},
             {name: value for name, value in postprocess.items() if value is not None},
         )
 
@@ -139,8 +128,10 @@ class ZeroShotMultimodalIEPipeline(Pipeline):
         label_template: str | None = None,
         label_types: Mapping[str, Any] | None = None,
         type_descriptions: Mapping[str, str | Sequence[str]] | None = None,
+        label_separator: str | None = None,
         is_split_into_words: bool = False,
         max_length: int | None = None,
+        allow_image_urls: bool | str = False,
     ) -> dict[str, Any]:
         """Reads one post. Lists of one keep the default collation from touching what only `_forward` can pad."""
         mentions = mentions_of(input_)
@@ -152,8 +143,12 @@ class ZeroShotMultimodalIEPipeline(Pipeline):
         if is_split_into_words:
             text = self.processor.words_to_text(text)[0]
         # Labels first: they are the cheapest thing to get wrong.
-        texts = self.processor.candidate_texts(labels, label_descriptions, label_template)
-        types, allowed = self.processor.read_label_types(label_types, labels)
+        columns = check_labels(labels)
+        if label_separator is not None:
+            tree = LabelPaths(columns, check_separator(label_separator))
+            columns, label_descriptions = tree.names(), tree.node_descriptions(label_descriptions)
+        texts = self.processor.candidate_texts(columns, label_descriptions, label_template)
+        types, allowed = self.processor.read_label_types(label_types, columns)
         candidates = {
             "texts": tuple(texts),
             "types": tuple(self.processor.candidate_texts(types, type_descriptions, "{}")) if types else (),
@@ -161,7 +156,7 @@ class ZeroShotMultimodalIEPipeline(Pipeline):
         }
         try:
             post = self.processor.encode_post(text, mentions, max_length)
-            (pixel_values,) = self.processor.encode_images([input_.get("image")])
+            (pixel_values,) = self.processor.encode_images([input_.get("image")], allow_image_urls)
         except ValueError as error:
             # Posts may come from a generator, where a number would tell nothing.
             raise ValueError(f"{error}, in the post {text!r:.100}") from error
@@ -171,23 +166,7 @@ class ZeroShotMultimodalIEPipeline(Pipeline):
 
     def clear_candidate_cache(self) -> None:
         """Forget the label embeddings of earlier calls."""
-        self._candidate_cache.clear()
-
-    def _candidate_embeds(self, texts: Sequence[tuple[str, ...]]) -> torch.Tensor:
-        """(C, H), from the cache where it has them; a label or type is known by all its texts."""
-        found = {text: self._candidate_cache[text] for text in texts if text in self._candidate_cache}
-        missing = [text for text in texts if text not in found]
-        for start in range(0, len(missing), self.candidate_batch_size):
-            chunk = missing[start : start + self.candidate_batch_size]
-            encoded = self.processor.encode_texts(chunk, return_tensors="pt")
-            embeds = self.model.get_candidate_embeds(**encoded.to(self.device))
-            found.update(zip(chunk, embeds.unbind(0), strict=True))
-        for text in texts:
-            self._candidate_cache[text] = found[text]
-            self._candidate_cache.move_to_end(text)
-        while len(self._candidate_cache) > self.candidate_cache_size:
-            self._candidate_cache.popitem(last=False)
-        return torch.stack([found[text] for text in texts])
+        self.candidate_embedder.clear()
 
     def _forward(self, input_tensors: dict[str, GenericTensor], **forward_parameters: Any) -> dict[str, Any]:
         posts, labels, candidates = (
@@ -198,16 +177,18 @@ class ZeroShotMultimodalIEPipeline(Pipeline):
         keys = [[(words, repr(types)) for words, types in zip(own["texts"], own["allowed"], strict=True)]
                 for own in candidates]  # fmt: skip
         column_of = {key: column for column, key in enumerate(dict.fromkeys(key for row in keys for key in row))}
-        inputs = {"candidate_embeds": self._candidate_embeds([words for words, _ in column_of])}
+        inputs = {"candidate_embeds": self.candidate_embedder([words for words, _ in column_of])}
         if candidates[0]["types"]:
             allowed = {key: types for row, own in zip(keys, candidates, strict=True)
                        for key, types in zip(row, own["allowed"], strict=True)}  # fmt: skip
-            inputs["type_embeds"] = self._candidate_embeds(candidates[0]["types"])
+            inputs["type_embeds"] = self.candidate_embedder(candidates[0]["types"])
             inputs["candidate_types"] = torch.tensor([allowed[key] for key in column_of], device=self.device)
-        output = self.model(**batch, **inputs)
+        output = self.model(**batch, **inputs, **forward_parameters)
+        # With draws (N, B, C), else (B, C).
+        scores = output.logits if output.sample_logits is None else output.sample_logits
         logits = [
-            row[torch.tensor([column_of[key] for key in own], device=row.device)]
-            for row, own in zip(output.logits, keys, strict=True)
+            row[..., torch.tensor([column_of[key] for key in own], device=row.device)]
+            for row, own in zip(scores.unbind(-2), keys, strict=True)
         ]
         return {"logits": logits, "candidate_labels": labels}
 
@@ -217,13 +198,19 @@ class ZeroShotMultimodalIEPipeline(Pipeline):
         top_k: int | None = None,
         threshold: float = 0.0,
         function_to_apply: str = "softmax",
+        label_separator: str | None = None,
     ) -> list[dict[str, Any]]:
         labels = model_outputs["candidate_labels"]
         # Alone a post comes as a list of one; taken out of a batch, its labels come bare and its logits as (1, C).
         labels = list(labels[0] if isinstance(labels, list) else labels)
         logits = model_outputs["logits"][0].float()
         (ranked,) = self.processor.post_process_zero_shot_ie(
-            logits[None], labels, threshold=threshold, top_k=top_k, function_to_apply=function_to_apply
+            [logits],
+            [labels],
+            threshold=threshold,
+            top_k=top_k,
+            function_to_apply=function_to_apply,
+            label_separator=label_separator,
         )
         return ranked
 
@@ -240,16 +227,6 @@ class ZeroShotMultimodalIEPipeline(Pipeline):
         finally:
             self.image_processor = image_processor
         self.processor.save_pretrained(save_directory, **kwargs)
-
-
-def _why_no_processor(source: str) -> str:
-    """A sentence on what the model's folder lacks, or where to look; nothing for a model that was not loaded."""
-    if not source:
-        return ""
-    missing = [name for name in PROCESSOR_FILES if not os.path.isfile(os.path.join(source, name))]
-    if missing and os.path.isdir(source):
-        return f"The folder {source!r} has no {', no '.join(missing)}. "
-    return f"If {source!r} has one, AutoProcessor.from_pretrained on it says what is wrong. "
 
 
 def mentions_of(post: object) -> Any:
@@ -279,4 +256,4 @@ def _flatten(items: list[Any]) -> list[Any]:
     return [element for item in items for element in (item if isinstance(item, list) else [item])]
 
 
-__all__ = ["TASK", "ZeroShotMultimodalIEPipeline"]
+__all__ = ["TASK", "ZeroShotMultimodalIEPipeline", "mentions_of"]

@@ -3,15 +3,21 @@
 Axes: B = posts, C = candidate labels.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 
 from .across_processes import Announcement, gather_rows, number_of_processes, random_generator
-from .objectives import info_nce, label_cross_entropy, ranking_loss
+from .neighbour_graph import neighbour_consistency, remember, remembered
+from .objectives import info_nce, label_cross_entropy, ranking_loss, rejection_loss
 from .outputs_mgvmoe import MGVMoEModelOutput
 from .sample_graph import adversarial_consistency, learned_adversary_loss, power_perturbation, random_perturbation
+
+# In `labels`: a post of none of the candidates. `rejection_loss` is there for it in place of E9.
+NO_LABEL = -100
 
 
 class TrainingObjectives(nn.Module):
@@ -20,10 +26,14 @@ class TrainingObjectives(nn.Module):
     Attributes:
         config: an [`MGVMoEConfig`]: coefficients and settings of the terms.
         perturbation: the learned adversary of E11, or `None`.
+        graph_memory, graph_seen: nodes of recent posts (M, 2H), and how many there ever were (1,); with `graph_memory`
+            of the configuration.
     """
 
     config: Any
     perturbation: nn.Parameter | None
+    graph_memory: torch.Tensor
+    graph_seen: torch.Tensor
 
     def objectives(
         self,
@@ -44,19 +54,15 @@ class TrainingObjectives(nn.Module):
         Args:
             output: of [`MGVMoEModel`], with losses.
             logits: (B, C).
-            labels: (B,).
+            labels: (B,); `NO_LABEL` for posts of no class.
             candidate_mask: (B, C).
             fit_of_types: (B, C), of [`SimilarityScore`], if labels have types.
             announced: to the other processes, by [`announce`], if that was done ahead of time.
         """
         has_image, kl_loss, router_entropy_loss = output.image_mask, output.kl_loss, output.router_entropy_loss
         assert kl_loss is not None and router_entropy_loss is not None, "the output lacks its losses"
-        if self.config.objective == "ranking":
-            ranking = ranking_loss(logits, labels, self.config.margin, candidate_mask)
-        else:
-            ranking = label_cross_entropy(logits, labels, candidate_mask)
-        # The mentions should have the types of the right label: the mean over the posts of -log P(allowed types).
-        types = ranking.new_zeros(()) if fit_of_types is None else -fit_of_types.gather(1, labels[:, None]).mean()
+        known = labels != NO_LABEL
+        ranking, types, scores = self._of_labels(logits, labels, known, candidate_mask, fit_of_types)
         text_embeds, image_embeds = output.text_embeds, output.image_embeds
         # A post without a picture is a node of the graph whose picture half is 0.
         image_embeds = torch.zeros_like(text_embeds) if image_embeds is None else image_embeds
@@ -64,13 +70,14 @@ class TrainingObjectives(nn.Module):
         if announced is not None:
             assert output.expert_loss_sums is not None, "the output lacks its losses"
             own_sums = output.expert_loss_sums.flatten()
-            number = own_sums.new_tensor(len(labels))
+            number = known.sum().to(own_sums)
             own_sums = torch.cat([own_sums, torch.stack([ranking * number, types * number, number])])
-            text_embeds, image_embeds, is_image, sums = gather_rows(
-                announced, text_embeds, image_embeds, has_image.float(), own_sums[None]
+            flags = torch.stack([has_image, known], dim=1).to(own_sums)
+            text_embeds, image_embeds, flags, scores, sums = gather_rows(
+                announced, text_embeds, image_embeds, flags, scores.to(own_sums), own_sums[None]
             )
-            has_image, sums = is_image.bool(), sums.sum(0)
-            ranking, types = sums[6] / sums[8], sums[7] / sums[8]
+            (has_image, known), sums = flags.bool().unbind(1), sums.sum(0)
+            ranking, types = (sums[6:8] / sums[8].clamp(min=1)).unbind()
             # Rows: text, pictures.
             totals, numbers = sums[:6].view(2, 3).split([2, 1], dim=1)
             kl_loss, router_entropy_loss = (totals / numbers.clamp(min=1)).sum(0) / (numbers > 0).sum()
@@ -84,7 +91,36 @@ class TrainingObjectives(nn.Module):
             ),
             "consistency_loss": self._consistency(nodes, announced),
             "type_loss": types,
+            **({"none_loss": rejection_loss(scores[known], scores[~known])} if self.config.none_loss_coef else {}),
         }
+
+    def _of_labels(
+        self,
+        logits: torch.Tensor,
+        labels: torch.Tensor,
+        known: torch.Tensor,
+        candidate_mask: torch.Tensor | None,
+        fit_of_types: torch.Tensor | None,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """E9 and the loss of the types, means over the posts that have a label, and the scores of `rejection_loss`."""
+        best = logits.amax(-1)
+        if not torch.compiler.is_compiling() and not bool(known.all()):
+            rows = known.nonzero().flatten()
+            if not len(rows):
+                # With a gradient, for data parallel wrappers wait for one.
+                zero = best.sum() * 0.0
+                return zero, zero, best
+            mask = None if candidate_mask is None else candidate_mask[rows]
+            fit = None if fit_of_types is None else fit_of_types[rows]
+            ranking, types, right = self._of_labels(logits[rows], labels[rows], known[rows], mask, fit)
+            return ranking, types, best.index_copy(0, rows, right.to(best))
+        if self.config.objective == "ranking":
+            ranking = ranking_loss(logits, labels, self.config.margin, candidate_mask)
+        else:
+            ranking = label_cross_entropy(logits, labels, candidate_mask)
+        # The mentions should have the types of the right label: the mean over the posts of -log P(allowed types).
+        types = ranking.new_zeros(()) if fit_of_types is None else -fit_of_types.gather(1, labels[:, None]).mean()
+        return ranking, types, logits.gather(1, labels[:, None]).squeeze(1)
 
     def announce(self, labels: torch.Tensor | None) -> Announcement | None:
         """Tell the other processes of a batch that [`objectives`] will gather; None where it will not.
@@ -94,7 +130,7 @@ class TrainingObjectives(nn.Module):
         """
         if labels is None or not self.training or not torch.is_grad_enabled() or number_of_processes() == 1:
             return None
-        return Announcement([len(labels)] * 3 + [1], labels.device)
+        return Announcement([len(labels)] * 4 + [1], labels.device)
 
     def total_loss(self, terms: dict[str, torch.Tensor]) -> torch.Tensor:
         """E12: the sum of the terms, each times its coefficient `<term>_coef` of the configuration."""
@@ -103,8 +139,11 @@ class TrainingObjectives(nn.Module):
     def _consistency(self, nodes: torch.Tensor, announced: Announcement | None) -> torch.Tensor:
         """E10 and E11 over `nodes`, which are those of all processes if something was announced to these."""
         temperature = self.config.graph_temperature
+        consistency = self._graph()
+        if self.config.graph_memory and self.training:
+            remember(self.graph_memory, self.graph_seen, nodes)
         if self.perturbation is not None:
-            return learned_adversary_loss(nodes, self.perturbation, temperature)
+            return learned_adversary_loss(nodes, self.perturbation, temperature, consistency)
         if self.config.adversary == "none":
             return nodes.new_zeros(())
         # The direction from which the power iteration starts must be the same on every process. At evaluation, which
@@ -119,8 +158,18 @@ class TrainingObjectives(nn.Module):
         if self.config.adversary == "random":
             perturbation = random_perturbation(nodes, radius, generator)
         else:
-            perturbation = power_perturbation(nodes, radius, temperature, generator)
-        return adversarial_consistency(nodes, perturbation, temperature)
+            perturbation = power_perturbation(nodes, radius, temperature, generator, consistency)
+        return consistency(nodes, perturbation, temperature)
+
+    def _graph(self) -> Callable[..., torch.Tensor]:
+        """E11 over the graph of the configuration: all pairs, or k neighbours and a memory."""
+        memory = None
+        if self.config.graph_memory and self.training:
+            # A copy: the memory changes before the backward pass.
+            memory = remembered(self.graph_memory, self.graph_seen)
+        if memory is None and self.config.graph_neighbours is None:
+            return adversarial_consistency
+        return partial(neighbour_consistency, k=self.config.graph_neighbours, memory=memory)
 
 
 __all__ = ["TrainingObjectives"]

@@ -177,6 +177,25 @@ class VariationalMixtureOfExperts(nn.Module):
         """(B, L, K), p of E1."""
         return self.router(hidden_states).softmax(-1)
 
+    def token_variances(self, hidden_states: torch.Tensor, router_probs: torch.Tensor) -> torch.Tensor:
+        r"""The variances of mixtures as E3 draws them, :math:`\sum_k p_k^2 e^{s_k}`.
+
+        Args:
+            hidden_states: (n, H). router_probs: (n, K).
+
+        Returns:
+            (n, H), in no less than single precision.
+
+        Raises:
+            ValueError: the experts have no variances.
+        """
+        if self.deterministic:
+            raise ValueError("deterministic_experts: experts without variances have nothing to draw.")
+        log_variances = at_least_float32(self.expert_log_variances(hidden_states))
+        shares = at_least_float32(router_probs).square()
+        variances = log_variances.view(*hidden_states.shape, self.num_experts).exp()
+        return torch.einsum("nhk,nk->nh", variances, shares)
+
     def mean_products(
         self, hidden_states: torch.Tensor, router_probs: torch.Tensor, query: torch.Tensor
     ) -> torch.Tensor:

@@ -1,6 +1,7 @@
 """Fixtures of all tests: no network, one thread, one seed."""
 
 import os
+import sys
 
 # Before transformers is imported: a test that reaches for the Hub fails at once and does not wait for a time-out.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -9,6 +10,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
+from tests.documents import demo_command, run  # noqa: E402
 from tests.tiny import tiny_config, tiny_inputs, tiny_model  # noqa: E402
 
 # Tiny matrices: a second thread costs more than it brings.
@@ -25,6 +27,18 @@ def repeatable():
 
 
 @pytest.fixture
+def own_module_cache(monkeypatch, tmp_path):
+    """Code of saved folders is copied to a temporary place, not to the user's cache."""
+    from transformers import dynamic_module_utils
+
+    monkeypatch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.syspath_prepend(str(tmp_path / "modules"))
+    # The package of an earlier test's copies would look for its parts there.
+    for name in [name for name in sys.modules if name.partition(".")[0] == "transformers_modules"]:
+        monkeypatch.delitem(sys.modules, name)
+
+
+@pytest.fixture
 def config():
     return tiny_config()
 
@@ -37,3 +51,10 @@ def model():
 @pytest.fixture
 def inputs():
     return tiny_inputs()
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory):
+    """A folder in which `make demo` has run, and what it printed. It takes a minute."""
+    folder = tmp_path_factory.mktemp("demo")
+    return folder, run(demo_command(), folder)

@@ -78,6 +78,12 @@ CASES = {
         torch.double,
         1,
     ),
+    "memory and neighbours": (
+        {"adversary": "power", "freeze_vision": False, "graph_memory": 12, "graph_neighbours": 3},
+        torch.double,
+        1,
+    ),
+    "posts of no class": ({"adversary": "none", "none_loss_coef": 3.0}, torch.double, 1),
     "single precision": ({"adversary": "learned", "freeze_vision": False}, torch.float32, 1),
 }
 
@@ -152,6 +158,9 @@ def trained(case, processes, process=None):
         inputs, posts, absent = batch_of(step, dtype, processes)
         if fields.get("score") == "similarity":
             inputs = with_types(inputs)
+        if "none_loss_coef" in fields:
+            # On one process all of them, or on all some, as the posts are shared out.
+            inputs["labels"][[0, 4, 5, 6] if step % 2 else [4, 5, 6, 7]] = -100
         start, end = (0, POSTS) if process is None else (sum(posts[:process]), sum(posts[: process + 1]))
         # The random direction of the power iteration is that of the first process.
         torch.manual_seed(step + 100 * (process or 0))
@@ -159,7 +168,8 @@ def trained(case, processes, process=None):
         with contextlib.nullcontext() if update or process is None else wrapped.no_sync():
             output = wrapped(**share_of(inputs, start, end, absent))
             (output.loss / accumulated).backward()
-        found |= {f"{step} {name}": output[name].detach().clone() for name in ("loss", *TERMS)}
+        names = ("loss", *TERMS, *(["none_loss"] if "none_loss_coef" in fields else []))
+        found |= {f"{step} {name}": output[name].detach().clone() for name in names}
         if update:
             found |= {
                 f"{step} gradient of {name}": parameter.grad.clone()
@@ -384,6 +394,7 @@ def test_several_processes_equal_one(several, case):
                 or (name == "alignment_loss" and STEPS[step][0] in (no_pictures, one_picture_on_the_last_process))
             )
             assert (expected[f"{step} {name}"] == 0) == absent, (step, name)
+        assert expected.get(f"{step} none_loss", 1) > 0
     assert_equal_to_one_process(folder, processes, case, expected, TOLERANCES.get(case, 1e-9))
 
 

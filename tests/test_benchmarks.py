@@ -54,3 +54,12 @@ def test_the_scaling_benchmark(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         run("scaling", monkeypatch, *flags[:2], "--steps", 5)
     assert "--repetitions must be at least 1, --steps 20, got 5, 5" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_bulk_extraction(tmp_path, monkeypatch):
+    flags = ["--json", tmp_path / "rows.json", "--posts", 1200, 2500, "--kills", 1, "--folder", tmp_path]
+    run("bulk_extraction", monkeypatch, *flags)
+    small, large = json.loads((tmp_path / "rows.json").read_text())["rows"]
+    assert (small["posts"], large["posts"], large["same bytes after kills"]) == (1200, 2500, True)
+    assert large["peak MiB"] < small["peak MiB"] + 50

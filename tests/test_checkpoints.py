@@ -23,17 +23,16 @@ from safetensors.torch import load_file, save_file
 from modeling_mgvmoe import MGVMoEForZeroShotIE
 from modeling_mgvmoe.data import whole_folder as whole_folder_module
 from modeling_mgvmoe.data.whole_folder import whole_folder
-from modeling_mgvmoe.training import checkpoints, loop
+from modeling_mgvmoe.training import checkpoints, interruption, loop
 from modeling_mgvmoe.training.arguments import TrainingArguments
 from modeling_mgvmoe.training.checkpoints import (
     Progress,
-    StopSignals,
     TrainingInterrupted,
     find_fault,
     list_checkpoints,
-    locked,
     resume_command,
 )
+from modeling_mgvmoe.training.interruption import StopSignals, locked
 from modeling_mgvmoe.training.loop import train
 from modeling_mgvmoe.training.trackers import read_log
 from tests.small_runs import small_data, small_trainee
@@ -403,7 +402,7 @@ def test_disk_full(tmp_path, undisturbed, monkeypatch, where):
 def test_a_real_full_disk(tmp_path, undisturbed):
     disk = tmp_path / "disk"
     disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)], capture_output=True)
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1120k", "tmpfs", str(disk)], capture_output=True)
     if mounted.returncode:
         pytest.skip(f"mount is not possible here: {mounted.stderr.decode().strip()}")
     try:
@@ -505,7 +504,7 @@ def test_a_second_signal_acts_at_once_but_for_an_echo_of_the_first(monkeypatch):
         for _ in range(3):
             signal.raise_signal(signal.SIGINT)
         assert signals.received == signal.SIGINT
-        monkeypatch.setattr(checkpoints, "PATIENCE", -1.0)
+        monkeypatch.setattr(interruption, "PATIENCE", -1.0)
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
 

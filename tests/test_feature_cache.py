@@ -435,14 +435,14 @@ def test_going_on_with_something_else_is_refused(built, copied, tmp_path, monkey
         other.mgvmoe.vision_model.layernorm.bias[0] += 1
     # Not complete: a plan and the first shard.
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        kill_at(patch, 7)
+        kill_at(patch, 10)
         build_feature_cache(tmp_path / "part", all_posts(), model, processor, **settings)
     assert "shard-00000.npy" in os.listdir(tmp_path / "part")
     with pytest.raises(ValueError, match="plan.json: tower: the cache has"):
         build_feature_cache(tmp_path / "part", all_posts(), other, processor, **settings)
     # Nothing is lost yet: another batch size is taken, as after running out of memory in the first one.
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        kill_at(patch, 3)
+        kill_at(patch, 4)
         build_feature_cache(tmp_path / "none", all_posts(), model, processor, **settings)
     build_feature_cache(tmp_path / "none", all_posts(), model, processor, batch_size=1, shard_size=4)
     (tmp_path / "mine").mkdir()

@@ -149,7 +149,7 @@ from safetensors.torch import save_file
 from transformers import AutoConfig, AutoModel, AutoProcessor, pipeline
 torch.set_num_threads(1)
 task = json.loads(sys.argv[1])
-found = {}
+found, graphs = {}, {}
 for name, folder in task["folders"].items():
     config = AutoConfig.from_pretrained(folder, trust_remote_code=True)
     model = AutoModel.from_pretrained(folder, trust_remote_code=True)
@@ -169,6 +169,10 @@ for name, folder in task["folders"].items():
         logits = model(**inputs).logits
     save_file({**inputs, "logits": logits}, task["output"] + "/" + name + ".safetensors")
     found[name] = pipe(task["posts"], batch_size=2, top_k=2)
+    graph_pipe = pipeline("multimodal-graph-extraction", model=folder, trust_remote_code=True)
+    assert type(graph_pipe).__name__ == "MultimodalGraphExtractionPipeline"
+    graphs[name] = [graph_pipe(task["graph_posts"], **task["graph_labels"], batch_size=2)]
+    graphs[name].append(model.extract(task["graph_posts"], **task["graph_labels"], processor=processor))
     if name in task["save_again"]:
         model.save_pretrained(task["output"] + "/again")
         processor.save_pretrained(task["output"] + "/again")
@@ -180,7 +184,7 @@ for folder in task["incomplete"]:
     except ValueError as error:
         errors[folder] = str(error)
 assert not [name for name in sys.modules if name.partition(".")[0] in ("modeling_mgvmoe", "torch_geometric")]
-print(json.dumps({"rankings": found, "errors": errors}))
+print(json.dumps({"rankings": found, "errors": errors, "graphs": graphs}))
 """
 
 
@@ -243,13 +247,15 @@ def saved(tmp_path_factory):
         "inputs": inputs,
         "expected": {**expected, "logits": logits},
         "rankings": pipe(chosen, batch_size=2, top_k=2),
+        "graph_posts": [{"text": "Kelo greets Mura", "mentions": [[0, 4], [12, 16]], "image": str(home / "0.png")}],
+        "graph_labels": {"typing_labels": LABELS, "relation_labels": RELATIONS},
     }
     registering.kill()
     registering.communicate()
 
 
 def load_without_the_package(saved, folders, save_again=(), incomplete=()):
-    task = {key: saved[key] for key in ("posts", "inputs")}
+    task = {key: saved[key] for key in ("posts", "inputs", "graph_posts", "graph_labels")}
     task["folders"] = {name: str(saved["home"] / name) for name in folders}
     task |= {"output": str(saved["home"] / "output"), "save_again": save_again}
     task["incomplete"] = [str(saved["home"] / name) for name in incomplete]
@@ -295,6 +301,9 @@ def test_a_saved_folder_is_complete(saved):
 def test_loads_without_the_package(saved, loaded, name):
     assert_bitwise_equal(saved, name)
     assert loaded["rankings"][name] == saved["rankings"]
+    model, processor = scratch_model()
+    graphs = model.extract(saved["graph_posts"], **saved["graph_labels"], processor=processor)
+    assert graphs[0]["relations"] and loaded["graphs"][name] == [graphs, graphs]
 
 
 @pytest.mark.parametrize("name", ["again", "pipeline_again"])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from torch.utils.data import Dataset
-from transformers import dynamic_module_utils, pipeline
+from transformers import pipeline
 
 from modeling_mgvmoe import MGVMoEForZeroShotIE, MGVMoEProcessor, ZeroShotMultimodalIEPipeline
 from modeling_mgvmoe.pipeline_mgvmoe import TASK
@@ -26,13 +26,6 @@ def folder(tmp_path_factory):
     for part in scratch_model():
         part.save_pretrained(saved)
     return saved
-
-
-@pytest.fixture
-def own_module_cache(monkeypatch, tmp_path):
-    """Code of saved folders is copied to a temporary place, not to the user's cache."""
-    monkeypatch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
-    monkeypatch.syspath_prepend(str(tmp_path / "modules"))
 
 
 def by_hand(post, labels, texts=None, function="softmax"):
@@ -313,7 +306,7 @@ def test_each_label_is_encoded_once(pipe, encoded):
 def test_many_labels_are_encoded_in_parts(pipe, encoded):
     whole = pipe(POST, candidate_labels=[*LABELS, *RELATIONS])
     pipe.clear_candidate_cache()
-    pipe.candidate_batch_size = 3
+    pipe.candidate_embedder.batch_size = 3
     assert_same([pipe(POST, candidate_labels=[*LABELS, *RELATIONS])], [whole])
     assert encoded == [7, 3, 3, 1]
 
@@ -326,7 +319,7 @@ def test_the_cache_is_bounded_and_forgets_the_oldest(pipe, encoded):
     bounded(POST, candidate_labels=["boat", "bird"])
     bounded(POST, candidate_labels=["cake"])
     bounded(POST, candidate_labels=["boat"])
-    assert len(bounded._candidate_cache) == 3
+    assert len(bounded.candidate_embedder.cache) == 3
     encoded.clear()
     bounded(POST, candidate_labels=["greets"])  # takes the place of "bird", the one not used for longest
     bounded(POST, candidate_labels=["boat", "cake"])

@@ -5,7 +5,7 @@ import pytest
 
 from modeling_mgvmoe.data.held_out import EvaluationData, id_digest
 from modeling_mgvmoe.evaluation.metrics import rejection_auroc
-from modeling_mgvmoe.evaluation.protocols import CHANCE, MAJORITY, NONE, PROTOCOLS, evaluate_protocol, none_halves
+from modeling_mgvmoe.evaluation.protocols import CHANCE, MAJORITY, NONE, PROTOCOLS, evaluate_protocol, halves_by_id
 from modeling_mgvmoe.evaluation.scoring import ModelScorer
 from modeling_mgvmoe.evaluation.similarity import SimilarityScorer, embed_with_model
 from modeling_mgvmoe.evaluation.unseen import predict_labels, score_predictions
@@ -83,7 +83,7 @@ def test_generalised_by_hand():
 def test_open_by_hand():
     validation = [make_post(0, "v"), make_post(1, "w")]
     none = [make_post(number, "none of these") for number in range(40)]
-    fitting, testing = none_halves(none)
+    fitting, testing = halves_by_id(none)
     # Validation has confidence 0.9, posts of no class 0.6 when fitted: the threshold is half way, 0.75.
     table = {post["id"]: {"v": np.log(9), "w": 0.0} for post in validation}
     table |= {post["id"]: {"v": np.log(1.5), "w": 0.0} for post in fitting}
@@ -120,13 +120,33 @@ def test_open_by_hand():
     assert result.scores[MAJORITY]["rejection_f1"] == pytest.approx(2 * count / (2 * count + 4))
 
 
+def test_open_fits_on_posts_of_no_class_that_are_for_it():
+    """And rejects by the best logit too: posts of no class are sure of their answer, but it fits badly."""
+    validation, none = [make_post(0, "v"), make_post(1, "w")], [make_post(number, "none") for number in range(4)]
+    to_fit = [make_post(number, "to fit") for number in range(3)]
+    # The best probability is the same for all, e^4 / (e^4 + 1); the best logit is 6 or 2, and 3 where it is fitted.
+    table = {post["id"]: {post["label"]: 6.0, "v": 2.0, "w": 2.0} | {post["label"]: 6.0} for post in validation}
+    table |= {post["id"]: {"v": 3.0, "w": -1.0} for post in to_fit}
+    table |= {post["id"]: {"a": 2.0, "b": 2.0} | {post["label"]: 6.0} for post in TEST}
+    table |= {post["id"]: {"a": 2.0, "b": -2.0} for post in none}
+    scorer, calls = watched(by_table(table))
+    data = hand_made({"test": TEST, "validation": validation, "none": none, "none_validation": to_fit})
+    result = evaluate_protocol("open", {"ours": scorer}, data)["typing"]
+    assert calls[1] == ([post["id"] for post in to_fit], ("v", "w"))
+    assert calls[3] == ([post["id"] for post in none], ("a", "b"))
+    ours = result.scores["ours"]
+    assert ours["auroc"] == 0.5 and ours["logit_auroc"] == 1.0
+    assert ours["logit_threshold"] == 4.5 and ours["logit_rejection_f1"] == 1.0
+    assert result.counts["fitted on: posts of no class"] == 3
+
+
 def test_halves_hang_on_the_id_alone():
     posts = [make_post(number, "x") for number in range(60)]
-    fitting, testing = none_halves(posts)
+    fitting, testing = halves_by_id(posts)
     assert {post["id"] for post in fitting} | {post["id"] for post in testing} == {post["id"] for post in posts}
     assert not {post["id"] for post in fitting} & {post["id"] for post in testing}
     assert 15 < len(fitting) < 45 and all(id_digest(post) % 2 == 0 for post in fitting)
-    again = none_halves([*reversed(posts[10:]), make_post(99, "x")])[0]
+    again = halves_by_id([*reversed(posts[10:]), make_post(99, "x")])[0]
     assert {post["id"] for post in again if post["id"] != "post-x-99"} <= {post["id"] for post in fitting}
     # SHA-256 of "a" is ca978112...bb, an odd number: the same on every machine.
     assert id_digest({"id": "a"}) == int("ca978112ca1bbdcafac231b39a23dc4da786eff8147c4e72b9807785afee48bb", 16)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ..padding import MENTION_MASK, TEXT_NAMES
+from ..training_objectives import NO_LABEL
 from .schema import task_of
 
 if TYPE_CHECKING:
@@ -165,7 +166,7 @@ class PostCollator:
         """Collate.
 
         Args:
-            posts: of [`encode_posts`].
+            posts: of [`encode_posts`]; the label `None` is a post of no class.
 
         Returns:
             The arguments of the model's `forward`, `labels` included; and `ids`, if asked for.
@@ -175,7 +176,7 @@ class PostCollator:
                 collator has none.
         """
         for post in posts:
-            if post["label"] not in self.labels.get(post["task"], ()):
+            if post["label"] is not None and post["label"] not in self.labels.get(post["task"], ()):
                 raise ValueError(
                     f"labels: post {post['id']!r} has {post['label']!r}, which is not one of the "
                     f"{len(self.labels.get(post['task'], ()))} {post['task']} labels of this collator."
@@ -183,7 +184,9 @@ class PostCollator:
         return {
             **self.model_inputs(posts),
             **self.candidates,
-            "labels": torch.tensor([self.column_of[post["label"]] for post in posts]),
+            "labels": torch.tensor(
+                [NO_LABEL if post["label"] is None else self.column_of[post["label"]] for post in posts]
+            ),
             **({"ids": [str(post["id"]) for post in posts]} if self.with_ids else {}),
         }
 

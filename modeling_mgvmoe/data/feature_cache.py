@@ -25,6 +25,8 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from ..pictures import to_rgb
+from .fingerprint import module_fingerprint
+from .whole_file import whole_file, write_whole
 
 if TYPE_CHECKING:
     from accelerate import PartialState
@@ -36,20 +38,6 @@ FORMAT, VERSION = "mgvmoe image features", 1
 HEADER, PLAN = "header.json", "plan.json"
 DTYPE = np.dtype("<f2")
 BLOCK = 1 << 20
-# What of a configuration changes no feature: where it came from, how it is run, names of classes.
-IDLE_FIELDS = (
-    "transformers_version",
-    "_name_or_path",
-    "architectures",
-    "dtype",
-    "torch_dtype",
-    "id2label",
-    "label2id",
-    "problem_type",
-    "return_dict",
-    "output_attentions",
-    "output_hidden_states",
-)
 
 
 def picture_key(picture: Image.Image) -> str:
@@ -61,14 +49,10 @@ def picture_key(picture: Image.Image) -> str:
 
 def tower_fingerprint(model: MGVMoEForZeroShotIE) -> str:
     """SHA-256, in hex, of the vision tower's configuration and of all its weights and buffers."""
-    vision_config: Any = model.config.vision_config  # never a dict or `None` in a model
-    config = json.loads(json.dumps(vision_config.to_dict(), default=str))
-    kept = {name: value for name, value in config.items() if name not in IDLE_FIELDS}
-    digest = hashlib.sha256(json.dumps(kept, sort_keys=True).encode())
-    for name, tensor in sorted(model.mgvmoe.vision_model.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+    # Neither a dict nor `None` in a model, nor a tensor.
+    vision_model: Any = model.mgvmoe.vision_model
+    vision_config: Any = model.config.vision_config
+    return module_fingerprint(vision_model, vision_config.to_dict())
 
 
 def preprocessing_fingerprint(processor: MGVMoEProcessor) -> dict[str, Any]:
@@ -249,10 +233,10 @@ def _begin(folder: str, plan: dict[str, Any]) -> None:
         known, path = _read_json(plan_path), plan_path
     else:
         stray = sorted(set(os.listdir(folder)) - {PLAN})
-        stray = [name for name in stray if not name.endswith((".tmp", ".npy.json"))]
+        stray = [name for name in stray if not name.endswith((".partial", ".npy.json"))]
         if stray:
             raise ValueError(f"folder: {folder} must be empty or hold a cache, got {stray[:5]}")
-        _write(plan_path, _json_bytes(plan))
+        write_whole(plan_path, _json_bytes(plan))
         return
     for name, value in plan.items():
         if known.get(name) != value:
@@ -322,26 +306,24 @@ def write_shard(folder: str, number: int, pictures: int, batches: Iterator[np.nd
         batches: (b, Li, H') each, half precision.
     """
     name = shard_name(number)
-    part = os.path.join(folder, f"{name}.{os.getpid()}.tmp")
+    path = os.path.join(folder, name)
     digest, written = hashlib.sha256(), 0
-    with open(part, "wb") as file:
-        for batch in batches:
-            content = np.ascontiguousarray(batch, dtype=DTYPE).tobytes()
-            if not written:
-                start = io.BytesIO()
-                header = {"descr": DTYPE.str, "fortran_order": False, "shape": (pictures, *batch.shape[1:])}
-                np.lib.format.write_array_header_1_0(start, header)
-                content = start.getvalue() + content
-            digest.update(content)
-            file.write(content)
-            written += len(batch)
+    with whole_file(path) as part:
+        with open(part, "wb") as file:
+            for batch in batches:
+                content = np.ascontiguousarray(batch, dtype=DTYPE).tobytes()
+                if not written:
+                    start = io.BytesIO()
+                    header = {"descr": DTYPE.str, "fortran_order": False, "shape": (pictures, *batch.shape[1:])}
+                    np.lib.format.write_array_header_1_0(start, header)
+                    content = start.getvalue() + content
+                digest.update(content)
+                file.write(content)
+                written += len(batch)
         if written != pictures:
             raise ValueError(f"{name}: {pictures} pictures are needed, got {written}")
-        file.flush()
-        os.fsync(file.fileno())
-    entry = {"file": name, "pictures": pictures, "sha256": digest.hexdigest()}
-    _write(os.path.join(folder, f"{name}.json"), _json_bytes(entry))
-    os.replace(part, os.path.join(folder, name))
+        entry = {"file": name, "pictures": pictures, "sha256": digest.hexdigest()}
+        write_whole(f"{path}.json", _json_bytes(entry))
 
 
 def _finish(folder: str, plan: dict[str, Any]) -> None:
@@ -360,12 +342,12 @@ def write_header(folder: str, header: dict[str, Any]) -> None:
     """Make the cache complete: its header, with a digest of itself."""
     header = {**header, "dtype": "float16"}
     header["sha256"] = hashlib.sha256(_json_bytes(header)).hexdigest()
-    _write(os.path.join(folder, HEADER), _json_bytes(header))
+    write_whole(os.path.join(folder, HEADER), _json_bytes(header))
 
 
 def _clean(folder: str) -> None:
     for name in os.listdir(folder):
-        if name == PLAN or name.endswith((".npy.json", ".tmp")):
+        if name == PLAN or name.endswith((".npy.json", ".partial")):
             os.remove(os.path.join(folder, name))
 
 
@@ -583,13 +565,3 @@ def _read_json(path: str) -> dict[str, Any]:
 
 def _json_bytes(content: Any) -> bytes:
     return json.dumps(content, sort_keys=True, indent=1).encode("utf-8")
-
-
-def _write(path: str, content: bytes) -> None:
-    """Write a file whole or not at all."""
-    part = f"{path}.{os.getpid()}.tmp"
-    with open(part, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)

@@ -137,7 +137,7 @@ def _bytes_of(post: Mapping[str, Any]) -> int:
 
 
 def _write_parquet(path: str, posts: Sequence[Mapping[str, Any]], progress: str | None) -> None:
-    import pyarrow.parquet  # type: ignore[import-untyped]  # comes with datasets
+    import pyarrow.parquet  # comes with datasets
     from datasets import Dataset
     from datasets.table import embed_table_storage
     from tqdm.auto import tqdm

@@ -85,18 +85,29 @@ def validate_post(post: Mapping[str, Any], where: str = "") -> None:
     except ValueError as error:
         raise ValueError(f"{place}{error}") from None
 
-    text = post["text"]
     for index, span in enumerate(post["mentions"]):
-        if not _is_list(span) or len(span) != 2 or not all(_is_integer(bound) for bound in span):
-            raise ValueError(f"{name}: mentions[{index}] must be two integers, start and end, got {span!r}")
-        start, end = span
-        if not 0 <= start < end <= len(text):
-            raise ValueError(
-                f"{name}: mentions[{index}] must have 0 <= start < end <= {len(text)}, the length of the text, "
-                f"got {span!r}"
-            )
-        if not text[start:end].strip():
-            raise ValueError(f"{name}: mentions[{index}] must cover more than white space, got {span!r}")
+        check_span(span, post["text"], f"{name}: mentions[{index}]")
+
+
+def check_span(span: Any, text: str, name: str) -> None:
+    """Check one mention against its text.
+
+    Args:
+        span: `[start, end)` in characters.
+        text: of the post.
+        name: what to call the span in the error.
+
+    Raises:
+        ValueError: it is not two integers, is empty or reversed, reaches outside the text, or covers nothing but white
+            space.
+    """
+    if not _is_list(span) or len(span) != 2 or not all(_is_integer(bound) for bound in span):
+        raise ValueError(f"{name} must be two integers, start and end, got {span!r}")
+    start, end = span
+    if not 0 <= start < end <= len(text):
+        raise ValueError(f"{name} must have 0 <= start < end <= {len(text)}, the length of the text, got {span!r}")
+    if not text[start:end].strip():
+        raise ValueError(f"{name} must cover more than white space, got {span!r}")
 
 
 def check_choice(name: str, value: Any, choices: Sequence[Any]) -> None:

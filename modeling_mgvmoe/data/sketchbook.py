@@ -327,11 +327,11 @@ def generate_posts(
         strokes = _stream(seed, task, split, label, "strokes")
         for _ in range(posts_per_class):
             names = _make_names(words, count=1 if task == "typing" else 2)
-            text, mentions = _write(words, words.choice(spec.templates[word]), names)
+            text, mentions = write_sentence(words, words.choice(spec.templates[word]), names)
             image = (
-                _draw_entity(strokes, first, second, image_size)
+                draw_entity(strokes, first, second, image_size)
                 if task == "typing"
-                else _draw_relation(strokes, first, second, image_size)
+                else draw_relation(strokes, first, second, image_size)
             )
             posts.append({"text": text, "mentions": mentions, "label": label, "image": image, "source": "sketchbook"})
 
@@ -411,7 +411,7 @@ def neutral_text(post: Mapping[str, Any]) -> dict[str, Any]:
     digest = hashlib.sha256(post["id"].encode("utf-8")).hexdigest()
     rng = _stream(0, "neutral", digest)
     template = rng.choice(NEUTRAL_TYPING_TEMPLATES if typing else NEUTRAL_RELATION_TEMPLATES)
-    text, mentions = _write(rng, template, names)
+    text, mentions = write_sentence(rng, template, names)
     return {**post, "text": text, "mentions": mentions}
 
 
@@ -450,7 +450,7 @@ def _make_names(rng: random.Random, count: int) -> dict[str, str]:
     return dict(zip(("name",) if count == 1 else ("head", "tail"), names, strict=True))
 
 
-def _write(rng: random.Random, template: str, names: Mapping[str, str]) -> tuple[str, list[list[int]]]:
+def write_sentence(rng: random.Random, template: str, names: Mapping[str, str]) -> tuple[str, list[list[int]]]:
     """Fill the names into a template, between an opener and a closer; return the text and the names' spans."""
     opener, closer = rng.choice(OPENERS), rng.choice(CLOSERS)
     text = f"{opener} " if opener else ""
@@ -470,7 +470,7 @@ def _write(rng: random.Random, template: str, names: Mapping[str, str]) -> tuple
 # Drawing. Positions and sizes are fractions of the picture's width until the moment they are put on the canvas.
 
 
-def _draw_entity(rng: random.Random, colour: str, shape: str, image_size: int) -> Image.Image:
+def draw_entity(rng: random.Random, colour: str, shape: str, image_size: int) -> Image.Image:
     """One figure; where it stands, how large it is and the time of day behind it are random."""
     canvas = _paint_sky(rng, rng.choice(list(SKIES)), image_size * SUPERSAMPLING)
     radius = rng.uniform(0.26, 0.36)
@@ -480,7 +480,7 @@ def _draw_entity(rng: random.Random, colour: str, shape: str, image_size: int) -
     return canvas.reduce(SUPERSAMPLING)
 
 
-def _draw_relation(rng: random.Random, arrangement: str, time: str, image_size: int) -> Image.Image:
+def draw_relation(rng: random.Random, arrangement: str, time: str, image_size: int) -> Image.Image:
     """Two figures of random shapes and of different random colours; their arrangement and the sky are the message."""
     canvas = _paint_sky(rng, time, image_size * SUPERSAMPLING)
     colours = rng.sample(list(FILLS), 2)

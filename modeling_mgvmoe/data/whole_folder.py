@@ -49,7 +49,8 @@ def _take_place(new: str, target: str) -> None:
     fsync(parent)
 
 
-def _is_disk_full(error: Exception) -> bool:
+def is_disk_full(error: Exception) -> bool:
+    """Whether a write failed for want of room, on the disk or in the user's quota."""
     # The libraries in Rust, safetensors and tokenizers, give the number only in their text.
     codes = (errno.ENOSPC, errno.EDQUOT)
     return getattr(error, "errno", None) in codes or any(f"(os error {code})" in str(error) for code in codes)
@@ -80,7 +81,7 @@ def whole_folder(target: str, needed: int, then: str = "") -> Iterator[str]:
         fsync(partial)
     except Exception as error:
         shutil.rmtree(partial, ignore_errors=True)
-        if not _is_disk_full(error):
+        if not is_disk_full(error):
             raise
         free = shutil.disk_usage(parent if os.path.isdir(parent) else os.path.dirname(parent)).free
         raise OSError(

@@ -16,7 +16,7 @@ from .splits import SPLITS, ClassSplit
 
 LABELS_FILE = "labels.json"
 # Files beside those of the splits that a prepared folder may have.
-OPTIONAL_PARTS = ("seen_test", "none")
+OPTIONAL_PARTS = ("seen_test", "none", "none_train", "none_validation")
 
 
 @dataclass
@@ -29,6 +29,7 @@ class ZeroShotData:
         label_descriptions: sentences in place of labels, one or several for each.
         label_types: for relations, the types that the head and the tail may have.
         type_descriptions: for each of these types, a sentence or several.
+        none_posts: posts of no class to train with.
     """
 
     posts: Mapping[str, Sequence[Mapping[str, Any]]]
@@ -36,6 +37,7 @@ class ZeroShotData:
     label_descriptions: Mapping[str, str | Sequence[str]] = field(default_factory=dict)
     label_types: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = field(default_factory=dict)
     type_descriptions: Mapping[str, str | Sequence[str]] = field(default_factory=dict)
+    none_posts: Sequence[Mapping[str, Any]] = ()
 
     def __post_init__(self) -> None:
         missing = [name for name in SPLITS if name not in self.posts or name not in self.labels]
@@ -119,6 +121,8 @@ def sketchbook_data(seed: int = 0, posts_per_class: int = 60, eval_posts_per_cla
 def data_from_folder(folder: str | os.PathLike) -> ZeroShotData:
     """Posts from `train.parquet`, `validation.parquet` and `test.parquet` in a folder, in the package's schema.
 
+    `none_train.parquet`, if it is there, gives posts of no class to train with.
+
     `labels.json`, as `examples/prepare_data.py` writes it, gives candidates, descriptions and types. Without it, the
     candidates of a split are the labels of its posts, and there are neither descriptions nor types.
 
@@ -134,13 +138,32 @@ def data_from_folder(folder: str | os.PathLike) -> ZeroShotData:
                 f"dataset: {path} does not exist; {', '.join(f'{s}.parquet' for s in SPLITS)} are needed."
             )
     path = os.path.join(folder, LABELS_FILE)
-    given = _read_labels(path) if os.path.isfile(path) else None
+    given = read_prepared_labels(path) if os.path.isfile(path) else None
     posts: dict[str, Any] = {}
     labels: dict[str, dict[str, tuple[str, ...]]] = {}
     for split in SPLITS:
         known = None if given is None else given["labels"][split]
         posts[split], labels[split] = _read_posts(files[split], known)
-    return ZeroShotData(posts=posts, labels=labels, **({} if given is None else given["words"]))
+    none_path = os.path.join(folder, "none_train.parquet")
+    none_posts = _read_none(none_path, labels["train"]) if os.path.isfile(none_path) else ()
+    return ZeroShotData(posts=posts, labels=labels, none_posts=none_posts, **({} if given is None else given["words"]))
+
+
+def _read_none(path: str, labels: Mapping[str, tuple[str, ...]]) -> Sequence[Mapping[str, Any]]:
+    """Posts of no class, of tasks that are trained."""
+    from datasets import Dataset
+
+    posts = Dataset.from_parquet(path)
+    columns = [name for name in posts.column_names if name != "image"]
+    for number, post in enumerate(posts.select_columns(columns)):
+        validate_post(post, f"{path}, row {number}")
+        task = task_of(post)
+        if task not in labels or post["label"] in labels[task]:
+            raise ValueError(
+                f"{path}, row {number}: posts must be of no class, and of a task with classes, got a {task} post "
+                f"of {post['label']!r}"
+            )
+    return posts
 
 
 def _read_posts(
@@ -164,8 +187,16 @@ def _read_posts(
     return posts, {task: tuple(names) for task, names in found.items()} if known is None else dict(known)
 
 
-def _read_labels(path: str) -> dict[str, Any]:
-    """Candidates by split and task, and the words, types and sentences of [`ZeroShotData`]."""
+def read_prepared_labels(path: str) -> dict[str, Any]:
+    """Read the `labels.json` of a prepared folder.
+
+    Returns:
+        `labels`: candidates by split and task; `words`: the sentences and types of [`ZeroShotData`], by its names.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it breaks its format.
+    """
     content = read_json_object(path)
     words = ("label_descriptions", "label_types", "type_descriptions")
     try:

@@ -227,6 +227,28 @@ def rejection_auroc(scores: Numbers, is_known: Truths) -> float:
     return float((ranks[known].sum() - positive * (positive + 1) / 2) / (positive * negative))
 
 
+def average_precision(scores: Numbers, is_positive: Truths) -> float:
+    """Area under precision over recall, as the sum of precisions at each step of recall; equal scores are one step.
+
+    AP = sum_k (R_k - R_{k-1}) P_k over falling thresholds k. By chance it is the share of positives.
+
+    Args:
+        scores: high means positive.
+        is_positive: whether it is.
+
+    Raises:
+        ValueError: there is no positive: the value is then not defined.
+    """
+    values, positive = _known(scores, is_positive)
+    if not positive.any():
+        raise ValueError(f"is_positive must hold a true one, got {len(positive)} false.")
+    order = np.argsort(-values, kind="stable")
+    values, hits = values[order], np.cumsum(positive[order])
+    last = np.append(values[1:] != values[:-1], True)  # of each run of equal scores
+    hits, number = hits[last], np.flatnonzero(last) + 1
+    return float((np.diff(hits, prepend=0) / hits[-1] * hits / number).sum())
+
+
 def rejection_scores(scores: Numbers, is_known: Truths, threshold: float) -> dict[str, float]:
     """How well posts of no class are rejected, those whose score is below a threshold.
 

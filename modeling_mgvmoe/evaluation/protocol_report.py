@@ -26,12 +26,19 @@ COLUMNS = {
         "seen_macro_f1": "macro-F1 seen",
         "unseen_macro_f1": "macro-F1 unseen",
         "harmonic_macro_f1": "macro-F1 harmonic",
+        "gamma": "gamma",
+        "calibrated_seen_accuracy": "accuracy seen, calibrated",
+        "calibrated_unseen_accuracy": "accuracy unseen, calibrated",
+        "calibrated_harmonic_accuracy": "accuracy harmonic, calibrated",
+        "calibrated_harmonic_macro_f1": "macro-F1 harmonic, calibrated",
         "ece": "ECE",
     },
     "open": {
         "auroc": "rejection AUROC",
         "rejection_f1": "rejection F1",
         "rejection_accuracy": "rejection accuracy",
+        "logit_auroc": "AUROC by best logit",
+        "logit_rejection_f1": "F1 by best logit",
         "known_accuracy": "accuracy of known",
         "known_macro_f1": "macro-F1 of known",
         "ece": "ECE of known",
@@ -41,14 +48,19 @@ COLUMNS = {
 MEANING = {
     "unseen": "Posts of unseen classes; candidates are these classes. Averages are over the classes that have posts.",
     "generalised": (
-        "Posts of unseen classes and held-out posts of seen ones; candidates are both, and nothing favours either. "
+        "Posts of unseen classes and held-out posts of seen ones; candidates are both. "
         "Accuracy of a group is that of its posts; macro-F1 of a group is the mean over its classes, which posts of "
-        "the other group that are taken for them lower; harmonic is the harmonic mean of seen and unseen."
+        "the other group that are taken for them lower; harmonic is the harmonic mean of seen and unseen. Calibrated: "
+        "gamma is taken off the logits of seen classes (calibrated stacking). It is fitted for the best harmonic mean "
+        "of the accuracies on half of the held-out posts of seen classes, picked by a hash of the id, and the "
+        "posts of validation classes, which stand in for unseen ones; the other half is tested on."
     ),
     "open": (
         "Posts of unseen classes and posts of no class; candidates are the unseen classes. A post is rejected when "
-        "its greatest probability is below a threshold, fitted for the best F1 on posts of the validation classes and "
-        "half of the posts of no class, picked by a hash of the id; the other half is tested on. Rejection F1 is that "
+        "its greatest probability, or its greatest logit, is below a threshold, fitted for the best F1 on posts of "
+        "the validation classes and "
+        "posts of no class: those of none_validation.parquet, or half of those of none.parquet, picked by a hash of "
+        "the id; the rest is tested on. Rejection F1 is that "
         "of posts of no class as rejected; accuracy, macro-F1 and ECE of known are those of the best candidate of "
         "posts of unseen classes, before rejection."
     ),

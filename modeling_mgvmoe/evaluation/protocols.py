@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .calibrated_stacking import calibrated, fit_gamma
 from .metrics import (
     AVERAGES,
     accuracy,
@@ -27,12 +28,15 @@ from .metrics import (
     rejection_auroc,
     rejection_scores,
 )
+from .rejection import knownness
 
 if TYPE_CHECKING:
     from ..data.held_out import EvaluationData, Posts
 
 Scorer = Callable[[Sequence[Mapping[str, Any]], Sequence[str]], np.ndarray]
 
+# By what a post is rejected under "open", and how the scores of it begin in the results.
+REJECTION_METHODS = {"probability": "", "logit": "logit_"}
 # How the answer "of no candidate class" is written. No class may be called so.
 NONE = "(none)"
 MAJORITY, CHANCE = "majority class", "uniform chance"
@@ -104,8 +108,11 @@ def evaluate_protocol(protocol: str, scorers: Mapping[str, Scorer], data: Evalua
 
     Args:
         protocol: "unseen": test posts, candidates are the test classes, none of which is in training. "generalised":
-            test posts and held-out posts of training classes, candidates are both. "open": test posts and posts of no
-            class, candidates are the test classes; a post is rejected when its best probability is below a threshold.
+            test posts and held-out posts of training classes, candidates are both. If the data has validation posts,
+            half of the held-out ones fit a gamma with them (`calibrated_stacking.py`), only the other half is tested
+            on, and there are scores with and without gamma. "open": test posts and posts of no class, candidates are
+            the test classes; a post is rejected when its best probability is below a threshold or, for the scores
+            that begin with "logit_", its best logit.
         scorers: by name; no name may be that of a floor.
         data: with the posts that `PROTOCOLS[protocol]` names.
 
@@ -127,7 +134,8 @@ def evaluate_protocol(protocol: str, scorers: Mapping[str, Scorer], data: Evalua
     run = {"unseen": _unseen, "generalised": _generalised, "open": _open}[protocol]
     results = {}
     for task in data.labels["test"]:
-        posts = {name: _of_task(data.posts[name], task) for name in needed}
+        optional = [name for name in OPTIONAL_POSTS[protocol] if name in data.posts]
+        posts = {name: _of_task(data.posts[name], task) for name in (*needed, *optional)}
         if not len(posts["test"]):
             continue
         for name, own in posts.items():
@@ -144,6 +152,12 @@ PROTOCOLS: dict[str, tuple[str, ...]] = {
     "unseen": (),
     "generalised": ("seen_test",),
     "open": ("validation", "none"),
+}
+# What it uses if it is there.
+OPTIONAL_POSTS: dict[str, tuple[str, ...]] = {
+    "unseen": (),
+    "generalised": ("validation",),
+    "open": ("none_validation",),
 }
 
 
@@ -188,42 +202,83 @@ def _unseen_scores(predictions: Sequence[str], references: Sequence[str]) -> dic
 def _generalised(task: str, scorers: Mapping[str, Scorer], posts: Mapping[str, Posts], labels: Mapping) -> TaskResult:
     seen, unseen = tuple(labels["train"]), tuple(labels["test"])
     candidates = (*seen, *unseen)
-    kinds = {"seen_test": seen, "test": unseen}
-    ids: list[str] = []
+    tested, fitting = [(posts["seen_test"], seen), (posts["test"], unseen)], None
+    if "validation" in posts:
+        own, tested[0] = halves_by_id(posts["seen_test"]), (halves_by_id(posts["seen_test"])[1], seen)
+        fitting = _fitting_posts(task, own, posts["validation"], seen, tuple(labels["validation"]))
+    ids: list[Any] = []
     references: list[str] = []
-    for kind, names in kinds.items():
-        own_ids, own_references = _ids_and_labels(posts[kind], names)
+    for own_posts, names in tested:
+        own_ids, own_references = _ids_and_labels(own_posts, names)
         ids, references = [*ids, *own_ids], [*references, *own_references]
-    answers = {}
-    for name, scorer in scorers.items():
-        parts = [answer(scorer, posts[kind], candidates) for kind in kinds]
-        answers[name] = Answers(
-            [label for part in parts for label in part.predictions],
-            np.concatenate([part.confidences for part in parts]),
-        )
 
-    def scored(predictions: Sequence[str]) -> dict[str, float]:
+    def scored(predictions: Sequence[str], prefix: str = "") -> dict[str, float]:
         groups = generalised_scores(predictions, references, seen, unseen)
-        return {f"{group}_{metric}": value for group, own in groups.items() for metric, value in own.items()}
+        return {f"{prefix}{group}_{metric}": value for group, own in groups.items() for metric, value in own.items()}
 
     chance = dict.fromkeys(("seen_accuracy", "unseen_accuracy", "harmonic_accuracy"), 1 / len(candidates))
     scores = {MAJORITY: scored([majority_label(references)] * len(references)), CHANCE: chance}
-    for name, own in answers.items():
-        scores[name] = scored(own.predictions) | {"ece": own.calibration_error(references)}
+    answers = {}
+    for name, scorer in scorers.items():
+        logits = np.concatenate([scores_of(scorer, own_posts, candidates) for own_posts, _ in tested])
+        own_answers = answers[name] = best_of(logits, candidates)
+        scores[name] = scored(own_answers.predictions) | {"ece": own_answers.calibration_error(references)}
+        if fitting is not None:
+            gamma = fitting.gamma(scorer)
+            shifted = best_of(calibrated(logits, [label in seen for label in candidates], gamma), candidates)
+            scores[name] |= scored(shifted.predictions, "calibrated_") | {"gamma": gamma}
     counts = {
-        "posts of seen classes": len(posts["seen_test"]),
+        "posts of seen classes": len(tested[0][0]),
         "posts of unseen classes": len(posts["test"]),
         "seen candidates": len(seen),
         "unseen candidates": len(unseen),
+        **({} if fitting is None else fitting.counts()),
     }
     return _result("generalised", task, candidates, seen, counts, scores, ids, references, answers)
+
+
+@dataclass(frozen=True)
+class _GammaFitting:
+    """What gamma is fitted on: kinds of posts, their right labels, and all candidates, seen ones first."""
+
+    parts: list[Posts]
+    references: list[str]
+    seen: tuple[str, ...]
+    unseen: tuple[str, ...]
+
+    def gamma(self, scorer: Scorer) -> float:
+        candidates = (*self.seen, *self.unseen)
+        logits = np.concatenate([scores_of(scorer, part, candidates) for part in self.parts])
+        return fit_gamma(logits, candidates, self.references, self.seen)
+
+    def counts(self) -> dict[str, int]:
+        return {
+            "gamma fitted on: posts of seen classes": len(self.parts[0]),
+            "gamma fitted on: posts of validation classes": len(self.parts[1]),
+            "gamma fitted on: candidates": len(self.seen) + len(self.unseen),
+        }
+
+
+def _fitting_posts(
+    task: str, halves: tuple[Posts, Posts], validation: Posts, seen: tuple[str, ...], unseen: tuple[str, ...]
+) -> _GammaFitting:
+    if not len(halves[0]) or not len(halves[1]):
+        raise ValueError(
+            f"data: the ids must divide the held-out {task} posts of seen classes into two halves with posts, got "
+            f"{len(halves[0])} and {len(halves[1])}"
+        )
+    references = [*_ids_and_labels(halves[0], seen)[1], *_ids_and_labels(validation, unseen)[1]]
+    return _GammaFitting([halves[0], validation], references, seen, unseen)
 
 
 def _open(task: str, scorers: Mapping[str, Scorer], posts: Mapping[str, Posts], labels: Mapping) -> TaskResult:
     candidates, fitting_candidates = tuple(labels["test"]), tuple(labels["validation"])
     if NONE in candidates:
         raise ValueError(f"data: no class may be called {NONE!r}, which is the answer of rejection")
-    fitting_none, testing_none = none_halves(posts["none"])
+    if "none_validation" in posts:
+        fitting_none, testing_none = posts["none_validation"], posts["none"]
+    else:
+        fitting_none, testing_none = halves_by_id(posts["none"])
     if not len(fitting_none) or not len(testing_none):
         raise ValueError(
             f"data: the ids must divide the {task} posts of no class into two halves with posts, got "
@@ -247,24 +302,30 @@ def _open(task: str, scorers: Mapping[str, Scorer], posts: Mapping[str, Posts], 
     }
     answers = {}
     for name, scorer in scorers.items():
-        fitted = [answer(scorer, own, fitting_candidates) for own in (posts["validation"], fitting_none)]
-        fitting_scores = np.concatenate([own.confidences for own in fitted])
+        fitted = [scores_of(scorer, own, fitting_candidates) for own in (posts["validation"], fitting_none)]
         is_known = [True] * len(posts["validation"]) + [False] * len(fitting_none)
-        threshold = fit_rejection_threshold(fitting_scores, is_known)
-        parts = [answer(scorer, own, candidates) for own in (posts["test"], testing_none)]
-        confidences = np.concatenate([own.confidences for own in parts])
-        best = [label for own in parts for label in own.predictions]
-        rejection = rejection_scores(confidences, known, threshold)
+        logits = np.concatenate([scores_of(scorer, own, candidates) for own in (posts["test"], testing_none)])
+        best = best_of(logits, candidates)
+        own = best.predictions[: len(references)]
         scores[name] = {
-            "auroc": rejection_auroc(confidences, known),
-            **{f"rejection_{metric}": value for metric, value in rejection.items()},
-            "known_accuracy": accuracy(parts[0].predictions, references),
-            "known_macro_f1": macro_f1(parts[0].predictions, references, list(dict.fromkeys(references))),
-            "ece": Answers(best, confidences).calibration_error(with_none, known_rows),
-            "threshold": threshold,
+            "known_accuracy": accuracy(own, references),
+            "known_macro_f1": macro_f1(own, references, list(dict.fromkeys(references))),
+            "ece": best.calibration_error(with_none, known_rows),
         }
-        decided = [NONE if score < threshold else label for label, score in zip(best, confidences, strict=True)]
-        answers[name] = Answers(decided, confidences)
+        thresholds = {}
+        for method, prefix in REJECTION_METHODS.items():
+            measured = knownness(np.concatenate(fitted), method)
+            thresholds[method] = threshold = fit_rejection_threshold(measured, is_known)
+            measured = knownness(logits, method)
+            rejection = rejection_scores(measured, known, threshold)
+            scores[name] |= {
+                f"{prefix}auroc": rejection_auroc(measured, known),
+                **{f"{prefix}rejection_{metric}": value for metric, value in rejection.items()},
+                f"{prefix}threshold": threshold,
+            }
+        rejected = best.confidences < thresholds["probability"]
+        decided = [NONE if no else label for label, no in zip(best.predictions, rejected, strict=True)]
+        answers[name] = Answers(decided, best.confidences)
     counts = {
         "posts of test classes": len(posts["test"]),
         "posts of no class": len(testing_none),
@@ -276,8 +337,8 @@ def _open(task: str, scorers: Mapping[str, Scorer], posts: Mapping[str, Posts], 
     return _result("open", task, candidates, (), counts, scores, ids, with_none, answers)
 
 
-def none_halves(posts: Posts) -> tuple[Posts, Posts]:
-    """Posts of no class for fitting and for testing, divided by a hash of the id, so that neither moves the other."""
+def halves_by_id(posts: Posts) -> tuple[Posts, Posts]:
+    """Posts for fitting and for testing, divided by a hash of the id, so that neither moves the other."""
     from ..data.held_out import id_digest, select_posts, without_pictures
 
     rows: tuple[list[int], list[int]] = ([], [])
@@ -288,12 +349,22 @@ def none_halves(posts: Posts) -> tuple[Posts, Posts]:
 
 def answer(scorer: Scorer, posts: Posts, candidates: Sequence[str]) -> Answers:
     """The best candidate of every post and its probability."""
+    return best_of(scores_of(scorer, posts, candidates), candidates)
+
+
+def scores_of(scorer: Scorer, posts: Posts, candidates: Sequence[str]) -> np.ndarray:
+    """Logits (posts, candidates), checked."""
     logits = np.asarray(scorer(posts, candidates), dtype=float)
     if logits.shape != (len(posts), len(candidates)) or np.isnan(logits).any():
         raise ValueError(
             f"scorer: logits ({len(posts)}, {len(candidates)}) without NaN are needed, got shape {logits.shape}"
             + (" with NaN" if np.isnan(logits).any() else "")
         )
+    return logits
+
+
+def best_of(logits: np.ndarray, candidates: Sequence[str]) -> Answers:
+    """The best candidate of every row of logits and its probability."""
     best = logits.argmax(-1)
     confidences = 1 / np.exp(logits - logits.max(-1, keepdims=True)).sum(-1)
     return Answers([candidates[column] for column in best.tolist()], confidences)

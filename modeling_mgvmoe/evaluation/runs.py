@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from ..data.held_out import EvaluationData, check_files, load_evaluation_data
+from .facts import machine, versions
 from .loading import check_device, check_dtype, check_folder, check_model_folder, load_model
 from .protocol_report import protocol_report, result_as_json, seed_table, summary
 from .protocols import PROTOCOLS, Scorer, TaskResult, evaluate_protocol
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
 
 OURS = "MG-VMoE"
 PLACEHOLDER = "{seed}"
-PACKAGES = ("torch", "transformers", "datasets", "numpy")
 
 
 @dataclass(frozen=True)
@@ -208,15 +206,6 @@ def write_files(
 
 
 def _facts(arguments: EvaluationArguments, device: str) -> dict[str, str]:
-    import torch
-
-    from .. import __version__
-
-    packages = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
-    machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPU cores, "
-    machine += f"{torch.get_num_threads()} threads"
-    if torch.device(device).type == "cuda":
-        machine += f", {torch.cuda.get_device_name(device)}"
     return {
         "command": f"`{arguments.command}`" if arguments.command else "none, called from Python",
         "model": f"`{arguments.model}`{_how_loaded(arguments)}",
@@ -225,8 +214,8 @@ def _facts(arguments: EvaluationArguments, device: str) -> dict[str, str]:
         if arguments.similarity_model
         else "encoder of the model",
         "seeds": ", ".join(map(str, arguments.seeds)),
-        "versions": f"mg-vmoe {__version__}, Python {platform.python_version()}, {packages}",
-        "machine": machine,
+        "versions": versions(),
+        "machine": machine(device),
     }
 
 

@@ -25,6 +25,7 @@ def logits_in_batches(
     batch_size: int = 64,
     progress: str | None = None,
     candidates: Mapping[str, torch.Tensor] | None = None,
+    num_samples: int | None = None,
 ) -> Iterator[tuple[list[int], torch.Tensor]]:
     """The model's logits, batch by batch.
 
@@ -35,9 +36,11 @@ def logits_in_batches(
         batch_size: in posts; changes nothing but speed.
         progress: title of a progress bar over the posts; `None` shows none.
         candidates: of [`embed_candidates`], where they are known already.
+        num_samples: draws from the experts; see `uncertainty.py`.
 
     Yields:
-        The numbers of B posts, and their logits (B, C) on the model's device, -inf for the labels of other tasks.
+        The numbers of B posts, and their logits (B, C) on the model's device, -inf for the labels of other tasks. With
+        draws (1 + num_samples, B, C), first those without noise.
     """
     from tqdm.auto import tqdm
 
@@ -60,7 +63,11 @@ def logits_in_batches(
                 chunk = order[start : start + batch_size]
                 batch = collator.model_inputs([encoded_posts[index] for index in chunk])
                 inputs = {name: value.to(device) for name, value in batch.items()}
-                yield chunk, model(**inputs, **candidates).logits
+                output = model(**inputs, **candidates, num_samples=num_samples)
+                yield (
+                    chunk,
+                    output.logits if num_samples is None else torch.cat([output.logits[None], output.sample_logits]),
+                )
                 bar.update(len(chunk))
     finally:
         model.train(was_training)
@@ -111,6 +118,13 @@ class ModelScorer:
             posts: in the package's schema, all of one task.
             labels: the candidates.
         """
+        return self._score(posts, labels, None)[0]
+
+    def with_samples(self, posts: Sequence[Mapping[str, Any]], labels: Sequence[str], num_samples: int) -> np.ndarray:
+        """Logits (1 + num_samples, posts, labels), first those without noise; see `uncertainty.py`."""
+        return self._score(posts, labels, num_samples)
+
+    def _score(self, posts: Sequence[Mapping[str, Any]], labels: Sequence[str], num_samples: int | None) -> np.ndarray:
         from tqdm.auto import tqdm
 
         tasks = {task_of(post) for post in without_pictures(posts)}
@@ -118,14 +132,16 @@ class ModelScorer:
             raise ValueError(f"posts must be of one task, got {sorted(tasks) or 'none'}.")
         collator = PostCollator(self.processor, {tasks.pop(): labels}, self.label_descriptions, types=self.types)
         candidates = embed_candidates(self.model, collator)
-        logits = np.empty((len(posts), len(labels)))
+        logits = np.empty((1 + (num_samples or 0), len(posts), len(labels)))
         with tqdm(desc="scoring", total=len(posts), disable=not self.progress, unit="post") as bar:
             for start in range(0, len(posts), self.encoded_at_once):
                 chosen = range(start, min(start + self.encoded_at_once, len(posts)))
                 encoded = encode_posts(select_posts(posts, chosen), self.processor)
-                batches = logits_in_batches(self.model, encoded, collator, self.batch_size, candidates=candidates)
+                batches = logits_in_batches(
+                    self.model, encoded, collator, self.batch_size, candidates=candidates, num_samples=num_samples
+                )
                 for rows, values in batches:
                     # In double precision, as the pipeline has it.
-                    logits[[start + row for row in rows]] = values.double().cpu().numpy()
+                    logits[:, [start + row for row in rows]] = values.double().cpu().numpy()
                     bar.update(len(rows))
         return logits

@@ -47,7 +47,7 @@ class MentionGraph(nn.Module):
         image_mask: torch.Tensor,
         mention_mask: torch.Tensor | None = None,
     ) -> dict[str, torch.Tensor]:
-        """See [`MGVMoEForZeroShotIE.embed_posts`].
+        """See [`PostScoring.posts_of`].
 
         Args:
             input_ids, attention_mask: (B, Lt). mention_positions: (B, S), S = `max_mentions`, -1 for an absent one.
@@ -62,8 +62,7 @@ class MentionGraph(nn.Module):
             image_features=image_features,
             image_mask=image_mask,
         )
-        embeds, mentions = self.model.embed_posts(output, attention_mask, mention_positions, mention_mask)
-        return {"mention_embeds": embeds, **({} if mentions is None else {"mention_directions": mentions})}
+        return dict(self.model.posts_of(output, attention_mask, mention_positions, mention_mask))
 
 
 class LabelGraph(nn.Module):

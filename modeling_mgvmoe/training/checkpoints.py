@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
 import hashlib
 import json
 import os
@@ -18,12 +17,8 @@ import re
 import shlex
 import shutil
 import signal
-import socket
 import sys
-import threading
-import time
 from collections.abc import Iterator, Mapping, Sequence
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,6 +27,7 @@ from safetensors.torch import load_file, load_model, save_file, save_model
 from torch import nn
 
 from ..data.whole_folder import remove_folder, whole_folder
+from .interruption import typed_command
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -50,10 +46,8 @@ FREE_ARGUMENTS = ("output_dir", "overwrite_output_dir", "resume_from_checkpoint"
 FREE_CONFIG = ("transformers_version", "_name_or_path", "dtype", "architectures", "auto_map")
 MODEL, OPTIMIZER, RANDOM = "model.safetensors", "optimizer.safetensors", "random.safetensors"
 STATE, CHECKSUMS = "state.json", "checksums.json"
-LOCK = ".lock"
 # What to do when there is room again on a full disk.
 GO_ON = "--resume_from_checkpoint latest"
-PATIENCE = 5.0  # seconds
 
 
 @dataclasses.dataclass
@@ -233,11 +227,12 @@ def _fixed(config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _differences(there: Mapping[str, Any], here: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+def differences(there: Mapping[str, Any], here: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """Says what two identities of a run, nested mappings of JSON values, do not have in common."""
     for name in sorted({*there, *here}):
         old, new = there.get(name), here.get(name)
         if isinstance(old, Mapping) and isinstance(new, Mapping):
-            yield from _differences(old, new, f"{prefix}{name}.")
+            yield from differences(old, new, f"{prefix}{name}.")
         elif old != new:
             yield f"{prefix}{name} was {old!r:.80} and is {new!r:.80}"
 
@@ -384,11 +379,11 @@ class Checkpointer:
             )
         with open(os.path.join(folder, STATE), encoding="utf-8") as file:
             state = json.load(file)
-        differences = list(_differences(state["identity"], self.identity))
-        if differences:
+        found = list(differences(state["identity"], self.identity))
+        if found:
             raise ValueError(
-                f"resume_from_checkpoint: {folder} belongs to another run: {'; '.join(differences[:5])}"
-                f"{f' (and {len(differences) - 5} more)' if len(differences) > 5 else ''}."
+                f"resume_from_checkpoint: {folder} belongs to another run: {'; '.join(found[:5])}"
+                f"{f' (and {len(found) - 5} more)' if len(found) > 5 else ''}."
             )
         load_model(self.accelerator.unwrap_model(self.model), os.path.join(folder, MODEL))
         values: dict[int, dict[str, Any]] = {}
@@ -410,110 +405,7 @@ class Checkpointer:
         _set_random_state(load_file(os.path.join(folder, RANDOM)), self.accelerator)
 
 
-# One run per folder, and signals
-
-
-@contextlib.contextmanager
-def locked(output_dir: str, is_main_process: bool = True) -> Iterator[None]:
-    """Keep a second run out of a folder.
-
-    The lock is the kernel's, on the file `.lock`: it ends with the process, however that ends, and the number in the
-    file only says whose it is.
-
-    Raises:
-        FileExistsError: another run that is still alive has the folder.
-    """
-    if not is_main_process:
-        yield
-        return
-    os.makedirs(output_dir, exist_ok=True)
-    path = os.path.join(output_dir, LOCK)
-    handle = _take_lock(path, output_dir)
-    try:
-        os.ftruncate(handle, 0)
-        os.pwrite(handle, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode(), 0)
-        yield
-    finally:
-        os.unlink(path)
-        os.close(handle)
-
-
-def _take_lock(path: str, output_dir: str) -> int:
-    while True:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            owner = os.pread(handle, 1000, 0).decode(errors="replace") or "unknown"
-            os.close(handle)
-            raise FileExistsError(
-                f"output_dir: a run that is still alive, {owner}, is writing to {output_dir}; choose another folder "
-                "or wait for its end."
-            ) from error
-        # Whoever had the lock may have removed the file in between: then it is the lock of nothing.
-        with contextlib.suppress(FileNotFoundError):
-            if os.fstat(handle).st_ino == os.stat(path).st_ino:
-                return handle
-        os.close(handle)
-
-
-class StopSignals:
-    """Remembers SIGTERM and Ctrl-C for the end of the step; one that comes some seconds later acts at once.
-
-    Attributes:
-        received: the signal, or 0.
-    """
-
-    def __init__(self) -> None:
-        self.received, self.when = 0, 0.0
-        self.before: dict[int, Any] = {}
-        self.sent: tuple[Any, torch.Tensor] | None = None
-
-    def __enter__(self) -> StopSignals:
-        if threading.current_thread() is threading.main_thread():  # elsewhere Python allows no handlers
-            for signum in (signal.SIGTERM, signal.SIGINT):
-                if signal.getsignal(signum) is not signal.SIG_IGN:  # as under nohup
-                    self.before[signum] = signal.signal(signum, self._handle)
-        return self
-
-    def _handle(self, signum: int, frame: FrameType | None) -> None:
-        if self.received:
-            # Launchers pass on what their processes were sent already; that is not a second wish.
-            if time.monotonic() - self.when > PATIENCE:
-                self._restore()
-                signal.raise_signal(signum)
-            return
-        self.received, self.when = signum, time.monotonic()
-        name = signal.Signals(signum).name
-        os.write(2, f"\n{name}: finishing the step and writing a checkpoint; again to stop at once\n".encode())
-
-    def _restore(self) -> None:
-        while self.before:
-            signum, handler = self.before.popitem()
-            signal.signal(signum, handler)
-
-    def __exit__(self, *error: Any) -> None:
-        self._restore()
-
-    def send(self, accelerator: Accelerator) -> None:
-        """Tell the other processes at the beginning of a step what [`agreed`] needs at its end: none waits for it.
-
-        A signal that comes later counts in the next step; after the last one the run is over anyway.
-        """
-        if accelerator.num_processes > 1 and self.sent is None:
-            flag = torch.tensor([self.received], device=accelerator.device)
-            work = torch.distributed.all_reduce(flag, torch.distributed.ReduceOp.MAX, async_op=True)
-            self.sent = work, flag
-
-    def agreed(self, accelerator: Accelerator) -> int:
-        """The signal that any process had received when it sent: all must stop after the same step."""
-        if accelerator.num_processes == 1:
-            return self.received
-        assert self.sent is not None, "send() comes first"
-        work, flag = self.sent
-        work.wait()
-        self.sent = None
-        return int(flag)
+# Scripts
 
 
 def resume_command(flags: Sequence[str] | None = None) -> str:
@@ -522,13 +414,7 @@ def resume_command(flags: Sequence[str] | None = None) -> str:
     Args:
         flags: that the script was given, if not those of the command line.
     """
-    words = sys.orig_argv if flags is None else [sys.executable, sys.argv[0], *flags]
-    if flags is None and any(name in os.environ for name in ("LOCAL_RANK", "ACCELERATE_MIXED_PRECISION")):
-        # Under torchrun and accelerate the parent's command is the one that was typed.
-        with contextlib.suppress(OSError), open(f"/proc/{os.getppid()}/cmdline", encoding="utf-8") as file:
-            parent = file.read().rstrip("\0").split("\0")
-            if parent[-len(sys.argv) :] == sys.argv:
-                words = parent
+    words = typed_command(flags)
     kept = []
     position = 0
     while position < len(words):

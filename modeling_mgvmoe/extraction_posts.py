@@ -1,0 +1,129 @@
+"""Posts as the extraction takes them: checks, and mentions that a token-classification pipeline finds."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .mention_windows import check_span
+
+POST_KEYS = ("id", "text", "image", "mentions")
+# Columns of the data sets of this package that say nothing about what is to be predicted from.
+IGNORED_KEYS = ("label", "source")
+FINDER_TASKS = ("token-classification", "ner")
+
+
+@dataclass(frozen=True)
+class PostToExtract:
+    """A post that was checked.
+
+    Attributes:
+        id: as given, or `None`.
+        text: as given.
+        image: as given, or `None`.
+        mentions: distinct spans (start, end) of the text.
+    """
+
+    id: Any
+    text: str
+    image: Any
+    mentions: tuple[tuple[int, int], ...]
+
+    @classmethod
+    def of_broken(cls, post: object) -> "PostToExtract":
+        """What can be told of a post that could not be read."""
+        known = post if isinstance(post, Mapping) else {}
+        text = known.get("text")
+        return cls(known.get("id"), text if isinstance(text, str) else "", None, ())
+
+
+class MentionFinder:
+    """Finds the mentions of a text with what the user gave.
+
+    Args:
+        finder: a token-classification pipeline of transformers, or any function of a text that returns dicts with
+            `start` and `end`; `None`: nothing is ever found.
+
+    Raises:
+        ValueError: it cannot be called.
+    """
+
+    def __init__(self, finder: Any = None) -> None:
+        if finder is not None and not callable(finder):
+            raise ValueError(
+                "mention_finder: a token-classification pipeline or a function of a text is needed "
+                f"(got {type(finder).__name__})"
+            )
+        self.finder = finder
+        self.arguments: dict[str, Any] = {}
+        if getattr(finder, "task", None) in FINDER_TASKS:
+            own = getattr(finder, "_postprocess_params", {}).get("aggregation_strategy")
+            if own is None or getattr(own, "value", own) == "none":
+                # Left to itself it tells of every token, and a name is of several.
+                self.arguments = {"aggregation_strategy": "simple"}
+
+    def __call__(self, text: str, where: str) -> list[tuple[int, int]]:
+        """Distinct spans, without white space around, in the order of the text."""
+        if self.finder is None:
+            raise ValueError(
+                f"{where}: 'mentions' is needed, a list of spans; or a mention_finder, a token-classification "
+                "pipeline that finds them (got neither)"
+            )
+        spans = set()
+        for entity in self.finder(text, **self.arguments):
+            start, end = entity.get("start"), entity.get("end")
+            if start is None or end is None:
+                raise ValueError(
+                    f"mention_finder: 'start' and 'end' are needed of every mention (got {entity!r:.200})"
+                )
+            found = text[start:end]
+            start, end = start + len(found) - len(found.lstrip()), end - len(found) + len(found.rstrip())
+            if start < end:
+                spans.add((start, end))
+        return sorted(spans)
+
+
+def read_post(post: object, where: str, finder: MentionFinder) -> PostToExtract:
+    """Check one post and find its mentions if it has none of its own.
+
+    Args:
+        post: a dict with `text`, and optionally `id`, `image` and `mentions`.
+        where: how to call the post in messages.
+        finder: of mentions.
+
+    Raises:
+        ValueError: it is no such dict, or a span does not fit its text.
+    """
+    if not isinstance(post, Mapping):
+        raise ValueError(
+            f"{where}: a dict with 'text' and 'mentions' is needed (got {type(post).__name__}: {post!r:.80})"
+        )
+    unknown = sorted(str(key) for key in set(post) - {*POST_KEYS, *IGNORED_KEYS})
+    if unknown:
+        raise ValueError(
+            f"{where}: a post may have the keys {', '.join(POST_KEYS)} (got {', '.join(map(repr, unknown))})"
+        )
+    text = post.get("text")
+    if not isinstance(text, str):
+        raise ValueError(f"{where}: 'text' must be a string (got {type(text).__name__})")
+    given = post.get("mentions")
+    if given is None:
+        mentions = finder(text, where)
+    else:
+        given = given.tolist() if hasattr(given, "tolist") else given
+        if not isinstance(given, (list, tuple)):
+            raise ValueError(f"{where}: 'mentions' must be a list of spans (got {given!r:.80})")
+        mentions = [_read_span(text, span, f"{where}, mentions[{number}]") for number, span in enumerate(given)]
+        if len(set(mentions)) < len(mentions):
+            raise ValueError(f"{where}: mentions must be distinct (got {mentions!r:.200})")
+    return PostToExtract(post.get("id"), text, post.get("image"), tuple(mentions))
+
+
+def _read_span(text: str, span: Any, where: str) -> tuple[int, int]:
+    if isinstance(span, Mapping):
+        if span.get("start") is None or span.get("end") is None:
+            raise ValueError(f"{where}: 'start' and 'end' are needed (got {dict(span)!r:.80})")
+        span = (span["start"], span["end"])
+    return check_span(text, span, where)
+
+
+__all__ = ["MentionFinder", "PostToExtract", "read_post"]

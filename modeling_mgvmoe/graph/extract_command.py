@@ -1,0 +1,237 @@
+"""The command line of `examples/extract.py`: files of posts in, a graph out."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..rejection import METHODS
+from ..training.interruption import typed_command
+from ..training.processes import patient_state
+from .bulk import BulkArguments, BulkResult, extract_in_bulk
+from .label_file import CandidateLabels, read_candidate_labels
+from .merging import MERGING
+from .model_extractor import PRECISIONS, ExtractionOptions, ModelExtractor, load_mention_finder
+from .ntriples import BASE_IRI, check_base_iri
+from .post_check import ON_BROKEN_PICTURE
+from .post_files import PostFiles
+from .run_folder import HETERO_DATA, SUMMARY
+from .schema import ERROR_KINDS
+from .tables import GraphTables
+
+if TYPE_CHECKING:
+    from accelerate import PartialState
+
+# Forms beside Parquet.
+FORMATS = ("json_lines", "n_triples", "hetero_data")
+DEMO_MODEL = os.path.join("runs", "demo", "model")
+LABELS_FILE = "labels.json"
+
+
+def extract_command(argv: Sequence[str] | None = None, description: str | None = None) -> dict[str, Any] | None:
+    """Read the command line, extract or go on, and write the graph in the forms that are asked for.
+
+    Args:
+        argv: flags; default: those of this process.
+        description: for the help.
+
+    Returns:
+        The summary if the graph is complete and this is the first process, else `None`.
+
+    Raises:
+        SystemExit: the command line is not understood, what it asks for fails, or a signal came; the message says why.
+    """
+    parser = _parser(description)
+    flags = parser.parse_args(argv)
+    try:
+        check_base_iri(flags.base_iri)
+        if flags.export_only:
+            return _export(flags)
+        if not flags.input:
+            parser.error("--input is needed, files or folders of posts")
+        return _extract(flags, argv)
+    except (OSError, ValueError) as error:
+        parser.exit(1, f"{parser.prog}: error: {error}\n")
+
+
+def _parser(description: str | None) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    add = parser.add_argument
+    add("--input", nargs="+", metavar="PATH", help="Parquet or .jsonl files, or folders of them")
+    add("--output", required=True, metavar="FOLDER", help="folder of the graph; new, or one to go on with")
+    add("--model", default=DEMO_MODEL, help=f"folder or Hub name (default {DEMO_MODEL}, which `make demo` trains)")
+    add("--labels", nargs="+", metavar="FILE", help=f"JSON files (default: {LABELS_FILE} beside the input)")
+    add("--label_split", default="test", help="of a labels.json with splits (default test)")
+    add("--formats", nargs="*", choices=FORMATS, default=[], help="to write beside Parquet, once all is extracted")
+    add("--export_only", action="store_true", help="only write --formats of a finished graph; no model is loaded")
+    add("--merging", choices=MERGING, default="name", help="what mentions of one entity share (default name)")
+    add("--base_iri", default=BASE_IRI, help=f"of n_triples (default {BASE_IRI})")
+    add("--batch_size", type=int, default=32, help="posts at a time (default 32)")
+    add("--texts_at_once", type=int, default=32, help="marked texts in one forward pass (default 32)")
+    add("--part_size", type=int, default=1000, help="posts in a file, and what a kill can cost (default 1000)")
+    add("--num_workers", type=int, default=0, help="threads that decode pictures, for each process (default 0)")
+    add("--shard_index", type=int, default=0, help="which of --num_shards this run makes (default 0)")
+    add("--num_shards", type=int, default=1, help="for machines that know nothing of each other (default 1)")
+    add("--on_broken_picture", choices=ON_BROKEN_PICTURE, default="error", help="what becomes of the post")
+    add("--image_dir", metavar="FOLDER", help="of relative picture paths (default: that of their file)")
+    add("--picture_features", action="store_true", help="keep the mean of the vision encoder's tokens of each post")
+    add("--mention_finder", metavar="MODEL", help="token-classification model for posts without mentions")
+    add(
+        "--rejection",
+        type=float,
+        nargs="+",
+        metavar="P",
+        help="least value of the best label, of all or of types and relations",
+    )
+    add(
+        "--rejection_method",
+        choices=METHODS,
+        default="probability",
+        help="what --rejection is about (default probability)",
+    )
+    add("--top_k", type=int, help="labels in each ranking (default all)")
+    add("--num_samples", type=int, help="draws from the experts, for deviations (default none)")
+    add("--max_length", type=int, help="tokens of a post (default: the processor's)")
+    add("--mixed_precision", choices=list(PRECISIONS), default="no", help="default no")
+    add("--overwrite", action="store_true", help="remove what another run has left in the folder")
+    return parser
+
+
+def _extract(flags: argparse.Namespace, argv: Sequence[str] | None) -> dict[str, Any] | None:
+    posts = PostFiles(flags.input)
+    arguments = BulkArguments(
+        needs_mentions=flags.mention_finder is None,
+        **{name: getattr(flags, name) for name in BulkArguments.__dataclass_fields__ if name != "needs_mentions"},
+    )
+    if arguments.needs_mentions and posts.without_mentions:
+        raise ValueError(
+            f"input: {posts.without_mentions[0]} has no column 'mentions'; --mention_finder MODEL finds mentions"
+        )
+    # The others wait for the first process, which looks through the ids.
+    state = patient_state()
+    extractor = _load(flags, state)
+    state.print(_beginning(flags, posts, extractor.identity["labels"], state.num_processes))
+    result = extract_in_bulk(
+        posts,
+        extractor,
+        arguments,
+        extractor.identity,
+        picture_features=extractor.picture_features if flags.picture_features else None,
+        feature_size=extractor.feature_size if flags.picture_features else None,
+        state=state,
+        progress=state.is_main_process,
+    )
+    if result.stopped:
+        if state.is_main_process:
+            print(_stopped(result, argv), flush=True)
+        sys.exit(128 + result.stopped)
+    if state.is_main_process:
+        print(_ending(flags, result), flush=True)
+        if result.summary is not None:
+            _export(flags)
+    state.destroy_process_group()
+    return result.summary
+
+
+def _load(flags: argparse.Namespace, state: PartialState) -> ModelExtractor:
+    from ..modeling_mgvmoe import MGVMoEForZeroShotIE
+    from ..processing_mgvmoe import MGVMoEProcessor
+
+    if flags.model == DEMO_MODEL and not os.path.isdir(flags.model):
+        raise FileNotFoundError(f"model: {flags.model} does not exist; `make demo` trains it, or name another")
+    model = MGVMoEForZeroShotIE.from_pretrained(flags.model).to(state.device).eval()
+    labels = _labels(flags, with_types=model.config.score == "similarity")
+    options = ExtractionOptions(
+        rejection=_rejection(flags.rejection),
+        **{
+            name: getattr(flags, name)
+            for name in ("rejection_method", "texts_at_once", "top_k", "num_samples", "max_length", "mixed_precision")
+        },
+    )
+    finder = None if flags.mention_finder is None else load_mention_finder(flags.mention_finder, state.device)
+    return ModelExtractor(model, MGVMoEProcessor.from_pretrained(flags.model), labels, options, finder)
+
+
+def _labels(flags: argparse.Namespace, with_types: bool) -> CandidateLabels:
+    paths = flags.labels
+    if not paths:
+        folder = flags.input[0] if os.path.isdir(flags.input[0]) else os.path.dirname(flags.input[0])
+        paths = [os.path.join(folder, LABELS_FILE)]
+        if not os.path.isfile(paths[0]):
+            raise FileNotFoundError(f"labels: --labels FILE is needed, for there is no {paths[0]}")
+    return read_candidate_labels(paths, flags.label_split, with_types)
+
+
+def _rejection(values: Sequence[float] | None) -> float | Mapping[str, float] | None:
+    if values is None:
+        return None
+    if len(values) > 2:
+        raise ValueError(f"rejection must be one number, or one for types and one for relations, got {values}")
+    return values[0] if len(values) == 1 else dict(zip(("typing", "relation"), values, strict=True))
+
+
+def _beginning(flags: argparse.Namespace, posts: PostFiles, labels: Mapping[str, Any], processes: int) -> str:
+    shard = f", shard {flags.shard_index} of {flags.num_shards}" if flags.num_shards > 1 else ""
+    return (
+        f"{posts.num_rows:,} posts in {len(posts.paths):,} {'file' if len(posts.paths) == 1 else 'files'}, "
+        f"{len(labels['typing']):,} types and "
+        f"{len(labels['relation']):,} relations; model {flags.model}; {processes} "
+        f"{'process' if processes == 1 else 'processes'}{shard}"
+    )
+
+
+def _stopped(result: BulkResult, argv: Sequence[str] | None) -> str:
+    command = shlex.join(word for word in typed_command(argv) if word != "--overwrite")
+    return f"{signal.Signals(result.stopped).name}: finished parts are kept.\nTo go on:\n{command}"
+
+
+def _ending(flags: argparse.Namespace, result: BulkResult) -> str:
+    lines = [f"made again: {fault}" for fault in result.faults]
+    speed = f": {result.posts / result.seconds:,.1f} posts/s" if result.posts else ""
+    lines.append(f"this run: {result.posts:,} posts in {result.seconds:,.1f} seconds{speed}")
+    summary = result.summary
+    if summary is None:
+        return "\n".join([*lines, f"{flags.output}: parts of other shards are still missing"])
+    lines.append(
+        f"{flags.output}: {summary['posts']:,} posts, {summary['posts with picture']:,} of them with a picture; "
+        f"{summary['mentions']:,} mentions, {summary['mentions rejected']:,} of them of no type; "
+        f"{summary['relations']:,} relations"
+    )
+    errors = {kind: summary[f"errors: {kind}"] for kind in ERROR_KINDS if summary.get(f"errors: {kind}")}
+    if errors:
+        found = ", ".join(f"{kind} {count:,}" for kind, count in errors.items())
+        lines.append(f"{summary['errors']:,} posts could not be extracted ({found}); why: {flags.output}/errors")
+    if errors.get("picture"):
+        lines.append("--on_broken_picture text_only, in another folder, takes them without their pictures")
+    if summary["posts without their picture"]:
+        lines.append(f"{summary['posts without their picture']:,} posts have lost a missing or broken picture")
+    return "\n".join(lines)
+
+
+def _export(flags: argparse.Namespace) -> dict[str, Any]:
+    """Write the other forms of a finished graph; the numbers of `summary.json`."""
+    from .hetero_data import build_hetero_data
+    from .hetero_data_files import save_hetero_data
+    from .json_lines import write_json_lines
+    from .ntriples import write_n_triples
+
+    graph = GraphTables(flags.output)
+    for name in dict.fromkeys(flags.formats):
+        if name == "json_lines":
+            path = write_json_lines(graph)
+        elif name == "n_triples":
+            path = write_n_triples(graph, base_iri=flags.base_iri, merging=flags.merging)
+        else:
+            data = build_hetero_data(graph, flags.merging, progress=True)
+            path = save_hetero_data(data, os.path.join(flags.output, HETERO_DATA))
+        print(f"written: {path}", flush=True)
+    if flags.export_only and not flags.formats:
+        raise ValueError(f"formats: --export_only needs one or more of {', '.join(FORMATS)}; see {SUMMARY} for counts")
+    return graph.summary

@@ -1,0 +1,160 @@
+"""The graph as RDF, in N-Triples (https://www.w3.org/TR/n-triples/).
+
+With v: for BASE + "vocabulary#", and names percent-encoded behind BASE + "post/", "entity/", "type/" and so on:
+
+    post      a v:Post; v:id; v:text; v:row
+    mention   a v:Mention; v:inPost post; v:start; v:end; v:text; v:refersTo entity; v:type type; v:score
+    entity    a v:Entity; rdfs:label; v:type type, of any of its mentions
+    relation  a v:Relation; v:inPost post; v:head mention; v:tail mention; v:label relation type; v:score
+    entity    relation type   entity, of any such relation
+
+A mention whose types were all rejected has neither type nor score. Triples are a set: what is said of an entity may
+stand in the file more than once.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+
+from ..data.whole_file import whole_file
+from .merging import entity_key
+from .run_folder import N_TRIPLES
+from .tables import GraphTables
+
+BASE_IRI = "https://example.org/mgvmoe/"
+RDF_TYPE = "<http://www.w3.org/1999/02/22-rdf-syntax-ns#type>"
+RDFS_LABEL = "<http://www.w3.org/2000/01/rdf-schema#label>"
+XSD = "http://www.w3.org/2001/XMLSchema#"
+ESCAPES = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t", "\b": "\\b", "\f": "\\f"}
+# What must or should not stand bare in a literal: quotes, backslashes, control characters.
+ESCAPED = re.compile(r'[\\"\x00-\x1f\x7f]')
+# What a base may be: an absolute IRI, without the characters that IRIREF excludes.
+BASE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[^\x00-\x20<>\"{}|^`\\]*[/#]")
+
+Triple = tuple[str, str, str]
+
+
+def write_n_triples(
+    graph: GraphTables,
+    path: str | os.PathLike[str] | None = None,
+    base_iri: str = BASE_IRI,
+    merging: str = "name",
+) -> str:
+    """Write `graph.nt`, in UTF-8, whole or not at all.
+
+    Args:
+        graph: to be written; a part at a time is in memory.
+        path: of the file; default: in the graph's folder.
+        base_iri: what all names of the graph begin with.
+        merging: of `merging.MERGING`.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: `base_iri` is not absolute, does not end with "/" or "#", or holds a character that none may hold.
+    """
+    check_base_iri(base_iri)
+    target = os.path.join(graph.folder, N_TRIPLES) if path is None else os.fspath(path)
+    names = _Names(base_iri)
+    with whole_file(target) as partial, open(partial, "w", encoding="utf-8", newline="\n") as file:
+        for part in graph.parts:
+            # In the order in which they come, each once a part.
+            lines = dict.fromkeys(triple for post in graph.posts(part) for triple in _triples(post, names, merging))
+            file.writelines(f"{subject} {predicate} {thing} .\n" for subject, predicate, thing in lines)
+    return target
+
+
+def check_base_iri(base_iri: str) -> None:
+    """Raise ValueError for what names cannot begin with."""
+    if not BASE.fullmatch(base_iri):
+        raise ValueError(
+            f"base_iri must be an absolute IRI without blanks, <, >, quotes or braces, and end with / or #, got "
+            f"{base_iri!r}"
+        )
+
+
+def literal(value: Any) -> str:
+    """A string, an integer or a score as a literal; a score as the shortest number that is the same in float32.
+
+    Raises:
+        TypeError: it is something else.
+    """
+    if isinstance(value, str):
+        return f'"{ESCAPED.sub(_escape, value)}"'
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f'"{value}"^^<{XSD}integer>'
+    if isinstance(value, float):
+        return f'"{np.format_float_positional(np.float32(value), trim="0")}"^^<{XSD}float>'
+    raise TypeError(f"a string, an integer or a float is needed, got {type(value).__name__}")
+
+
+def _escape(found: re.Match[str]) -> str:
+    char = found[0]
+    return ESCAPES.get(char, f"\\u{ord(char):04X}")
+
+
+def _encoded(name: str) -> str:
+    # Nothing but dots would be a step in a path.
+    return quote(name, safe="") if name.strip(".") else "%2E" * len(name)
+
+
+class _Names:
+    """IRIs below a base; names are percent-encoded, so that the IRIs are ASCII."""
+
+    def __init__(self, base: str) -> None:
+        self.base = base
+
+    def __call__(self, kind: str, *names: str) -> str:
+        return f"<{self.base}{kind}/{'/'.join(map(_encoded, names))}>"
+
+    def word(self, name: str) -> str:
+        return f"<{self.base}vocabulary#{name}>"
+
+
+def _triples(post: dict[str, Any], names: _Names, merging: str) -> Iterator[Triple]:
+    own, word = names("post", post["id"]), names.word
+    yield own, RDF_TYPE, word("Post")
+    for key in ("id", "text", "row"):
+        yield own, word(key), literal(post[key])
+    entities = []
+    for number, mention in enumerate(post["mentions"]):
+        subject = names("mention", post["id"], str(number))
+        name, kind = entity_key(mention["text"], mention.get("label"), merging)
+        entity = names("entity", name) if kind is None else names("entity", name, kind)
+        entities.append(entity)
+        yield subject, RDF_TYPE, word("Mention")
+        yield subject, word("inPost"), own
+        for key in ("start", "end", "text"):
+            yield subject, word(key), literal(mention[key])
+        yield subject, word("refersTo"), entity
+        yield entity, RDF_TYPE, word("Entity")
+        yield entity, RDFS_LABEL, literal(name)
+        if mention.get("label") is not None:
+            kind_of = names("type", mention["label"])
+            yield subject, word("type"), kind_of
+            yield subject, word("score"), literal(mention["score"])
+            yield entity, word("type"), kind_of
+            yield kind_of, RDF_TYPE, word("Type")
+            yield kind_of, RDFS_LABEL, literal(mention["label"])
+    for relation in post["relations"]:
+        head, tail = relation["head"], relation["tail"]
+        subject, kind_of = (
+            names("relation", post["id"], str(head), str(tail)),
+            names("relation-type", relation["label"]),
+        )
+        yield subject, RDF_TYPE, word("Relation")
+        yield subject, word("inPost"), own
+        yield subject, word("head"), names("mention", post["id"], str(head))
+        yield subject, word("tail"), names("mention", post["id"], str(tail))
+        yield subject, word("label"), kind_of
+        yield subject, word("score"), literal(relation["score"])
+        yield kind_of, RDF_TYPE, word("RelationType")
+        yield kind_of, RDFS_LABEL, literal(relation["label"])
+        yield entities[head], kind_of, entities[tail]

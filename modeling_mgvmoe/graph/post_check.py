@@ -1,0 +1,162 @@
+"""A row of the input as a post that can be extracted, or the reason why it cannot be."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..data.schema import check_choice, check_span
+from ..pictures import to_rgb
+from .duplicate_ids import id_of, is_valid_text
+from .post_files import RawRow
+
+# What to do with a post whose picture is missing or broken: refuse it, or extract it from its text alone.
+ON_BROKEN_PICTURE = ("error", "text_only")
+
+
+@dataclass(frozen=True)
+class CheckedRow:
+    """A row of the input.
+
+    Attributes:
+        row: its number.
+        id: of the post; `None` where it cannot be read.
+        post: `id`, `text`, `image` (an RGB picture or `None`), `mentions` (pairs of integers); `None` for a bad row.
+        picture_error: why the post has no picture though one was named.
+        kind: of `schema.ERROR_KINDS`, for a bad row.
+        reason: in words, for a bad row.
+    """
+
+    row: int
+    id: str | None = None
+    post: dict[str, Any] | None = None
+    picture_error: str | None = None
+    kind: str | None = None
+    reason: str | None = None
+
+
+class RowError(ValueError):
+    """A row cannot be extracted.
+
+    Attributes:
+        kind: of `schema.ERROR_KINDS`.
+    """
+
+    def __init__(self, kind: str, reason: str) -> None:
+        super().__init__(reason)
+        self.kind = kind
+
+
+class RowCheck:
+    """Turns rows of the input into posts.
+
+    Args:
+        duplicates: of `duplicate_ids.find_duplicates`.
+        on_broken_picture: of [`ON_BROKEN_PICTURE`].
+        image_dir: what paths of pictures are relative to; default: the folder of their file.
+        needs_mentions: a post must say which mentions it has; false where they are looked for.
+    """
+
+    def __init__(
+        self,
+        duplicates: np.ndarray,
+        on_broken_picture: str = "error",
+        image_dir: str | None = None,
+        needs_mentions: bool = True,
+    ) -> None:
+        check_choice("on_broken_picture", on_broken_picture, ON_BROKEN_PICTURE)
+        self.duplicates, self.on_broken_picture = duplicates, on_broken_picture
+        self.image_dir, self.needs_mentions = image_dir, needs_mentions
+
+    def __call__(self, raw: RawRow) -> CheckedRow:
+        """The row as a post, or with the reason why it is none."""
+        name = None
+        try:
+            if raw.values is None:
+                raise RowError("format", str(raw.error))
+            name = _id(raw)
+            self._refuse_duplicate(raw.row, name)
+            text = _text(raw.values.get("text"))
+            mentions = self._mentions(raw.values.get("mentions"), text)
+            picture, picture_error = self._picture(raw)
+        except RowError as error:
+            return CheckedRow(raw.row, name, kind=error.kind, reason=str(error))
+        post = {"id": name, "text": text, "image": picture}
+        if mentions is not None:
+            post["mentions"] = mentions
+        return CheckedRow(raw.row, name, post, picture_error)
+
+    def _refuse_duplicate(self, row: int, name: str) -> None:
+        place = np.searchsorted(self.duplicates[:, 0], row)
+        if place < len(self.duplicates) and self.duplicates[place, 0] == row:
+            first = self.duplicates[place, 1]
+            raise RowError("duplicate", f"id must be unique, got {name!r}, which row {first} has already")
+
+    def _mentions(self, given: Any, text: str) -> list[tuple[int, int]] | None:
+        if given is None:
+            if self.needs_mentions:
+                raise RowError("mentions", "mentions must be given, an empty list where there are none, got none")
+            return None
+        if not isinstance(given, list | tuple):
+            raise RowError("mentions", f"mentions must be a list of spans, got {given!r:.80}")
+        spans: dict[tuple[int, int], int] = {}
+        for number, span in enumerate(given):
+            if isinstance(span, Mapping):
+                span = [span.get("start"), span.get("end")]
+            try:
+                check_span(span, text, f"mentions[{number}]")
+            except ValueError as error:
+                raise RowError("mentions", str(error)) from error
+            pair = (int(span[0]), int(span[1]))
+            if pair in spans:
+                raise RowError("mentions", f"mentions[{number}] must differ from the others, got {list(pair)} again")
+            spans[pair] = number
+        return list(spans)
+
+    def _picture(self, raw: RawRow) -> tuple[Any, str | None]:
+        assert raw.values is not None
+        try:
+            return _open(raw.values.get("image"), self.image_dir or raw.folder), None
+        except ValueError as error:
+            if self.on_broken_picture == "error":
+                raise RowError("picture", str(error)) from error
+            return None, str(error)
+
+
+def _id(raw: RawRow) -> str:
+    try:
+        return id_of(raw.row, (raw.values or {}).get("id"))
+    except ValueError as error:
+        raise RowError("id", str(error)) from error
+
+
+def _text(text: Any) -> str:
+    if not isinstance(text, str) or not text.strip():
+        raise RowError("text", f"text must be a string that is not empty, got {text!r:.80}")
+    if not is_valid_text(text):
+        raise RowError("text", f"text must be valid, got half of a surrogate pair in {text!a:.80}")
+    return text
+
+
+def _open(image: Any, folder: str) -> Any:
+    """The RGB picture, or `None` where none is named; ValueError if it cannot be read."""
+    if isinstance(image, Mapping):
+        if image.get("bytes") is None and not image.get("path"):
+            return None
+        image = dict(image) if image.get("bytes") is not None else image["path"]
+    if image is None or image == "":
+        return None
+    if isinstance(image, str):
+        if image.startswith(("http://", "https://")):
+            raise ValueError(
+                f"image must be a path, bytes or a data URL, got the address {image!r:.200}; fetch the pictures first"
+            )
+        if not image.startswith("data:image/"):
+            image = os.path.join(folder, image)
+    elif not isinstance(image, bytes | dict):
+        raise ValueError(f"image must be a path, bytes or a struct of both, got {image!r:.80}")
+    return to_rgb(image, "image")

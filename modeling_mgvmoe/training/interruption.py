@@ -1,0 +1,155 @@
+"""Long work that may be stopped: signals that wait for a good moment, one run per folder, the command to go on."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+LOCK = ".lock"
+PATIENCE = 5.0  # seconds
+
+
+@contextlib.contextmanager
+def locked(
+    output_dir: str, is_main_process: bool = True, name: str = LOCK, argument: str = "output_dir"
+) -> Iterator[None]:
+    """Keep a second run out of a folder.
+
+    The lock is the kernel's, on the file `.lock`: it ends with the process, however that ends, and the number in the
+    file only says whose it is.
+
+    Args:
+        output_dir: the folder; made if it is not there.
+        is_main_process: false does nothing.
+        name: of the file.
+        argument: what the message calls the folder.
+
+    Raises:
+        FileExistsError: another run that is still alive has the folder.
+    """
+    if not is_main_process:
+        yield
+        return
+    os.makedirs(output_dir, exist_ok=True)
+    path = os.path.join(output_dir, name)
+    handle = _take_lock(path, output_dir, argument)
+    try:
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode(), 0)
+        yield
+    finally:
+        os.unlink(path)
+        os.close(handle)
+
+
+def _take_lock(path: str, output_dir: str, argument: str) -> int:
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            owner = os.pread(handle, 1000, 0).decode(errors="replace") or "unknown"
+            os.close(handle)
+            raise FileExistsError(
+                f"{argument}: a run that is still alive, {owner}, is writing to {output_dir}; choose another folder "
+                "or wait for its end."
+            ) from error
+        # Whoever had the lock may have removed the file in between: then it is the lock of nothing.
+        with contextlib.suppress(FileNotFoundError):
+            if os.fstat(handle).st_ino == os.stat(path).st_ino:
+                return handle
+        os.close(handle)
+
+
+class StopSignals:
+    """Remembers SIGTERM and Ctrl-C for the end of the step; one that comes some seconds later acts at once.
+
+    Args:
+        doing: what is done before the process ends, for the message.
+
+    Attributes:
+        received: the signal, or 0.
+    """
+
+    def __init__(self, doing: str = "finishing the step and writing a checkpoint") -> None:
+        self.doing = doing
+        self.received, self.when = 0, 0.0
+        self.before: dict[int, Any] = {}
+        self.sent: tuple[Any, torch.Tensor] | None = None
+
+    def __enter__(self) -> StopSignals:
+        if threading.current_thread() is threading.main_thread():  # elsewhere Python allows no handlers
+            for signum in (signal.SIGTERM, signal.SIGINT):
+                if signal.getsignal(signum) is not signal.SIG_IGN:  # as under nohup
+                    self.before[signum] = signal.signal(signum, self._handle)
+        return self
+
+    def _handle(self, signum: int, frame: FrameType | None) -> None:
+        if self.received:
+            # Launchers pass on what their processes were sent already; that is not a second wish.
+            if time.monotonic() - self.when > PATIENCE:
+                self._restore()
+                signal.raise_signal(signum)
+            return
+        self.received, self.when = signum, time.monotonic()
+        name = signal.Signals(signum).name
+        os.write(2, f"\n{name}: {self.doing}; again to stop at once\n".encode())
+
+    def _restore(self) -> None:
+        while self.before:
+            signum, handler = self.before.popitem()
+            signal.signal(signum, handler)
+
+    def __exit__(self, *error: Any) -> None:
+        self._restore()
+
+    def send(self, accelerator: Accelerator) -> None:
+        """Tell the other processes at the beginning of a step what [`agreed`] needs at its end: none waits for it.
+
+        A signal that comes later counts in the next step; after the last one the run is over anyway.
+        """
+        if accelerator.num_processes > 1 and self.sent is None:
+            flag = torch.tensor([self.received], device=accelerator.device)
+            work = torch.distributed.all_reduce(flag, torch.distributed.ReduceOp.MAX, async_op=True)
+            self.sent = work, flag
+
+    def agreed(self, accelerator: Accelerator) -> int:
+        """The signal that any process had received when it sent: all must stop after the same step."""
+        if accelerator.num_processes == 1:
+            return self.received
+        assert self.sent is not None, "send() comes first"
+        work, flag = self.sent
+        work.wait()
+        self.sent = None
+        return int(flag)
+
+
+def typed_command(flags: Sequence[str] | None = None) -> list[str]:
+    """The words of the command that started this process, launcher included.
+
+    Args:
+        flags: that the script was given, if not those of the command line.
+    """
+    words = sys.orig_argv if flags is None else [sys.executable, sys.argv[0], *flags]
+    if flags is None and any(name in os.environ for name in ("LOCAL_RANK", "ACCELERATE_MIXED_PRECISION")):
+        # Under torchrun and accelerate the parent's command is the one that was typed.
+        with contextlib.suppress(OSError), open(f"/proc/{os.getppid()}/cmdline", encoding="utf-8") as file:
+            parent = file.read().rstrip("\0").split("\0")
+            if parent[-len(sys.argv) :] == sys.argv:
+                words = parent
+    return list(words)
