@@ -5,13 +5,18 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-CODE := $(wildcard modeling_mgvmoe examples benchmarks tests)
+# The demo page has an environment of its own, for Gradio and the rest want different versions of pillow.
+APP_VENV := .venv-app
+APP_BIN := $(APP_VENV)/bin
+APP_INSTALLED := $(APP_VENV)/.installed
+CODE := $(wildcard modeling_mgvmoe examples benchmarks tests docs)
 TORCH := $(shell grep -m1 '^torch==' constraints.txt)
 PYTEST := $(BIN)/python -m pytest
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install style quality test test-hf test-slow test-real demo clean
+.PHONY: help install style quality test test-hf test-slow test-real test-browser test-oldest test-newest test-exchange
+.PHONY: docs demo app clean
 
 help:  ## show this list (the default)
 	@echo 'usage: make TARGET [PYTHON=python3.11] [PYTEST_ARGS="-k name -x"]'
@@ -63,9 +68,61 @@ test-real: $(INSTALLED)  ## run the tests on real posts and weights; MGVMOE_DATA
 	@test -d "$(MGVMOE_DATA)" || { echo 'MGVMOE_DATA must name the folder with the real data (CONTRIBUTING.md)'; exit 1; }
 	$(PYTEST) -m real $(PYTEST_ARGS)
 
+$(APP_INSTALLED): setup.cfg pyproject.toml constraints.txt constraints-app.txt
+	@echo '==> making $(APP_VENV) for the demo page (about 2 minutes)'
+	@$(PYTHON) -m venv $(APP_VENV)
+	@$(APP_BIN)/python -m pip install -qq $(TORCH)
+	@grep -v '^pillow==' constraints.txt > $(APP_VENV)/constraints.txt
+	@$(APP_BIN)/python -m pip install -qq -c $(APP_VENV)/constraints.txt -c constraints-app.txt -e '.[browser]'
+	@touch $@
+
+# Chromium is Debian's package `chromium`; MGVMOE_CHROMIUM names another one. Without it the tests skip and say so.
+test-browser: $(APP_INSTALLED)  ## click through the demo page in a real headless Chromium
+	$(APP_BIN)/python -m pytest -m browser tests/test_app_browser.py $(PYTEST_ARGS)
+
+app: $(APP_INSTALLED)  ## start the demo page for the model of `make demo`
+	$(APP_BIN)/python examples/app.py --model runs/demo/model
+
+# Environments of their own with the lowest and with the highest versions that the bounds of setup.cfg allow. Torch
+# first and alone, as above; TORCH_OLDEST and TORCH_NEWEST name another one, a CPU build at hand say.
+OLDEST := .venv-oldest
+NEWEST := .venv-newest
+TORCH_OLDEST ?= $(shell grep -m1 '^torch==' constraints-oldest.txt)
+TORCH_NEWEST ?= $(TORCH)
+
+$(OLDEST)/.installed: setup.cfg pyproject.toml constraints-oldest.txt
+	@echo '==> making $(OLDEST): $(TORCH_OLDEST) and the versions of constraints-oldest.txt'
+	@$(PYTHON) -m venv $(OLDEST)
+	@$(OLDEST)/bin/python -m pip install -qq '$(TORCH_OLDEST)'
+	@$(OLDEST)/bin/python -m pip install -qq -c constraints-oldest.txt -e '.[dev]'
+	@touch $@
+
+$(NEWEST)/.installed: setup.cfg pyproject.toml constraints.txt
+	@echo '==> making $(NEWEST): $(TORCH_NEWEST) and the newest versions that setup.cfg allows'
+	@$(PYTHON) -m venv $(NEWEST)
+	@$(NEWEST)/bin/python -m pip install -qq '$(TORCH_NEWEST)'
+	@$(NEWEST)/bin/python -m pip install -qq -e '.[dev]'
+	@touch $@
+
+test-oldest: $(OLDEST)/.installed  ## run the fast tests with the lowest versions of setup.cfg
+	$(OLDEST)/bin/python -m pytest $(PYTEST_ARGS)
+
+test-newest: $(NEWEST)/.installed  ## run the fast tests with the highest versions of setup.cfg
+	$(NEWEST)/bin/python -m pytest $(PYTEST_ARGS)
+
+test-exchange: $(OLDEST)/.installed $(NEWEST)/.installed  ## load under each of the two what the other has saved
+	rm -rf .cache/exchange
+	$(OLDEST)/bin/python -m tests.versions.exchange save .cache/exchange/oldest
+	$(NEWEST)/bin/python -m tests.versions.exchange save .cache/exchange/newest
+	$(NEWEST)/bin/python -m tests.versions.exchange load .cache/exchange/oldest
+	$(OLDEST)/bin/python -m tests.versions.exchange load .cache/exchange/newest
+
+docs: $(INSTALLED)  ## write docs/api.md from the docstrings
+	$(BIN)/python docs/generate_api.py
+
 demo: $(INSTALLED)  ## train on the built-in drawings, evaluate on unseen types, write runs/demo
 	$(BIN)/python examples/demo.py --output_dir runs/demo
 
-clean:  ## remove .venv, caches and build products; runs/ stays
-	rm -rf $(VENV) .cache .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info
+clean:  ## remove the environments, caches and build products; runs/ stays
+	rm -rf $(VENV) $(APP_VENV) $(OLDEST) $(NEWEST) .cache .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -13,6 +13,7 @@ from modeling_mgvmoe.training.arguments import parse_arguments
 from modeling_mgvmoe.training.build import build_model, load_data, load_feature_cache
 from modeling_mgvmoe.training.checkpoints import exit_when_interrupted
 from modeling_mgvmoe.training.loop import train
+from modeling_mgvmoe.training.run_record import write_run_record
 
 
 def main(argv: list[str] | None = None) -> dict:
@@ -27,6 +28,9 @@ def main(argv: list[str] | None = None) -> dict:
     with exit_when_interrupted(argv):
         result = train(model, processor, data, training_arguments, feature_cache=feature_cache)
     best, processes = result["best"], PartialState()
+    if processes.is_main_process:
+        sizes = (model.num_parameters(), model.num_parameters(only_trainable=True))
+        write_run_record(model_arguments, data_arguments, training_arguments, data, sizes)
     processes.print(
         f"best validation macro-F1 {best['macro_f1']:.3f} at step {best['step']}; "
         f"model saved to {training_arguments.output_dir}/model"

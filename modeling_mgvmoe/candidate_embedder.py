@@ -3,7 +3,7 @@
 import os
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
@@ -33,18 +33,21 @@ class CandidateEmbedder:
 
     def __call__(self, texts: Sequence[tuple[str, ...]]) -> torch.Tensor:
         """(C, H), of C labels or types; each is known by all its texts."""
-        found = {text: self.cache[text] for text in texts if text in self.cache}
+        # Other threads may shorten the cache at any moment: each step is one operation on it, and none may fail.
+        known = ((text, self.cache.get(text)) for text in texts)
+        found = {text: embeds for text, embeds in known if embeds is not None}
         missing = list(dict.fromkeys(text for text in texts if text not in found))
         for start in range(0, len(missing), self.batch_size):
             chunk = missing[start : start + self.batch_size]
             encoded = self.processor.encode_texts(chunk, return_tensors="pt")
             embeds = self.model.get_candidate_embeds(**encoded.to(self.model.device))
             found.update(zip(chunk, embeds.unbind(0), strict=True))
-        for text in texts:
-            self.cache[text] = found[text]
-            self.cache.move_to_end(text)
-        while len(self.cache) > self.size:
-            self.cache.popitem(last=False)
+        with suppress(KeyError):
+            for text in texts:
+                self.cache[text] = found[text]
+                self.cache.move_to_end(text)
+            while len(self.cache) > self.size:
+                self.cache.popitem(last=False)
         return torch.stack([found[text] for text in texts])
 
 

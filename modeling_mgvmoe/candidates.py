@@ -158,7 +158,7 @@ def rank_labels(
     label_separator: str | None = None,
 ) -> list[list[dict[str, Any]]]:
     """Turns logits into labels with scores; `MGVMoEProcessor.post_process_zero_shot_ie` documents it."""
-    _check_ranking(threshold, top_k, function_to_apply)
+    check_ranking(threshold, top_k, function_to_apply)
     columns, trees = as_nodes(candidate_labels, check_separator(label_separator))
     if trees is not None and (function_to_apply != "softmax" or candidate_mask is not None):
         raise ValueError(
@@ -176,7 +176,8 @@ def rank_labels(
     return ranked
 
 
-def _check_ranking(threshold: Any, top_k: Any, function_to_apply: Any) -> None:
+def check_ranking(threshold: Any, top_k: Any, function_to_apply: Any) -> None:
+    """Checks how labels are to be ranked; raises ValueError, see `MGVMoEProcessor.post_process_zero_shot_ie`."""
     if function_to_apply not in SCORE_FUNCTIONS:
         raise ValueError(
             f"function_to_apply: one of {', '.join(SCORE_FUNCTIONS)} is needed (got {function_to_apply!r})"

@@ -2,9 +2,17 @@
 
 from typing import Any, Literal
 
-from huggingface_hub.dataclasses import strict
-from transformers import AutoConfig, PreTrainedConfig
-from transformers.configuration_utils import SubConfigSpec
+import transformers
+from transformers.utils.versions import require_version
+
+NEEDED, HINT = "transformers>=5.10.1", "MG-VMoE needs it: pip install -U transformers"
+try:
+    from huggingface_hub.dataclasses import strict
+    from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
+except ImportError as error:
+    # Loaded from the Hub there was no installer to see to it. The bound is that of setup.cfg.
+    raise ImportError(f"{NEEDED} is needed, found {transformers.__version__}. {HINT}") from error
+require_version(NEEDED, HINT)
 
 # The pipeline is listed in every saved config, so that `pipeline(model=folder, trust_remote_code=True)` finds it.
 CUSTOM_PIPELINES = {
@@ -33,6 +41,17 @@ class _Pipelines(dict[str, Any]):
     def __missing__(self, task: str) -> dict[str, Any]:
         # A copy: transformers writes into it.
         return dict(MORE_PIPELINES[task])
+
+
+def _backbone_config(name: str, value: Any, default_type: str) -> PreTrainedConfig:
+    """The configuration of an encoder from what was given for it: a configuration, its fields, or nothing."""
+    if isinstance(value, PreTrainedConfig):
+        return value
+    fields = {} if value is None else dict(value)
+    model_type = fields.get("model_type", default_type)
+    if model_type not in CONFIG_MAPPING:
+        raise ValueError(f"{name}: model_type must be one that transformers knows, got {model_type!r}.")
+    return CONFIG_MAPPING[model_type](**fields)
 
 
 @strict
@@ -89,6 +108,11 @@ class MGVMoEConfig(PreTrainedConfig):
             Divides the inner products of E6. 1 is the paper's.
         graph_temperature (`float`, defaults to 1.0):
             Divides the node products of E10. 1 is the paper's, at which both softmaxes saturate at real sizes.
+        graph_neighbours (`int`, *optional*):
+            k: in E10 every post is joined with its k most similar posts only, itself included; default: with all.
+        graph_memory (`int`, defaults to 0):
+            In training E10 also joins the posts of a batch with so many posts of the batches before, whose nodes are
+            kept without gradient.
         margin (`float`, defaults to 1.0):
             Margin of the ranking loss, in units of the logits (E9).
         projection_dropout (`float`, defaults to 0.1):
@@ -131,10 +155,8 @@ class MGVMoEConfig(PreTrainedConfig):
         "text_router_probs",
         "image_router_probs",
     ]
-    sub_configs_defaults = {
-        "text_config": SubConfigSpec(config_class=AutoConfig, model_type="bert"),
-        "vision_config": SubConfigSpec(config_class=AutoConfig, model_type="vit"),
-    }
+    # Made in `__post_init__`: what newer transformers have for it (`sub_configs_defaults`), older ones do not know.
+    sub_configs = {"text_config": AutoConfig, "vision_config": AutoConfig}
 
     text_config: dict | PreTrainedConfig | None = None
     vision_config: dict | PreTrainedConfig | None = None
@@ -154,6 +176,8 @@ class MGVMoEConfig(PreTrainedConfig):
     adversary_radius: float | int = 1.0
     alignment_temperature: float | int = 1.0
     graph_temperature: float | int = 1.0
+    graph_neighbours: int | None = None
+    graph_memory: int = 0
     margin: float | int = 1.0
     projection_dropout: float | int = 0.1
     ranking_loss_coef: float | int = 1.0
@@ -167,6 +191,8 @@ class MGVMoEConfig(PreTrainedConfig):
     initializer_range: float | int = 0.02
 
     def __post_init__(self, **kwargs: Any) -> None:
+        self.text_config = _backbone_config("text_config", self.text_config, "bert")
+        self.vision_config = _backbone_config("vision_config", self.vision_config, "vit")
         # The base class sets the attention back end of the sub-configurations to None. A backbone that is already
         # there shares its configuration object, and without a back end it silently gets a wrong padding mask.
         backbones = {name: getattr(self, name) for name in ("text_config", "vision_config")}
@@ -221,6 +247,10 @@ class MGVMoEConfig(PreTrainedConfig):
         for name in ("projection_dim", "max_mentions"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        if self.graph_memory < 0:
+            raise ValueError(f"graph_memory must not be negative, got {self.graph_memory}.")
+        if self.graph_neighbours is not None and self.graph_neighbours < 1:
+            raise ValueError(f"graph_neighbours must be at least 1, got {self.graph_neighbours}.")
         if self.vision_hidden_size is not None and self.vision_hidden_size < 1:
             raise ValueError(f"vision_hidden_size must be at least 1, got {self.vision_hidden_size}.")
 

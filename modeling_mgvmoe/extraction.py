@@ -4,7 +4,7 @@ A picture goes through the vision encoder once for all that is asked of its post
 marked texts of all posts are scored together, those of like length in one batch.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -76,7 +76,7 @@ class GraphExtractor:
         self.batch_size, self.top_k, self.num_samples = batch_size, top_k, num_samples
         self.max_length, self.return_embeds, self.errors = max_length, return_embeds, errors
         embedder = CandidateEmbedder(model, processor) if embedder is None else embedder
-        words = {
+        words: dict[str, Any] = {
             "descriptions": label_descriptions,
             "label_types": label_types,
             "type_descriptions": type_descriptions,
@@ -165,21 +165,13 @@ class GraphExtractor:
 
     def _scored(
         self, asked: Sequence[tuple[_Work, Any]], labels: LabelSet, features: torch.Tensor | None
-    ) -> list[tuple[torch.Tensor, np.ndarray | None]]:
-        """Logits (1 + samples, C) of every marked text, in double precision, and its post's picture vector.
+    ) -> list[tuple[torch.Tensor, np.ndarray | None] | None]:
+        """Logits (1 + samples, C) of every marked text, in double precision, and its post's picture vector, if any.
 
         Args:
             asked: posts with the spans to mark.
         """
-        encoded: list[dict[str, Any] | None] = []
-        for one, spans in asked:
-            try:
-                encoded.append(self.processor.encode_post(one.post.text, spans, self.max_length))
-            except ValueError as error:
-                if self.errors == "raise":
-                    raise ValueError(f"{error}, in the post {one.post.text!r:.100}") from error
-                one.error = one.error or str(error)
-                encoded.append(None)
+        encoded = self._encode_texts(asked)
         order = sorted(
             (place for place, post in enumerate(encoded) if post is not None),
             key=lambda place: (asked[place][0].picture >= 0, len(encoded[place]["input_ids"])),  # type: ignore[index]
@@ -200,9 +192,34 @@ class GraphExtractor:
             logits = logits.double().cpu()
             image_embeds = None if output.image_embeds is None else output.image_embeds.float().cpu().numpy()
             for place, row in enumerate(chunk):
-                pictured = image_embeds is not None and asked[row][0].picture >= 0
-                found[row] = (labels.scores_of(logits[:, place]), image_embeds[place] if pictured else None)
+                own = None if image_embeds is None or asked[row][0].picture < 0 else image_embeds[place]
+                found[row] = (labels.scores_of(logits[:, place]), own)
         return found
+
+    def _encode_texts(self, asked: Sequence[tuple[_Work, Any]]) -> list[dict[str, Any] | None]:
+        """Features of every marked text, tokenized together; `None` where a post turns out to be broken."""
+        segments: list[Any] = []
+        waiting: list[Any] = []
+        for one, spans in asked:
+            prepared = self._try(one, self.processor.prepare_post, one.post.text, spans, self.max_length)
+            own = [] if prepared is None else prepared.segments()
+            waiting.append((one, prepared, slice(len(segments), len(segments) + len(own))))
+            segments += own
+        encoded = self.processor.encode_segments(segments)
+        return [
+            None if prepared is None else self._try(one, prepared.finish, encoded[own])
+            for one, prepared, own in waiting
+        ]
+
+    def _try(self, one: _Work, function: Callable[..., Any], *arguments: Any) -> Any:
+        """What a function returns; `None` if it finds the post broken and errors are to be returned."""
+        try:
+            return function(*arguments)
+        except ValueError as error:
+            if self.errors == "raise":
+                raise ValueError(f"{error}, in the post {one.post.text!r:.100}") from error
+            one.error = one.error or str(error)
+            return None
 
     def _mention(self, post: PostToExtract, span: tuple[int, int]) -> dict[str, Any]:
         start, end = span

@@ -71,7 +71,7 @@ def check_index(index: torch.Tensor, number: int) -> None:
 def check_mention_positions(mention_positions: torch.Tensor, text_mask: torch.Tensor, slots: int) -> None:
     """(B, S), S at most `slots`, on real tokens of `text_mask` (B, Lt); -1 for an absent second mention."""
     size = text_mask.shape
-    if mention_positions.ndim != 2 or len(mention_positions) != size[0] or mention_positions.shape[1] > slots:
+    if mention_positions.ndim != 2 or mention_positions.shape[0] != size[0] or mention_positions.shape[1] > slots:
         raise ValueError(
             f"mention_positions must be (B, S) with B = {size[0]} and S at most max_mentions = {slots}, "
             f"got {tuple(mention_positions.shape)}."

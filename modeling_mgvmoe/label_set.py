@@ -83,26 +83,23 @@ class LabelSet:
         probs = logits.softmax(-1) if probs is None else probs
         mean = probs[0] if len(probs) == 1 else probs[1:].mean(0)
         answer = int(mean.argmax()) if answer is None else answer
-        ordered = torch.sort(mean, descending=True, stable=True)
-        # Labels that are not open to it have the score 0 and come last.
-        ranking = [
-            {"label": self.labels[column], "score": score}
-            for score, column in zip(ordered.values.tolist(), ordered.indices.tolist(), strict=True)
-            if bool(logits[0, column] > float("-inf"))
-        ]
+        means, open_ = mean.tolist(), (logits[0] > float("-inf")).tolist()
+        # Stable: equal scores keep the order of the labels.
+        order = [column for column in sorted(range(len(means)), key=means.__getitem__, reverse=True) if open_[column]]
+        ranking = [{"label": self.labels[column], "score": means[column]} for column in order]
         result: dict[str, Any] = {
             "label": self.labels[answer],
-            "score": float(mean[answer]),
+            "score": means[answer],
             "scores": ranking[:top_k],
         }
         if len(probs) > 1:
             statistics = statistics_of_probs(probs[1:])
             result["deviation"] = float(statistics["std_probs"][answer])
             result["mutual_information"] = float(statistics["mutual_information"])
-            for entry, column in zip(ranking, ordered.indices.tolist(), strict=False):
+            for entry, column in zip(ranking, order, strict=True):
                 entry["deviation"] = float(statistics["std_probs"][column])
         if self.paths is not None:
-            result["levels"] = self.paths.levels(self.labels[answer], self.paths.sums(mean.tolist()))
+            result["levels"] = self.paths.levels(self.labels[answer], self.paths.sums(means))
         if rejection is not None and rejection.rejects(logits[0], result["score"]):
             result["label"] = None
         return result

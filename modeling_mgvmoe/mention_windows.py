@@ -3,9 +3,10 @@
 Nothing here knows a tokenizer or a tensor. A span is `(start, end)` in characters of the post, end exclusive.
 """
 
+import re
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from numbers import Integral
 from typing import Any
 
@@ -22,10 +23,12 @@ class Segment:
         text: Never empty, never white space only. White space it begins with is one space.
         joined: True if the character before it, across a marker, is not white space: it continues a word or
             follows punctuation, so a tokenizer must not put a word boundary in front of it.
+        start: Place in the post of its first character that is not white space.
     """
 
     text: str
     joined: bool
+    start: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True)
@@ -212,6 +215,25 @@ def name_mentions(
     ]
 
 
+def origins_of_named(text: str, spans: Sequence[tuple[int, int]]) -> list[int | None]:
+    """Says where the characters of `name_mentions` come from.
+
+    Args:
+        text: The post.
+        spans: Checked spans.
+
+    Returns:
+        For each character of the longer text its place in the post; None for those that were put in.
+    """
+    origins: list[int | None] = []
+    for number, (start, end) in enumerate(spans):
+        origins += [None] * len(" and ") if number else []
+        for count, word in enumerate(re.finditer(r"\S+", text[start:end])):
+            origins += [None] if count else []  # the single space
+            origins += range(start + word.start(), start + word.end())
+    return [*origins, *[None] * len(": "), *range(len(text))]
+
+
 def split_at_mentions(text: str, spans: Sequence[tuple[int, int]]) -> list[Segment | Marker]:
     """Cuts a post at its mentions' boundaries.
 
@@ -249,10 +271,11 @@ def _append_segment(pieces: list[Segment | Marker], text: str, start: int, end: 
     if not words:
         return
     spaced = text[start].isspace()
+    first = end - len(words)
     if not text[:start].strip():  # start of the post: no word before it
-        pieces.append(Segment(words, joined=False))
+        pieces.append(Segment(words, joined=False, start=first))
     else:
-        pieces.append(Segment(" " + words if spaced else words, joined=not spaced))
+        pieces.append(Segment(" " + words if spaced else words, joined=not spaced, start=first))
 
 
 def window(length: int, mentions: Sequence[tuple[int, int]], budget: int) -> list[int]:

@@ -5,7 +5,7 @@ C = candidate labels, D = projection size, S = marked mentions of a post (1 for 
 """
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Self, cast
 
@@ -35,8 +35,10 @@ from .uncertainty import predictive_statistics
 from .variational_experts import NoExperts, VariationalMixtureOfExperts, VariationalMixtureOutput
 
 if TYPE_CHECKING:
-    # Never run. `save_pretrained` copies the files named here, so a saved model brings processor and pipeline.
+    # Never run. `save_pretrained` copies the files named here, so a saved model brings processor and pipelines, and
+    # what an Inference Endpoint runs.
     from .graph_pipeline_mgvmoe import MultimodalGraphExtractionPipeline  # noqa: F401
+    from .handler import EndpointHandler  # noqa: F401
     from .pipeline_mgvmoe import ZeroShotMultimodalIEPipeline  # noqa: F401
     from .processing_mgvmoe import MGVMoEProcessor  # noqa: F401
 
@@ -83,8 +85,29 @@ class MGVMoEPreTrainedModel(PreTrainedModel):
         if isinstance(module, MGVMoEForZeroShotIE) and module.perturbation is not None:
             # At 0 neither the KL nor the norm has a direction, so the adversary would never move.
             init.normal_(module.perturbation, std=self.config.initializer_range)
+        if isinstance(module, MGVMoEForZeroShotIE) and self.config.graph_memory:
+            init.zeros_(module.graph_memory)
+            init.zeros_(module.graph_seen)
         if isinstance(module, SimilarityScore):
             init.zeros_(module.gate)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """As torch has it, and also of the names that `save_pretrained` writes.
+
+        Some backbones (ViT) have other names on the disk than in memory. `Trainer` reads its checkpoints by this
+        method, and would leave the weights of other names as they are, with no more than a warning.
+        """
+        known = set(self.state_dict())
+        if not known.issuperset(state_dict):
+            loaded: Any = type(self).from_pretrained(
+                None, config=self.config, state_dict=dict(state_dict), dtype=self.dtype, output_loading_info=True
+            )
+            model, report = loaded
+            there = model.state_dict()
+            renamed = {name: there[name] for name in there if name not in report["missing_keys"]}
+            # Those that nothing answers to, for torch to name.
+            state_dict = renamed | {name: state_dict[name] for name in report["unexpected_keys"] if name in state_dict}
+        return super().load_state_dict(state_dict, strict, assign)
 
     @classmethod
     def from_text_vision_pretrained(
@@ -225,18 +248,25 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
             candidate_attention_mask = torch.ones_like(candidate_input_ids)
         self._check_tokens(candidate_input_ids, candidate_attention_mask, "candidate_")
         if candidate_index is not None:
-            check_index(candidate_index, len(candidate_input_ids))
+            check_index(candidate_index, candidate_input_ids.shape[0])
         if candidate_index is not None and self.training and self.config.sample_candidate_texts:
             drawn = one_of_each(candidate_index)
             candidate_input_ids, candidate_attention_mask = candidate_input_ids[drawn], candidate_attention_mask[drawn]
             candidate_index = None
+        if torch.compiler.is_exporting():
+            # Ordering goes through the tokens one by one, and an exported graph takes labels of any length.
+            return self._embed_texts(candidate_input_ids, candidate_attention_mask, candidate_index)
         order = canonical_order(candidate_input_ids.masked_fill(~candidate_attention_mask.bool(), -1))
-        mask = candidate_attention_mask[order]
-        states = self.text_model(candidate_input_ids[order], attention_mask=mask).last_hidden_state
-        embeds = token_mean(states, mask)
         index = None if candidate_index is None else candidate_index[order]
-        embeds = label_mean(embeds, index, directions=self.config.score == "similarity")
+        embeds = self._embed_texts(candidate_input_ids[order], candidate_attention_mask[order], index)
         return embeds[order.argsort()] if index is None else embeds
+
+    def _embed_texts(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, index: torch.Tensor | None
+    ) -> torch.Tensor:
+        """`get_candidate_embeds` in the order of the rows."""
+        states = self.text_model(input_ids, attention_mask=attention_mask).last_hidden_state
+        return label_mean(token_mean(states, attention_mask), index, directions=self.config.score == "similarity")
 
     @property
     def max_text_length(self) -> int | None:
@@ -352,6 +382,7 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
         losses = self._losses(mixtures, masks) if return_losses else {}
         variance = None
         if return_variance:
+            assert isinstance(self.experts, VariationalMixtureOfExperts)  # checked above
             shares = weights.split([mask.shape[1] for mask in masks], dim=1)
             variance = fused_variance(
                 self.experts,
@@ -443,13 +474,13 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
         extras: dict[str, Any],
     ) -> tuple[torch.Tensor | None, torch.Tensor, ModelOutput | None]:
         """Projected tokens of the rows of pictures or `None`, the mask of posts with a picture, the tower's output."""
-        batch_size, source = len(text_states), pixel_values if pixel_values is not None else image_features
+        batch_size, source = text_states.shape[0], pixel_values if pixel_values is not None else image_features
         if image_mask is None:
             image_mask = torch.full((batch_size,), source is not None, device=text_states.device)
         image_mask = image_mask.bool()
         if image_index is not None:
             check_image_index(image_index, batch_size, source)
-        rows = batch_size if source is None or image_index is not None else len(source)
+        rows = batch_size if source is None or image_index is not None else source.shape[0]
         if image_mask.shape != (batch_size,) or rows != batch_size:
             raise ValueError(
                 f"image_mask and the pictures must have one row for each of the {batch_size} posts, got image_mask "
@@ -463,7 +494,7 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
             return None, image_mask, None
         output = None
         # Of each row of the pictures, whether any post has it.
-        present = image_mask if image_index is None else image_mask.new_zeros(len(source))
+        present = image_mask if image_index is None else image_mask.new_zeros(source.shape[0])
         if image_index is not None:
             present[image_index[image_mask]] = True
         if pixel_values is not None:
@@ -485,11 +516,11 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
         check_pixels(pixel_values)
         if _all_true(image_mask):
             return self._encode_images(pixel_values, **extras)
-        number = len(image_mask) if torch.compiler.is_compiling() or extras else int(image_mask.sum())
-        if 0 < number < len(image_mask):
+        number = image_mask.shape[0] if torch.compiler.is_compiling() or extras else int(image_mask.sum())
+        if 0 < number < image_mask.shape[0]:
             present = image_mask.nonzero().flatten()
             states, output = self._encode_images(pixel_values[present])
-            return states.new_zeros(len(image_mask), *states.shape[1:]).index_copy(0, present, states), output
+            return states.new_zeros(image_mask.shape[0], *states.shape[1:]).index_copy(0, present, states), output
         # NaN in a row without a picture would spoil the gradient of the tower, even with a weight of 0 further up.
         row_mask = image_mask.view(-1, *[1] * (pixel_values.ndim - 1))
         return self._encode_images(torch.where(row_mask, pixel_values, 0), **extras)
@@ -518,6 +549,10 @@ class MGVMoEForZeroShotIE(TrainingObjectives, PostScoring, MGVMoEPreTrainedModel
         self.perturbation = (
             nn.Parameter(torch.zeros(1, 2 * config.hidden_size)) if config.adversary == "learned" else None
         )
+        if config.graph_memory:
+            # Saved: a training that goes on from a checkpoint goes on with them.
+            self.register_buffer("graph_memory", torch.zeros(config.graph_memory, 2 * config.hidden_size))
+            self.register_buffer("graph_seen", torch.zeros(1, dtype=torch.long))
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
@@ -604,7 +639,7 @@ class MGVMoEForZeroShotIE(TrainingObjectives, PostScoring, MGVMoEPreTrainedModel
         if type_embeds is None and type_input_ids is not None:
             type_embeds = self.get_candidate_embeds(type_input_ids, type_attention_mask, type_index)
         if candidate_types is not None and type_embeds is not None:
-            check_types(candidate_types, candidate_embeds.shape[-2], len(type_embeds))
+            check_types(candidate_types, candidate_embeds.shape[-2], type_embeds.shape[0])
         announced = self.announce(labels)
         output = self.mgvmoe(
             input_ids=input_ids,
@@ -623,7 +658,7 @@ class MGVMoEForZeroShotIE(TrainingObjectives, PostScoring, MGVMoEPreTrainedModel
             return_dict=True,
         )
         assert attention_mask is not None and mention_positions is not None  # for the type checker: it was checked
-        posts = self._post_embeds(output, attention_mask, mention_positions, mention_mask, num_samples, sample_noise)
+        posts = self.posts_of(output, attention_mask, mention_positions, mention_mask, num_samples, sample_noise)
         fit = self._fit_of_types(posts, candidate_types, type_embeds)
         logits = self.score(posts.mention_embeds, candidate_embeds, candidate_mask)
         if fit is not None:

@@ -4,28 +4,35 @@ import base64
 import os
 from io import BytesIO
 from typing import Any
-from urllib.request import Request, urlopen
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
-URL_TIMEOUT_SECONDS = 30.0
+from .picture_urls import fetch_picture
+
 MAX_UINT16 = 65535
+# PIL's own bound for a warning, about a quarter of a GiB as RGB; it refuses twice as many.
+MAX_PIXELS = 89_478_485
+# Formats of photos and drawings. PIL knows 40 others: some run programs (EPS), most nobody has looked at for years.
+FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "ICO", "AVIF")
+SVG_BEGINNINGS = (b"<svg", b"<?xml", b"<!DOCTYPE svg", b"\xef\xbb\xbf<")
 
 
-def to_rgb(picture: Any, where: str = "images", timeout: float = URL_TIMEOUT_SECONDS) -> Image.Image:
+def to_rgb(picture: Any, where: str = "images", allow_urls: bool | str = False) -> Image.Image:
     """Reads one picture.
 
     The EXIF orientation is applied, transparency is laid on white, 16-bit grey is scaled (not clipped) to 8 bits,
     and of an animation the first frame is taken.
 
     Args:
-        picture: A PIL image of any mode; a path; an http(s) or data URL; encoded bytes; a `datasets` dict with
-            "bytes" and "path"; or a numpy array or torch tensor, (H,W), (H,W,C) or (C,H,W) with C 1, 3 or 4, uint8
-            or floating point in [0,1]. Where both layouts fit, an array is read as (H,W,C), a tensor as (C,H,W).
+        picture: A PIL image of any mode; a path; a data URL; with `allow_urls` an http(s) URL; encoded bytes; a
+            `datasets` dict with "bytes" and "path"; or a numpy array or torch tensor, (H,W), (H,W,C) or (C,H,W) with
+            C 1, 3 or 4, uint8 or floating point in [0,1]. Where both layouts fit, an array is read as (H,W,C), a
+            tensor as (C,H,W).
         where: How to call the argument in messages.
-        timeout: Seconds to wait for a URL.
+        allow_urls: Fetch http(s) addresses of public hosts, within the limits of [`fetch_picture`]; "private": also of
+            other hosts. Not by default: who decides what a server fetches can look behind its walls.
 
     Returns:
         An RGB image.
@@ -33,10 +40,12 @@ def to_rgb(picture: Any, where: str = "images", timeout: float = URL_TIMEOUT_SEC
     Raises:
         ValueError: If the picture cannot be read, naming it, with the cause chained.
     """
+    if allow_urls not in (False, True, "private"):
+        raise ValueError(f'allow_image_urls must be False, True or "private", got {allow_urls!r}')
     try:
         if isinstance(picture, (np.ndarray, torch.Tensor)):
             return _from_array(picture)
-        return _flatten(_open(picture, timeout))
+        return _flatten(_open(picture, allow_urls))
     except Exception as error:  # PIL, httpx and the file system raise a dozen kinds
         raise ValueError(f"{where}: cannot read picture {_name(picture)}: {error}") from error
 
@@ -57,32 +66,64 @@ def _name(picture: Any) -> str:
     return f"<{type(picture).__name__}>"
 
 
-def _open(picture: Any, timeout: float) -> Image.Image:
+def _open(picture: Any, allow_urls: bool | str) -> Image.Image:
     if isinstance(picture, dict):
         encoded, path = picture.get("bytes"), picture.get("path")
         if encoded is None and path is None:
             raise ValueError("a picture dict needs 'bytes' or 'path'")
         picture = path if encoded is None else encoded
+    if isinstance(picture, (str, os.PathLike)):
+        picture = _content(os.fspath(picture), allow_urls)
     if isinstance(picture, (bytes, bytearray, memoryview)):
-        picture = Image.open(BytesIO(picture))
-    elif isinstance(picture, (str, os.PathLike)):
-        source = os.fspath(picture)
-        if isinstance(source, str) and source.startswith(("http://", "https://")):
-            # The bytes, and not transformers' `load_image`, which drops transparency and clips 16-bit greys.
-            with urlopen(Request(source, headers={"User-Agent": "mg-vmoe"}), timeout=timeout) as response:
-                return _open(response.read(), timeout)
-        if isinstance(source, str) and source.startswith("data:image/"):
-            return _open(base64.b64decode(source.partition(",")[2]), timeout)
-        # Read here: the file is closed at once, and a truncated one fails here and not later.
-        with Image.open(source) as opened:
-            opened.load()
-            return ImageOps.exif_transpose(opened)
+        picture = _decoded(bytes(picture))
     if not isinstance(picture, Image.Image):
         raise ValueError(
             "a PIL image, path, URL, bytes, array, tensor or dict of bytes and path is needed "
             f"(got {type(picture).__name__})"
         )
+    _check_size(picture)
     return ImageOps.exif_transpose(picture)
+
+
+def _content(source: str | bytes, allow_urls: bool | str) -> bytes:
+    """What lies at an address, in a data URL or in a file."""
+    if isinstance(source, str) and source.startswith(("http://", "https://")):
+        if not allow_urls:
+            raise ValueError("addresses are fetched only with allow_image_urls=True")
+        # The bytes, and not transformers' `load_image`, which drops transparency and clips 16-bit greys.
+        return fetch_picture(source, allow_private=allow_urls == "private")
+    if isinstance(source, str) and source.startswith("data:"):
+        head, _, content = source.partition(",")
+        if not head.endswith(";base64"):
+            raise ValueError("a data URL must begin with data:image/...;base64,")
+        return base64.b64decode("".join(content.split()), validate=True)
+    if not os.path.exists(source):
+        raise FileNotFoundError("there is no such file")
+    if not os.path.isfile(source):
+        raise ValueError("it is no file")  # a pipe or a device would never end
+    with open(source, "rb") as file:
+        return file.read()
+
+
+def _decoded(content: bytes) -> Image.Image:
+    """A picture of a file's bytes; it is read here, so that a truncated one fails here and not later."""
+    if not content:
+        raise ValueError("it is empty")
+    if content.lstrip()[:14].startswith(SVG_BEGINNINGS) and b"<svg" in content[:4096]:
+        raise ValueError("it is an SVG drawing, which is not read: save it as PNG")
+    Image.init()  # or PIL does not know all that it can read
+    try:
+        opened = Image.open(BytesIO(content), formats=[name for name in FORMATS if name in Image.OPEN])
+    except UnidentifiedImageError as error:
+        raise ValueError(f"it is no picture of the formats {', '.join(FORMATS)}") from error
+    _check_size(opened)
+    opened.load()
+    return opened
+
+
+def _check_size(image: Image.Image) -> None:
+    if image.width * image.height > MAX_PIXELS:
+        raise ValueError(f"it has {image.width} x {image.height} pixels, more than {MAX_PIXELS:,} in all are refused")
 
 
 def _flatten(image: Image.Image) -> Image.Image:

@@ -30,8 +30,8 @@ class ZeroShotMultimodalIEPipeline(Pipeline):
 
     A post is a dict with `text`; `mention` = (start, end) for typing, or `head` and `tail` for a relation (or
     `mentions`, a list of one or two spans), in characters of the text, end exclusive; optionally `image` (PIL picture,
-    path, URL, bytes, array or `None`) and `candidate_labels` of its own, which take the place of the call's. Input is
-    one post, a list, a generator or a `torch` data set of posts; `batch_size` batches them. The order of the labels
+    path, data URL, bytes, array or `None`) and `candidate_labels` of its own, in place of the call's. Input is one
+    post, a list, a generator or a `torch` data set of posts; `batch_size` batches them. The order of the labels
     changes no score.
 
     Arguments of the call, or of the pipeline's construction as defaults:
@@ -52,6 +52,8 @@ class ZeroShotMultimodalIEPipeline(Pipeline):
     - function_to_apply ("softmax", "sigmoid", "none"): logits to scores; default "softmax" over the post's labels.
     - is_split_into_words (`bool`): `text` is a list of words; spans are then characters of the words joined by spaces.
     - max_length (`int`): of the tokenized post.
+    - allow_image_urls (`bool` or "private"): pictures may be http(s) addresses, which are fetched from public hosts
+      (with "private" from any) and within limits; default `False`.
 
     Returns, per post, a list of `{"label", "score"}` with falling scores.
 
@@ -89,6 +91,7 @@ class ZeroShotMultimodalIEPipeline(Pipeline):
         num_samples: int | None = None,
         is_split_into_words: bool | None = None,
         max_length: int | None = None,
+        allow_image_urls: bool | str | None = None,
         top_k: int | None = None,
         threshold: float | None = None,
         function_to_apply: str | None = None,
@@ -103,6 +106,7 @@ class ZeroShotMultimodalIEPipeline(Pipeline):
             "label_separator": label_separator,
             "is_split_into_words": is_split_into_words,
             "max_length": max_length,
+            "allow_image_urls": allow_image_urls,
         }
         postprocess = {
             "top_k": top_k,
@@ -127,9 +131,10 @@ class ZeroShotMultimodalIEPipeline(Pipeline):
         label_separator: str | None = None,
         is_split_into_words: bool = False,
         max_length: int | None = None,
+        allow_image_urls: bool | str = False,
     ) -> dict[str, Any]:
         """Reads one post. Lists of one keep the default collation from touching what only `_forward` can pad."""
-        mentions = _mentions_of(input_)
+        mentions = mentions_of(input_)
         labels = input_.get("candidate_labels")
         labels = candidate_labels if labels is None else labels
         if labels is None:
@@ -151,7 +156,7 @@ class ZeroShotMultimodalIEPipeline(Pipeline):
         }
         try:
             post = self.processor.encode_post(text, mentions, max_length)
-            (pixel_values,) = self.processor.encode_images([input_.get("image")])
+            (pixel_values,) = self.processor.encode_images([input_.get("image")], allow_image_urls)
         except ValueError as error:
             # Posts may come from a generator, where a number would tell nothing.
             raise ValueError(f"{error}, in the post {text!r:.100}") from error
@@ -224,7 +229,7 @@ class ZeroShotMultimodalIEPipeline(Pipeline):
         self.processor.save_pretrained(save_directory, **kwargs)
 
 
-def _mentions_of(post: object) -> Any:
+def mentions_of(post: object) -> Any:
     """The spans of a post: `(start, end)` or `[head, tail]`; checks the keys, not the spans."""
     if not isinstance(post, Mapping):
         raise ValueError(
@@ -251,4 +256,4 @@ def _flatten(items: list[Any]) -> list[Any]:
     return [element for item in items for element in (item if isinstance(item, list) else [item])]
 
 
-__all__ = ["TASK", "ZeroShotMultimodalIEPipeline"]
+__all__ = ["TASK", "ZeroShotMultimodalIEPipeline", "mentions_of"]

@@ -8,6 +8,8 @@ from .mention_windows import Segment
 
 # How sentencepiece and byte-level BPE write "a new word begins here".
 WORD_SIGNS = ("\u2581", "\u0120")
+# A token's id and the (start, end) of its characters.
+Token = tuple[int, tuple[int, int]]
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,11 @@ def encode_segments(tokenizer: Any, rules: TokenizerRules, segments: Sequence[Se
     Returns:
         The token ids of each, without special tokens around and with no reserved token inside.
     """
+    return [[number for number, _ in tokens] for tokens in encode_with_places(tokenizer, rules, segments)]
+
+
+def encode_with_places(tokenizer: Any, rules: TokenizerRules, segments: Sequence[Segment]) -> list[list[Token]]:
+    """As `encode_segments`, and each token's (start, end) in the post that the segments were cut from."""
     if not segments:
         return []
     # A tokenizer that begins every text with a word sign would make a second one of a leading space.
@@ -95,45 +102,52 @@ def encode_segments(tokenizer: Any, rules: TokenizerRules, segments: Sequence[Se
     for segment, text, ids, offsets in zip(
         segments, texts, encoded["input_ids"], encoded["offset_mapping"], strict=True
     ):
+        tokens: list[Token] = list(zip(ids, offsets, strict=True))
         if not rules.reserved_ids.isdisjoint(ids):
-            ids = _spell_reserved(tokenizer, rules, text, ids, offsets)
-        found.append(_without_word_sign(tokenizer, rules, ids) if segment.joined else list(ids))
+            tokens = _spell_reserved(tokenizer, rules, text, tokens)
+        if segment.joined:
+            tokens = _without_word_sign(tokenizer, rules, tokens)
+        shift = segment.start - (len(text) - len(text.lstrip()))
+        # A byte-level token may begin with the space before its word.
+        found.append([
+            (number, (max(start + shift, segment.start), max(end + shift, segment.start)))
+            for number, (start, end) in tokens
+        ])  # fmt: skip
     return found
 
 
-def _spell_reserved(
-    tokenizer: Any, rules: TokenizerRules, text: str, ids: Sequence[int], offsets: Sequence[tuple[int, int]]
-) -> list[int]:
+def _spell_reserved(tokenizer: Any, rules: TokenizerRules, text: str, tokens: Sequence[Token]) -> list[Token]:
     """Spells out, character by character, the places where a text happens to read like a reserved token.
 
     `split_special_tokens` alone is not enough: added tokens that are not marked "special" still match, and the
     vocabulary of a sentencepiece model can itself hold "[SEP]".
     """
-    spelled: list[int] = []
-    for token, (start, end) in zip(ids, offsets, strict=True):
+    spelled: list[Token] = []
+    for token, (start, end) in tokens:
         if token not in rules.reserved_ids:
-            spelled.append(token)
+            spelled.append((token, (start, end)))
             continue
-        for char in text[start:end].strip():
+        written = text[start:end]
+        for place, char in enumerate(written.strip(), start + len(written) - len(written.lstrip())):
             letter = tokenizer(char, add_special_tokens=False, split_special_tokens=True)["input_ids"]
-            kept = [
-                number for number in _without_word_sign(tokenizer, rules, letter) if number not in rules.reserved_ids
-            ]
+            pairs = [(number, (place, place + 1)) for number in letter]
+            kept = [pair for pair in _without_word_sign(tokenizer, rules, pairs) if pair[0] not in rules.reserved_ids]
             if not kept and tokenizer.unk_token_id is not None:
-                kept = [tokenizer.unk_token_id]
+                kept = [(tokenizer.unk_token_id, (place, place + 1))]
             spelled += kept
     return spelled
 
 
-def _without_word_sign(tokenizer: Any, rules: TokenizerRules, ids: Sequence[int]) -> list[int]:
+def _without_word_sign(tokenizer: Any, rules: TokenizerRules, tokens: Sequence[Token]) -> list[Token]:
     """Takes back the word sign that the tokenizer put in front of a text that does not begin a word."""
-    ids = list(ids)
-    if not ids or not rules.word_sign:
-        return ids
-    first = tokenizer.convert_ids_to_tokens(ids[0])
+    tokens = list(tokens)
+    if not tokens or not rules.word_sign:
+        return tokens
+    (number, span), *rest = tokens
+    first = tokenizer.convert_ids_to_tokens(number)
     if first == rules.word_sign:
-        return ids[1:]
+        return rest
     if not first.startswith(rules.word_sign):
-        return ids
+        return tokens
     bare = token_id(tokenizer, first[1:])
-    return ids if bare is None or bare in rules.reserved_ids else [bare, *ids[1:]]
+    return tokens if bare is None or bare in rules.reserved_ids else [(bare, span), *rest]

@@ -81,7 +81,7 @@ class PostScoring(nn.Module):
     """
 
     config: Any
-    mgvmoe: nn.Module
+    mgvmoe: Any
     mention_projection: nn.Linear
     candidate_projection: nn.Linear
     dropout: nn.Dropout
@@ -160,7 +160,7 @@ class PostScoring(nn.Module):
             return_dict=True,
             **pictures,
         )
-        return self._post_embeds(output, attention_mask, mention_positions, mention_mask, num_samples, sample_noise)
+        return self.posts_of(output, attention_mask, mention_positions, mention_mask, num_samples, sample_noise)
 
     def _check_posts(
         self, mention_mask: torch.Tensor | None, num_samples: int | None, sample_noise: torch.Tensor | None
@@ -178,7 +178,7 @@ class PostScoring(nn.Module):
         if self.training:
             raise ValueError("num_samples asks for draws at inference; call model.eval() first.")
 
-    def _post_embeds(
+    def posts_of(
         self,
         output: MGVMoEModelOutput,
         attention_mask: torch.Tensor,
@@ -271,7 +271,7 @@ class PostScoring(nn.Module):
         """How well the mentions fit the types of each label, (B, C), if there are types."""
         if candidate_types is None or type_embeds is None or posts.mention_directions is None:
             return None
-        check_types(candidate_types, len(candidate_types), len(type_embeds))
+        check_types(candidate_types, candidate_types.shape[0], type_embeds.shape[0])
         mentions = posts.mention_directions
         with torch.autocast(mentions.device.type, enabled=False):
             return self.similarity.fit_of_types(
@@ -292,18 +292,15 @@ class PostScoring(nn.Module):
         # The differences of similarities that decide are below what half precision tells apart.
         in_half = self.similarity is None and torch.is_autocast_enabled(device_type)
         with torch.autocast(device_type, enabled=in_half):
-            # Embeddings that agree in their first four numbers without being equal do not happen.
-            order = canonical_order(candidate_embeds[..., :4].detach())
-            candidate_embeds = candidate_embeds.gather(-2, order[..., None].expand(shape)).to(mention_embeds.dtype)
-            if self.similarity is None:
-                projected = project(self.candidate_projection, self.dropout(candidate_embeds))
+            if torch.compiler.is_exporting():
+                # Ordering goes through the numbers one by one, and an exported graph takes any number of labels.
+                logits = self._inner_products(mention_embeds, candidate_embeds)
             else:
-                projected = self.similarity.scale * candidate_embeds
-            if projected.ndim == 2:
-                logits = mention_embeds @ projected.T
-            else:
-                logits = torch.einsum("...bd,bcd->...bc", mention_embeds, projected)
-            logits = logits.gather(-1, order.argsort(-1).expand(logits.shape))
+                # Embeddings that agree in their first four numbers without being equal do not happen.
+                order = canonical_order(candidate_embeds[..., :4].detach())
+                candidate_embeds = candidate_embeds.gather(-2, order[..., None].expand(shape))
+                logits = self._inner_products(mention_embeds, candidate_embeds)
+                logits = logits.gather(-1, order.argsort(-1).expand(logits.shape))
         if candidate_mask is None:
             return logits
         if candidate_mask.shape != logits.shape[-2:]:
@@ -311,6 +308,17 @@ class PostScoring(nn.Module):
                 f"candidate_mask must be (B, C) = {tuple(logits.shape[-2:])}, got {tuple(candidate_mask.shape)}."
             )
         return logits.masked_fill(~candidate_mask.bool(), float("-inf"))
+
+    def _inner_products(self, mention_embeds: torch.Tensor, candidate_embeds: torch.Tensor) -> torch.Tensor:
+        """[`_products`] in the order of the rows."""
+        candidate_embeds = candidate_embeds.to(mention_embeds.dtype)
+        if self.similarity is None:
+            projected = project(self.candidate_projection, self.dropout(candidate_embeds))
+        else:
+            projected = self.similarity.scale * candidate_embeds
+        if projected.ndim == 2:
+            return mention_embeds @ projected.T
+        return torch.einsum("...bd,bcd->...bc", mention_embeds, projected)
 
 
 __all__ = ["PostEmbeds", "PostScoring"]

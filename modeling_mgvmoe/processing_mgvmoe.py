@@ -16,19 +16,16 @@ from .candidates import as_nodes, check_labels, check_template, label_texts, ran
 from .label_paths import check_separator
 from .label_types import read_label_types
 from .mention_windows import (
-    Marker,
     Segment,
-    name_mentions,
     read_batch,
     read_mentions,
-    split_at_mentions,
-    window,
     word_span_to_char_span,
     words_to_text,
 )
 from .padding import MENTION_MASK, TEXT_NAMES, pad_features, pad_rows, to_tensors
 from .pictures import to_rgb
-from .plain_tokens import encode_segments, study_tokenizer, token_id
+from .plain_tokens import Token, encode_segments, encode_with_places, study_tokenizer, token_id
+from .post_encoding import PostEncoding
 
 UNUSED_MARKERS = ("[unused1]", "[unused2]", "[unused3]", "[unused4]")
 ADDED_MARKERS = ("<m1>", "<m2>", "<m3>", "<m4>")
@@ -160,6 +157,7 @@ class MGVMoEProcessor(ProcessorMixin):
         padding: bool | str = True,
         max_length: int | None = None,
         return_tensors: str | None = None,
+        allow_image_urls: bool | str = False,
         **kwargs: Any,
     ) -> BatchFeature:
         """Prepares one post or a batch; outputs always have the batch axis.
@@ -184,6 +182,8 @@ class MGVMoEProcessor(ProcessorMixin):
             padding: True or "longest", "max_length", or False. Posts are padded on the right.
             max_length: In place of the processor's own; the tokenizer's limit caps both.
             return_tensors: "pt", "np" or None for padded lists.
+            allow_image_urls: Whether pictures may be http(s) addresses, which are fetched from public hosts;
+                "private": from any host.
             **kwargs: Arguments of the image processor, each by itself or together as `images_kwargs`.
 
         Returns:
@@ -219,7 +219,8 @@ class MGVMoEProcessor(ProcessorMixin):
             if text is not None and len(pictures) != len(posts):
                 raise ValueError(f"images: {len(posts)} are needed, one for each text (got {len(pictures)})")
             posts = posts or [{} for _ in pictures]
-            for post, pixels in zip(posts, self.encode_images(pictures, **image_arguments), strict=True):
+            arrays = self.encode_images(pictures, allow_image_urls, **image_arguments)
+            for post, pixels in zip(posts, arrays, strict=True):
                 if pixels is not None:
                     post["pixel_values"] = pixels
         batch = self.pad_posts(posts, padding, max_length, return_tensors) if posts else BatchFeature()
@@ -241,7 +242,12 @@ class MGVMoEProcessor(ProcessorMixin):
         return batch
 
     def encode_post(
-        self, text: str, mentions: Any, max_length: int | None = None, post: int | None = None
+        self,
+        text: str,
+        mentions: Any,
+        max_length: int | None = None,
+        post: int | None = None,
+        return_offsets_mapping: bool = False,
     ) -> dict[str, Any]:
         """Marks, tokenizes and windows one post.
 
@@ -250,14 +256,32 @@ class MGVMoEProcessor(ProcessorMixin):
             mentions: (start, end), or [(start, end), (start, end)] for head and tail; characters, end exclusive.
             max_length: In place of the processor's own.
             post: Number of the post in its batch, for messages; None if it stands alone.
+            return_offsets_mapping: Whether offset_mapping is returned as well.
 
         Returns:
             input_ids and attention_mask, lists of Lt, and mention_positions, a list of 1 or 2; not padded. In the
-            style "prefix" also mention_mask, for each mention a list of Lt.
+            style "prefix" also mention_mask, for each mention a list of Lt. If asked for, offset_mapping: for each
+            token the (start, end) of its characters in the post, (0, 0) for special tokens, markers and what else
+            stands for none. The tokens that name a mention before the post have those of the mention.
 
         Raises:
             ValueError: If the text is not a string, a mention is wrong (see `mention_windows.read_mentions`) or
                 `max_length` cannot hold the special tokens, the markers and one token.
+        """
+        prepared = self.prepare_post(text, mentions, max_length, post)
+        return prepared.finish(self.encode_segments(prepared.segments()), return_offsets_mapping)
+
+    def prepare_post(
+        self, text: str, mentions: Any, max_length: int | None = None, post: int | None = None
+    ) -> PostEncoding:
+        """`encode_post` before the tokenizer, which is faster with the segments of many posts at once.
+
+        Returns:
+            The post, with its `segments()` and `finish(...)`, which makes `encode_post`'s features of what
+            `encode_segments` gives for them.
+
+        Raises:
+            ValueError: See `encode_post`.
         """
         number = "" if post is None else f"[{post}]"
         if not isinstance(text, str):
@@ -267,89 +291,24 @@ class MGVMoEProcessor(ProcessorMixin):
                 f"text{number}: it holds half of a surrogate pair and is no valid text (got {text!a:.80})"
             )
         spans = read_mentions(mentions, text, f"mentions{number}")
-        limit = self._limit(max_length)
-        if self.mention_style == "prefix":
-            return self._encode_named(text, spans, limit, number)
-        markers = self.tokenizer.convert_tokens_to_ids(
-            self.typing_markers if len(spans) == 1 else self.relation_markers
-        )
-        room = limit - self._rules.number_around
-        if room < len(markers) + 1:
-            raise ValueError(
-                f"max_length: at least {limit - room + len(markers) + 1} is needed for special tokens, markers "
-                f"and one token (got {limit})"
-            )
-        pieces = split_at_mentions(text, spans)
-        encoded = iter(
-            encode_segments(self.tokenizer, self._rules, [piece for piece in pieces if isinstance(piece, Segment)])
-        )
-        ids: list[int] = []
-        places: dict[Marker, int] = {}
-        for piece in pieces:
-            if isinstance(piece, Segment):
-                ids += next(encoded)
-            else:
-                places[piece] = len(ids)
-                ids.append(markers[2 * piece.mention + (not piece.opening)])
-        bounds = [(places[Marker(mention, True)], places[Marker(mention, False)]) for mention in range(len(spans))]
-        kept = window(len(ids), bounds, room)
-        input_ids = self._rules.prefix_ids + [ids[place] for place in kept] + self._rules.suffix_ids
-        return {
-            "input_ids": input_ids,
-            "attention_mask": [1] * len(input_ids),
-            "mention_positions": [len(self._rules.prefix_ids) + kept.index(opening) for opening, _ in bounds],
-        }
+        markers = None
+        if self.mention_style == "markers":
+            names = self.typing_markers if len(spans) == 1 else self.relation_markers
+            markers = self.tokenizer.convert_tokens_to_ids(names)
+        return PostEncoding(text, spans, self._rules, markers, self._limit(max_length), number)
 
-    def _encode_named(self, text: str, spans: list[tuple[int, int]], limit: int, post: str) -> dict[str, Any]:
-        """`encode_post` in the style "prefix": no marker stays, but what stood between two is known."""
-        room = limit - self._rules.number_around
-        named, spans_of = name_mentions(text, spans)
-        if room < 4 * len(spans):
-            raise ValueError(
-                f"max_length: at least {limit - room + 4 * len(spans)} is needed for special tokens and the mentions, "
-                f"named before the post and in it (got {limit})"
-            )
-        places = [span for both in spans_of for span in both]
-        pieces = split_at_mentions(named, places)
-        encoded = iter(
-            encode_segments(self.tokenizer, self._rules, [piece for piece in pieces if isinstance(piece, Segment)])
-        )
-        ids: list[int | None] = []  # None: a boundary, which is not kept
-        found: dict[Marker, int] = {}
-        for piece in pieces:
-            if isinstance(piece, Segment):
-                ids += next(encoded)
-            else:
-                found[piece] = len(ids)
-                ids.append(None)
-        bounds = [(found[Marker(number, True)], found[Marker(number, False)]) for number in range(len(places))]
-        kept = window(len(ids), bounds, room + 2 * len(bounds))
-        tokens = [place for place in kept if ids[place] is not None]
-        first = len(self._rules.prefix_ids)
-        input_ids = self._rules.prefix_ids + [ids[place] for place in tokens] + self._rules.suffix_ids
-        mask, positions = [], []
-        for number in range(len(spans)):
-            own = [bounds[2 * number], bounds[2 * number + 1]]
-            inside = [any(start < place < end for start, end in own) for place in tokens]
-            in_post = [place for place in tokens if own[1][0] < place < own[1][1]]
-            if not in_post:
-                raise ValueError(
-                    f"mentions{post}: the tokenizer makes no token of the mention {text[slice(*spans[number])]!r:.80}"
-                )
-            mask.append([False] * first + inside + [False] * len(self._rules.suffix_ids))
-            positions.append(first + tokens.index(in_post[0]))
-        return {
-            "input_ids": input_ids,
-            "attention_mask": [1] * len(input_ids),
-            "mention_positions": positions,
-            MENTION_MASK: mask,
-        }
+    def encode_segments(self, segments: Sequence[Segment]) -> list[list[Token]]:
+        """The tokens of the segments of any number of posts, in one call of the tokenizer."""
+        return encode_with_places(self.tokenizer, self._rules, segments)
 
-    def encode_images(self, images: Sequence[Any], **kwargs: Any) -> list[np.ndarray | None]:
+    def encode_images(
+        self, images: Sequence[Any], allow_image_urls: bool | str = False, **kwargs: Any
+    ) -> list[np.ndarray | None]:
         """Reads pictures and runs the image processor.
 
         Args:
             images: Pictures (see `pictures.to_rgb`) or None.
+            allow_image_urls: Whether they may be http(s) addresses; see `__call__`.
             **kwargs: Arguments of the image processor.
 
         Returns:
@@ -359,7 +318,10 @@ class MGVMoEProcessor(ProcessorMixin):
             ValueError: If a picture cannot be read, or the processor has no image processor or one of another kind.
         """
         images = [_only_picture(image, number) for number, image in enumerate(images)]
-        images = [None if image is None else to_rgb(image, f"images[{number}]") for number, image in enumerate(images)]
+        images = [
+            None if image is None else to_rgb(image, f"images[{number}]", allow_image_urls)
+            for number, image in enumerate(images)
+        ]
         if all(image is None for image in images):
             return [None] * len(images)
         if self.image_processor is None:

@@ -63,6 +63,7 @@ class RelationRules:
                         f"inverses: a relation has one inverse and is not symmetric (got {reverse!r} for {name!r}, "
                         f"which has {self.turned[name]!r})"
                     )
+        self._joins: dict[tuple[str | None, str | None], torch.Tensor] = {}
         column = {label: number for number, label in enumerate(self.labels)}
         self.turned_columns = torch.tensor([column[self.turned.get(label, label)] for label in self.labels])
         self.linked = torch.tensor([label in self.turned for label in self.labels], dtype=torch.bool)
@@ -92,6 +93,11 @@ class RelationRules:
             (R,), boolean. A symmetric relation fits if it does so in one of the directions; of inverse relations
             both constraints must fit, where both have one.
         """
+        if (head, tail) not in self._joins:
+            self._joins[head, tail] = self._may_join(head, tail)
+        return self._joins[head, tail]
+
+    def _may_join(self, head: str | None, tail: str | None) -> torch.Tensor:
         fits = []
         for label in self.labels:
             forward = self._fits(label, head, tail)

@@ -7,6 +7,8 @@ score, and what the experts made of post and picture is added through a gate tha
 Axes: B = posts, L = tokens, H = hidden size, C = candidate labels, S = mentions, T = types of heads and tails.
 """
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -38,8 +40,13 @@ def label_mean(embeds: torch.Tensor, index: torch.Tensor | None, directions: boo
         embeds = F.normalize(at_least_float32(embeds), dim=-1)
     if index is None:
         return embeds
-    sums = embeds.new_zeros(int(index.max()) + 1, embeds.shape[1]).index_add(0, index, embeds)
-    return F.normalize(sums, dim=-1) if directions else sums / index.bincount()[:, None]
+    # `item`, not `int`: an exported graph has any number of labels.
+    number = cast(int, index.max().item()) + 1
+    torch._check(number >= 1)
+    sums = embeds.new_zeros(number, embeds.shape[1]).index_add(0, index, embeds)
+    if directions:
+        return F.normalize(sums, dim=-1)
+    return sums / embeds.new_zeros(number).index_add(0, index, embeds.new_ones(index.shape))[:, None]
 
 
 def one_of_each(index: torch.Tensor) -> torch.Tensor:

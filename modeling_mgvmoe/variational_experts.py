@@ -99,7 +99,8 @@ class VariationalMixtureOfExperts(nn.Module):
             raise ValueError(f"noise must be (B, L, H) = {tuple(hidden_states.shape)}, got {tuple(noise.shape)}.")
 
         router_logits = self.router(hidden_states)
-        if not self.deterministic and (self.training or noise is not None or return_losses) and self.has_plain_weights:
+        wanted = self.training or noise is not None or return_losses
+        if wanted and not self.deterministic and not torch.compiler.is_compiling() and self.has_plain_weights:
             return self._chunked(hidden_states, router_logits, attention_mask, noise, return_losses)
         per_expert = (*hidden_states.shape, self.num_experts)
         log_probs = router_logits.log_softmax(-1)
@@ -134,10 +135,11 @@ class VariationalMixtureOfExperts(nn.Module):
     def has_plain_weights(self) -> bool:
         """Whether the experts' weights may be multiplied by other means than their layers' own forward, and this one.
 
-        Not under `torch.compile`, which fuses the written-out form itself.
+        Not under `torch.compile`, which fuses the written-out form itself; but in what `torch.export` makes, which
+        nothing fuses.
         """
         return (
-            not torch.compiler.is_compiling()
+            (not torch.compiler.is_compiling() or torch.compiler.is_exporting())
             and is_plain(self, VariationalMixtureOfExperts)
             and all(is_plain(layer) for layer in self.children())
         )
@@ -207,7 +209,7 @@ class VariationalMixtureOfExperts(nn.Module):
             (B, L).
         """
         size = self.hidden_size
-        query = query.expand(len(hidden_states), size)
+        query = query.expand(hidden_states.shape[0], size)
         keys = (query @ self.expert_means.weight.view(size, -1)).view(-1, self.num_experts, size)
         offsets = query @ self.expert_means.bias.view(size, -1)
         products = hidden_states @ keys.transpose(1, 2) + offsets[:, None]

@@ -10,6 +10,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
+from tests.documents import demo_command, run  # noqa: E402
 from tests.tiny import tiny_config, tiny_inputs, tiny_model  # noqa: E402
 
 # Tiny matrices: a second thread costs more than it brings.
@@ -50,3 +51,10 @@ def model():
 @pytest.fixture
 def inputs():
     return tiny_inputs()
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory):
+    """A folder in which `make demo` has run, and what it printed. It takes a minute."""
+    folder = tmp_path_factory.mktemp("demo")
+    return folder, run(demo_command(), folder)

@@ -562,8 +562,8 @@ class TestLibraryFeatures:
         for checkpointing in (False, True):
             model = tiny_model(freeze_vision=freeze_vision).train()
             if checkpointing:
-                model.activation_checkpointing_enable()
-                assert model.is_activation_checkpointing
+                getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)()
+                assert any(getattr(module, "gradient_checkpointing", False) for module in model.modules())
             torch.manual_seed(1)
             model(**inputs).loss.backward()
             gradients.append({name: value.grad for name, value in model.named_parameters() if value.grad is not None})
@@ -782,7 +782,8 @@ class TestPrecision:
 
     @pytest.mark.parametrize("adversary", ["learned", "power"])
     def test_losses_under_bfloat16_autocast_are_near_those_in_single_precision(self, adversary, inputs):
-        model = tiny_model(adversary=adversary, graph_temperature=30.0)
+        # At this margin no candidate is near the hinge, whatever the random weights are.
+        model = tiny_model(adversary=adversary, graph_temperature=30.0, margin=20.0)
         expected = model(**inputs)
         with torch.autocast("cpu", dtype=torch.bfloat16):
             output = model(**inputs)

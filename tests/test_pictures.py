@@ -1,7 +1,8 @@
 import base64
 import io
-import threading
-from http.server import BaseHTTPRequestHandler, HTTPServer
+import os
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -123,36 +124,6 @@ def test_data_url_and_animation():
     assert pixel(encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])) == RED
 
 
-@pytest.fixture
-def server():
-    picture = encoded(Image.new("RGB", (2, 2), RED))
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self):
-            found = self.path == "/red.png"
-            self.send_response(200 if found else 404)
-            self.end_headers()
-            self.wfile.write(picture if found else b"<html>not here</html>")
-
-        def log_message(self, *arguments):
-            pass
-
-    running = HTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=running.serve_forever, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{running.server_port}"
-    running.shutdown()
-    running.server_close()
-    thread.join()
-
-
-def test_url(server, monkeypatch):
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    assert pixel(f"{server}/red.png") == RED
-    with pytest.raises(ValueError, match=r"images\[3\]: cannot read picture 'http://127.*gone.png': "):
-        to_rgb(f"{server}/gone.png", "images[3]")
-
-
 @pytest.mark.parametrize("of", [np.array, torch.tensor], ids=["numpy", "torch"])
 def test_arrays_of_every_layout(of):
     grey = np.array([[0, 51], [102, 255], [0, 0], [0, 0], [0, 0]], np.uint8)
@@ -189,9 +160,9 @@ def test_half_precision_tensor():
         (np.zeros((1, 3, 4, 4), np.uint8), r"\(H,W\), \(H,W,C\) or \(C,H,W\) and not empty \(got shape \(1, 3, 4, 4"),
         (np.zeros((0, 4), np.uint8), r"not empty \(got shape \(0, 4\)\)"),
         (5, r"images\[3\]: cannot read picture <int>: a PIL image, path, URL, bytes, .* is needed \(got int\)"),
-        (b"no picture", r"images\[3\]: cannot read picture <10 bytes>: cannot identify image file"),
-        ("missing.jpg", r"images\[3\]: cannot read picture 'missing.jpg': .*No such file"),
-        ({"bytes": b"x", "path": "x.jpg"}, r"cannot read picture 'x.jpg': cannot identify"),
+        (b"no picture", r"images\[3\]: cannot read picture <10 bytes>: it is no picture"),
+        ("missing.jpg", r"images\[3\]: cannot read picture 'missing.jpg': there is no such file"),
+        ({"bytes": b"x", "path": "x.jpg"}, r"cannot read picture 'x.jpg': it is no picture"),
         (Image.new("RGB", (0, 3)), r"<PIL image, mode RGB, size \(0, 3\)>: the picture is empty"),
     ],
 )
@@ -207,3 +178,95 @@ def test_truncated_file(tmp_path):
     path.write_bytes(encoded(noise, "JPEG")[:2000])
     with pytest.raises(ValueError, match=r"images\[0\]: cannot read picture '.*half.jpg': .*truncated"):
         to_rgb(path, "images[0]")
+
+
+# What pictures from the world can be
+
+
+def png(width, height):
+    """The bytes of a PNG that says it has so many pixels, whatever is in it."""
+    picture = bytearray(encoded(Image.new("L", (1, 1))))
+    picture[16:24] = struct.pack(">II", width, height)
+    picture[29:33] = struct.pack(">I", zlib.crc32(bytes(picture[12:29])))
+    return bytes(picture)
+
+
+@pytest.mark.parametrize(("width", "height"), [(20_000, 20_000), (89_478_486, 1), (65_500, 65_500)])
+def test_a_picture_that_would_fill_the_memory_is_refused(width, height):
+    with pytest.raises(ValueError, match=r"cannot read picture.*(more than 89,478,485 in all are refused|bomb)"):
+        to_rgb(png(width, height))
+
+
+def test_a_large_open_image_is_refused_before_it_is_read(tmp_path):
+    (tmp_path / "large.png").write_bytes(png(10_000, 9_000))
+    with (
+        Image.open(tmp_path / "large.png") as opened,
+        pytest.raises(ValueError, match="10000 x 9000 pixels, more than"),
+    ):
+        to_rgb(opened)
+
+
+SVG = b'<svg xmlns="http://www.w3.org/2000/svg" width="4" height="4"></svg>'
+
+
+@pytest.mark.parametrize(
+    ("content", "rule"),
+    [
+        (b"", "it is empty"),
+        (SVG, "it is an SVG drawing"),
+        (b'<?xml version="1.0"?>\n<!-- drawn -->\n' + SVG, "it is an SVG drawing"),
+        (b"\xef\xbb\xbf" + SVG, "it is an SVG drawing"),
+        (b"<html>not here</html>", "it is no picture of the formats PNG, JPEG"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 4 4\n", "it is no picture of the formats"),
+        (b"\x80\x04\x95\x00\x00\x00", "it is no picture of the formats"),
+        (encoded(Image.new("RGB", (64, 64), RED))[:90], "truncated"),
+        (encoded(Image.new("RGB", (64, 64), RED), "JPEG")[:300], "[Tt]runcated"),
+    ],
+)
+def test_what_is_no_picture_is_named(content, rule):
+    with pytest.raises(ValueError, match=f"images: cannot read picture <{len(content)} bytes>: .*{rule}"):
+        to_rgb(content)
+
+
+def test_cmyk_palette_progressive_rotated_and_one_pixel():
+    red = Image.new("RGB", (32, 16), RED)
+    assert np.abs(np.array(pixel(encoded(red.convert("CMYK"), "JPEG")))[:2] - [255, 0]).max() < 10
+    assert np.abs(np.array(pixel(encoded(red, "JPEG", progressive=True)))[:2] - [255, 0]).max() < 10
+    palette = Image.new("P", (4, 4), 0)
+    palette.putpalette([9, 9, 9, *RED])
+    palette.putpixel((1, 0), 1)
+    content = encoded(palette, "PNG", transparency=0)
+    assert pixel(content, (0, 0)) == (255, 255, 255) and pixel(content, (1, 0)) == RED
+    exif = Image.Exif()
+    exif[274] = 6  # turned by 90 degrees
+    assert to_rgb(encoded(red, "JPEG", exif=exif)).size == (16, 32)
+    assert pixel(encoded(Image.new("RGB", (1, 1), RED))) == RED
+
+
+def test_the_content_counts_and_not_the_name(tmp_path):
+    path = tmp_path / "boat.jpg"
+    path.write_bytes(encoded(Image.new("RGB", (2, 2), RED)))  # a PNG
+    assert pixel(str(path)) == RED
+    (tmp_path / "boat.png").write_bytes(SVG)
+    with pytest.raises(ValueError, match="boat.png': it is an SVG drawing"):
+        to_rgb(tmp_path / "boat.png")
+
+
+def test_what_is_no_file(tmp_path):
+    with pytest.raises(ValueError, match="there is no such file"):
+        to_rgb(tmp_path / "nowhere.png")
+    with pytest.raises(ValueError, match="it is no file"):
+        to_rgb(tmp_path)
+    os.mkfifo(tmp_path / "pipe.png")  # nobody will ever write to it
+    with pytest.raises(ValueError, match="it is no file"):
+        to_rgb(tmp_path / "pipe.png")
+    with pytest.raises(ValueError, match="embedded null byte|no such file"):
+        to_rgb("a\0b.png")
+
+
+@pytest.mark.parametrize(
+    "url", ["data:image/png;base64,###", "data:image/png,abc", "data:", "data:image/svg+xml;base64,PHN2Zz48L3N2Zz4="]
+)
+def test_data_urls_that_are_none(url):
+    with pytest.raises(ValueError, match="cannot read picture"):
+        to_rgb(url)

@@ -16,6 +16,7 @@ from .schema import task_of
 if TYPE_CHECKING:
     from ..processing_mgvmoe import MGVMoEProcessor
     from .feature_cache import ImageFeatureCache
+    from .zero_shot_data import ZeroShotData
 
 
 def encode_posts(
@@ -225,3 +226,86 @@ class PostCollator:
             **self.processor.pad_posts(features, return_tensors="pt"),
             "candidate_mask": torch.stack([self.task_masks[post["task"]] for post in posts]),
         }
+
+
+class SplitCollator:
+    """Collates posts of several splits, every batch with the candidates of its own split.
+
+    transformers' `Trainer` has one collator for training and evaluation, but unseen classes are candidates in one of
+    them only.
+
+    Args:
+        collators: of each split.
+    """
+
+    def __init__(self, collators: Mapping[str, PostCollator]):
+        self.collators = dict(collators)
+
+    def __call__(self, posts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Collate.
+
+        Args:
+            posts: of [`encode_splits`], all of one split.
+
+        Returns:
+            See [`PostCollator`].
+
+        Raises:
+            ValueError: posts of several splits, or of one that has no collator.
+        """
+        splits = sorted({str(post.get("split")) for post in posts})
+        if len(splits) != 1 or splits[0] not in self.collators:
+            raise ValueError(
+                f"posts: all of a batch must be of one split of {', '.join(self.collators)}, got {', '.join(splits)}."
+            )
+        return self.collators[splits[0]](posts)
+
+
+def encode_splits(
+    data: ZeroShotData,
+    processor: MGVMoEProcessor,
+    splits: Sequence[str],
+    with_types: bool = False,
+    feature_cache: ImageFeatureCache | None = None,
+    progress: bool = False,
+    with_ids: Sequence[str] = (),
+) -> tuple[dict[str, list[dict[str, Any]]], dict[str, PostCollator]]:
+    """Encoded posts of each split, and a collator for them.
+
+    Args:
+        data: posts and classes.
+        processor: encodes them.
+        splits: which.
+        with_types: the types of heads and tails too, for models with `score="similarity"`.
+        feature_cache: pictures are looked up in it.
+        progress: show a bar for each split.
+        with_ids: splits whose batches have `ids`.
+
+    Returns:
+        Both by split; each post says its `split`.
+    """
+    encoded = {
+        split: encode_posts(
+            data.posts[split],
+            processor,
+            f"encoding {split} posts" if progress else None,
+            feature_cache=feature_cache,
+        )
+        for split in splits
+    }
+    for split, posts in encoded.items():
+        for post in posts:
+            post["split"] = split
+    types = TypesOfLabels(data.label_types, data.type_descriptions) if with_types else None
+    collators = {
+        split: PostCollator(
+            processor,
+            data.labels[split],
+            data.label_descriptions,
+            feature_cache,
+            with_ids=split in with_ids,
+            types=types,
+        )
+        for split in splits
+    }
+    return encoded, collators

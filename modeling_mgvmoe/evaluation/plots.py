@@ -1,4 +1,4 @@
-"""Pictures of an evaluation: the confusion matrix and a chart of the classes, as PNG."""
+"""Pictures of an evaluation as PNG: the confusion matrix, a chart of the classes, the use of the experts."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ import numpy as np
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from .expert_usage import ExpertUsage
 
 # More classes than this and a cell has no room for its count, or an axis none for the names.
 MOST_WITH_COUNTS, MOST_WITH_NAMES = 24, 150
@@ -195,3 +197,59 @@ def _legend(figure: Figure) -> None:
         Line2D([], [], marker="o", color=RED, linestyle="none", markersize=4, label="recall"),
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False, fontsize=8.5)
+
+
+def draw_expert_usage(usage: ExpertUsage, path: str | os.PathLike, title: str | None = None) -> None:
+    """Write a PNG of how much each expert is used: a row for all posts and for each class, by modality.
+
+    Args:
+        usage: of [`expert_usage`].
+        path: of the PNG.
+        title: above it.
+    """
+    plt = _pyplot()
+    modalities = list(usage.overall)
+    rows: list[tuple[str, dict[str, np.ndarray] | None, int]] = [
+        ("all posts", usage.overall, sum(number for own in usage.posts.values() for number in own.values()))
+    ]
+    for task, classes in usage.by_class.items():
+        rows.append((task, None, 0))
+        rows += [(label, own, usage.posts[task][label]) for label, own in classes.items()]
+    experts = len(usage.overall[modalities[0]])
+    headings = {task for task, own, _ in rows if own is None}
+    names = short_names([name for name, _, _ in rows], 34, 1)
+    cell = 0.42
+    room = 0.075 * max(map(len, names)) + 0.2
+    height = 0.26 * len(rows) + 1.5
+    figure, axes = plt.subplots(
+        1, len(modalities), figsize=(room + cell * experts * len(modalities) + 1.6, height), layout="constrained",
+        sharey=True, squeeze=False,
+    )  # fmt: skip
+    most = max(float(part.max()) for _, own, _ in rows if own is not None for part in own.values())
+    for axis, modality in zip(axes[0], modalities, strict=True):
+        empty = np.full(experts, np.nan)
+        values = np.array([empty if own is None else own.get(modality, empty) for _, own, _ in rows])
+        image = axis.imshow(values, cmap="Blues", vmin=0, vmax=most, aspect="auto")
+        for row, column in zip(*np.nonzero(~np.isnan(values)), strict=True):
+            share = values[row, column]
+            colour = "white" if share > 0.6 * most else "black"
+            axis.text(column, row, f"{100 * share:.0f}", ha="center", va="center", fontsize=7.5, color=colour)
+        axis.set_xticks(range(experts), [str(number) for number in range(experts)], fontsize=8.5)
+        axis.set_title(modality, fontsize=10)
+        axis.set_xlabel("expert")
+        axis.tick_params(length=0)
+        for side in axis.spines.values():
+            side.set_visible(False)
+    labels = [f"{name}  ({number:,})" if own else name for name, (_, own, number) in zip(names, rows, strict=True)]
+    axes[0][0].set_yticks(range(len(rows)), labels, fontsize=8.5)
+    for tick, (name, own, _) in zip(axes[0][0].get_yticklabels(), rows, strict=True):
+        if own is None and name in headings:
+            tick.set_fontweight("bold")
+    bar = figure.colorbar(image, ax=axes[0].tolist(), shrink=min(0.7, 2.8 / height), aspect=14, pad=0.02)
+    bar.set_label("mean router probability (cells: %)", fontsize=8)
+    bar.ax.tick_params(labelsize=8)
+    bar.outline.set_visible(False)
+    if title:
+        figure.suptitle(title, fontsize=11)
+    figure.savefig(path, dpi=min(110, MOST_PIXELS / height), bbox_inches="tight", pad_inches=0.1)
+    plt.close(figure)

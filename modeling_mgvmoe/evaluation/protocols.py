@@ -206,7 +206,8 @@ def _generalised(task: str, scorers: Mapping[str, Scorer], posts: Mapping[str, P
     if "validation" in posts:
         own, tested[0] = halves_by_id(posts["seen_test"]), (halves_by_id(posts["seen_test"])[1], seen)
         fitting = _fitting_posts(task, own, posts["validation"], seen, tuple(labels["validation"]))
-    ids, references = [], []
+    ids: list[Any] = []
+    references: list[str] = []
     for own_posts, names in tested:
         own_ids, own_references = _ids_and_labels(own_posts, names)
         ids, references = [*ids, *own_ids], [*references, *own_references]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from ..data.held_out import EvaluationData, check_files, load_evaluation_data
+from .facts import machine, versions
+from .loading import check_device, check_dtype, check_folder, check_model_folder, load_model
 from .protocol_report import protocol_report, result_as_json, seed_table, summary
 from .protocols import PROTOCOLS, Scorer, TaskResult, evaluate_protocol
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 OURS = "MG-VMoE"
 PLACEHOLDER = "{seed}"
-PACKAGES = ("torch", "transformers", "datasets", "numpy")
 
 
 @dataclass(frozen=True)
@@ -38,6 +37,7 @@ class EvaluationArguments:
         batch_size: in posts; changes nothing but speed.
         device: "cpu", "cuda", ...; `None`: a GPU if there is one.
         max_posts: so many posts of each kind, for a quick look.
+        revision, dtype, trust_remote_code: of the model, as in [`load_model`].
         command: as typed, for the report.
         progress: show progress bars.
     """
@@ -51,6 +51,9 @@ class EvaluationArguments:
     batch_size: int = 64
     device: str | None = None
     max_posts: int | None = None
+    revision: str | None = None
+    dtype: str | None = None
+    trust_remote_code: bool = False
     command: str = ""
     progress: bool = True
 
@@ -70,71 +73,13 @@ class EvaluationArguments:
                 f"run, got model {self.model!r} and dataset {self.dataset!r}"
             )
         if self.device is not None:
-            _check_device(self.device)
+            check_device(self.device)
+        check_dtype(self.dtype)
         for seed in self.seeds:
             if self.similarity_model is not None:
-                _check_folder("similarity_model", _of_seed(self.similarity_model, seed))
+                check_folder("similarity_model", _of_seed(self.similarity_model, seed))
             check_files(_of_seed(self.dataset, seed), PROTOCOLS[self.protocol])
             check_model_folder(_of_seed(self.model, seed))
-
-
-def check_model_folder(name: str) -> None:
-    """Raise FileNotFoundError if a folder is no model with its processor; a Hub name passes."""
-    _check_folder("model", name)
-    if os.path.isdir(name) and not os.path.isfile(os.path.join(name, "processor_config.json")):
-        raise FileNotFoundError(
-            f"model: {name} holds no processor (processor_config.json). Save one beside the model with "
-            "processor.save_pretrained(folder)."
-        )
-
-
-def _check_folder(argument: str, name: str) -> None:
-    if not os.path.isdir(name):
-        # A name on the Hub has one slash at most.
-        if name.count("/") > 1 or name.startswith((".", "/")):
-            raise FileNotFoundError(f"{argument}: the folder {name} does not exist")
-        return
-    if not os.path.isfile(os.path.join(name, "config.json")):
-        inner = os.path.join(name, "model")
-        hint = f"; did you mean {inner}?" if os.path.isfile(os.path.join(inner, "config.json")) else "."
-        raise FileNotFoundError(f"{argument}: {name} holds no config.json{hint}")
-
-
-def _check_device(name: str) -> None:
-    import torch
-
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"device: {name!r} cannot be used here: {str(error).splitlines()[0]}") from error
-
-
-def load_model(name: str, device: str) -> tuple[MGVMoEForZeroShotIE, MGVMoEProcessor]:
-    """A saved model on a device, with its processor, checked against each other.
-
-    Raises:
-        ValueError: it is another kind of model, weights are missing, or the two do not fit.
-        OSError: there is neither such a folder nor, within reach, such a name on the Hub.
-    """
-    from transformers import AutoConfig
-
-    from ..modeling_mgvmoe import MGVMoEForZeroShotIE
-    from ..pipeline_mgvmoe import ZeroShotMultimodalIEPipeline
-    from ..processing_mgvmoe import MGVMoEProcessor
-
-    kind = AutoConfig.from_pretrained(name).model_type
-    if kind != "mgvmoe":
-        raise ValueError(f"model: {name} must be a model of this package (mgvmoe), got {kind!r}")
-    loaded: Any = MGVMoEForZeroShotIE.from_pretrained(name, output_loading_info=True)
-    model, report = loaded
-    if report["missing_keys"]:
-        raise ValueError(
-            f"model: {name} must hold all weights, {len(report['missing_keys'])} are missing: "
-            f"{sorted(report['missing_keys'])[:3]}"
-        )
-    processor = MGVMoEProcessor.from_pretrained(name)
-    ZeroShotMultimodalIEPipeline(model=model, processor=processor)  # raises where the two do not fit
-    return model.to(device).eval(), processor
 
 
 def similarity_scorers(
@@ -193,7 +138,13 @@ def run_evaluation(arguments: EvaluationArguments) -> dict[str, dict[int, TaskRe
             _of_seed(arguments.dataset, seed), PROTOCOLS[arguments.protocol], seed, arguments.max_posts
         )
         sampled = sampled or data.sampled
-        model, processor = load_model(_of_seed(arguments.model, seed), device)
+        model, processor = load_model(
+            _of_seed(arguments.model, seed),
+            device,
+            arguments.revision,
+            arguments.dtype,
+            arguments.trust_remote_code,
+        )
         scorers = similarity_scorers(arguments, seed, model, processor, data)
         scorers[OURS] = ModelScorer(
             model,
@@ -255,26 +206,23 @@ def write_files(
 
 
 def _facts(arguments: EvaluationArguments, device: str) -> dict[str, str]:
-    import torch
-
-    from .. import __version__
-
-    packages = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
-    machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPU cores, "
-    machine += f"{torch.get_num_threads()} threads"
-    if torch.device(device).type == "cuda":
-        machine += f", {torch.cuda.get_device_name(device)}"
     return {
         "command": f"`{arguments.command}`" if arguments.command else "none, called from Python",
-        "model": f"`{arguments.model}`",
+        "model": f"`{arguments.model}`{_how_loaded(arguments)}",
         "dataset": f"`{arguments.dataset}`",
         "label similarity": f"`{arguments.similarity_model}`"
         if arguments.similarity_model
         else "encoder of the model",
         "seeds": ", ".join(map(str, arguments.seeds)),
-        "versions": f"mg-vmoe {__version__}, Python {platform.python_version()}, {packages}",
-        "machine": machine,
+        "versions": versions(),
+        "machine": machine(device),
     }
+
+
+def _how_loaded(arguments: EvaluationArguments) -> str:
+    chosen = {"revision": arguments.revision, "dtype": arguments.dtype}
+    given = ", ".join(f"{name} {value}" for name, value in chosen.items() if value is not None)
+    return f" ({given})" if given else ""
 
 
 def _notes(arguments: EvaluationArguments, sampled: bool) -> list[str]:

@@ -11,6 +11,7 @@ import torch
 from ..candidates import check_labels, label_texts
 from ..data.held_out import without_pictures
 from ..modeling_mgvmoe import token_mean
+from ..objectives import at_least_float32
 from ..similarity_score import label_mean
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ class SimilarityScorer:
         # Labels may share a description, but a text is embedded once.
         distinct = list(dict.fromkeys(text.strip() for text in texts))
         place = {text: row for row, text in enumerate(distinct)}
-        rows = torch.nn.functional.normalize(self.embed(distinct), dim=-1)
+        rows = torch.nn.functional.normalize(at_least_float32(self.embed(distinct)), dim=-1)
         return rows[[place[text.strip()] for text in texts]]
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from ..data.encoding import PostCollator, TypesOfLabels, encode_posts
+from ..data.encoding import PostCollator, encode_posts, encode_splits
 from ..data.whole_folder import whole_folder
 from ..data.zero_shot_data import ZeroShotData
 from ..evaluation.unseen import predict_labels, score_predictions
@@ -107,8 +107,7 @@ def _train(
     if feature_cache is not None:
         feature_cache.check(model, processor)
     show = accelerator.is_main_process
-    encoded, collators = _encode(data, processor, feature_cache, show, model.config.score == "similarity")
-    encoded["train"] += _encode_none(data, processor, feature_cache, show, model) if arguments.none_share else []
+    encoded, collators = _encode(data, processor, feature_cache, show, model, arguments)
     start = 0 if checkpoint is None else read_progress(checkpoint).step
     collator = even_pictures(accelerator, collators["train"], processor)
     loader = _train_loader(encoded["train"], collator, arguments, accelerator, start)
@@ -180,30 +179,15 @@ def _encode(
     processor: MGVMoEProcessor,
     feature_cache: ImageFeatureCache | None,
     show: bool,
-    with_types: bool,
+    model: MGVMoEForZeroShotIE,
+    arguments: TrainingArguments,
 ) -> tuple[dict[str, list[dict[str, Any]]], dict[str, PostCollator]]:
-    """Encoded posts of training and validation, and a collator for each."""
-    encoded = {
-        split: encode_posts(
-            data.posts[split],
-            processor,
-            f"encoding {split} posts" if show else None,
-            feature_cache=feature_cache,
-        )
-        for split in ("train", "validation")
-    }
-    types = TypesOfLabels(data.label_types, data.type_descriptions) if with_types else None
-    collators = {
-        split: PostCollator(
-            processor,
-            data.labels[split],
-            data.label_descriptions,
-            feature_cache,
-            with_ids=split == "train",
-            types=types,
-        )
-        for split in encoded
-    }
+    """Encoded posts of training and validation, and a collator for each; posts of no class too, if asked for."""
+    with_types = model.config.score == "similarity"
+    splits = ("train", "validation")
+    encoded, collators = encode_splits(data, processor, splits, with_types, feature_cache, show, with_ids=("train",))
+    if arguments.none_share:
+        encoded["train"] += _encode_none(data, processor, feature_cache, show, model)
     return encoded, collators
 
 

@@ -1,0 +1,1 @@
+"""The demo page: a form for one post, and the explanation of the answer. Needs the extra `app`."""

@@ -1,0 +1,220 @@
+"""The page itself: its fields, how they are laid out, and what its buttons do."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from importlib.resources import files
+from typing import Any
+
+import gradio as gr
+
+from . import markup
+from .answers import answer, verdict_again
+from .example_posts import ExamplePost
+from .form import MAX_CHARACTERS, RELATION, SLOTS, TYPING, Fields
+from .picture_input import picture_input
+from .served_model import ServedModel
+
+# Nothing is fetched from elsewhere: the fonts are those of the machine that shows the page.
+FONT = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")
+FONT_MONO = ("ui-monospace", "Menlo", "Consolas", "monospace")
+MAX_PICTURE = "20mb"
+LABELS_INFO = "One a line. A sentence after | is read in place of the label."
+
+# The functions of `page.js` get these, in this order.
+ARGUMENTS = "(kind, text, start, end, tailStart, tailEnd)"
+FIELDS = "[start, end, tailStart, tailEnd]"
+SLOTS_OF_KIND = f"(kind === {TYPING!r} ? 1 : 2)"
+
+
+def _calls(function: str) -> str:
+    """A JavaScript function of `ARGUMENTS` that calls one of `page.js`."""
+    return f"{ARGUMENTS} => window.mgvmoe.{function}"
+
+
+def build_page(served: ServedModel, examples: Sequence[ExamplePost] = (), none_threshold: float = 0.5) -> gr.Blocks:
+    """The page for a model.
+
+    Args:
+        served: answers.
+        examples: posts to try it with, a button each.
+        none_threshold: where the slider of "none of these" stands at first.
+    """
+    with gr.Blocks(title="MG-VMoE", analytics_enabled=False) as page:
+        gr.Markdown(
+            "# MG-VMoE\nScore any labels for a mention or a pair in a post, with or without a picture, and see what "
+            "the scores were made of." + (" Try it with:" if examples else "")
+        )
+        with gr.Row():
+            buttons = [
+                gr.Button(example.name, size="sm", min_width=100, elem_id=f"mg-example-{number}")
+                for number, example in enumerate(examples)
+            ]
+        with gr.Row():
+            with gr.Column():
+                fields = _fields(served)
+                ask = gr.Button("Score the labels", variant="primary", elem_id="mg-ask")
+            with gr.Column():
+                shown = _results(none_threshold)
+        _fill_in(examples, buttons, fields, shown)
+        _connect(served, fields, shown, ask)
+    return page
+
+
+def launch_page(page: gr.Blocks, server_name: str | None = None, server_port: int | None = None, **kwargs: Any) -> Any:
+    """Serve the page; no link to it is made outside, and no error shows more than its words.
+
+    Args:
+        page: of [`build_page`].
+        server_name: address to listen at; default: the variable GRADIO_SERVER_NAME, which a Space sets, or this
+            machine only.
+        server_port: default: GRADIO_SERVER_PORT, or the first free port from 7860 on.
+        kwargs: more arguments of `gr.Blocks.launch`.
+    """
+    home = files(__package__)
+    page.queue(max_size=32, default_concurrency_limit=1)
+    fixed = {
+        "theme": gr.themes.Default(font=list(FONT), font_mono=list(FONT_MONO)),
+        "css": (home / "page.css").read_text(encoding="utf-8"),
+        "js": (home / "page.js").read_text(encoding="utf-8"),
+        "share": False,
+        "show_error": False,
+        "run_history": False,
+        "enable_monitoring": False,
+        "ssr_mode": False,  # it needs Node.js
+        "footer_links": [],
+        "max_file_size": MAX_PICTURE,
+    }
+    return page.launch(server_name=server_name, server_port=server_port, **{**fixed, **kwargs})
+
+
+def _fields(served: ServedModel) -> dict[str, Any]:
+    """The components of the form, by name."""
+    found: dict[str, Any] = {}
+    found["kind"] = gr.Radio([TYPING, RELATION], value=TYPING, label="What is asked", elem_id="mg-kind")
+    found["text"] = gr.Textbox(
+        label="Post", lines=3, max_lines=12, max_length=MAX_CHARACTERS, elem_id="mg-post",
+        placeholder="Type or paste a post, then select the words of the mention.",
+    )  # fmt: skip
+    with gr.Row():
+        for name, kind in (("mention", TYPING), ("head", RELATION), ("tail", RELATION)):
+            found[f"mark_{name}"] = gr.Button(
+                f"Mark as {name}", size="sm", min_width=100, visible=kind == TYPING, elem_id=f"mg-mark-{name}"
+            )
+        found["clear"] = gr.Button("Clear marks", size="sm", min_width=100, elem_id="mg-clear")
+    found["marked"] = gr.HTML(markup.NOTHING_MARKED, elem_id="mg-marked")
+    with gr.Accordion("Mark by numbers", open=False, elem_id="mg-by-numbers"):
+        gr.Markdown("Characters of the post from 0, the end exclusive.", elem_classes="mg-hint")
+        for name in ("first", "second"):
+            with gr.Row(visible=name == "first") as row:
+                for end in ("start", "end"):
+                    label = ("mention" if name == "first" else "tail") + f", {end}"
+                    found[f"{name}_{end}"] = gr.Number(
+                        value=None, label=label, precision=0, min_width=100, elem_id=f"mg-{name}-{end}"
+                    )
+            found[f"{name}_row"] = row
+    found["image"] = picture_input(
+        label="Picture (if there is one)", sources=["upload", "clipboard"], height=240, buttons=[], elem_id="mg-image"
+    )
+    found["labels"] = gr.Textbox(label="Labels", info=LABELS_INFO, lines=5, max_lines=16, elem_id="mg-labels")
+    with gr.Accordion("Types of head and tail", open=False, visible=served.has_types):
+        found["label_types"] = gr.Textbox(
+            label="Types that a relation allows", lines=3, info="label | types of the head | types of the tail",
+            placeholder="member of | person | team, organization", elem_id="mg-label-types",
+        )  # fmt: skip
+        found["type_sentences"] = gr.Textbox(
+            label="Sentences in place of types", lines=3, info="type | sentence", elem_id="mg-type-sentences"
+        )
+    return found
+
+
+def _results(none_threshold: float) -> dict[str, Any]:
+    """The components of the answer, by name."""
+    found: dict[str, Any] = {}
+    gr.Markdown("### Answer")
+    found["verdict"] = gr.HTML(markup.EMPTY, elem_id="mg-verdict")
+    found["threshold"] = gr.Slider(
+        0, 1, value=none_threshold, step=0.01, label="“None of these” below", elem_id="mg-threshold"
+    )
+    found["weighed"] = gr.HTML(elem_id="mg-weighed")
+    found["experts"] = gr.HTML(elem_id="mg-experts")
+    found["ranking"] = gr.State(None)
+    return found
+
+
+def _numbers(fields: dict[str, Any]) -> list[Any]:
+    return [fields[f"{name}_{end}"] for name in ("first", "second") for end in ("start", "end")]
+
+
+def _fill_in(
+    examples: Sequence[ExamplePost], buttons: Sequence[Any], fields: dict[str, Any], shown: dict[str, Any]
+) -> None:
+    """Each button fills the form with its example and takes the last answer away."""
+    inputs = [fields[name] for name in ("text", "image", "kind")] + [*_numbers(fields), fields["labels"]]
+    results = [shown[name] for name in ("verdict", "weighed", "experts", "ranking")]
+    for example, button in zip(examples, buttons, strict=True):
+        own = example.fields
+        values = [own.text, own.image, own.kind, *own.numbers, own.labels, markup.EMPTY, "", "", None]
+        filled = button.click(
+            lambda values=values: values, None, [*inputs, *results], queue=False, api_visibility="private",
+            js=f"() => window.mgvmoe.fill({json.dumps(own.numbers)})",
+        )  # fmt: skip
+        # Where text and kind stay as they are nothing has changed, and still there may be other marks to show.
+        marks = [fields["kind"], fields["text"], *_numbers(fields)]
+        filled.then(None, marks, [*_numbers(fields), fields["marked"]], js=_calls(f"follow({SLOTS_OF_KIND}, text)"))
+
+
+def _connect(served: ServedModel, fields: dict[str, Any], shown: dict[str, Any], ask: Any) -> None:
+    """What happens when something is pressed or written."""
+    numbers = _numbers(fields)
+    marks = [fields["kind"], fields["text"], *numbers]
+    marked = [*numbers, fields["marked"]]
+    private = {"queue": False, "api_visibility": "private"}
+    # "multiple": of keys pressed in a row none is left out.
+    scripted: dict[str, Any] = {"fn": None, "inputs": marks, "trigger_mode": "multiple"}
+    for name, slot in (("mention", 0), ("head", 0), ("tail", 1)):
+        mark = fields[f"mark_{name}"]
+        mark.click(**scripted, outputs=marked, js=_calls(f"mark({slot}, {SLOTS_OF_KIND}, text)"))
+    fields["clear"].click(**scripted, outputs=marked, js=_calls(f"clear({SLOTS_OF_KIND}, text)"))
+    # Not `input`, which Gradio leaves out when something is deleted or pasted.
+    for changed in (fields["text"], fields["kind"]):
+        changed.change(**scripted, outputs=marked, js=_calls(f"follow({SLOTS_OF_KIND}, text)"))
+    for number in numbers:
+        number.input(**scripted, outputs=fields["marked"], js=_calls(f"take({SLOTS_OF_KIND}, text, {FIELDS})"))
+
+    slots = [fields[f"mark_{name}"] for name in ("mention", "head", "tail")]
+    fields["kind"].change(
+        _for_kind,
+        fields["kind"],
+        [*slots, fields["second_row"], fields["first_start"], fields["first_end"]],
+        **private,
+    )
+
+    results = [shown[name] for name in ("verdict", "weighed", "experts", "ranking")]
+
+    def respond(text: str, image: Any, kind: str, *rest: Any) -> tuple[Any, ...]:
+        *places, labels, label_types, type_sentences, threshold = rest
+        own = answer(served, Fields(text, image, kind, tuple(places), labels, label_types, type_sentences), threshold)
+        return own.verdict, own.weighed, own.experts, own.ranking
+
+    asked = [fields[name] for name in ("text", "image", "kind")] + [*numbers, fields["labels"]]
+    asked += [fields["label_types"], fields["type_sentences"], shown["threshold"]]
+    # What is marked is what `page.js` knows: the fields of the numbers may not have been told yet.
+    asking = ask.click(
+        respond, asked, results, api_name="answer", show_progress="minimal",
+        js="(text, image, kind, a, b, c, d, ...rest) => [text, image, kind, ...window.mgvmoe.numbers(), ...rest]",
+    )  # fmt: skip
+    asking.then(None, js="() => window.mgvmoe.reveal()")
+    shown["threshold"].change(
+        lambda ranking, threshold: verdict_again(ranking, threshold) or gr.skip(),
+        [shown["ranking"], shown["threshold"]], shown["verdict"], show_progress="hidden", **private,
+    )  # fmt: skip
+
+
+def _for_kind(kind: str) -> list[Any]:
+    """Which buttons and numbers go with the kind of question."""
+    names = SLOTS.get(kind, SLOTS[TYPING])
+    buttons = [gr.update(visible=name in names) for name in ("mention", "head", "tail")]
+    labels = [gr.update(label=f"{names[0]}, {end}") for end in ("start", "end")]
+    return [*buttons, gr.update(visible=len(names) == 2), *labels]

@@ -1,0 +1,104 @@
+"""The model behind the page, loaded with care: the package's own code unless the repository's is asked for."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import re
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ..evaluation.loading import check_model_folder, load_model
+
+if TYPE_CHECKING:
+    from ..modeling_mgvmoe import MGVMoEForZeroShotIE
+    from ..processing_mgvmoe import MGVMoEProcessor
+
+COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """A model that answers on the page.
+
+    Attributes:
+        name: folder or Hub name.
+        model: in evaluation mode.
+        processor: of the model.
+        revision: commit, branch or tag on the Hub.
+    """
+
+    name: str
+    model: MGVMoEForZeroShotIE
+    processor: MGVMoEProcessor
+    revision: str | None = None
+
+    @property
+    def has_types(self) -> bool:
+        """Whether its scores know types of heads and tails."""
+        return self.model.config.score == "similarity"
+
+
+def load_served_model(
+    name: str, revision: str | None = None, trust_remote_code: bool = False, device: str | None = None
+) -> ServedModel:
+    """Load a model with its processor.
+
+    Args:
+        name: folder or Hub name.
+        revision: commit, branch or tag, of a Hub name only.
+        trust_remote_code: run the Python files beside the weights, with your rights, and not this package's. Needed
+            only for a model whose code is not this package's. From the Hub it asks for a commit, so that what runs
+            is what was read.
+        device: "cpu", "cuda", ...; `None`: a GPU if there is one.
+
+    Raises:
+        FileNotFoundError: the folder is none, or holds no model with its processor.
+        ValueError: a revision of a folder, the code of a moving revision, or another kind of model.
+        OSError: there is no such name on the Hub, or it is out of reach.
+    """
+    import torch
+
+    check_model_folder(name)
+    is_folder = os.path.isdir(name)
+    if is_folder and revision is not None:
+        raise ValueError(f"revision: a folder has none, it is for names on the Hub (got {revision!r} for {name})")
+    if trust_remote_code and not is_folder and not COMMIT.fullmatch(revision or ""):
+        raise ValueError(
+            "trust_remote_code: give the commit that you have read with revision=, 40 hexadecimal digits, so that no "
+            f"other code runs (got {revision!r}). Without trust_remote_code this package's own code runs."
+        )
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    load = _load_with_its_code if trust_remote_code else load_model
+    try:
+        model, processor = load(name, device, revision)
+    except OSError as error:  # transformers does not always name what it could not get
+        raise OSError(f"model: {name} cannot be loaded. {error}") from error
+    return ServedModel(name, model, processor, revision)
+
+
+def _load_with_its_code(name: str, device: str, revision: str | None) -> tuple[Any, Any]:
+    """By the classes that the checkpoint names: the Auto classes take this package's, which they know, before them."""
+    from transformers import PreTrainedConfig
+    from transformers.dynamic_module_utils import get_class_from_dynamic_module
+
+    from ..processing_mgvmoe import MGVMoEProcessor
+
+    warnings.warn(f"The code beside the weights of {name} runs, with your rights.", stacklevel=3)
+    keywords: dict[str, Any] = {} if revision is None else {"revision": revision}
+    named = PreTrainedConfig.get_config_dict(name, **keywords)[0].get("auto_map", {})
+    named = named | MGVMoEProcessor.get_processor_dict(name, **keywords)[0].get("auto_map", {})
+    parts: list[Any] = []
+    for auto_class in ("AutoModel", "AutoProcessor"):
+        if auto_class not in named:
+            raise ValueError(f"trust_remote_code: {name} has no code of its own for {auto_class}; leave it out")
+        own: Any = get_class_from_dynamic_module(named[auto_class], name, **keywords)
+        parts.append(own.from_pretrained(name, **keywords))
+    model, processor = parts
+    if "return_offsets_mapping" not in inspect.signature(processor.encode_post).parameters:
+        raise ValueError(
+            f"trust_remote_code: the code beside the weights of {name} is too old to be explained; leave it out, and "
+            "this package's own code runs."
+        )
+    return model.to(device).eval(), processor

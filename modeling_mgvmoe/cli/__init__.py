@@ -1,0 +1,1 @@
+"""The command line: `python -m modeling_mgvmoe` and, once installed, `mgvmoe`."""

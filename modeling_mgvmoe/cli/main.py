@@ -1,0 +1,107 @@
+"""Reads the command line, runs a command, and turns what goes wrong into one line and an exit code."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from .. import __version__
+from .errors import FAILED, GOOD, MISUSED, UsageError
+
+PROGRAM = "mgvmoe"
+DESCRIPTION = f"""Zero-shot multimodal information extraction with MG-VMoE.
+
+    {PROGRAM} predict --model FOLDER --text "Kelo sails at dawn" --mention-text Kelo --labels boat bird
+    {PROGRAM} predict --model FOLDER --input posts.jsonl --output answers.jsonl --labels boat bird
+    {PROGRAM} evaluate --model FOLDER --dataset sketchbook
+    {PROGRAM} summary --model FOLDER
+
+Exit code {GOOD}: done; {MISUSED}: the command line or a file that it names is wrong; {FAILED}: it failed.
+"""
+# Module of each command, with `add_flags(parser)` and `run(flags, argv)`, and its line of help.
+COMMANDS = {
+    "predict": "score labels for one post, or for every post of a file",
+    "evaluate": "score a model on classes that it was not trained on",
+    "summary": "list a model's modules, shapes and parameters",
+}
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """Says what is wrong in one line, without the list of all flags."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(MISUSED, f"{self.prog}: error: {_one_line(message)} ({self.prog} --help lists the flags)\n")
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of all commands. It loads neither torch nor transformers."""
+    parser = OneLineParser(
+        prog=PROGRAM,
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, text in COMMANDS.items():
+        module = importlib.import_module(f".{name}", __package__)
+        own = commands.add_parser(
+            name,
+            help=text,
+            description=module.__doc__,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        module.add_flags(own)
+        own.add_argument("--json", action="store_true", help="print the answer as JSON")
+        own.add_argument("--traceback", action="store_true", help="where it fails, show where in the code")
+        own.set_defaults(run=module.run)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Args:
+        argv: the words after the program's name; default: those of this process.
+
+    Returns:
+        The exit code. Standard output carries the answer and nothing else, messages go to standard error.
+    """
+    words = sys.argv[1:] if argv is None else list(argv)
+    flags = make_parser().parse_args([_with_dashes(word) for word in words])
+    name = f"{PROGRAM} {flags.command}"
+    try:
+        flags.run(flags, words)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read our output has stopped reading, as `head` does. Python would complain once more at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    except KeyboardInterrupt:
+        print(f"{name}: stopped", file=sys.stderr)
+        return FAILED
+    except Exception as error:  # whatever fails, below a library too, is told in one line
+        if flags.traceback:
+            raise
+        misused = isinstance(error, UsageError)
+        kind = "" if isinstance(error, (ValueError, OSError)) else f"{type(error).__name__}: "
+        print(f"{name}: error: {kind}{_one_line(str(error)) or type(error).__name__}", file=sys.stderr)
+        return MISUSED if misused else FAILED
+    return GOOD
+
+
+def _with_dashes(word: str) -> str:
+    """A flag as it is declared: both --top-k and --top_k are taken."""
+    if not word.startswith("--"):
+        return word
+    name, equals, value = word.partition("=")
+    return name.replace("_", "-") + equals + value
+
+
+def _one_line(message: str) -> str:
+    return " ".join(message.split())

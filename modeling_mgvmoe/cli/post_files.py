@@ -1,0 +1,107 @@
+"""Posts from a file: JSON, JSON lines or Parquet, each checked before any is scored."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from ..candidates import check_labels
+from ..data.files import read_lines
+from ..mention_windows import read_mentions
+from .errors import UsageError, usage
+from .one_post import check_image
+
+ENDINGS = (".json", ".jsonl", ".parquet")
+
+
+def read_posts(path: str, shared_labels: Sequence[str] | None) -> Sequence[Mapping[str, Any]]:
+    """The posts of a file.
+
+    Args:
+        path: `.json`, a list of posts; `.jsonl`, a post on each line; or `.parquet` in the package's schema. Posts
+            are as the pipeline takes them; the path of a picture is relative to the file's folder.
+        shared_labels: the labels of posts without `candidate_labels` of their own.
+
+    Returns:
+        The posts, in order; pictures of a Parquet file are read when a post is.
+
+    Raises:
+        UsageError: the file is missing or of another kind, or a post does not fit; the message says where.
+    """
+    ending = os.path.splitext(path)[1].lower()
+    if ending not in ENDINGS:
+        raise UsageError(f"--input: a file that ends in {', '.join(ENDINGS)} is needed, got {path!r}")
+    if not os.path.isfile(path):
+        raise UsageError(f"--input: the file {path!r} does not exist")
+    if ending == ".parquet":
+        return _parquet(path, shared_labels)
+    posts = []
+    for where, post in _rows(path, ending):
+        _check(post, shared_labels, where)
+        image = post.get("image")
+        if isinstance(image, str) and not image.startswith(("http://", "https://", "data:")):
+            post = {**post, "image": os.path.join(os.path.dirname(path), image)}
+            check_image(post["image"], f"{where}, image")
+        posts.append(post)
+    if not posts:
+        raise UsageError(f"--input: {path} holds no post")
+    return posts
+
+
+def _rows(path: str, ending: str) -> Iterator[tuple[str, Any]]:
+    """Each post with where it stands."""
+    with usage():
+        if ending == ".jsonl":
+            for number, line in read_lines(path):
+                if line.strip():
+                    yield f"{path}, line {number}", _parse(line, f"{path}, line {number}")
+            return
+        with open(path, encoding="utf-8-sig") as file:
+            content = _parse(file.read(), path)
+    if not isinstance(content, list):
+        raise UsageError(f"{path}: a JSON list of posts is needed, got {type(content).__name__}")
+    for number, post in enumerate(content):
+        yield f"{path}, post {number}", post
+
+
+def _parse(text: str, where: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise UsageError(f"{where}: no JSON: {error}") from error
+
+
+def _parquet(path: str, shared_labels: Sequence[str] | None) -> Sequence[Mapping[str, Any]]:
+    try:
+        from datasets import Dataset
+    except ImportError as error:
+        raise UsageError(f"--input: to read {path} the extra [train] must be installed (datasets): {error}") from error
+    from ..data.held_out import without_pictures
+
+    posts = Dataset.from_parquet(path)
+    if not len(posts):
+        raise UsageError(f"--input: {path} holds no post")
+    for number, post in enumerate(without_pictures(posts)):
+        _check(post, shared_labels, f"{path}, row {number}")
+    return posts
+
+
+def _check(post: Any, shared_labels: Sequence[str] | None, where: str) -> None:
+    """What can be told of a post without a model or its picture."""
+    from ..pipeline_mgvmoe import mentions_of
+
+    with usage():
+        try:
+            mentions = mentions_of(post)
+            if not isinstance(post["text"], str):
+                raise ValueError(f"text: a string is needed (got {type(post['text']).__name__})")
+            read_mentions(mentions, post["text"])
+            labels = post.get("candidate_labels")
+            if labels is None and shared_labels is None:
+                raise ValueError("candidate_labels: the post needs some of its own, or --labels those of all posts")
+            if labels is not None:
+                check_labels(labels)
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from error

@@ -1,0 +1,313 @@
+r"""Why a model answers as it does: words and patches that were weighed, experts that fired, how sure it is.
+
+With the weights :math:`a_j` of the fusion (E7) and the router's probabilities :math:`p_{jk}` (E1) of token j,
+
+.. math::
+    f = \sum_j a_j z_j, \quad z_j = \sum_k p_{jk} m_{jk} \qquad
+    \text{so } \sum_{j} a_j p_{jk} \text{ is the share of expert } k \text{ in } f.
+
+The weights say what the fusion looked at. They do not say what would have to change for another answer.
+
+Axes: Lt = text tokens, Li = picture tokens, K = experts, C = candidate labels.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from ..mention_windows import read_mentions, splits_character
+from ..pictures import to_rgb
+from ..pipeline_mgvmoe import mentions_of
+from .patch_grid import Area, patch_grid, seen_area
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from ..modeling_mgvmoe import MGVMoEForZeroShotIE
+    from ..processing_mgvmoe import MGVMoEProcessor
+
+# Kana and Chinese characters: languages without spaces between words.
+UNSPACED = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
+
+
+@dataclass(frozen=True)
+class Word:
+    """A word of the post.
+
+    Attributes:
+        start, end: its characters, end exclusive.
+        weight: what its tokens weigh in the fusion together, between 0 and 1.
+        was_read: false where the post was too long and this part of it was cut off.
+    """
+
+    start: int
+    end: int
+    weight: float
+    was_read: bool = True
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """One answer, and what it was made of.
+
+    Attributes:
+        text: the post.
+        mentions: one span (typing) or two (head, tail), in characters, end exclusive.
+        ranking: {"label", "score"} with falling scores, the softmax over the candidates.
+        none_threshold: the answer is "none of these" if the best score is below it.
+        words: of the text, in order.
+        patches: (rows, columns), the weight of each patch; `None` without a picture, or if its tokens make no grid.
+        patch_experts: (rows, columns, K), p of each patch; `None` as `patches`.
+        patch_area: left, top, right and bottom of the grid, in pixels of `image`.
+        image: the picture, upright, RGB.
+        shares: weights of "words", "picture" and "other" (special tokens, markers), which add up to 1.
+        expert_usage: for "text", and "picture" if there is one, the mean (K,) of p over the tokens, as in the
+            training log.
+        expert_shares: likewise, the sum of a_j p_jk (K,); all of them add up to 1.
+        mutual_information: between the answer and the experts' samples, in nats, if samples were drawn.
+        gate: g of E8', for a model whose scores begin as similarity: how much of what was weighed is added.
+    """
+
+    text: str
+    mentions: list[tuple[int, int]]
+    ranking: list[dict[str, Any]]
+    none_threshold: float
+    words: list[Word]
+    shares: dict[str, float]
+    expert_usage: dict[str, np.ndarray]
+    expert_shares: dict[str, np.ndarray]
+    patches: np.ndarray | None = None
+    patch_experts: np.ndarray | None = None
+    patch_area: Area | None = None
+    image: Image.Image | None = field(default=None, repr=False)
+    mutual_information: float | None = None
+    gate: float | None = None
+
+    @property
+    def answer(self) -> str | None:
+        """The best label; `None` for "none of these"."""
+        return best_label(self.ranking, self.none_threshold)
+
+    @property
+    def uncertainty(self) -> float:
+        """Entropy of the scores over its greatest value, log C: 0 is sure, 1 is all alike. 0 for a single label."""
+        return normalized_entropy([entry["score"] for entry in self.ranking])
+
+    def as_json(self) -> dict[str, Any]:
+        """Everything but the picture, in types that JSON has."""
+        return {
+            "text": self.text,
+            "mentions": [list(span) for span in self.mentions],
+            "ranking": self.ranking,
+            "answer": self.answer,
+            "none_threshold": self.none_threshold,
+            "uncertainty": self.uncertainty,
+            "mutual_information": self.mutual_information,
+            "words": [vars(word) | {"word": self.text[word.start : word.end]} for word in self.words],
+            "patches": None if self.patches is None else self.patches.tolist(),
+            "patch_area": self.patch_area,
+            "shares": self.shares,
+            "expert_usage": {name: usage.tolist() for name, usage in self.expert_usage.items()},
+            "expert_shares": {name: shares.tolist() for name, shares in self.expert_shares.items()},
+            "gate": self.gate,
+        }
+
+
+def best_label(ranking: Sequence[Mapping[str, Any]], none_threshold: float) -> str | None:
+    """The first label of a ranking, or `None` if its score is below the threshold."""
+    return ranking[0]["label"] if ranking[0]["score"] >= none_threshold else None
+
+
+def normalized_entropy(scores: Sequence[float]) -> float:
+    """Entropy of probabilities, divided by that of equal ones; 0 where there is only one."""
+    probs = np.asarray(scores, dtype=float)
+    if len(probs) < 2:
+        return 0.0
+    positive = probs[probs > 0]
+    return float(np.clip(-(positive * np.log(positive)).sum() / np.log(len(probs)), 0, 1))
+
+
+def offers_samples(model: Any) -> bool:
+    """Whether the model draws samples of its experts at inference, on request."""
+    return "num_samples" in inspect.signature(model.forward).parameters
+
+
+def check_none_threshold(none_threshold: float) -> float:
+    """Returns it, or raises ValueError if it is not between 0 and 1."""
+    if not isinstance(none_threshold, (int, float)) or not 0 <= none_threshold <= 1:
+        raise ValueError(f"none_threshold must be between 0 and 1, got {none_threshold!r}.")
+    return float(none_threshold)
+
+
+@torch.no_grad()
+def explain_post(
+    model: MGVMoEForZeroShotIE,
+    processor: MGVMoEProcessor,
+    post: Mapping[str, Any],
+    candidate_labels: Sequence[str] | None = None,
+    label_descriptions: Mapping[str, str | Sequence[str]] | None = None,
+    label_template: str | None = None,
+    label_types: Mapping[str, Any] | None = None,
+    type_descriptions: Mapping[str, str | Sequence[str]] | None = None,
+    none_threshold: float = 0.0,
+    num_samples: int | None = None,
+) -> Explanation:
+    """Score the labels for one post and say what the scores were made of.
+
+    Args:
+        model: left in the mode, training or evaluation, in which it came.
+        processor: of the model.
+        post: as the pipeline takes it.
+        candidate_labels: default: the post's own.
+        label_descriptions, label_template, label_types, type_descriptions: as the pipeline takes them.
+        none_threshold: the answer is "none of these" if the best score is below it. The protocol "open" of
+            `examples/evaluate.py` fits one.
+        num_samples: draw so many samples of the experts for the mutual information, if the model offers it.
+
+    Raises:
+        ValueError: as of the pipeline; or the threshold is not between 0 and 1, or the model offers no samples.
+    """
+    check_none_threshold(none_threshold)
+    if num_samples is not None and not offers_samples(model):
+        raise ValueError(f"num_samples: this model draws no samples at inference (got {num_samples!r})")
+    mentions, text = mentions_of(post), post["text"]
+    labels = post.get("candidate_labels") if candidate_labels is None else candidate_labels
+    if labels is None:
+        raise ValueError("candidate_labels: a non-empty list of labels is needed, in the call or in the post")
+    labels = list(labels) if isinstance(labels, (list, tuple)) else labels
+    candidates = processor.encode_candidates(
+        labels,
+        label_descriptions,
+        label_template,
+        return_tensors="pt",
+        label_types=label_types,
+        type_descriptions=type_descriptions,
+    )
+    features = processor.encode_post(text, mentions, return_offsets_mapping=True)
+    offsets = features.pop("offset_mapping")
+    image = None if post.get("image") is None else to_rgb(post["image"], "image")
+    (pixel_values,) = processor.encode_images([image])
+    if pixel_values is not None:
+        features["pixel_values"] = pixel_values
+    inputs = {**processor.pad_posts([features], return_tensors="pt"), **candidates}
+    inputs = {name: value.to(model.device) for name, value in inputs.items()}
+    was_training = model.training
+    model.eval()
+    try:
+        output = model(**inputs)
+        sampled = None if num_samples is None else model(**inputs, num_samples=num_samples)
+    finally:
+        model.train(was_training)
+    (ranking,) = processor.post_process_zero_shot_ie(output, labels)
+    information = getattr(sampled, "mutual_information", None)
+    similarity = getattr(model, "similarity", None)
+    return Explanation(
+        text=text,
+        mentions=read_mentions(mentions, text),
+        ranking=ranking,
+        none_threshold=float(none_threshold),
+        image=image,
+        mutual_information=None if information is None else float(information[0]),
+        gate=None if similarity is None else float(similarity.gate),
+        **_weights(output, text, offsets),
+        **_patches(output, model, processor, image, pixel_values),
+    )
+
+
+def _weights(output: Any, text: str, offsets: Sequence[tuple[int, int]]) -> dict[str, Any]:
+    """Words, shares of the modalities, and experts."""
+    text_probs = _array(output.text_router_probs)
+    image_probs = None if output.image_router_probs is None else _array(output.image_router_probs)
+    weights = _array(output.fusion_attentions)
+    of_picture, of_text = np.split(weights, [len(weights) - len(text_probs)])
+    words = weigh_words(text, offsets, of_text)
+    shares = {"words": sum(word.weight for word in words), "picture": float(of_picture.sum())}
+    shares["other"] = max(0.0, 1 - sum(shares.values()))
+    usage, expert_shares = {"text": text_probs.mean(0)}, {"text": of_text @ text_probs}
+    if image_probs is not None:
+        usage["picture"], expert_shares["picture"] = image_probs.mean(0), of_picture @ image_probs
+    return {"words": words, "shares": shares, "expert_usage": usage, "expert_shares": expert_shares}
+
+
+def weigh_words(text: str, offsets: Sequence[tuple[int, int]], weights: np.ndarray) -> list[Word]:
+    """Lays the weights of tokens on the words they are of.
+
+    A token that reaches over several words is divided among them by characters.
+
+    Args:
+        text: the post.
+        offsets: (start, end) of the characters of each token; of no characters for special tokens.
+        weights: (Lt,).
+
+    Returns:
+        The words. Their weights add up to those of the tokens that stand for characters which are no white space.
+    """
+    characters, covered = np.zeros(len(text)), np.zeros(len(text), dtype=bool)
+    for (start, end), weight in zip(offsets, weights, strict=True):
+        own = [place for place in range(start, end) if not text[place].isspace()]
+        if own:
+            characters[own] += weight / len(own)
+            covered[own] = True
+    return [
+        Word(start, end, float(characters[start:end].sum()), bool(covered[start:end].any()))
+        for start, end in split_words(text)
+    ]
+
+
+def split_words(text: str) -> list[tuple[int, int]]:
+    """Where words are: runs of letters, digits and marks; signs by themselves, Chinese character by character.
+
+    Whatever a reader sees as one character stays together.
+    """
+    words: list[tuple[int, int]] = []
+    for place, char in enumerate(text):
+        if char.isspace():
+            continue
+        if words and words[-1][1] == place and (
+            splits_character(text, place) or (_in_word(text, place - 1) and _in_word(text, place))
+        ):  # fmt: skip
+            words[-1] = (words[-1][0], place + 1)
+        else:
+            words.append((place, place + 1))
+    return words
+
+
+def _in_word(text: str, place: int) -> bool:
+    char = text[place]
+    if char in "'\u2019":  # don't
+        return 0 < place < len(text) - 1 and text[place - 1].isalpha() and text[place + 1].isalpha()
+    spelled = char.isalnum() or char == "_" or unicodedata.category(char).startswith("M")
+    return spelled and not UNSPACED.match(char)
+
+
+def _patches(
+    output: Any, model: Any, processor: Any, image: Image.Image | None, pixel_values: np.ndarray | None
+) -> dict[str, Any]:
+    """The weights and experts of the picture's patches, and where they lie."""
+    if image is None or pixel_values is None:
+        return {}
+    probs = _array(output.image_router_probs)
+    height, width = pixel_values.shape[-2:]
+    grid = patch_grid(len(probs), height, width, getattr(model.config.vision_config, "patch_size", None))
+    if grid is None:
+        return {}
+    rows, columns, before = grid
+    weights = _array(output.fusion_attentions)[before : len(probs)]
+    return {
+        "patches": weights.reshape(rows, columns),
+        "patch_experts": probs[before:].reshape(rows, columns, -1),
+        "patch_area": seen_area(processor.image_processor, image.width, image.height),
+    }
+
+
+def _array(values: torch.Tensor) -> np.ndarray:
+    """The only post's values, in double precision."""
+    return values[0].double().cpu().numpy()

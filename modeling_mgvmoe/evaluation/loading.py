@@ -1,0 +1,109 @@
+"""A saved model with its processor, for evaluation and prediction: checked before and after it is loaded."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ..modeling_mgvmoe import MGVMoEForZeroShotIE
+    from ..processing_mgvmoe import MGVMoEProcessor
+
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+def check_model_folder(name: str) -> None:
+    """Raise FileNotFoundError if a folder is no model with its processor; a Hub name passes."""
+    check_folder("model", name)
+    if os.path.isdir(name) and not os.path.isfile(os.path.join(name, "processor_config.json")):
+        raise FileNotFoundError(
+            f"model: {name} holds no processor (processor_config.json). Save one beside the model with "
+            "processor.save_pretrained(folder)."
+        )
+
+
+def check_folder(argument: str, name: str) -> None:
+    """Raise FileNotFoundError if a folder is missing or holds no model; a Hub name passes."""
+    if not os.path.isdir(name):
+        # A name on the Hub has one slash at most.
+        if name.count("/") > 1 or name.startswith((".", "/")):
+            raise FileNotFoundError(f"{argument}: the folder {name} does not exist")
+        return
+    if not os.path.isfile(os.path.join(name, "config.json")):
+        inner = os.path.join(name, "model")
+        hint = f"; did you mean {inner}?" if os.path.isfile(os.path.join(inner, "config.json")) else "."
+        raise FileNotFoundError(f"{argument}: {name} holds no config.json{hint}")
+
+
+def check_device(name: str) -> None:
+    """Raise ValueError if torch has no such device here."""
+    import torch
+
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"device: {name!r} cannot be used here: {str(error).splitlines()[0]}") from error
+
+
+def check_dtype(name: str | None) -> None:
+    """Raise ValueError if weights cannot be loaded as that."""
+    if name is not None and name not in DTYPES:
+        raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {name!r}")
+
+
+def default_device() -> str:
+    """A GPU if there is one, else the CPU."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def load_model(
+    name: str,
+    device: str,
+    revision: str | None = None,
+    dtype: str | None = None,
+    trust_remote_code: bool = False,
+) -> tuple[MGVMoEForZeroShotIE, MGVMoEProcessor]:
+    """A saved model on a device, with its processor, checked against each other.
+
+    Args:
+        name: folder or Hub name. The code is that of this package, not what lies beside the weights.
+        device: "cpu", "cuda", ...
+        revision: branch, tag or commit on the Hub.
+        dtype: of the weights, one of `DTYPES`; default: as they were saved.
+        trust_remote_code: run code that an encoder or a tokenizer in it brings along.
+
+    Raises:
+        ValueError: it is another kind of model, weights are missing, or the two do not fit.
+        OSError: there is neither such a folder nor, within reach, such a name on the Hub.
+    """
+    import torch
+    from transformers import AutoConfig
+
+    from ..modeling_mgvmoe import MGVMoEForZeroShotIE
+    from ..pipeline_mgvmoe import ZeroShotMultimodalIEPipeline
+    from ..processing_mgvmoe import MGVMoEProcessor
+
+    check_dtype(dtype)
+    source: dict[str, Any] = {"trust_remote_code": trust_remote_code}
+    if revision is not None:
+        source["revision"] = revision
+    try:
+        kind = AutoConfig.from_pretrained(name, **source).model_type
+    except OSError as error:
+        # The libraries' message does not always say which.
+        raise OSError(f"model: {name!r} cannot be loaded: {error}") from error
+    if kind != "mgvmoe":
+        raise ValueError(f"model: {name} must be a model of this package (mgvmoe), got {kind!r}")
+    as_type = {} if dtype is None else {"dtype": getattr(torch, dtype)}
+    loaded: Any = MGVMoEForZeroShotIE.from_pretrained(name, output_loading_info=True, **source, **as_type)
+    model, report = loaded
+    if report["missing_keys"]:
+        raise ValueError(
+            f"model: {name} must hold all weights, {len(report['missing_keys'])} are missing: "
+            f"{sorted(report['missing_keys'])[:3]}"
+        )
+    processor = MGVMoEProcessor.from_pretrained(name, **source)
+    ZeroShotMultimodalIEPipeline(model=model, processor=processor)  # raises where the two do not fit
+    return model.to(device).eval(), processor

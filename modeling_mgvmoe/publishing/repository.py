@@ -1,0 +1,176 @@
+"""A complete repository in a folder: model, processor, code, card, numbers, and what an Inference Endpoint needs."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ..evaluation.loading import check_model_folder, load_model
+from ..training.run_record import RUN_FILE, read_run_record
+from .card import CardFacts, code_blocks, make_card, read_evaluation
+
+CARD, METRICS, EVALUATION, REQUIREMENTS, HANDLER = (
+    "README.md", "metrics.json", "evaluation.json", "requirements.txt", "handler.py"
+)  # fmt: skip
+# What a repository must have to be loaded and served.
+NEEDED = (CARD, "config.json", "configuration_mgvmoe.py", "modeling_mgvmoe.py", "processing_mgvmoe.py",
+          "pipeline_mgvmoe.py", "processor_config.json", "tokenizer.json", "tokenizer_config.json", HANDLER,
+          REQUIREMENTS)  # fmt: skip
+# Of those that install the package, what loading and scoring imports.
+RUNTIME = ("torch", "transformers", "huggingface_hub", "safetensors", "numpy", "pillow")
+WITHOUT_PACKAGE = "import sys; sys.modules['modeling_mgvmoe'] = None\n"
+CHECK_SECONDS = 600
+
+
+@dataclass(frozen=True)
+class Source:
+    """What is published.
+
+    Attributes:
+        model: folder of the saved model and its processor.
+        run: folder of the run that made it, or `None`.
+        evaluations: files of numbers that `examples/evaluate.py` wrote.
+    """
+
+    model: str
+    run: str | None = None
+    evaluations: tuple[str, ...] = ()
+
+
+def find_source(folder: str, evaluations: Sequence[str] = ()) -> Source:
+    """A run's folder, or the folder of a saved model alone or within its run.
+
+    Raises:
+        FileNotFoundError: there is no model, or no processor beside it.
+    """
+    inner = os.path.join(folder, "model")
+    model = inner if os.path.isfile(os.path.join(inner, "config.json")) else folder
+    if not os.path.isdir(model):
+        raise FileNotFoundError(f"model: the folder {folder} does not exist")
+    check_model_folder(model)
+    above = os.path.dirname(os.path.abspath(model))
+    run = next((one for one in (folder, above) if os.path.isfile(os.path.join(one, RUN_FILE))), None)
+    for path in evaluations:
+        if not os.path.isfile(path):
+            raise FileNotFoundError(f"evaluation: the file {path} does not exist")
+    return Source(model, run, tuple(evaluations))
+
+
+def build_repository(source: Source, output_dir: str, facts: CardFacts, max_shard_size: str = "5GB") -> list[str]:
+    """Write everything that is pushed into an empty folder.
+
+    Args:
+        source: what is published.
+        output_dir: an empty folder.
+        facts: of the card; what the source tells is filled in here.
+        max_shard_size: of a file of weights, such as "5GB".
+
+    Returns:
+        The files' names, sorted.
+
+    Raises:
+        ValueError: model and processor do not load, or do not fit each other, or a file of the source is broken.
+    """
+    from ..pipeline_mgvmoe import ZeroShotMultimodalIEPipeline
+
+    record = read_run_record(source.run) if source.run else None
+    evaluations = [read_evaluation(path) for path in source.evaluations]
+    model, processor = load_model(source.model, "cpu")
+    ZeroShotMultimodalIEPipeline(model=model, processor=processor).save_pretrained(
+        output_dir, max_shard_size=max_shard_size
+    )
+    requirements = runtime_requirements()
+    _write(output_dir, REQUIREMENTS, "".join(f"{line}\n" for line in requirements))
+    validation = None
+    if source.run and os.path.isfile(metrics := os.path.join(source.run, METRICS)):
+        with open(metrics, encoding="utf-8") as file:
+            found = json.load(file)
+        validation = found.get("best", {}).get("validation")
+        _write(output_dir, METRICS, json.dumps(found, indent=1) + "\n")
+    if record:
+        _write(output_dir, RUN_FILE, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+    if evaluations:
+        _write(output_dir, EVALUATION, json.dumps(evaluations, indent=1, ensure_ascii=False) + "\n")
+    card = make_card(
+        replace(
+            facts,
+            record=record,
+            validation=validation,
+            evaluations=tuple(evaluations),
+            similarity=model.config.score == "similarity",
+            requirements=", ".join(line for line in requirements if line.startswith(("torch", "transformers"))),
+        )
+    )
+    _write(output_dir, CARD, str(card))
+    names = sorted(os.path.relpath(os.path.join(where, name), output_dir)
+                   for where, _, files in os.walk(output_dir) for name in files)  # fmt: skip
+    missing = [name for name in NEEDED if name not in names]
+    if missing:
+        raise ValueError(f"model: a repository must have {', '.join(NEEDED)}, but {', '.join(missing)} is missing")
+    return names
+
+
+def runtime_requirements() -> list[str]:
+    """The packages that loading and scoring need, with the bounds of this package."""
+    from importlib.metadata import requires
+
+    found = [line for line in requires("mg-vmoe") or () if ";" not in line]
+    return [line for line in found if _package(line) in RUNTIME]
+
+
+def _package(requirement: str) -> str:
+    return "".join(
+        character if character.isalnum() or character in "-_." else " " for character in requirement
+    ).split()[0]
+
+
+def check_repository(folder: str, repo_id: str) -> str:
+    """Run the card's own code on the folder, in a process that has only what a user of it has.
+
+    Returns:
+        What it printed.
+
+    Raises:
+        RuntimeError: it fails; the last line says why.
+    """
+    with open(os.path.join(folder, CARD), encoding="utf-8") as file:
+        (code, *_) = code_blocks(file.read(), "python")
+    code = WITHOUT_PACKAGE + code.replace(f'"{repo_id}"', repr(os.path.abspath(folder)))
+    with tempfile.TemporaryDirectory() as elsewhere:
+        environment = {**os.environ, "HF_MODULES_CACHE": elsewhere, "HF_HUB_OFFLINE": "1", "PYTHONPATH": ""}
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=elsewhere,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=CHECK_SECONDS,
+        )
+    if done.returncode:
+        raise RuntimeError(f"the card's code fails on the repository: {done.stderr.strip().splitlines()[-1]}")
+    return done.stdout.strip()
+
+
+def listing(folder: str, names: Sequence[str]) -> list[tuple[str, int]]:
+    """Every file with its bytes."""
+    return [(name, os.path.getsize(os.path.join(folder, name))) for name in names]
+
+
+def _write(folder: str, name: str, text: str) -> None:
+    with open(os.path.join(folder, name), "w", encoding="utf-8") as file:
+        file.write(text)
+
+
+def describe(value: Any) -> str:
+    """A count of bytes for a person."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000 or unit == "GB":
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1000
+    raise AssertionError

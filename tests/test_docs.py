@@ -1,0 +1,93 @@
+"""Every code block of the pages in `docs/` runs and prints what the page says; what cannot run here is looked up."""
+
+import importlib
+import re
+import subprocess
+import sys
+
+import pytest
+
+from modeling_mgvmoe.data.prepare_command import _parser as prepare_parser
+from modeling_mgvmoe.training.arguments import parse_arguments
+from tests.documents import ROOT, like_the_root, linked_files, read_blocks, run_blocks, script_and_flags
+
+PAGES = sorted((ROOT / "docs").glob("*.md"))
+BLOCKS = {page: read_blocks(page) for page in [*PAGES, ROOT / "README.md"]}
+KINDS = {"bash", "python", "sh", "text", "json", "yaml", "math"}
+
+
+def name(page):
+    return page.name
+
+
+def looked_up_lines():
+    """The commands that are not run, with their place."""
+    return [
+        (block.place, line) for blocks in BLOCKS.values() for block in blocks if block.kind == "sh"
+        for line in block.lines()
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_a_page_links_to_what_is_there_and_is_linked_from_the_index(page):
+    assert [str(path) for path in linked_files(page) if not path.exists()] == []
+    if page.name != "index.md":
+        assert page in [path.resolve() for path in linked_files(ROOT / "docs" / "index.md")]
+
+
+@pytest.mark.parametrize("page", BLOCKS, ids=name)
+def test_blocks_are_of_a_known_kind_and_python_compiles(page):
+    for block in BLOCKS[page]:
+        assert block.kind in KINDS, f"{block.place}: {block.kind}"
+        assert set(block.words) <= {"notest", "fast"}, block.place
+        if block.kind == "python":
+            compile(block.body, block.place, "exec")
+
+
+def test_no_fence_is_left_open():
+    for page, blocks in BLOCKS.items():
+        fences = re.findall(r"^```", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
+        assert len(fences) == 2 * len(blocks), page
+
+
+@pytest.mark.parametrize(("place", "line"), looked_up_lines())
+def test_commands_that_need_data_are_understood_by_their_parsers(place, line, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    script, flags = script_and_flags(line) or ("", [])
+    if script == "examples/train.py":
+        parse_arguments(flags)
+    elif script == "examples/prepare_data.py" and not flags[0].startswith("-"):
+        prepare_parser(None).parse_args(flags)
+    elif script:
+        # Others build their parser and check files in one go; the slow test below asks them for their flags.
+        assert importlib.util.find_spec(script) if script.startswith("modeling_mgvmoe") else (ROOT / script).is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "script", sorted({found[0] for _, line in looked_up_lines() if (found := script_and_flags(line))})
+)
+def test_commands_that_need_data_have_only_flags_that_the_help_knows(script):
+    for place, line in looked_up_lines():
+        found = script_and_flags(line)
+        if found is None or found[0] != script:
+            continue
+        start = [sys.executable, script] if script.endswith(".py") else [sys.executable, "-m", script]
+        command = [word for word in found[1][:1] if not word.startswith("-")]
+        printed = subprocess.run([*start, *command, "--help"], cwd=ROOT, capture_output=True, text=True, check=False)
+        unknown = {word.partition("=")[0] for word in found[1] if word.startswith("--")} - set(
+            re.findall(r"--[\w-]+", printed.stdout)
+        )
+        assert printed.returncode == 0 and not unknown, f"{place}: {unknown}"
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if any(block.fast for block in BLOCKS[page])], ids=name)
+def test_fast_blocks_print_what_the_page_says(page, tmp_path):
+    run_blocks([block for block in BLOCKS[page] if block.fast], like_the_root(tmp_path / "root"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", [page for page in PAGES if any(block.runs for block in BLOCKS[page])], ids=name)
+def test_a_page_runs_from_top_to_bottom(page, demo, tmp_path):
+    root = like_the_root(tmp_path / "root", demo[0])
+    run_blocks([block for block in BLOCKS[page] if block.runs], root, HF_MODULES_CACHE=str(tmp_path / "modules"))
