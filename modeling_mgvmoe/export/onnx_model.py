@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import torch
 
+from ..evaluation.loading import check_packages
 from ..outputs_mgvmoe import MGVMoEOutput
 from ..pipeline_mgvmoe import ZeroShotMultimodalIEPipeline
 
@@ -54,9 +55,7 @@ class OnnxModelForZeroShotIE:
         Raises:
             ImportError: the extra `onnx` is not installed.
         """
-        from .onnx_folder import check_packages
-
-        check_packages("onnxruntime", "onnxscript")
+        check_packages("onnx", "onnxruntime", "onnxscript")
         from transformers.exporters.base import ExportedModel
 
         name = os.fspath(name_or_path)
