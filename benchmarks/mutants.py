@@ -9,13 +9,15 @@ line that no test reaches is a survivor. The results are written as a whole afte
 on from there; those of a file whose text has changed are dropped. `--only objectives.py` for one file, `--survivors`
 to try the survivors again after a test was added.
 
-Not mutated: texts of errors, docstrings, annotations, and what is outside of functions.
+Not mutated: texts of errors, docstrings, annotations, what is outside of functions, and `device=`, which only a second
+kind of device would notice.
 """
 
 import argparse
 import collections
 import gc
 import hashlib
+import importlib
 import json
 import os
 import resource
@@ -44,6 +46,8 @@ TESTS = {
     "evaluation/metrics.py": ["metrics"],
 }
 FILES = list(TESTS)
+# What tests import when they run: once, and not in every child.
+LOADED_BEFORE = ["evaluate", "sklearn.metrics", "torch_geometric.data", "torch_geometric.utils"]
 # Slower tests start other processes, which run the code as it is.
 SECONDS_OF_A_TEST = 2.0
 
@@ -175,6 +179,8 @@ class Mutants:
         session.config.pluginmanager.register(watch)
         session.config.pluginmanager.unregister(name="terminalreporter")
         files = [name for name in FILES if not args.only or name in args.only]
+        for name in LOADED_BEFORE:
+            importlib.import_module(name)
         paths = {str(PACKAGE / name) for name in files}
         tests = reach(items, paths, watch, args.results.with_suffix(".reach"))
         results = json.loads(args.results.read_text()) if args.results.exists() else {}
@@ -186,8 +192,10 @@ class Mutants:
             if results.get(name, {}).get("sha256") != digest:
                 results[name] = {"sha256": digest, "mutants": {}}
             known, functions = results[name]["mutants"], functions_of(path)
-            mutants = mutants_of(text)
-            for mutant in mutants[:: args.every]:
+            mutants = mutants_of(text)[:: args.every]
+            keys = {mutant.key for mutant in mutants}
+            results[name]["mutants"] = known = {key: known[key] for key in known if key in keys}
+            for mutant in mutants:
                 old = known.get(mutant.key)
                 if old is None or (args.survivors and old == "survived"):
                     todo.append((name, mutant, functions))

@@ -80,6 +80,9 @@ def changes_of(node: ast.AST, argument: bool = False) -> list[ast.AST]:
         case ast.BoolOp():
             other = ast.Or() if isinstance(node.op, ast.And) else ast.And()
             return [with_(op=other), *node.values[: len(node.values) if len(node.values) > 2 else 0]]
+        case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int(value))):
+            # The last axis becomes the one before it; of a matrix, axis 1 would be the same.
+            return [ast.UnaryOp(ast.USub(), ast.Constant(value + 1))]
         case ast.UnaryOp(op=ast.USub() | ast.Not() | ast.Invert()):
             return [node.operand]
         case ast.If() | ast.IfExp() | ast.While():
@@ -96,7 +99,9 @@ def changes_of(node: ast.AST, argument: bool = False) -> list[ast.AST]:
             return [ast.Pass()]
         case ast.Call():
             found: list[ast.AST] = [
-                with_(keywords=node.keywords[:i] + node.keywords[i + 1 :]) for i in range(len(node.keywords))
+                with_(keywords=node.keywords[:i] + node.keywords[i + 1 :])
+                for i, k in enumerate(node.keywords)
+                if k.arg != "device"
             ]
             receiver = node.func.value if isinstance(node.func, ast.Attribute) else None
             if receiver is not None and not (
@@ -141,7 +146,7 @@ def mutants_of(text: str) -> list[Mutant]:
                 lines = set(range(node.lineno, node.test.end_lineno + 1))
         for new in changes_of(node, argument):
             add(node, new, function, path, lines)
-        if isinstance(node, ast.Raise):
+        if isinstance(node, ast.Raise) or isinstance(node, ast.UnaryOp) and isinstance(node.operand, ast.Constant):
             return
         for field, value in ast.iter_fields(node):
             if field in ("annotation", "returns", "decorator_list"):
