@@ -23,7 +23,6 @@ import os
 import resource
 import signal
 import sys
-import time
 import types
 from pathlib import Path
 
@@ -37,7 +36,7 @@ PACKAGE = ROOT / "modeling_mgvmoe"
 TESTS = {
     "objectives.py": ["objectives", "variational_experts"],
     "variational_experts.py": ["variational_experts", "linear_means", "memory"],
-    "chunked_mixture.py": ["variational_experts", "memory"],
+    "chunked_mixture.py": ["variational_experts", "linear_means", "memory"],
     "fusion.py": ["linear_means", "uncertainty"],
     "sample_graph.py": ["sample_graph"],
     "similarity_score.py": ["similarity_score", "similarity"],
@@ -129,11 +128,11 @@ def reach(items, paths, watch, store):
             def called(frame, event, _, local=local):
                 return local(frame, event, _) if frame.f_code.co_filename in paths else None
 
-            watch.failed, start = False, time.process_time()
+            watch.failed, start = False, sum(os.times()[:4])
             sys.settrace(called)
             run_test(item, following)
             sys.settrace(None)
-            seconds = time.process_time() - start
+            seconds = sum(os.times()[:4]) - start  # with the processes that it started
             if not watch.failed:
                 found[number] = (seconds, {name: sorted(of_file) for name, of_file in lines.items()})
         store.write_text(json.dumps(found))
