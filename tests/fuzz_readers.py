@@ -64,6 +64,12 @@ def _pictures():
     return found
 
 
+RUN = b'{"arguments": {}, "dataset": {}, "labels": {}}'
+EVALUATION = (
+    b'{"protocol": "unseen", "summary": {"typing": {"MG-VMoE": {}}}, "seeds": [0], "dataset": "d", "command": "c"}'
+)
+
+
 # By reader: the name of its file, seeds, and how it is called with the file's path.
 READERS = {
     "mnre": ("train.txt", lambda: [MNRE.encode() * 2], read_mnre),
@@ -81,8 +87,8 @@ READERS = {
         ],
         read_prepared_labels,
     ),
-    "run_record": ("run.json", lambda: [b'{"arguments": {}, "dataset": {}, "labels": {}}'], lambda p: read_run_record(os.path.dirname(p))),
-    "evaluation": ("evaluation.json", lambda: [b'{"protocol": "unseen", "summary": {"typing": {"MG-VMoE": {}}}, "seeds": [0], "dataset": "d", "command": "c"}'], read_evaluation),
+    "run_record": ("run.json", lambda: [RUN], lambda p: read_run_record(os.path.dirname(p))),
+    "evaluation": ("evaluation.json", lambda: [EVALUATION], read_evaluation),
     "log": ("log.jsonl", lambda: [b'{"step": 1, "loss": 0.5}\n{"step": 2, "loss": 0.4}\n'], read_log),
     "posts": ("posts.json", lambda: [f"[{POST}]".encode()], lambda p: read_posts(p, None)),
     "post_lines": ("posts.jsonl", lambda: [f"{POST}\n{POST}\n".encode()], lambda p: read_posts(p, ["boat"])),
