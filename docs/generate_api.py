@@ -29,14 +29,18 @@ CONTENTS: dict[str, dict[str, list[str]]] = {
     "Sample graph": {"modeling_mgvmoe.sample_graph": []},
     "Data": {
         "modeling_mgvmoe.data": [],
-        "modeling_mgvmoe.data.zero_shot_data": ["ZeroShotData", "data_from_folder", "data_from_posts", "sketchbook_data"],
+        "modeling_mgvmoe.data.zero_shot_data": [
+            "ZeroShotData", "data_from_folder", "data_from_posts", "sketchbook_data",
+        ],
         "modeling_mgvmoe.data.prepare": [
-            "PreparedData", "prepare_mnre", "prepare_wikidiverse", "prepare_conll", "prepare_sketchbook", "hold_out_seen",
+            "PreparedData", "prepare_mnre", "prepare_wikidiverse", "prepare_conll", "prepare_sketchbook",
+            "hold_out_seen",
         ],
         "modeling_mgvmoe.data.parquet_folder": ["write_prepared", "push_prepared"],
         "modeling_mgvmoe.data.labels": ["LabelSet", "LabelInfo", "read_label_set"],
         "modeling_mgvmoe.data.splits": [
-            "ClassSplit", "read_splits", "mre_class_split", "met_class_splits", "crossner_class_split", "m_unseen_split",
+            "ClassSplit", "read_splits", "mre_class_split", "met_class_splits", "crossner_class_split",
+            "m_unseen_split",
         ],
         "modeling_mgvmoe.data.held_out": ["EvaluationData", "load_evaluation_data"],
         "modeling_mgvmoe.data.feature_cache": ["build_feature_cache", "ImageFeatureCache"],
@@ -125,7 +129,7 @@ def own_fields(item: Any) -> list[Any]:
     """Annotated attributes of the class's body."""
     return [
         member for member in item.members.values()
-        if member.is_attribute and member.annotation is not None and "class-attribute" in member.labels | {"class-attribute"}
+        if member.is_attribute and member.annotation is not None
         and not member.name.startswith("_") and "property" not in member.labels
     ]  # fmt: skip
 
