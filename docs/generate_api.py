@@ -26,7 +26,25 @@ Made from the docstrings by `make docs`; edit those, not this page. Equations E1
 CONTENTS: dict[str, dict[str, list[str]]] = {
     "Model, processor, pipeline": {"modeling_mgvmoe": []},
     "Objectives": {"modeling_mgvmoe.objectives": []},
-    "Sample graph": {"modeling_mgvmoe.sample_graph": []},
+    "Sample graph": {"modeling_mgvmoe.sample_graph": [], "modeling_mgvmoe.neighbour_graph": []},
+    "Extraction": {
+        "modeling_mgvmoe.extraction": ["extract"],
+        "modeling_mgvmoe.relation_rules": [],
+        "modeling_mgvmoe.label_paths": [],
+        "modeling_mgvmoe.uncertainty": [],
+    },
+    "Graphs of many posts": {
+        "modeling_mgvmoe.graph.bulk": ["BulkArguments", "BulkResult", "extract_in_bulk"],
+        "modeling_mgvmoe.graph.label_file": ["CandidateLabels", "read_candidate_labels"],
+        "modeling_mgvmoe.graph.tables": ["GraphTables"],
+        "modeling_mgvmoe.graph.hetero_data": ["build_hetero_data"],
+        "modeling_mgvmoe.graph.hetero_data_files": ["save_hetero_data", "load_hetero_data"],
+        "modeling_mgvmoe.graph.json_lines": ["write_json_lines"],
+        "modeling_mgvmoe.graph.ntriples": ["write_n_triples"],
+        "modeling_mgvmoe.graph.statistics": ["entity_graph", "graph_statistics"],
+        "modeling_mgvmoe.graph.report": ["read_graph", "write_report"],
+        "modeling_mgvmoe.graph.link_prediction": ["predict_links"],
+    },
     "Data": {
         "modeling_mgvmoe.data": [],
         "modeling_mgvmoe.data.zero_shot_data": ["ZeroShotData", "data_from_folder", "data_from_posts", "sketchbook_data"],
@@ -45,11 +63,22 @@ CONTENTS: dict[str, dict[str, list[str]]] = {
         "modeling_mgvmoe.training.arguments": ["parse_arguments", "read_recipe"],
         "modeling_mgvmoe.training.build": ["load_data", "build_model", "load_feature_cache"],
         "modeling_mgvmoe.training.loop": ["train"],
+        "modeling_mgvmoe.training.hf_trainer": ["TrainerParts", "trainer_parts"],
     },
     "Evaluation": {
         "modeling_mgvmoe.evaluation": [],
         "modeling_mgvmoe.evaluation.runs": ["EvaluationArguments", "run_evaluation"],
+        "modeling_mgvmoe.evaluation.explanation": ["Explanation", "explain_post"],
+        "modeling_mgvmoe.evaluation.expert_usage": ["ExpertUsage", "expert_usage"],
+        "modeling_mgvmoe.evaluation.conformal": ["SplitConformal", "set_statistics"],
+        "modeling_mgvmoe.evaluation.error_detection": ["error_detection"],
     },
+    "Publishing": {
+        "modeling_mgvmoe.publishing.repository": ["Source", "find_source", "build_repository", "check_repository"],
+        "modeling_mgvmoe.publishing.card": ["CardFacts", "make_card", "check_card"],
+        "modeling_mgvmoe.publishing.push": ["push_folder"],
+    },
+    "Export": {"modeling_mgvmoe.export": []},
 }  # fmt: skip
 WIDTH = 100
 
@@ -73,7 +102,8 @@ def api_page() -> str:
     package = griffe.load("modeling_mgvmoe", search_paths=[ROOT], docstring_parser=griffe.Parser.google)
     parts = [INTRODUCTION]
     for section, modules in CONTENTS.items():
-        parts.append(f"## {section}\n")
+        parts += [f"## {section}\n", ""]
+        place = len(parts) - 1
         for module_name, names in modules.items():
             module = package[module_name.partition(".")[2]] if "." in module_name else package
             parts.append(f"From `{module_name}`:\n")
@@ -81,6 +111,8 @@ def api_page() -> str:
                 parts += object_parts(resolved(module[name]), name)
         if section == "Training":
             parts += [argument_table(kind) for kind in ARGUMENT_CLASSES]
+        names = re.findall(r"^### `(.*)`$", "\n".join(parts[place:]), flags=re.MULTILINE)
+        parts[place] = " · ".join(f"[`{name}`]" for name in names) + "\n"
     return linked("\n".join(parts))
 
 
@@ -98,6 +130,8 @@ def object_parts(item: Any, name: str, level: int = 3) -> Iterator[str]:
         yield fence(f"class {name}", parameters_of(item.members["__init__"]) if "__init__" in item.members else [])
     elif item.is_function:
         yield fence(name, parameters_of(item), item.returns)
+    elif item.is_attribute:
+        yield f"```text\n{name} = {item.value}\n```\n"
     yield from docstring_parts(item)
     if item.is_class:
         for member_name, member in item.members.items():
