@@ -47,14 +47,29 @@ CONTENTS: dict[str, dict[str, list[str]]] = {
     },
     "Data": {
         "modeling_mgvmoe.data": [],
-        "modeling_mgvmoe.data.zero_shot_data": ["ZeroShotData", "data_from_folder", "data_from_posts", "sketchbook_data"],
+        "modeling_mgvmoe.data.zero_shot_data": [
+            "ZeroShotData",
+            "data_from_folder",
+            "data_from_posts",
+            "sketchbook_data",
+        ],
         "modeling_mgvmoe.data.prepare": [
-            "PreparedData", "prepare_mnre", "prepare_wikidiverse", "prepare_conll", "prepare_sketchbook", "hold_out_seen",
+            "PreparedData",
+            "prepare_mnre",
+            "prepare_wikidiverse",
+            "prepare_conll",
+            "prepare_sketchbook",
+            "hold_out_seen",
         ],
         "modeling_mgvmoe.data.parquet_folder": ["write_prepared", "push_prepared"],
         "modeling_mgvmoe.data.labels": ["LabelSet", "LabelInfo", "read_label_set"],
         "modeling_mgvmoe.data.splits": [
-            "ClassSplit", "read_splits", "mre_class_split", "met_class_splits", "crossner_class_split", "m_unseen_split",
+            "ClassSplit",
+            "read_splits",
+            "mre_class_split",
+            "met_class_splits",
+            "crossner_class_split",
+            "m_unseen_split",
         ],
         "modeling_mgvmoe.data.held_out": ["EvaluationData", "load_evaluation_data"],
         "modeling_mgvmoe.data.feature_cache": ["build_feature_cache", "ImageFeatureCache"],
@@ -79,7 +94,7 @@ CONTENTS: dict[str, dict[str, list[str]]] = {
         "modeling_mgvmoe.publishing.push": ["push_folder"],
     },
     "Export": {"modeling_mgvmoe.export": []},
-}  # fmt: skip
+}
 WIDTH = 100
 
 
@@ -125,7 +140,7 @@ def object_parts(item: Any, name: str, level: int = 3) -> Iterator[str]:
     """Heading, signature and docstring of a class or function, then the methods of a class."""
     yield f"{'#' * level} `{name}`\n"
     if item.is_class and is_dataclass(item):
-        yield fence(f"class {name}", [field_line(item, field) for field in own_fields(item)])
+        yield fence(f"class {name}", [field_line(field) for field in own_fields(item)])
     elif item.is_class:
         yield fence(f"class {name}", parameters_of(item.members["__init__"]) if "__init__" in item.members else [])
     elif item.is_function:
@@ -141,21 +156,18 @@ def object_parts(item: Any, name: str, level: int = 3) -> Iterator[str]:
 
 
 def is_dataclass(item: Any) -> bool:
-    return any("dataclass" in str(decorator.value) for decorator in item.decorators) or "strict" in {
-        str(decorator.value) for decorator in item.decorators
-    }
+    """Whether the fields of a class are its arguments."""
+    return any(re.search(r"dataclass|strict", str(decorator.value)) for decorator in item.decorators)
 
 
 def own_fields(item: Any) -> list[Any]:
     """Annotated attributes of the class's body."""
-    return [
-        member for member in item.members.values()
-        if member.is_attribute and member.annotation is not None and "class-attribute" in member.labels | {"class-attribute"}
-        and not member.name.startswith("_") and "property" not in member.labels
-    ]  # fmt: skip
+    members = [member for member in item.members.values() if member.is_attribute and not member.name.startswith("_")]
+    return [member for member in members if member.annotation is not None and "property" not in member.labels]
 
 
-def field_line(item: Any, field: Any) -> str:
+def field_line(field: Any) -> str:
+    """A field with its type and its default."""
     value = "" if field.value is None else f" = {field.value}"
     value = re.sub(r"^ = field\(default_factory=(\w+)\)$", r" = \1()", value)
     return f"{field.name}: {field.annotation}{value}"
@@ -221,6 +233,7 @@ def described(parameter: Any, item: Any) -> str:
 
 
 def entry(name: str, description: str) -> str:
+    """A point of a list."""
     text = markdown(description).replace("\n", "\n  ")
     return f"- {name}: {text}"
 
