@@ -149,10 +149,19 @@ def object_parts(item: Any, name: str, level: int = 3) -> Iterator[str]:
         yield f"```text\n{name} = {item.value}\n```\n"
     yield from docstring_parts(item)
     if item.is_class:
-        for member_name, member in item.members.items():
-            public = not member_name.startswith("_") or member_name == "__call__"
-            if public and not member.is_alias and member.is_function and member.docstring:
-                yield from object_parts(member, f"{name}.{member_name}", level + 1)
+        for member_name, member in methods_of(item).items():
+            yield from object_parts(member, f"{name}.{member_name}", level + 1)
+
+
+def methods_of(item: Any) -> dict[str, Any]:
+    """Public methods with a docstring: a class's own, and those of base classes of ours."""
+    own = {name: member for name, member in item.members.items() if not member.is_alias}
+    inherited = {name: member.final_target for name, member in item.inherited_members.items()}
+    return {
+        name: member
+        for name, member in {**own, **inherited, **own}.items()
+        if (not name.startswith("_") or name == "__call__") and member.is_function and member.docstring
+    }
 
 
 def is_dataclass(item: Any) -> bool:
@@ -205,7 +214,9 @@ def docstring_parts(item: Any) -> Iterator[str]:
     """The sections of a docstring in Markdown."""
     if item.docstring is None:
         return
-    for section in item.docstring.parse(griffe.Parser.google, warnings=False):
+    # Names of arguments that go on in the next line, in one.
+    text = re.sub(r"^( *(?:\w+, )+\w+,)\n +(?=\w)", r"\1 ", item.docstring.value, flags=re.MULTILINE)
+    for section in griffe.Docstring(text, parent=item).parse(griffe.Parser.google, warnings=False):
         kind, value = section.kind.value, section.value
         if kind == "text":
             yield markdown(value) + "\n"
