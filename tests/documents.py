@@ -14,6 +14,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -200,5 +201,5 @@ def like_the_root(folder: Path, demo: Path | None = None) -> Path:
         if path.name != "runs" and not path.name.startswith("."):
             (folder / path.name).symlink_to(path)
     if demo is not None:
-        (folder / "runs" / "demo").symlink_to(demo / "runs" / "demo")
+        shutil.copytree(demo / "runs" / "demo", folder / "runs" / "demo")
     return folder

@@ -130,3 +130,34 @@ def test_fast_blocks_print_what_the_page_says(page, tmp_path):
 def test_a_page_runs_from_top_to_bottom(page, demo, tmp_path):
     root = like_the_root(tmp_path / "root", demo[0])
     run_blocks([block for block in BLOCKS[page] if block.runs], root, HF_MODULES_CACHE=str(tmp_path / "modules"))
+
+
+# What runs the blocks finds what is wrong with them.
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("```python\nx = 1\n```\n\nand\n\n```python\nprint(x + 1)\n```\n\n```text\n2\n```\n", None),
+        ("```python\nprint(1)\n```\n\n```text\n2\n```\n", "page.md:1"),
+        ("```python\nprint('0.50 boat')\n```\n\n```text\n0.70 boat\n```\n", "page.md:1"),
+        ("\n```python\nunknown\n```\n", "NameError: name 'unknown'"),
+        ("```bash\necho one \\\n    two  # and a comment\n```\n\n```text\none two\n```\n", None),
+        ("```bash\nfalse\n```\n", "'false'"),
+        ("```bash\npip install -e '.[nothing]'\n```\n", "nothing"),
+    ],
+)
+def test_a_block_that_fails_or_prints_something_else_is_found(text, fault, tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text(text, encoding="utf-8")
+    if fault is None:
+        run_blocks(read_blocks(page), tmp_path)
+    else:
+        with pytest.raises(AssertionError, match=fault):
+            run_blocks(read_blocks(page), tmp_path)
+
+
+def test_a_link_to_a_heading_that_is_not_there_is_found(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("# Where `it` is (E1)\n\n[here](#where-it-is-e1) [there](page.md#nowhere)\n", encoding="utf-8")
+    assert broken_anchors(page) == ["page.md#nowhere"]
