@@ -50,6 +50,21 @@ CONTENTS: dict[str, dict[str, list[str]]] = {
         "modeling_mgvmoe.evaluation": [],
         "modeling_mgvmoe.evaluation.runs": ["EvaluationArguments", "run_evaluation"],
     },
+    "Graphs": {
+        "modeling_mgvmoe.graph.bulk": ["extract_in_bulk", "BulkArguments", "BulkResult"],
+        "modeling_mgvmoe.graph.post_files": ["PostFiles"],
+        "modeling_mgvmoe.graph.model_extractor": ["ModelExtractor", "ExtractionOptions"],
+        "modeling_mgvmoe.graph.label_file": ["CandidateLabels", "read_candidate_labels"],
+        "modeling_mgvmoe.graph.schema": ["table_schemas"],
+        "modeling_mgvmoe.graph.tables": ["GraphTables"],
+        "modeling_mgvmoe.graph.merging": ["normalised_name"],
+        "modeling_mgvmoe.graph.json_lines": ["write_json_lines"],
+        "modeling_mgvmoe.graph.ntriples": ["write_n_triples"],
+        "modeling_mgvmoe.graph.hetero_data": ["build_hetero_data"],
+        "modeling_mgvmoe.graph.hetero_data_files": ["save_hetero_data", "load_hetero_data"],
+        "modeling_mgvmoe.graph.statistics": ["graph_statistics"],
+        "modeling_mgvmoe.graph.link_prediction": ["predict_links"],
+    },
 }  # fmt: skip
 WIDTH = 100
 
