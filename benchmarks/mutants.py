@@ -9,8 +9,8 @@ line that no test reaches is a survivor. The results are written as a whole afte
 on from there; those of a file whose text has changed are dropped. `--only objectives.py` for one file, `--survivors`
 to try the survivors again after a test was added.
 
-Not mutated: texts of errors, docstrings, annotations, what is outside of functions, and `device=`, which only a second
-kind of device would notice.
+Not mutated: texts of errors, docstrings, annotations, what is outside of functions, `device=`, which only a second
+kind of device would notice, and `strict=` of zip, which guards what earlier lines have made sure of.
 """
 
 import argparse
