@@ -41,7 +41,7 @@ TESTS = {
     "sample_graph.py": ["sample_graph"],
     "similarity_score.py": ["similarity_score", "similarity"],
     "input_checks.py": ["modeling", "bad_inputs"],
-    "padding.py": ["modeling", "processing"],
+    "padding.py": ["padding", "processing"],
     "evaluation/metrics.py": ["metrics"],
 }
 FILES = list(TESTS)
