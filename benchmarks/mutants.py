@@ -40,7 +40,7 @@ TESTS = {
     "fusion.py": ["linear_means", "uncertainty"],
     "sample_graph.py": ["sample_graph"],
     "similarity_score.py": ["similarity_score", "similarity"],
-    "input_checks.py": ["modeling", "bad_inputs"],
+    "input_checks.py": ["input_checks"],
     "padding.py": ["padding", "processing"],
     "evaluation/metrics.py": ["metrics"],
 }
@@ -114,7 +114,7 @@ def forked(work):
 
 
 def reach(items, paths, watch, store):
-    """Which test reaches which lines, and how long it takes; of those that pass. Runs in a child, written to `store`."""
+    """Which of the tests that pass reach which lines, and how long each takes. Done in a child, written to `store`."""
 
     def work():
         found = {}
@@ -151,7 +151,7 @@ def child_of(mutant, path, functions, items, numbers, seconds, watch):
         signal.alarm(300)
         limit = int(10 + 5 * seconds)
         resource.setrlimit(resource.RLIMIT_CPU, (limit, limit))
-        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
         space = pages * resource.getpagesize() + (4 << 30)
         resource.setrlimit(resource.RLIMIT_AS, (space, space))
         if not apply(mutant, path, functions):

@@ -62,7 +62,7 @@ class Mutant:
         return ast.fix_missing_locations(root)
 
 
-def changes_of(node: ast.AST, argument: bool = False) -> list[ast.AST]:
+def changes_of(node: ast.AST, argument: bool = False) -> list[ast.AST]:  # noqa: C901
     """What may stand in the place of one node."""
 
     def with_(**fields: Any) -> ast.AST:
@@ -122,7 +122,7 @@ def changes_of(node: ast.AST, argument: bool = False) -> list[ast.AST]:
     return []
 
 
-def mutants_of(text: str) -> list[Mutant]:
+def mutants_of(text: str) -> list[Mutant]:  # noqa: C901
     """Every mutant of a file, in the order of its lines."""
     tree = ast.parse(text)
     found: list[Mutant] = []
