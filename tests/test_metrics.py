@@ -13,6 +13,7 @@ import sklearn.metrics
 from modeling_mgvmoe.evaluation import metrics
 from modeling_mgvmoe.evaluation.metrics import (
     accuracy,
+    average_precision,
     confusion_matrix,
     expected_calibration_error,
     fit_rejection_threshold,
@@ -194,6 +195,24 @@ def test_generalised_hand_worked():
         (lambda: accuracy([], []), "equally long and not empty, got 0 and 0"),
         (lambda: accuracy(["a"], []), "got 1 and 0"),
         (lambda: accuracy("ab", "ab"), "must be sequences of labels, got a string"),
+        (lambda: accuracy("ab", ["a", "b"]), "got a string"),
+        (lambda: accuracy(["a", "b"], "ab"), "got a string"),
+        (lambda: macro_f1(["a"], ["a", "a"], ["a"]), "equally long and not empty, got 1 and 2"),
+        (lambda: macro_f1(["a"], ["a"], "a"), "labels must be one or more different labels"),
+        (lambda: harmonic_mean(-0.1, 0.5), "must not be negative, got -0.1 and 0.5"),
+        (lambda: harmonic_mean(0.5, -0.1), "must not be negative, got 0.5 and -0.1"),
+        (lambda: average_precision([0.1], [False]), "must hold a true one, got 1 false"),
+        (lambda: rejection_auroc([0.1, 0.2], [False, False]), "both kinds, got 0 true and 2 false"),
+        (lambda: rejection_auroc([[0.1, 0.2]], [[True, False]]), "equally long"),
+        (lambda: rejection_auroc([0.1], [True, False]), "equally long"),
+        (lambda: fit_rejection_threshold([float("inf"), 0.2], [True, False]), "must be finite"),
+        (lambda: expected_calibration_error([[0.2]], [[True]]), "equally long"),
+        (lambda: expected_calibration_error([0.2], [True, False]), "equally long"),
+        (lambda: expected_calibration_error([-0.1], [True]), "lie in"),
+        (lambda: expected_calibration_error([1 + 1e-5], [True]), "lie in"),
+        (lambda: generalised_scores(["a"], ["u"], ["a"], ["u"]), "posts of seen classes are needed, got none"),
+        (lambda: generalised_scores(["a"], ["a"], [], ["u"]), "seen must be one or more"),
+        (lambda: generalised_scores(["a"], ["a"], ["a"], []), "unseen must be one or more"),
         (lambda: majority_accuracy([]), "not empty"),
         (lambda: macro_f1(["a"], ["a"], []), "labels must be one or more different labels"),
         (lambda: macro_f1(["a"], ["a"], ["a", "a"]), "different labels, got"),
@@ -281,3 +300,36 @@ def test_importing_the_names_loads_nothing_heavy():
         import modeling_mgvmoe.evaluation as evaluation
 
         _ = evaluation.recalled
+
+
+def test_average_precision_hand_worked():
+    # By falling score: right, wrong, right. Precision 1 at recall 1/2, 2/3 at recall 1: 1/2 (1 + 2/3).
+    assert average_precision([0.9, 0.5, 0.1], [True, False, True]) == pytest.approx(5 / 6)
+    # Equal scores are one step: of 0.5 twice, precision at recall 1 is 1/2.
+    assert average_precision([0.5, 0.5], [True, False]) == average_precision([0.5, 0.5], [False, True]) == 0.5
+    # Wrong, wrong, right, and a wrong one after the last right one changes nothing.
+    assert average_precision([0.1, 0.4, 0.3, 0.2], [False, False, False, True]) == pytest.approx(1 / 3)
+    scores, positive = np.random.default_rng(0).random(50).round(1), np.random.default_rng(1).random(50) < 0.4
+    expected = sklearn.metrics.average_precision_score(positive, scores)
+    assert average_precision(scores, positive) == pytest.approx(expected)
+
+
+def test_a_threshold_is_not_below_itself():
+    # 0.5 is kept, 0.4 rejected; right are 0.4 (no class) and 0.5 (known), wrong 0.6 (no class).
+    scores = rejection_scores([0.4, 0.5, 0.6], [False, True, False], 0.5)
+    assert scores == pytest.approx({"accuracy": 2 / 3, "precision": 1.0, "recall": 0.5, "f1": 2 / 3})
+
+
+def test_a_threshold_that_rejects_nothing_is_the_lowest_score():
+    # Rejecting 0.1 alone is wrong (F1 0), both 0.1 and 0.2 right once: F1 2/3; the threshold lies above both.
+    threshold = fit_rejection_threshold([0.1, 0.2], [True, False])
+    assert threshold == np.nextafter(0.2, np.inf)
+    # Half way between 1 and 4.
+    assert fit_rejection_threshold([1.0, 4.0], [False, True]) == 2.5
+
+
+def test_calibration_has_15_bins_unless_it_is_given():
+    # 14/15 parts 0.93 and 0.935; 15/16 does not, and their errors nearly cancel.
+    assert expected_calibration_error([0.93, 0.935], [True, False]) == pytest.approx((0.07 + 0.935) / 2)
+    assert expected_calibration_error([0.93, 0.935], [True, False], 16) == pytest.approx((0.935 - 0.07) / 2)
+    assert expected_calibration_error([0.3, 0.9], [1, 0], 1) == pytest.approx(abs(0.5 - 0.6))
