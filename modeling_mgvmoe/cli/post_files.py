@@ -9,7 +9,7 @@ from typing import Any
 
 from ..candidates import check_labels
 from ..data.files import read_lines
-from ..mention_windows import read_mentions
+from ..mention_windows import check_unicode, read_mentions
 from .errors import UsageError, usage
 from .one_post import check_image
 
@@ -101,6 +101,7 @@ def _check(post: Any, shared_labels: Sequence[str] | None, where: str) -> None:
             mentions = mentions_of(post)
             if not isinstance(post["text"], str):
                 raise ValueError(f"text: a string is needed (got {type(post['text']).__name__})")
+            check_unicode(post["text"], "text")
             read_mentions(mentions, post["text"])
             labels = post.get("candidate_labels")
             if labels is None and shared_labels is None:

@@ -17,6 +17,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+from ..mention_windows import check_unicode
 from .counts import Counts
 from .picture_files import attach_pictures, check_folder
 from .schema import ON_BAD_SPAN, check_choice, validate_post
@@ -137,8 +138,10 @@ def _read_record(record: Any, where: str) -> tuple[str, str | None, list[Any]]:
     text, url, _, mentions = record
     if not isinstance(text, str) or not text.strip():
         raise ValueError(f"{where}: the caption must be a string that is not empty, got {text!r:.80}")
+    check_unicode(text, f"{where}: the caption")
     if url is not None and not isinstance(url, str):
         raise ValueError(f"{where}: the URL must be a string, got {url!r:.80}")
+    check_unicode(url or "", f"{where}: the URL")
     if not isinstance(mentions, list):
         raise ValueError(f"{where}: the mentions must be a list, got {mentions!r:.80}")
     return text, None if url is None else picture_name(url), mentions
