@@ -13,10 +13,12 @@ CODE := $(wildcard modeling_mgvmoe examples benchmarks tests docs)
 TORCH := $(shell grep -m1 '^torch==' constraints.txt)
 PYTEST := $(BIN)/python -m pytest
 PYTEST_ARGS ?=
+EXAMPLES ?= 2500
+SECONDS ?= 600
 
 .DEFAULT_GOAL := help
 .PHONY: help install style quality test test-hf test-slow test-real test-browser test-oldest test-newest test-exchange
-.PHONY: docs demo app clean
+.PHONY: docs demo app clean fuzz fuzz-readers
 
 help:  ## show this list (the default)
 	@echo 'usage: make TARGET [PYTHON=python3.11] [PYTEST_ARGS="-k name -x"]'
@@ -119,6 +121,12 @@ test-exchange: $(OLDEST)/.installed $(EXCHANGE_WITH)/.installed  ## load under l
 	$(EXCHANGE_WITH)/bin/python -m tests.versions.exchange save .cache/exchange/newest
 	$(EXCHANGE_WITH)/bin/python -m tests.versions.exchange load .cache/exchange/oldest
 	$(OLDEST)/bin/python -m tests.versions.exchange load .cache/exchange/newest
+
+fuzz: $(INSTALLED)  ## run the properties on many generated inputs, EXAMPLES=2500 of each
+	MGVMOE_EXAMPLES=$(EXAMPLES) $(PYTEST) tests/test_properties.py $(PYTEST_ARGS)
+
+fuzz-readers: $(INSTALLED)  ## fuzz the file readers, guided by coverage, for SECONDS=600
+	$(BIN)/python -m tests.fuzz_readers --seconds $(SECONDS)
 
 docs: $(INSTALLED)  ## write docs/api.md from the docstrings
 	$(BIN)/python docs/generate_api.py

@@ -5,7 +5,7 @@ from typing import Any, Literal
 import transformers
 from transformers.utils.versions import require_version
 
-NEEDED, HINT = "transformers>=5.10.1", "MG-VMoE needs it: pip install -U transformers"
+NEEDED, HINT = "transformers>=5.16", "MG-VMoE needs it: pip install -U transformers"
 try:
     from huggingface_hub.dataclasses import strict
     from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig

@@ -7,6 +7,7 @@ import torch
 from torch.distributions import Categorical, Normal, kl_divergence
 
 from modeling_mgvmoe.objectives import (
+    at_least_float32,
     gaussian_kl,
     info_nce,
     label_cross_entropy,
@@ -15,6 +16,40 @@ from modeling_mgvmoe.objectives import (
     rejection_loss,
     router_entropy,
 )
+
+
+@pytest.mark.parametrize("given", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_half_precision_becomes_single_and_the_others_stay(given):
+    values = at_least_float32(torch.ones(2, dtype=given))
+    assert values.dtype == (torch.float64 if given == torch.float64 else torch.float32)
+
+
+def test_mean_over_one_real_token_and_over_none():
+    values, mask = torch.tensor([[6.0, 5.0]]), torch.tensor([[1, 0]])
+    assert masked_mean(values, mask).item() == 6.0
+    assert masked_mean(values, 0 * mask).item() == 0.0
+
+
+def test_masks_may_be_numbers():
+    logits, labels, mask = torch.tensor([[2.0, 1.5, 9.0]]), torch.tensor([0]), torch.tensor([[1, 1, 0]])
+    # 1 - 2 + 1.5; log(1 + e^-0.5)
+    assert ranking_loss(logits, labels, candidate_mask=mask).item() == 0.5
+    assert label_cross_entropy(logits, labels, mask).item() == pytest.approx(0.474077, abs=1e-6)
+    with pytest.raises(ValueError, match=r"hides those of \[0\]"):
+        ranking_loss(logits, torch.tensor([2]), candidate_mask=mask)
+
+
+def test_losses_of_nothing_are_0():
+    right = torch.tensor([2.0, 3.0])
+    assert rejection_loss(right, torch.tensor([])).shape == ()
+    empty = torch.zeros(0, 4)
+    assert info_nce(empty, empty).item() == 0.0
+
+
+def test_temperature_of_info_nce_is_1_unless_it_is_given():
+    text, image = torch.eye(2), torch.eye(2)
+    # Both directions: log(1 + e^-1).
+    assert info_nce(text, image).item() == pytest.approx(0.313262, abs=1e-6)
 
 
 class TestRejectionLoss:

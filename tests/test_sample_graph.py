@@ -15,6 +15,7 @@ from modeling_mgvmoe.sample_graph import (
     learned_adversary_loss,
     neighbour_agreement,
     power_perturbation,
+    random_perturbation,
     to_pyg_data,
 )
 
@@ -167,6 +168,44 @@ class TestPowerAdversary:
 
     def test_nodes_of_zeros_give_no_nan(self):
         assert not power_perturbation(torch.zeros(3, 4)).any()
+
+    def test_it_is_the_direction_of_the_gradient_beside_zero_written_out(self, nodes):
+        found = power_perturbation(nodes, temperature=5.0, generator=torch.Generator().manual_seed(3))
+        scale = nodes.norm(dim=1).mean()
+        drawn = torch.randn(6, 8, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+        start = (scale / 1000 * drawn / drawn.norm(dim=1, keepdim=True)).requires_grad_()
+        adversarial_consistency(nodes, start, 5.0).backward()
+        expected = scale * start.grad / start.grad.norm(dim=1, keepdim=True)
+        # The radius is 1 unless it is given.
+        torch.testing.assert_close(found, expected, rtol=1e-9, atol=0)
+
+    def test_temperature_is_1_unless_it_is_given(self):
+        nodes = torch.randn(4, 3).double() / 10
+        default, given = (
+            power_perturbation(nodes, generator=torch.Generator().manual_seed(3), **more)
+            for more in ({}, {"temperature": 1.0})
+        )
+        other = power_perturbation(nodes, temperature=2.0, generator=torch.Generator().manual_seed(3))
+        assert torch.equal(default, given) and not torch.equal(default, other)
+
+    def test_in_inference_mode_too(self):
+        with torch.inference_mode():
+            nodes = torch.randn(4, 3)
+            assert power_perturbation(nodes, temperature=5.0).norm(dim=1).min() > 0
+
+
+class TestRandomPerturbation:
+    def test_it_is_the_drawn_direction_at_the_mean_norm_of_the_nodes(self):
+        # Norms 5 and 13: the mean is 9.
+        nodes = torch.tensor([[3.0, 4.0, 0.0], [0.0, 5.0, 12.0]], dtype=torch.float64, requires_grad=True)
+        drawn = torch.randn(2, 3, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+        directions = drawn / drawn.norm(dim=1, keepdim=True)
+        for radius, length in ((1.0, 9.0), (0.5, 4.5)):
+            found = random_perturbation(nodes, radius, torch.Generator().manual_seed(5))
+            torch.testing.assert_close(found, length * directions)
+            assert found.dtype == torch.float64 and not found.requires_grad
+        default = random_perturbation(nodes, generator=torch.Generator().manual_seed(5))
+        torch.testing.assert_close(default, 9.0 * directions)
 
 
 class TestPyTorchGeometric:

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from modeling_mgvmoe import VariationalMixtureOfExperts
+from modeling_mgvmoe.variational_experts import NoExperts, is_plain
 
 H, K = 4, 3
 
@@ -186,3 +187,81 @@ class TestErrors:
     def test_sizes_below_one_are_refused(self, sizes):
         with pytest.raises(ValueError, match="hidden_size and num_experts must be at least 1, got"):
             VariationalMixtureOfExperts(*sizes)
+
+
+class TestDeterministic:
+    def test_it_is_the_mean_with_the_router_s_entropy_and_no_divergence(self, states):
+        experts = VariationalMixtureOfExperts(H, K, deterministic=True).double()
+        mask = torch.tensor([[1, 1, 0, 0, 0], [1, 1, 1, 1, 1]])
+        probs = experts.router(states).softmax(-1)
+        means = experts.expert_means(states).view(2, 5, H, K)
+        expected = (means * probs[:, :, None]).sum(-1)
+        entropy = -(probs * probs.log()).sum(-1)
+        for training in (True, False):
+            output = experts.train(training)(states, mask)
+            torch.testing.assert_close(output.hidden_states, expected, rtol=0, atol=1e-12)
+            torch.testing.assert_close(output.router_probs, probs, rtol=0, atol=1e-12)
+            assert output.kl_loss.item() == 0 and output.kl_loss.shape == () and output.kl_loss.dtype == torch.float32
+            torch.testing.assert_close(output.router_entropy, entropy[mask.bool()].sum() / 7, rtol=0, atol=1e-12)
+            silent = experts(states, mask, return_losses=False)
+            assert silent.kl_loss is None and silent.router_entropy is None
+
+    def test_its_variances_are_refused(self, states):
+        experts = VariationalMixtureOfExperts(H, K, deterministic=True).double()
+        with pytest.raises(ValueError, match="nothing to draw"):
+            experts.token_variances(states[0], experts.route(states[0]))
+
+
+def test_variances_of_tokens_expert_by_expert(experts, states):
+    tokens = states[0]
+    probs = experts.route(tokens)
+    flat = experts.expert_log_variances(tokens)
+    expected = torch.zeros_like(tokens)
+    for hidden in range(H):
+        for expert in range(K):
+            expected[:, hidden] += probs[:, expert] ** 2 * flat[:, hidden * K + expert].exp()
+    torch.testing.assert_close(experts.token_variances(tokens, probs), expected, rtol=0, atol=1e-12)
+
+
+def test_no_experts_leave_every_token_as_it_is(states):
+    output = NoExperts()(states)
+    assert output.hidden_states is states
+    assert output.router_probs.shape == (2, 5, 0)
+    for loss in (output.kl_loss, output.router_entropy):
+        assert loss.item() == 0 and loss.shape == () and loss.dtype == torch.float32
+    silent = NoExperts()(states, return_losses=False)
+    assert silent.kl_loss is None and silent.router_entropy is None
+
+
+def test_one_hidden_unit_and_one_expert_are_enough_and_none_are_refused():
+    assert VariationalMixtureOfExperts(1, 1).eval()(torch.ones(1, 1, 1)).router_probs.item() == 1
+    for sizes in ((0, 1), (1, 0)):
+        with pytest.raises(ValueError, match="at least 1"):
+            VariationalMixtureOfExperts(*sizes)
+
+
+@pytest.mark.parametrize(
+    "hook",
+    [
+        "register_forward_pre_hook",
+        "register_forward_hook",
+        "register_full_backward_pre_hook",
+        "register_full_backward_hook",
+    ],
+)
+def test_layers_that_something_hooks_into_are_not_plain(hook):
+    layer = nn.Linear(2, 2)
+    assert is_plain(layer)
+    handle = getattr(layer, hook)(lambda *_: None)
+    assert not is_plain(layer)
+    handle.remove()
+    assert is_plain(layer)
+    layer._hf_hook = object()  # Accelerate's
+    assert not is_plain(layer)
+
+
+def test_half_precision_keeps_its_type_in_training():
+    experts = VariationalMixtureOfExperts(H, K).bfloat16().train()
+    output = experts(torch.randn(1, 3, H).bfloat16())
+    assert output.hidden_states.dtype == output.router_probs.dtype == torch.bfloat16
+    assert output.kl_loss.dtype == output.router_entropy.dtype == torch.float32

@@ -59,7 +59,11 @@ def _rows(path: str, ending: str) -> Iterator[tuple[str, Any]]:
                     yield f"{path}, line {number}", _parse(line, f"{path}, line {number}")
             return
         with open(path, encoding="utf-8-sig") as file:
-            content = _parse(file.read(), path)
+            try:
+                text = file.read()
+            except UnicodeDecodeError as error:
+                raise UsageError(f"{path}: a text file in UTF-8 is needed, {error}") from error
+        content = _parse(text, path)
     if not isinstance(content, list):
         raise UsageError(f"{path}: a JSON list of posts is needed, got {type(content).__name__}")
     for number, post in enumerate(content):
@@ -69,7 +73,7 @@ def _rows(path: str, ending: str) -> Iterator[tuple[str, Any]]:
 def _parse(text: str, where: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"{where}: no JSON: {error}") from error
 
 

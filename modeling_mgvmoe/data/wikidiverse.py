@@ -123,7 +123,7 @@ def _records(path: str | os.PathLike[str]) -> list[Any]:
     with open(name, encoding="utf-8-sig") as file:
         try:
             records = json.load(file)
-        except ValueError as error:  # of JSON and of UTF-8
+        except (ValueError, RecursionError) as error:  # of JSON and of UTF-8; nested too deep
             raise ValueError(f"{name}: a JSON file is needed, {error}") from error
     if not isinstance(records, list):
         raise ValueError(f"{name}: a JSON list of captions is needed, got {records!r:.80}")

@@ -14,8 +14,8 @@ import torch
 from PIL import Image
 
 from ..data.whole_folder import whole_folder
-from ..evaluation.loading import check_packages
 from .graphs import Part, parts_of
+from .requirements import check_onnx_packages
 
 if TYPE_CHECKING:
     from transformers.exporters.base import ExportedModel
@@ -39,7 +39,7 @@ def export_graphs(model: MGVMoEForZeroShotIE, processor: MGVMoEProcessor, progre
         ImportError: the extra `onnx` is not installed.
         ValueError: the model is in another precision or on another device.
     """
-    check_packages("onnx", "onnx", "onnxscript", "onnxruntime")
+    check_onnx_packages("onnx", "onnxscript", "onnxruntime")
     if model.dtype != torch.float32 or model.device.type != "cpu":
         raise ValueError(
             f"model must be in float32 on the CPU to be exported, got {str(model.dtype).removeprefix('torch.')} on "

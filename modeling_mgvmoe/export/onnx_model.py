@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 import torch
 
-from ..evaluation.loading import check_packages
 from ..outputs_mgvmoe import MGVMoEOutput
 from ..pipeline_mgvmoe import ZeroShotMultimodalIEPipeline
+from .requirements import check_onnx_packages
 
 if TYPE_CHECKING:
     from transformers.exporters.base import ExportedModel
@@ -55,7 +55,7 @@ class OnnxModelForZeroShotIE:
         Raises:
             ImportError: the extra `onnx` is not installed.
         """
-        check_packages("onnx", "onnxruntime", "onnxscript")
+        check_onnx_packages("onnxruntime", "onnxscript")
         from transformers.exporters.base import ExportedModel
 
         name = os.fspath(name_or_path)
