@@ -83,17 +83,8 @@ CONTENTS: dict[str, dict[str, list[str]]] = {
     "Evaluation": {
         "modeling_mgvmoe.evaluation": [],
         "modeling_mgvmoe.evaluation.runs": ["EvaluationArguments", "run_evaluation"],
-        "modeling_mgvmoe.evaluation.explanation": ["Explanation", "explain_post"],
-        "modeling_mgvmoe.evaluation.expert_usage": ["ExpertUsage", "expert_usage"],
         "modeling_mgvmoe.evaluation.conformal": ["SplitConformal", "set_statistics"],
         "modeling_mgvmoe.evaluation.error_detection": ["error_detection"],
-    },
-    "Demo page": {
-        "modeling_mgvmoe.evaluation.explanation_plot": ["draw_explanation"],
-        "modeling_mgvmoe.evaluation.plots": ["draw_expert_usage"],
-        "modeling_mgvmoe.app.served_model": ["load_served_model", "ServedModel"],
-        "modeling_mgvmoe.app.page": ["build_page", "launch_page"],
-        "modeling_mgvmoe.app.space": ["write_space"],
     },
     "Publishing": {
         "modeling_mgvmoe.publishing.repository": ["Source", "find_source", "build_repository", "check_repository"],
@@ -101,6 +92,15 @@ CONTENTS: dict[str, dict[str, list[str]]] = {
         "modeling_mgvmoe.publishing.push": ["push_folder"],
     },
     "Export": {"modeling_mgvmoe.export": []},
+    "Explanation and demo page": {
+        "modeling_mgvmoe.evaluation.explanation": ["explain_post", "Explanation", "Word"],
+        "modeling_mgvmoe.evaluation.explanation_plot": ["draw_explanation"],
+        "modeling_mgvmoe.evaluation.expert_usage": ["expert_usage", "ExpertUsage"],
+        "modeling_mgvmoe.evaluation.plots": ["draw_expert_usage"],
+        "modeling_mgvmoe.app.served_model": ["load_served_model", "ServedModel"],
+        "modeling_mgvmoe.app.page": ["build_page", "launch_page"],
+        "modeling_mgvmoe.app.space": ["write_space"],
+    },
 }
 WIDTH = 100
 
