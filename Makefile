@@ -13,10 +13,12 @@ CODE := $(wildcard modeling_mgvmoe examples benchmarks tests docs)
 TORCH := $(shell grep -m1 '^torch==' constraints.txt)
 PYTEST := $(BIN)/python -m pytest
 PYTEST_ARGS ?=
+EXAMPLES ?= 2500
+SECONDS ?= 600
 
 .DEFAULT_GOAL := help
-.PHONY: help install style quality test test-hf test-slow test-real coverage mutants test-browser test-oldest test-newest test-exchange
-.PHONY: docs demo app clean
+.PHONY: help install style quality test test-hf test-slow test-real test-browser test-oldest test-newest test-exchange
+.PHONY: docs demo app clean coverage mutants fuzz fuzz-readers
 
 help:  ## show this list (the default)
 	@echo 'usage: make TARGET [PYTHON=python3.11] [PYTEST_ARGS="-k name -x"]'
@@ -84,20 +86,23 @@ app: $(APP_INSTALLED)  ## start the demo page for the model of `make demo`
 	$(APP_BIN)/python examples/app.py --model runs/demo/model
 
 # Environments of their own with the lowest and with the highest versions that the bounds of setup.cfg allow. Torch
-# first and alone, as above; TORCH_OLDEST and TORCH_NEWEST name another one, a CPU build at hand say.
+# first and alone, as above; a package index may have its CUDA build only (5 to 8 GB): TORCH_OLDEST=torch==2.13.0 and
+# TORCH_NEWEST=... take another torch, a CPU build at hand say. EXCHANGE_WITH=.venv saves making a second environment.
 OLDEST := .venv-oldest
 NEWEST := .venv-newest
 TORCH_OLDEST ?= $(shell grep -m1 '^torch==' constraints-oldest.txt)
-TORCH_NEWEST ?= $(TORCH)
+TORCH_NEWEST ?= $(shell grep -m1 -oE 'torch>=.*' setup.cfg)
+EXCHANGE_WITH ?= $(NEWEST)
 
 $(OLDEST)/.installed: setup.cfg pyproject.toml constraints-oldest.txt
 	@echo '==> making $(OLDEST): $(TORCH_OLDEST) and the versions of constraints-oldest.txt'
 	@$(PYTHON) -m venv $(OLDEST)
 	@$(OLDEST)/bin/python -m pip install -qq '$(TORCH_OLDEST)'
-	@$(OLDEST)/bin/python -m pip install -qq -c constraints-oldest.txt -e '.[dev]'
+	@grep -v '^torch==' constraints-oldest.txt > $(OLDEST)/constraints.txt
+	@$(OLDEST)/bin/python -m pip install -qq -c $(OLDEST)/constraints.txt -e '.[dev]'
 	@touch $@
 
-$(NEWEST)/.installed: setup.cfg pyproject.toml constraints.txt
+$(NEWEST)/.installed: setup.cfg pyproject.toml
 	@echo '==> making $(NEWEST): $(TORCH_NEWEST) and the newest versions that setup.cfg allows'
 	@$(PYTHON) -m venv $(NEWEST)
 	@$(NEWEST)/bin/python -m pip install -qq '$(TORCH_NEWEST)'
@@ -110,12 +115,18 @@ test-oldest: $(OLDEST)/.installed  ## run the fast tests with the lowest version
 test-newest: $(NEWEST)/.installed  ## run the fast tests with the highest versions of setup.cfg
 	$(NEWEST)/bin/python -m pytest $(PYTEST_ARGS)
 
-test-exchange: $(OLDEST)/.installed $(NEWEST)/.installed  ## load under each of the two what the other has saved
+test-exchange: $(OLDEST)/.installed $(EXCHANGE_WITH)/.installed  ## load under lowest and highest what the other saved
 	rm -rf .cache/exchange
 	$(OLDEST)/bin/python -m tests.versions.exchange save .cache/exchange/oldest
-	$(NEWEST)/bin/python -m tests.versions.exchange save .cache/exchange/newest
-	$(NEWEST)/bin/python -m tests.versions.exchange load .cache/exchange/oldest
+	$(EXCHANGE_WITH)/bin/python -m tests.versions.exchange save .cache/exchange/newest
+	$(EXCHANGE_WITH)/bin/python -m tests.versions.exchange load .cache/exchange/oldest
 	$(OLDEST)/bin/python -m tests.versions.exchange load .cache/exchange/newest
+
+fuzz: $(INSTALLED)  ## run the properties on many generated inputs, EXAMPLES=2500 of each
+	MGVMOE_EXAMPLES=$(EXAMPLES) $(PYTEST) tests/test_properties.py $(PYTEST_ARGS)
+
+fuzz-readers: $(INSTALLED)  ## fuzz the file readers, guided by coverage, for SECONDS=600
+	$(BIN)/python -m tests.fuzz_readers --seconds $(SECONDS)
 
 docs: $(INSTALLED)  ## write docs/api.md from the docstrings
 	$(BIN)/python docs/generate_api.py

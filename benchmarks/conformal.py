@@ -78,7 +78,7 @@ def table(rows):
         for row in own:
             spread = f" ± {row['deviation']:.3f}" if "deviation" in row else ""
             cells = [f"{row['coverage']:.3f}{spread}", *[f"{row[name]:.3f}" for name in numbers[1:]]]
-            lines.append([task, score, where, row["seed"], row["n"], row["labels"], *cells])
+            lines.append([task, score, where, *[str(row[name]) for name in ("seed", "n", "labels")], *cells])
         if len(own) > 1:
             means = [f"{statistics.mean(row[name] for row in own):.3f}" for name in numbers]
             lines.append([task, score, where, f"mean of {len(own)}", "", "", *means])

@@ -91,7 +91,7 @@ def table(rows):
     for task in dict.fromkeys(row["task"] for row in rows):
         own = [row for row in rows if row["task"] == task]
         for row in own:
-            lines.append([task, row["seed"], row["posts"], row["errors"], f"{row['accuracy']:.3f}",
+            lines.append([task, *[str(row[name]) for name in ("seed", "posts", "errors")], f"{row['accuracy']:.3f}",
                           *[f"{row[name]:.3f}" if name in row else "" for name in measures]])  # fmt: skip
         told = [row for row in own if measures[0] in row]
         if told:

@@ -26,17 +26,50 @@ Made from the docstrings by `make docs`; edit those, not this page. Equations E1
 CONTENTS: dict[str, dict[str, list[str]]] = {
     "Model, processor, pipeline": {"modeling_mgvmoe": []},
     "Objectives": {"modeling_mgvmoe.objectives": []},
-    "Sample graph": {"modeling_mgvmoe.sample_graph": []},
+    "Sample graph": {"modeling_mgvmoe.sample_graph": [], "modeling_mgvmoe.neighbour_graph": []},
+    "Extraction": {
+        "modeling_mgvmoe.extraction": ["extract"],
+        "modeling_mgvmoe.relation_rules": [],
+        "modeling_mgvmoe.label_paths": [],
+        "modeling_mgvmoe.uncertainty": [],
+    },
+    "Graphs of many posts": {
+        "modeling_mgvmoe.graph.bulk": ["BulkArguments", "BulkResult", "extract_in_bulk"],
+        "modeling_mgvmoe.graph.label_file": ["CandidateLabels", "read_candidate_labels"],
+        "modeling_mgvmoe.graph.tables": ["GraphTables"],
+        "modeling_mgvmoe.graph.hetero_data": ["build_hetero_data"],
+        "modeling_mgvmoe.graph.hetero_data_files": ["save_hetero_data", "load_hetero_data"],
+        "modeling_mgvmoe.graph.json_lines": ["write_json_lines"],
+        "modeling_mgvmoe.graph.ntriples": ["write_n_triples"],
+        "modeling_mgvmoe.graph.statistics": ["entity_graph", "graph_statistics"],
+        "modeling_mgvmoe.graph.report": ["read_graph", "write_report"],
+        "modeling_mgvmoe.graph.link_prediction": ["predict_links"],
+    },
     "Data": {
         "modeling_mgvmoe.data": [],
-        "modeling_mgvmoe.data.zero_shot_data": ["ZeroShotData", "data_from_folder", "data_from_posts", "sketchbook_data"],
+        "modeling_mgvmoe.data.zero_shot_data": [
+            "ZeroShotData",
+            "data_from_folder",
+            "data_from_posts",
+            "sketchbook_data",
+        ],
         "modeling_mgvmoe.data.prepare": [
-            "PreparedData", "prepare_mnre", "prepare_wikidiverse", "prepare_conll", "prepare_sketchbook", "hold_out_seen",
+            "PreparedData",
+            "prepare_mnre",
+            "prepare_wikidiverse",
+            "prepare_conll",
+            "prepare_sketchbook",
+            "hold_out_seen",
         ],
         "modeling_mgvmoe.data.parquet_folder": ["write_prepared", "push_prepared"],
         "modeling_mgvmoe.data.labels": ["LabelSet", "LabelInfo", "read_label_set"],
         "modeling_mgvmoe.data.splits": [
-            "ClassSplit", "read_splits", "mre_class_split", "met_class_splits", "crossner_class_split", "m_unseen_split",
+            "ClassSplit",
+            "read_splits",
+            "mre_class_split",
+            "met_class_splits",
+            "crossner_class_split",
+            "m_unseen_split",
         ],
         "modeling_mgvmoe.data.held_out": ["EvaluationData", "load_evaluation_data"],
         "modeling_mgvmoe.data.feature_cache": ["build_feature_cache", "ImageFeatureCache"],
@@ -45,12 +78,30 @@ CONTENTS: dict[str, dict[str, list[str]]] = {
         "modeling_mgvmoe.training.arguments": ["parse_arguments", "read_recipe"],
         "modeling_mgvmoe.training.build": ["load_data", "build_model", "load_feature_cache"],
         "modeling_mgvmoe.training.loop": ["train"],
+        "modeling_mgvmoe.training.hf_trainer": ["TrainerParts", "trainer_parts"],
     },
     "Evaluation": {
         "modeling_mgvmoe.evaluation": [],
         "modeling_mgvmoe.evaluation.runs": ["EvaluationArguments", "run_evaluation"],
+        "modeling_mgvmoe.evaluation.explanation": ["Explanation", "explain_post"],
+        "modeling_mgvmoe.evaluation.expert_usage": ["ExpertUsage", "expert_usage"],
+        "modeling_mgvmoe.evaluation.conformal": ["SplitConformal", "set_statistics"],
+        "modeling_mgvmoe.evaluation.error_detection": ["error_detection"],
     },
-}  # fmt: skip
+    "Demo page": {
+        "modeling_mgvmoe.evaluation.explanation_plot": ["draw_explanation"],
+        "modeling_mgvmoe.evaluation.plots": ["draw_expert_usage"],
+        "modeling_mgvmoe.app.served_model": ["load_served_model", "ServedModel"],
+        "modeling_mgvmoe.app.page": ["build_page", "launch_page"],
+        "modeling_mgvmoe.app.space": ["write_space"],
+    },
+    "Publishing": {
+        "modeling_mgvmoe.publishing.repository": ["Source", "find_source", "build_repository", "check_repository"],
+        "modeling_mgvmoe.publishing.card": ["CardFacts", "make_card", "check_card"],
+        "modeling_mgvmoe.publishing.push": ["push_folder"],
+    },
+    "Export": {"modeling_mgvmoe.export": []},
+}
 WIDTH = 100
 
 
@@ -73,7 +124,8 @@ def api_page() -> str:
     package = griffe.load("modeling_mgvmoe", search_paths=[ROOT], docstring_parser=griffe.Parser.google)
     parts = [INTRODUCTION]
     for section, modules in CONTENTS.items():
-        parts.append(f"## {section}\n")
+        parts += [f"## {section}\n", ""]
+        place = len(parts) - 1
         for module_name, names in modules.items():
             module = package[module_name.partition(".")[2]] if "." in module_name else package
             parts.append(f"From `{module_name}`:\n")
@@ -81,6 +133,8 @@ def api_page() -> str:
                 parts += object_parts(resolved(module[name]), name)
         if section == "Training":
             parts += [argument_table(kind) for kind in ARGUMENT_CLASSES]
+        names = re.findall(r"^### `(.*)`$", "\n".join(parts[place:]), flags=re.MULTILINE)
+        parts[place] = " · ".join(f"[`{name}`]" for name in names) + "\n"
     return linked("\n".join(parts))
 
 
@@ -93,35 +147,43 @@ def object_parts(item: Any, name: str, level: int = 3) -> Iterator[str]:
     """Heading, signature and docstring of a class or function, then the methods of a class."""
     yield f"{'#' * level} `{name}`\n"
     if item.is_class and is_dataclass(item):
-        yield fence(f"class {name}", [field_line(item, field) for field in own_fields(item)])
+        yield fence(f"class {name}", [field_line(field) for field in own_fields(item)])
     elif item.is_class:
         yield fence(f"class {name}", parameters_of(item.members["__init__"]) if "__init__" in item.members else [])
     elif item.is_function:
         yield fence(name, parameters_of(item), item.returns)
+    elif item.is_attribute:
+        yield f"```text\n{name} = {item.value}\n```\n"
     yield from docstring_parts(item)
     if item.is_class:
-        for member_name, member in item.members.items():
-            public = not member_name.startswith("_") or member_name == "__call__"
-            if public and not member.is_alias and member.is_function and member.docstring:
-                yield from object_parts(member, f"{name}.{member_name}", level + 1)
+        for member_name, member in methods_of(item).items():
+            yield from object_parts(member, f"{name}.{member_name}", level + 1)
+
+
+def methods_of(item: Any) -> dict[str, Any]:
+    """Public methods with a docstring: a class's own, and those of base classes of ours."""
+    own = {name: member for name, member in item.members.items() if not member.is_alias}
+    inherited = {name: member.final_target for name, member in item.inherited_members.items()}
+    return {
+        name: member
+        for name, member in {**own, **inherited, **own}.items()
+        if (not name.startswith("_") or name == "__call__") and member.is_function and member.docstring
+    }
 
 
 def is_dataclass(item: Any) -> bool:
-    return any("dataclass" in str(decorator.value) for decorator in item.decorators) or "strict" in {
-        str(decorator.value) for decorator in item.decorators
-    }
+    """Whether the fields of a class are its arguments."""
+    return any(re.search(r"dataclass|strict", str(decorator.value)) for decorator in item.decorators)
 
 
 def own_fields(item: Any) -> list[Any]:
     """Annotated attributes of the class's body."""
-    return [
-        member for member in item.members.values()
-        if member.is_attribute and member.annotation is not None and "class-attribute" in member.labels | {"class-attribute"}
-        and not member.name.startswith("_") and "property" not in member.labels
-    ]  # fmt: skip
+    members = [member for member in item.members.values() if member.is_attribute and not member.name.startswith("_")]
+    return [member for member in members if member.annotation is not None and "property" not in member.labels]
 
 
-def field_line(item: Any, field: Any) -> str:
+def field_line(field: Any) -> str:
+    """A field with its type and its default."""
     value = "" if field.value is None else f" = {field.value}"
     value = re.sub(r"^ = field\(default_factory=(\w+)\)$", r" = \1()", value)
     return f"{field.name}: {field.annotation}{value}"
@@ -159,7 +221,9 @@ def docstring_parts(item: Any) -> Iterator[str]:
     """The sections of a docstring in Markdown."""
     if item.docstring is None:
         return
-    for section in item.docstring.parse(griffe.Parser.google, warnings=False):
+    # Names of arguments that go on in the next line, in one.
+    text = re.sub(r"^( *(?:\w+, )+\w+,)\n +(?=\w)", r"\1 ", item.docstring.value, flags=re.MULTILINE)
+    for section in griffe.Docstring(text, parent=item).parse(griffe.Parser.google, warnings=False):
         kind, value = section.kind.value, section.value
         if kind == "text":
             yield markdown(value) + "\n"
@@ -187,6 +251,7 @@ def described(parameter: Any, item: Any) -> str:
 
 
 def entry(name: str, description: str) -> str:
+    """A point of a list."""
     text = markdown(description).replace("\n", "\n  ")
     return f"- {name}: {text}"
 

@@ -38,6 +38,7 @@ def read_flags(argv):
     post.add_argument("--number", type=int, default=0, help="which of them, from 0 (default 0)")
     post.add_argument("--labels", nargs="+", help="in place of the post's own candidate_labels")
     post.add_argument("--none_threshold", type=float, default=0.0, help='best score of "none of these" (default 0)')
+    post.add_argument("--num_samples", type=int, help="draw so many samples of the experts for the mutual information")
     experts.add_argument("--dataset", required=True, help='"sketchbook" or FOLDER')
     experts.add_argument("--split", default="test", choices=("validation", "test"), help="default test")
     experts.add_argument("--seed", type=int, default=0, help="of the sketchbook (default 0)")
@@ -68,7 +69,8 @@ def main(argv=None):
             check_none_threshold(arguments.none_threshold)
             post = read_post(arguments.posts, arguments.number)
             model, processor = load_model(arguments.model, arguments.device)
-            result = explain_post(model, processor, post, arguments.labels, none_threshold=arguments.none_threshold)
+            options = {"none_threshold": arguments.none_threshold, "num_samples": arguments.num_samples}
+            result = explain_post(model, processor, post, arguments.labels, **options)
             draw_explanation(result, arguments.output)
             print(f"{result.answer or 'none of these'}   uncertainty {result.uncertainty:.2f}")
         else:

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from .label_paths import LabelPaths, check_separator
+from .mention_windows import check_unicode
 from .uncertainty import statistics_of_probs
 
 SCORE_FUNCTIONS = ("softmax", "sigmoid", "none")
@@ -22,13 +23,15 @@ def check_labels(labels: object, where: str = "candidate_labels") -> list[str]:
         The labels as given.
 
     Raises:
-        ValueError: If the list is empty, or a label is not a string, is blank, or occurs twice (stripped).
+        ValueError: If the list is empty, or a label is not a string, is blank, no Unicode, or occurs twice (stripped).
     """
     if not isinstance(labels, (list, tuple)) or not labels:
         raise ValueError(f"{where}: a non-empty list of labels is needed (got {labels!r:.80})")
     wrong = [label for label in labels if not isinstance(label, str) or not label.strip()]
     if wrong:
         raise ValueError(f"{where}: labels are non-empty strings (got {', '.join(map(repr, wrong[:5]))})")
+    for label in labels:
+        check_unicode(label, where)
     seen: set[str] = set()
     twice = []
     for label in labels:

@@ -5,7 +5,7 @@ from typing import Any, Literal
 import transformers
 from transformers.utils.versions import require_version
 
-NEEDED, HINT = "transformers>=5.10.1", "MG-VMoE needs it: pip install -U transformers"
+NEEDED, HINT = "transformers>=5.16", "MG-VMoE needs it: pip install -U transformers"
 try:
     from huggingface_hub.dataclasses import strict
     from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
@@ -117,9 +117,10 @@ class MGVMoEConfig(PreTrainedConfig):
             Margin of the ranking loss, in units of the logits (E9).
         projection_dropout (`float`, defaults to 0.1):
             Dropout before each projection of E8.
-        ranking_loss_coef, kl_loss_coef, router_entropy_loss_coef, alignment_loss_coef, consistency_loss_coef,
-        type_loss_coef (`float`, default 1.0):
-            Coefficients of E9, E4, E5, E6, E11 and of the types' loss in the total loss E12.
+        ranking_loss_coef, kl_loss_coef, router_entropy_loss_coef (`float`, default 1.0):
+            Coefficients of E9, E4 and E5 in the total loss E12.
+        alignment_loss_coef, consistency_loss_coef, type_loss_coef (`float`, default 1.0):
+            Coefficients of E6, E11 and of the types' loss in the total loss E12.
         none_loss_coef (`float`, defaults to 0.0):
             Coefficient of the loss of posts of no class (label -100), which should score below posts of a class.
         freeze_vision (`bool`, defaults to `True`):

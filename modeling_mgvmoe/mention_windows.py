@@ -146,6 +146,16 @@ def read_batch(text: Any, mentions: Any, is_split_into_words: bool = False) -> t
     return list(texts), list(spans)
 
 
+def check_unicode(text: str, where: str) -> None:
+    """Refuses half of a surrogate pair, as JSON may hold it: it is no character, and no tokenizer or file takes it.
+
+    Raises:
+        ValueError: If there is one.
+    """
+    if re.search("[\ud800-\udfff]", text):
+        raise ValueError(f"{where}: it holds half of a surrogate pair and is no valid text (got {text!a:.80})")
+
+
 def check_span(text: str, span: object, where: str = "mentions") -> tuple[int, int]:
     """Checks one span; see `read_mentions` for the rules."""
     start, end = _pair_of_ints(span, where)

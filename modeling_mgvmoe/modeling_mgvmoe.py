@@ -59,8 +59,9 @@ def _without_unused(config: Any) -> dict[str, bool]:
     Returns:
         Keyword for the backbone's constructor; what the backbone's configuration rules is set there.
     """
-    for name in ("vision_use_head", "use_mask_token"):  # SigLIP, DINOv2
-        if getattr(config, name, False):
+    # SigLIP, which has its head too where an older configuration does not say so, and DINOv2.
+    for name, default in (("vision_use_head", config.model_type == "siglip_vision_model"), ("use_mask_token", False)):
+        if getattr(config, name, default):
             setattr(config, name, False)
     model_class: Any = AutoModel._model_mapping.get(type(config), None)
     accepted = model_class is not None and "add_pooling_layer" in inspect.signature(model_class).parameters

@@ -17,6 +17,7 @@ from .label_paths import check_separator
 from .label_types import read_label_types
 from .mention_windows import (
     Segment,
+    check_unicode,
     read_batch,
     read_mentions,
     word_span_to_char_span,
@@ -286,10 +287,7 @@ class MGVMoEProcessor(ProcessorMixin):
         number = "" if post is None else f"[{post}]"
         if not isinstance(text, str):
             raise ValueError(f"text{number}: a string is needed (got {type(text).__name__})")
-        if any("\ud800" <= char <= "\udfff" for char in text):
-            raise ValueError(
-                f"text{number}: it holds half of a surrogate pair and is no valid text (got {text!a:.80})"
-            )
+        check_unicode(text, f"text{number}")
         spans = read_mentions(mentions, text, f"mentions{number}")
         markers = None
         if self.mention_style == "markers":

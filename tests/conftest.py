@@ -33,9 +33,12 @@ def own_module_cache(monkeypatch, tmp_path):
 
     monkeypatch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
     monkeypatch.syspath_prepend(str(tmp_path / "modules"))
-    # The package of an earlier test's copies would look for its parts there.
+    # A package of copies looks for its parts where the first of them was.
     for name in [name for name in sys.modules if name.partition(".")[0] == "transformers_modules"]:
         monkeypatch.delitem(sys.modules, name)
+    yield
+    for name in [name for name in sys.modules if name.partition(".")[0] == "transformers_modules"]:
+        del sys.modules[name]
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -82,6 +83,20 @@ def linked_files(path: Path) -> list[Path]:
     """The files that a document links to."""
     targets = re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", path.read_text(encoding="utf-8"))
     return [path.parent / target for target in targets if not re.match(r"\w+:", target)]
+
+
+def broken_anchors(path: Path) -> list[str]:
+    """Links to a heading, of the document itself or of another, that is not there."""
+    links = re.findall(r"\]\(([^)#\s]*)#([^)]*)\)", path.read_text(encoding="utf-8"))
+    targets = [(path.parent / file if file else path, anchor) for file, anchor in links if not re.match(r"\w+:", file)]
+    return [f"{file.name}#{anchor}" for file, anchor in targets if anchor not in _anchors(file)]
+
+
+def _anchors(path: Path) -> set[str]:
+    """What GitHub makes of the headings of a document."""
+    text = FENCE.sub("", path.read_text(encoding="utf-8"))
+    headings = re.findall(r"^#+ (.*)$", text, flags=re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def run(command: list[str], cwd: Path, **environment: str) -> str:
@@ -186,5 +201,5 @@ def like_the_root(folder: Path, demo: Path | None = None) -> Path:
         if path.name != "runs" and not path.name.startswith("."):
             (folder / path.name).symlink_to(path)
     if demo is not None:
-        (folder / "runs" / "demo").symlink_to(demo / "runs" / "demo")
+        shutil.copytree(demo / "runs" / "demo", folder / "runs" / "demo")
     return folder

@@ -12,6 +12,7 @@ import pytest
 from modeling_mgvmoe import MGVMoEForZeroShotIE, MGVMoEProcessor, ZeroShotMultimodalIEPipeline, __version__
 from modeling_mgvmoe.cli import answer_file
 from modeling_mgvmoe.cli.main import main
+from modeling_mgvmoe.evaluation import loading
 from tests.evaluation_data import write_folder
 from tests.from_scratch import LABELS, RELATIONS, picture, scratch_model
 
@@ -315,6 +316,11 @@ class TestEvaluate:
         assert code == 2 and out == "" and "nowhere/train.parquet does not exist" in err and err.count("\n") == 1
         code, _, err = run(capsys, *base, "sketchbook", "--protocol", "closed")
         assert code == 2 and "protocol must be one of unseen, generalised, open, got 'closed'" in err
+
+    def test_a_missing_extra_is_told_before_any_work(self, capsys, folder, monkeypatch):
+        monkeypatch.setattr(loading, "find_spec", lambda name: None if name == "matplotlib" else name)
+        code, out, err = run(capsys, "evaluate", "--model", folder / "model", "--dataset", "sketchbook")
+        assert (code, out) == (1, "") and "matplotlib must be installed for this: pip install 'mg-vmoe[demo]'" in err
 
 
 class TestSummary:

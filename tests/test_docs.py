@@ -1,15 +1,25 @@
 """Every code block of the pages in `docs/` runs and prints what the page says; what cannot run here is looked up."""
 
-import importlib
+import importlib.util
 import re
 import subprocess
 import sys
 
 import pytest
 
+import modeling_mgvmoe
+from modeling_mgvmoe import MGVMoEConfig
 from modeling_mgvmoe.data.prepare_command import _parser as prepare_parser
 from modeling_mgvmoe.training.arguments import parse_arguments
-from tests.documents import ROOT, like_the_root, linked_files, read_blocks, run_blocks, script_and_flags
+from tests.documents import (
+    ROOT,
+    broken_anchors,
+    like_the_root,
+    linked_files,
+    read_blocks,
+    run_blocks,
+    script_and_flags,
+)
 
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 BLOCKS = {page: read_blocks(page) for page in [*PAGES, ROOT / "README.md"]}
@@ -18,6 +28,15 @@ KINDS = {"bash", "python", "sh", "text", "json", "yaml", "math"}
 
 def name(page):
     return page.name
+
+
+def load_generator():
+    """docs/generate_api.py, which is no module of the package."""
+    pytest.importorskip("griffe", reason="griffelib is not installed (extra dev)")
+    spec = importlib.util.spec_from_file_location("generate_api", ROOT / "docs" / "generate_api.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def looked_up_lines():
@@ -33,6 +52,26 @@ def test_a_page_links_to_what_is_there_and_is_linked_from_the_index(page):
     assert [str(path) for path in linked_files(page) if not path.exists()] == []
     if page.name != "index.md":
         assert page in [path.resolve() for path in linked_files(ROOT / "docs" / "index.md")]
+
+
+@pytest.mark.parametrize("page", BLOCKS, ids=name)
+def test_links_to_headings_find_one(page):
+    assert broken_anchors(page) == []
+
+
+def test_the_page_made_of_docstrings_is_up_to_date(capsys):
+    generator = load_generator()
+    assert generator.main(["--check"]) == 0, capsys.readouterr().out
+
+
+def test_the_page_made_of_docstrings_has_every_public_name_and_every_value_of_the_configuration():
+    text = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    headings = re.findall(r"^### `(.*)`$", text, flags=re.MULTILINE)
+    assert set(modeling_mgvmoe.__all__) <= set(headings)
+    described = text.partition("### `MGVMoEConfig`")[2].partition("\n### ")[0].partition("Arguments:")[2]
+    named = set(re.findall(r"`(\w+)`", " ".join(re.findall(r"^- (.*?) \(", described, flags=re.MULTILINE))))
+    own = set(MGVMoEConfig.__annotations__)
+    assert own - named == set()
 
 
 @pytest.mark.parametrize("page", BLOCKS, ids=name)
@@ -91,3 +130,34 @@ def test_fast_blocks_print_what_the_page_says(page, tmp_path):
 def test_a_page_runs_from_top_to_bottom(page, demo, tmp_path):
     root = like_the_root(tmp_path / "root", demo[0])
     run_blocks([block for block in BLOCKS[page] if block.runs], root, HF_MODULES_CACHE=str(tmp_path / "modules"))
+
+
+# What runs the blocks finds what is wrong with them.
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("```python\nx = 1\n```\n\nand\n\n```python\nprint(x + 1)\n```\n\n```text\n2\n```\n", None),
+        ("```python\nprint(1)\n```\n\n```text\n2\n```\n", "page.md:1"),
+        ("```python\nprint('0.50 boat')\n```\n\n```text\n0.70 boat\n```\n", "page.md:1"),
+        ("\n```python\nunknown\n```\n", "NameError: name 'unknown'"),
+        ("```bash\necho one \\\n    two  # and a comment\n```\n\n```text\none two\n```\n", None),
+        ("```bash\nfalse\n```\n", "'false'"),
+        ("```bash\npip install -e '.[nothing]'\n```\n", "nothing"),
+    ],
+)
+def test_a_block_that_fails_or_prints_something_else_is_found(text, fault, tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text(text, encoding="utf-8")
+    if fault is None:
+        run_blocks(read_blocks(page), tmp_path)
+    else:
+        with pytest.raises(AssertionError, match=fault):
+            run_blocks(read_blocks(page), tmp_path)
+
+
+def test_a_link_to_a_heading_that_is_not_there_is_found(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("# Where `it` is (E1)\n\n[here](#where-it-is-e1) [there](page.md#nowhere)\n", encoding="utf-8")
+    assert broken_anchors(page) == ["page.md#nowhere"]

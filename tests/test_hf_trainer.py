@@ -222,7 +222,7 @@ def run_without_noise(folder, batch_size):
     """A run that only the posts of each batch decide, and what it ends with; of each process, under several."""
     # Adam would make steps of the rounding of gradients that are 0, as that of the labels' bias is.
     trainer, parts = make_trainer(
-        folder, per_device_train_batch_size=batch_size, load_best_model_at_end=False, optim="sgd", learning_rate=0.05
+        folder, per_device_train_batch_size=batch_size, load_best_model_at_end=False, optim="sgd", learning_rate=0.2
     )
     for module in trainer.model.modules():
         if isinstance(module, torch.nn.Dropout):
@@ -246,10 +246,11 @@ def test_two_processes_equal_one_with_the_same_global_batch(tmp_path):
     found = [json.loads((tmp_path / "two" / f"{rank}.json").read_text()) for rank in range(2)]
     assert found == [expected] * 2
     one, two = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("one", "two"))
-    start = small_trainee()[0].state_dict()["mgvmoe.experts.router.weight"]
-    assert (one["mgvmoe.experts.router.weight"] - start).abs().max() > 1e-3
+    small_trainee()[0].save_pretrained(tmp_path / "start")
+    start = load_file(tmp_path / "start" / "model.safetensors")
+    assert max((one[name] - start[name]).abs().max() for name in one) > 1e-2
     for name in one:
-        torch.testing.assert_close(two[name], one[name], rtol=1e-4, atol=1e-5, msg=name)
+        torch.testing.assert_close(two[name], one[name], rtol=1e-5, atol=1e-6, msg=name)
 
 
 if __name__ == "__main__":

@@ -64,6 +64,15 @@ def test_the_feature_cache_is_made_and_trained_from(tmp_path):
     assert (tmp_path / "run" / "model" / "model.safetensors").is_file()
 
 
+def test_commands_on_graphs_are_those_of_their_page():
+    """Where test_docs.py runs them, one after the other."""
+    page = [
+        line for block in read_blocks(ROOT / "docs" / "graph.md") if block.kind == "bash" for line in block.lines()
+    ]
+    own = [line for line in shell_lines() if "extract.py" in line or "graph_report.py" in line]
+    assert len(own) == 2 and set(own) <= set(page)
+
+
 @pytest.mark.slow
 def test_the_benchmark_command_runs_and_goes_on_where_it_stopped(tmp_path):
     (line,) = re.findall(r"`(python benchmarks/sketchbook.py[^`]*)`", README)

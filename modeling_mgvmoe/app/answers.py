@@ -13,6 +13,9 @@ from .form import Fields, FormError, read_fields
 if TYPE_CHECKING:
     from .served_model import ServedModel
 
+# Draws of the experts for the mutual information; they cost next to nothing beside the encoders.
+NUM_SAMPLES = 64
+
 logger = logging.getLogger(__name__)
 
 
@@ -34,13 +37,17 @@ class Shown:
 
 def answer(served: ServedModel, fields: Fields, none_threshold: float) -> Shown:
     """Score the labels and explain the scores. Never raises: what goes wrong is shown in words."""
-    from ..evaluation.explanation import explain_post
+    from ..evaluation.explanation import explain_post, offers_samples
 
     try:
         if not served.has_types:
             fields = replace(fields, label_types="", type_sentences="")
         explanation = explain_post(
-            served.model, served.processor, **read_fields(fields), none_threshold=none_threshold
+            served.model,
+            served.processor,
+            **read_fields(fields),
+            none_threshold=none_threshold,
+            num_samples=NUM_SAMPLES if offers_samples(served.model) else None,
         )
         return Shown(
             markup.verdict(explanation.ranking, none_threshold),

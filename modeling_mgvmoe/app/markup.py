@@ -158,8 +158,9 @@ def experts(explanation: Explanation) -> str:
         f'<ul class="mg-experts" aria-label="Shares of the experts">{"".join(bars)}</ul><p class="mg-hint">{key}</p>'
     )
     if explanation.mutual_information is not None:
+        most = np.log(len(explanation.ranking))
         html += (
-            '<p class="mg-hint">Mutual information of answer and experts’ samples: '
-            f"{explanation.mutual_information:.3f} nats.</p>"
+            '<p class="mg-hint">Uncertainty that comes from the experts (mutual information of the answer and samples '
+            f"of them): {explanation.mutual_information:.3f} of at most {most:.3f} nats.</p>"
         )
     return html

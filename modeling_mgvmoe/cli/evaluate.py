@@ -19,6 +19,7 @@ from collections.abc import Sequence
 
 from ..evaluation.command import add_evaluation_flags as add_flags
 from ..evaluation.command import evaluation_arguments
+from ..evaluation.loading import check_packages
 from .errors import usage
 
 __all__ = ["add_flags", "run"]
@@ -30,6 +31,7 @@ def run(flags: argparse.Namespace, argv: Sequence[str]) -> None:
     Raises:
         UsageError: a flag is wrong, or a folder lacks what the protocol needs.
     """
+    check_packages("demo", "datasets", "matplotlib")
     with usage():
         arguments = evaluation_arguments(flags, shlex.join(["mgvmoe", *argv]))
     from transformers.utils.logging import disable_progress_bar

@@ -89,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if flags.traceback:
             raise
         misused = isinstance(error, UsageError)
-        kind = "" if isinstance(error, (ValueError, OSError)) else f"{type(error).__name__}: "
+        kind = "" if isinstance(error, (ValueError, OSError, ImportError)) else f"{type(error).__name__}: "
         print(f"{name}: error: {kind}{_one_line(str(error)) or type(error).__name__}", file=sys.stderr)
         return MISUSED if misused else FAILED
     return GOOD

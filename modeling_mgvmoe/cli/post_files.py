@@ -9,7 +9,7 @@ from typing import Any
 
 from ..candidates import check_labels
 from ..data.files import read_lines
-from ..mention_windows import read_mentions
+from ..mention_windows import check_unicode, read_mentions
 from .errors import UsageError, usage
 from .one_post import check_image
 
@@ -59,7 +59,11 @@ def _rows(path: str, ending: str) -> Iterator[tuple[str, Any]]:
                     yield f"{path}, line {number}", _parse(line, f"{path}, line {number}")
             return
         with open(path, encoding="utf-8-sig") as file:
-            content = _parse(file.read(), path)
+            try:
+                text = file.read()
+            except UnicodeDecodeError as error:
+                raise UsageError(f"{path}: a text file in UTF-8 is needed, {error}") from error
+        content = _parse(text, path)
     if not isinstance(content, list):
         raise UsageError(f"{path}: a JSON list of posts is needed, got {type(content).__name__}")
     for number, post in enumerate(content):
@@ -69,7 +73,7 @@ def _rows(path: str, ending: str) -> Iterator[tuple[str, Any]]:
 def _parse(text: str, where: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"{where}: no JSON: {error}") from error
 
 
@@ -97,6 +101,7 @@ def _check(post: Any, shared_labels: Sequence[str] | None, where: str) -> None:
             mentions = mentions_of(post)
             if not isinstance(post["text"], str):
                 raise ValueError(f"text: a string is needed (got {type(post['text']).__name__})")
+            check_unicode(post["text"], "text")
             read_mentions(mentions, post["text"])
             labels = post.get("candidate_labels")
             if labels is None and shared_labels is None:

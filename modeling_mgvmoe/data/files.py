@@ -52,7 +52,7 @@ def read_json_object(path: str | os.PathLike[str]) -> dict[str, Any]:
     with open(name, encoding="utf-8") as file:
         try:
             content = json.load(file, object_pairs_hook=unique)
-        except ValueError as error:  # json.JSONDecodeError and UnicodeDecodeError are of this kind, too
+        except (ValueError, RecursionError) as error:  # JSON's and Unicode's errors; nested too deep
             raise ValueError(f"{name}: {error}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{name}: a JSON object is needed, got {content!r:.80}")

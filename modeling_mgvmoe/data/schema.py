@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from numbers import Integral
 from typing import TYPE_CHECKING, Any, Literal, TypeGuard
 
+from ..mention_windows import check_unicode
+
 if TYPE_CHECKING:
     import datasets
 
@@ -79,6 +81,7 @@ def validate_post(post: Mapping[str, Any], where: str = "") -> None:
         value = post.get(column)
         if not isinstance(value, str) or not value.strip():
             raise ValueError(f"{name}: {column} must be a string that is not empty, got {value!r}")
+        check_unicode(value, f"{name}: {column}")
 
     try:
         task_of(post)

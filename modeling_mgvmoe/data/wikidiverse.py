@@ -17,6 +17,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+from ..mention_windows import check_unicode
 from .counts import Counts
 from .picture_files import attach_pictures, check_folder
 from .schema import ON_BAD_SPAN, check_choice, validate_post
@@ -123,7 +124,7 @@ def _records(path: str | os.PathLike[str]) -> list[Any]:
     with open(name, encoding="utf-8-sig") as file:
         try:
             records = json.load(file)
-        except ValueError as error:  # of JSON and of UTF-8
+        except (ValueError, RecursionError) as error:  # of JSON and of UTF-8; nested too deep
             raise ValueError(f"{name}: a JSON file is needed, {error}") from error
     if not isinstance(records, list):
         raise ValueError(f"{name}: a JSON list of captions is needed, got {records!r:.80}")
@@ -137,8 +138,10 @@ def _read_record(record: Any, where: str) -> tuple[str, str | None, list[Any]]:
     text, url, _, mentions = record
     if not isinstance(text, str) or not text.strip():
         raise ValueError(f"{where}: the caption must be a string that is not empty, got {text!r:.80}")
+    check_unicode(text, f"{where}: the caption")
     if url is not None and not isinstance(url, str):
         raise ValueError(f"{where}: the URL must be a string, got {url!r:.80}")
+    check_unicode(url or "", f"{where}: the URL")
     if not isinstance(mentions, list):
         raise ValueError(f"{where}: the mentions must be a list, got {mentions!r:.80}")
     return text, None if url is None else picture_name(url), mentions

@@ -136,8 +136,9 @@ def normalized_entropy(scores: Sequence[float]) -> float:
 
 
 def offers_samples(model: Any) -> bool:
-    """Whether the model draws samples of its experts at inference, on request."""
-    return "num_samples" in inspect.signature(model.forward).parameters
+    """Whether the model draws samples of its experts at inference, on request: its experts have variances."""
+    known = "num_samples" in inspect.signature(model.forward).parameters
+    return known and bool(model.config.num_experts) and not model.config.deterministic_experts
 
 
 def check_none_threshold(none_threshold: float) -> float:
@@ -170,14 +171,19 @@ def explain_post(
         label_descriptions, label_template, label_types, type_descriptions: as the pipeline takes them.
         none_threshold: the answer is "none of these" if the best score is below it. The protocol "open" of
             `examples/evaluate.py` fits one.
-        num_samples: draw so many samples of the experts for the mutual information, if the model offers it.
+        num_samples: draw so many samples of the experts, the same for the same question, for the mutual information
+            (see `uncertainty.py`). The scores are those of the mean all the same.
 
     Raises:
         ValueError: as of the pipeline; or the threshold is not between 0 and 1, or the model offers no samples.
     """
     check_none_threshold(none_threshold)
+    if num_samples is not None and (isinstance(num_samples, bool) or num_samples < 1):
+        raise ValueError(f"num_samples must be at least 1, got {num_samples!r}.")
     if num_samples is not None and not offers_samples(model):
-        raise ValueError(f"num_samples: this model draws no samples at inference (got {num_samples!r})")
+        raise ValueError(
+            f"num_samples: the experts of this model have no variances to draw from (got {num_samples!r})"
+        )
     mentions, text = mentions_of(post), post["text"]
     labels = post.get("candidate_labels") if candidate_labels is None else candidate_labels
     if labels is None:
@@ -198,16 +204,18 @@ def explain_post(
     if pixel_values is not None:
         features["pixel_values"] = pixel_values
     inputs = {**processor.pad_posts([features], return_tensors="pt"), **candidates}
-    inputs = {name: value.to(model.device) for name, value in inputs.items()}
+    if num_samples is not None:
+        noise = torch.randn(num_samples, 1, model.config.hidden_size, generator=torch.Generator().manual_seed(0))
+        inputs |= {"num_samples": num_samples, "sample_noise": noise.to(model.dtype)}
+    inputs = {name: value.to(model.device) if hasattr(value, "to") else value for name, value in inputs.items()}
     was_training = model.training
     model.eval()
     try:
         output = model(**inputs)
-        sampled = None if num_samples is None else model(**inputs, num_samples=num_samples)
     finally:
         model.train(was_training)
-    (ranking,) = processor.post_process_zero_shot_ie(output, labels)
-    information = getattr(sampled, "mutual_information", None)
+    (ranking,) = processor.post_process_zero_shot_ie(output.logits, labels)
+    information = getattr(output, "mutual_information", None)
     similarity = getattr(model, "similarity", None)
     return Explanation(
         text=text,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -43,6 +44,16 @@ def check_device(name: str) -> None:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"device: {name!r} cannot be used here: {str(error).splitlines()[0]}") from error
+
+
+def check_packages(extra: str, *names: str) -> None:
+    """Raise ImportError, with what to do, unless packages of an extra of this one are installed."""
+    missing = [name for name in names if find_spec(name) is None]
+    if missing:
+        raise ImportError(
+            f"{', '.join(missing)} must be installed for this: pip install 'mg-vmoe[{extra}]', or "
+            f"pip install -e '.[{extra}]' in a checkout."
+        )
 
 
 def check_dtype(name: str | None) -> None:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..rejection import METHODS, Rejection
 from .metrics import fit_rejection_threshold
+
+if TYPE_CHECKING:
+    from ..rejection import Rejection
+
+METHODS = ("probability", "logit")  # of `Rejection`, which imports torch
 
 
 def knownness(logits: np.ndarray, method: str) -> np.ndarray:
@@ -34,4 +39,6 @@ def fit_rejection(logits: np.ndarray, is_known: Sequence[bool] | np.ndarray, met
         is_known: whether a post is of some class.
         method: of [`Rejection`].
     """
+    from ..rejection import Rejection
+
     return Rejection(fit_rejection_threshold(knownness(np.asarray(logits, dtype=float), method), is_known), method)

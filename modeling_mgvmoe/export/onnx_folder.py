@@ -8,7 +8,6 @@ import os
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,22 +15,13 @@ from PIL import Image
 
 from ..data.whole_folder import whole_folder
 from .graphs import Part, parts_of
+from .requirements import check_onnx_packages
 
 if TYPE_CHECKING:
     from transformers.exporters.base import ExportedModel
 
     from ..modeling_mgvmoe import MGVMoEForZeroShotIE
     from ..processing_mgvmoe import MGVMoEProcessor
-
-
-def check_packages(*names: str) -> None:
-    """Raise ImportError unless packages of the extra `onnx` are installed."""
-    missing = [name for name in names if find_spec(name) is None]
-    if missing:
-        raise ImportError(
-            f"{', '.join(missing)} must be installed for ONNX: pip install 'mg-vmoe[onnx]', "
-            "or pip install -e '.[onnx]' in a checkout."
-        )
 
 
 def export_graphs(model: MGVMoEForZeroShotIE, processor: MGVMoEProcessor, progress: bool = False) -> ExportedModel:
@@ -49,7 +39,7 @@ def export_graphs(model: MGVMoEForZeroShotIE, processor: MGVMoEProcessor, progre
         ImportError: the extra `onnx` is not installed.
         ValueError: the model is in another precision or on another device.
     """
-    check_packages("onnx", "onnxscript", "onnxruntime")
+    check_onnx_packages("onnx", "onnxscript", "onnxruntime")
     if model.dtype != torch.float32 or model.device.type != "cpu":
         raise ValueError(
             f"model must be in float32 on the CPU to be exported, got {str(model.dtype).removeprefix('torch.')} on "

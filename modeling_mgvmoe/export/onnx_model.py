@@ -10,6 +10,7 @@ import torch
 
 from ..outputs_mgvmoe import MGVMoEOutput
 from ..pipeline_mgvmoe import ZeroShotMultimodalIEPipeline
+from .requirements import check_onnx_packages
 
 if TYPE_CHECKING:
     from transformers.exporters.base import ExportedModel
@@ -54,9 +55,7 @@ class OnnxModelForZeroShotIE:
         Raises:
             ImportError: the extra `onnx` is not installed.
         """
-        from .onnx_folder import check_packages
-
-        check_packages("onnxruntime", "onnxscript")
+        check_onnx_packages("onnxruntime", "onnxscript")
         from transformers.exporters.base import ExportedModel
 
         name = os.fspath(name_or_path)

@@ -184,7 +184,7 @@ def read_evaluation(path: str) -> dict[str, Any]:
     with open(path, encoding="utf-8") as file:
         try:
             found = json.load(file)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"evaluation: {path} must be JSON: {error}") from error
     needed = {"protocol", "summary", "seeds", "dataset", "command"}
     missing = needed - set(found if isinstance(found, dict) else ())
@@ -192,7 +192,10 @@ def read_evaluation(path: str) -> dict[str, Any]:
         raise ValueError(
             f"evaluation: {path} must be a .json file of examples/evaluate.py, but has no {', '.join(sorted(missing))}"
         )
-    if any(OURS not in scores for scores in found["summary"].values()):
+    summary = found["summary"]
+    if not isinstance(summary, dict) or not all(isinstance(scores, dict) for scores in summary.values()):
+        raise ValueError(f"evaluation: {path}: summary must hold the methods' scores by task, got {summary!r:.80}")
+    if any(OURS not in scores for scores in summary.values()):
         raise ValueError(f"evaluation: {path} has no scores of {OURS}")
     return found
 

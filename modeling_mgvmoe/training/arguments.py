@@ -268,7 +268,11 @@ def read_recipe(path: str) -> dict[str, Any]:
     import yaml
 
     with open(path, encoding="utf-8") as file:
-        recipe = yaml.safe_load(file)
+        try:
+            recipe = yaml.safe_load(file)
+        # What is no YAML; what is, but no date or number of it (ValueError, AttributeError); nested too deep.
+        except (yaml.YAMLError, ValueError, AttributeError, TypeError, KeyError, RecursionError) as error:
+            raise ValueError(f"{path}: a recipe in YAML is needed: {error!s:.300}") from error
     if not isinstance(recipe, dict):
         raise ValueError(
             f"{path}: a mapping with the sections model, data and training is needed (got {recipe!r:.80})"

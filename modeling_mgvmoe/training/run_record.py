@@ -83,7 +83,7 @@ def read_run_record(folder: str) -> dict[str, Any] | None:
     with open(path, encoding="utf-8") as file:
         try:
             record = json.load(file)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{path}: it must be JSON: {error}") from error
     missing = {"arguments", "dataset", "labels"} - set(record if isinstance(record, dict) else ())
     if missing:

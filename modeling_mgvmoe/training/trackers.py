@@ -79,13 +79,16 @@ def read_log(path: str) -> list[dict[str, Any]]:
     """
     if not os.path.exists(path):
         return []
-    with open(path, encoding="utf-8") as file:
-        lines = file.read().splitlines()
+    try:
+        with open(path, encoding="utf-8") as file:
+            lines = file.read().splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: a text file in UTF-8 is needed ({error}); move the file away.") from error
     entries = []
     for number, line in enumerate(lines, 1):
         try:
             entries.append(json.loads(line))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             if number < len(lines):
                 raise ValueError(f"{path}: line {number} is not JSON ({error}); move the file away.") from error
     return entries
