@@ -40,7 +40,7 @@ TESTS = {
     "fusion.py": ["linear_means", "uncertainty"],
     "sample_graph.py": ["sample_graph"],
     "similarity_score.py": ["similarity_score", "similarity"],
-    "input_checks.py": ["input_checks"],
+    "input_checks.py": ["modeling", "bad_inputs"],
     "padding.py": ["padding", "processing"],
     "evaluation/metrics.py": ["metrics"],
 }
