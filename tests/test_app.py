@@ -4,14 +4,12 @@ import base64
 import json
 import re
 import shutil
-import sys
 from html.parser import HTMLParser
 from io import BytesIO
 
 import numpy as np
 import pytest
 from PIL import Image
-from transformers import dynamic_module_utils
 
 from modeling_mgvmoe.app import markup
 from modeling_mgvmoe.app.answers import answer, verdict_again
@@ -357,15 +355,6 @@ def test_the_packages_own_code_runs_unless_asked(folder, served):
     loaded = load_served_model(str(folder / "model"), device="cpu")
     assert type(loaded.model).__module__ == "modeling_mgvmoe.modeling_mgvmoe"
     assert answer(loaded, GOOD, 0.0) == answer(served, GOOD, 0.0)
-
-
-@pytest.fixture
-def own_module_cache(monkeypatch, tmp_path):
-    """Code of saved folders is copied to a temporary place, not to the user's cache, and not found elsewhere."""
-    for name in [name for name in sys.modules if name.startswith("transformers_modules")]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
-    monkeypatch.syspath_prepend(str(tmp_path / "modules"))
 
 
 def test_the_code_beside_the_weights(folder, served, own_module_cache):
