@@ -257,3 +257,6 @@ if __name__ == "__main__":
     home = Path(sys.argv[1])
     scores = run_without_noise(home, 2)
     (home / f"{os.environ['RANK']}.json").write_text(json.dumps(scores))
+    # Left to the end of the process its threads now and then abort it.
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()
