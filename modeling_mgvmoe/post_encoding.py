@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from .mention_windows import Marker, Segment, name_mentions, origins_of_named, split_at_mentions, window
@@ -48,6 +49,7 @@ class PostEncoding:
                 f"max_length: at least {around + needed} is needed for special tokens{join} {what} (got {self.limit})"
             )
 
+    @cached_property  # asked for before and after the tokenizer
     def pieces(self) -> list[Segment | Marker]:
         """The text between the borders of the mentions, and these."""
         if self.markers is not None:
@@ -57,7 +59,7 @@ class PostEncoding:
 
     def segments(self) -> list[Segment]:
         """What the tokenizer is to read."""
-        return [piece for piece in self.pieces() if isinstance(piece, Segment)]
+        return [piece for piece in self.pieces if isinstance(piece, Segment)]
 
     def finish(self, encoded: Sequence[Sequence[Token]], return_offsets_mapping: bool = False) -> dict[str, Any]:
         """The features of the post; see `MGVMoEProcessor.encode_post`.
@@ -78,7 +80,7 @@ class PostEncoding:
     ) -> dict[str, Any]:
         tokens: list[Token] = []
         places: dict[Marker, int] = {}
-        for piece in self.pieces():
+        for piece in self.pieces:
             if isinstance(piece, Segment):
                 tokens += next(encoded)
             else:
@@ -94,7 +96,7 @@ class PostEncoding:
         """No marker stays, but what stood between two is known."""
         tokens: list[Token | None] = []  # None: a boundary, which is not kept
         found: dict[Marker, int] = {}
-        for piece in self.pieces():
+        for piece in self.pieces:
             if isinstance(piece, Segment):
                 tokens += next(encoded)
             else:
