@@ -46,7 +46,7 @@ def to_rgb(picture: Any, where: str = "images", allow_urls: bool | str = False) 
         if isinstance(picture, (np.ndarray, torch.Tensor)):
             return _from_array(picture)
         return _flatten(_open(picture, allow_urls))
-    except Exception as error:  # PIL, httpx and the file system raise a dozen kinds
+    except Exception as error:  # PIL and the file system raise a dozen kinds
         raise ValueError(f"{where}: cannot read picture {_name(picture)}: {error}") from error
 
 

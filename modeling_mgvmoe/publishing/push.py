@@ -108,8 +108,8 @@ def plain_errors(repo_id: str) -> Iterator[None]:
     Raises:
         ValueError, ConnectionError: see [`push_folder`].
     """
-    import httpx2
-    from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled
+    # HTTPError is that of the HTTP library, of which the Hub's client has had two.
+    from huggingface_hub.errors import HfHubHTTPError, HTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled
 
     try:
         yield
@@ -131,5 +131,5 @@ def plain_errors(repo_id: str) -> Iterator[None]:
         raise ConnectionError(f"the Hub answered {status}: {str(error).strip().splitlines()[0]}") from error
     except OfflineModeIsEnabled as error:
         raise ConnectionError("HF_HUB_OFFLINE is set, so nothing can be sent") from error
-    except httpx2.HTTPError as error:
+    except HTTPError as error:
         raise ConnectionError(f"the Hub cannot be reached: {error or type(error).__name__}") from error
