@@ -450,21 +450,6 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
         # One number of each is enough, and cannot overflow.
         return sum((parameter.flatten()[0] * 0.0 for parameter in vision if parameter.requires_grad), start=0.0)
 
-    def _image_states(
-        self,
-        text_states: torch.Tensor,
-        pixel_values: torch.Tensor | None,
-        image_features: torch.Tensor | None,
-        image_mask: torch.Tensor | None,
-        image_index: torch.Tensor | None,
-        extras: dict[str, Any],
-    ) -> tuple[torch.Tensor | None, torch.Tensor, ModelOutput | None]:
-        """[`_picture_states`], with a row for each post."""
-        states, image_mask, output = self._picture_states(
-            text_states, pixel_values, image_features, image_mask, image_index, extras
-        )
-        return states if states is None or image_index is None else states[image_index], image_mask, output
-
     def _picture_states(
         self,
         text_states: torch.Tensor,

@@ -34,7 +34,9 @@ class Concatenation(Baseline):
     def scores(self, batch: Mapping[str, Any], candidate_embeds: torch.Tensor) -> torch.Tensor:
         states = self.text_states(batch)
         given = {name: batch.get(name) for name in PICTURES}
-        pictures, has_picture, _ = self.encoders._image_states(states, **given, extras={})
+        pictures, has_picture, _ = self.encoders._picture_states(states, **given, extras={})
+        if pictures is not None and given["image_index"] is not None:
+            pictures = pictures[given["image_index"]]
         mean = torch.zeros_like(states[:, 0])
         if pictures is not None:
             mean = token_mean(pictures, has_picture[:, None].expand(pictures.shape[:2]))
