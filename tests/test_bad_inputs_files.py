@@ -273,6 +273,9 @@ def test_odd_label_is_a_label(pipe, label):
     post = {"text": "Kelo sails", "mention": (0, 4)}
     ranking = pipe(post, candidate_labels=["bird", label], function_to_apply="none")
     assert {item["label"] for item in ranking} == {"bird", label}
+    alone = pipe(post, candidate_labels=["bird", "boat"], function_to_apply="none")
+    bird, expected = (next(item["score"] for item in own if item["label"] == "bird") for own in (ranking, alone))
+    assert bird == pytest.approx(expected, abs=1e-4)
 
 
 @pytest.mark.parametrize("place", ["text", "label"])
