@@ -3,6 +3,7 @@ r"""E2-E4 expert by expert and in chunks of tokens, with a backward pass that ne
 Written out, the experts' outputs are K times 2 matrices of the size of the hidden states, and autograd keeps several
 more of that size. Here a chunk's are computed, used and, unless all of them together are small, dropped, and computed
 again in the backward pass, whose formulas stand below. What is kept is one matrix of the size of the hidden states.
+The router (E1) is in it, so that its part of their gradient is added to the experts' and needs no matrix of its own.
 
 Axes: N = tokens, H = hidden size, K = experts.
 """
@@ -10,6 +11,8 @@ Axes: N = tokens, H = hidden size, K = experts.
 from typing import Any, cast
 
 import torch
+
+from .objectives import at_least_float32
 
 # As many tokens as keep a chunk's matrices in a core's cache; a GPU wants larger ones.
 TOKENS_ON_CPU, TOKENS_ELSEWHERE = 512, 16384
@@ -32,22 +35,29 @@ class _ChunkedMixture(torch.autograd.Function):
         \partial m_k = p_k g_z + g_n m_k \qquad \partial s_k = \tfrac12 (q p_k^2 e^{s_k} + g_n (e^{s_k} - 1))
 
         \partial \log p_k = p_k\, g_z \cdot m_k + q \cdot p_k^2 e^{s_k} \qquad \partial \epsilon = g_z \sqrt v
+
+    to which comes the gradient of the returned :math:`\log p`; with their sum :math:`d`, the logits of the router
+    have :math:`d_k - p_k \sum_j d_j`.
     """
 
     @staticmethod
     def forward(
         ctx: Any,
         hidden_states: torch.Tensor,
-        log_probs: torch.Tensor,
         noise: torch.Tensor | None,
+        router: torch.Tensor,
+        router_bias: torch.Tensor,
         means: torch.Tensor,
         means_bias: torch.Tensor,
         variances: torch.Tensor,
         variances_bias: torch.Tensor,
         draw: bool,
         keep: bool,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         states, weights, biases = _operands(hidden_states, (means, variances), (means_bias, variances_bias))
+        logits = torch.addmm(router_bias.to(states.dtype), states, router.to(states.dtype).T)
+        log_probs = at_least_float32(logits).log_softmax(-1)
+        noise = None if noise is None else noise.to(log_probs.dtype)
         probs = log_probs.exp()
         mixture = torch.empty_like(states)
         divergence = log_probs.new_empty(len(states))
@@ -81,21 +91,27 @@ class _ChunkedMixture(torch.autograd.Function):
                 # Where every variance underflows its gradient is 0, and not infinite.
                 ratio[rows] = torch.where(deviation > 0, own / deviation, 0)
             mixture[rows] = mean.to(states.dtype)
-        ctx.save_for_backward(hidden_states, log_probs, ratio, kept, means, means_bias, variances, variances_bias)
+        parameters = (router, router_bias, means, means_bias, variances, variances_bias)
+        ctx.save_for_backward(hidden_states, log_probs, ratio, kept, *parameters)
         ctx.dtype = states.dtype
-        return mixture, divergence
+        return mixture, divergence, log_probs
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, mixture_gradient: torch.Tensor, divergence_gradient: torch.Tensor) -> tuple[Any, ...]:
-        hidden_states, log_probs, ratio, kept, *parameters = ctx.saved_tensors
+    def backward(
+        ctx: Any,
+        mixture_gradient: torch.Tensor,
+        divergence_gradient: torch.Tensor,
+        log_probs_gradient: torch.Tensor,
+    ) -> tuple[Any, ...]:
+        hidden_states, log_probs, ratio, kept, router, router_bias, *parameters = ctx.saved_tensors
         matrices, vectors = (parameters[0], parameters[2]), (parameters[1], parameters[3])
         states, weights, biases = _operands(hidden_states, matrices, vectors, ctx.dtype)
         probs = log_probs.exp()
-        needs_states, needs_noise = ctx.needs_input_grad[0], ctx.needs_input_grad[2]
+        needs_states, needs_noise = ctx.needs_input_grad[:2]
         noise_gradient = torch.empty_like(ratio) if needs_noise else None
         states_gradient = torch.zeros_like(states, dtype=log_probs.dtype) if needs_states else None
-        probs_gradient = torch.empty_like(log_probs)
+        logits_gradient = torch.empty_like(log_probs)
         size, experts = states.shape[1], probs.shape[1]
         of_weights = [torch.zeros(size, experts, size, dtype=log_probs.dtype, device=states.device) for _ in weights]
         of_biases = [torch.zeros(size, experts, dtype=log_probs.dtype, device=states.device) for _ in biases]
@@ -120,7 +136,7 @@ class _ChunkedMixture(torch.autograd.Function):
                     part = exp_s.mul_(q).mul_(p.square())
                     of_p += part.sum(1)
                     of_s.add_(part, alpha=0.5)
-                probs_gradient[rows, expert] = of_p
+                logits_gradient[rows, expert] = of_p
                 for own, weight, weight_gradient, bias_gradient in zip(
                     (of_m, of_s), weights, of_weights, of_biases, strict=True
                 ):
@@ -131,6 +147,11 @@ class _ChunkedMixture(torch.autograd.Function):
                         states_gradient[rows] += own @ weight[:, expert]
             if noise_gradient is not None and variance is not None:
                 noise_gradient[rows] = g * variance.sqrt()
+        logits_gradient += log_probs_gradient
+        logits_gradient.addcmul_(probs, logits_gradient.sum(1, keepdim=True), value=-1)
+        if states_gradient is not None:
+            states_gradient.addmm_(logits_gradient, router.to(log_probs.dtype))
+        of_router = (logits_gradient.to(states.dtype).T @ states).to(router.dtype)
         flat = [gradient for pair in zip(of_weights, of_biases, strict=True) for gradient in pair]
         gradients = [
             gradient.view(parameter.shape).to(parameter.dtype)
@@ -138,7 +159,8 @@ class _ChunkedMixture(torch.autograd.Function):
         ]
         if states_gradient is not None:
             states_gradient = states_gradient.to(hidden_states.dtype)
-        return states_gradient, probs_gradient, noise_gradient, *gradients, None, None
+        gradients = [of_router, logits_gradient.sum(0).to(router_bias.dtype), *gradients]
+        return states_gradient, noise_gradient, *gradients, None, None
 
 
 def _outputs(
@@ -167,32 +189,32 @@ def _operands(
 
 def chunked_mixture(
     hidden_states: torch.Tensor,
-    log_probs: torch.Tensor,
     noise: torch.Tensor | None,
+    router: torch.nn.Linear,
     expert_means: torch.nn.Linear,
     expert_log_variances: torch.nn.Linear,
     draw: bool = False,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    r"""The mixture of E3, or its mean without noise, and the summand of E4 for every token.
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    r"""The mixture of E3, or its mean without noise, the summand of E4 for every token, and the router's choice (E1).
 
     Args:
         hidden_states: (N, H).
-        log_probs: (N, K), logarithms of the router's probabilities, in at least single precision.
         noise: (N, H), or `None` for the mean, or for
         draw: noise that is drawn here, chunk by chunk.
+        router: H to K.
         expert_means, expert_log_variances: H to H*K, hidden-major.
 
     Returns:
-        z (N, H), and :math:`-\frac12 \sum_{k,h} (1 + s - m^2 - e^s)` (N,) in the precision of `log_probs`.
+        z (N, H); :math:`-\frac12 \sum_{k,h} (1 + s - m^2 - e^s)` (N,); :math:`\log p` (N, K); the last two in at
+        least single precision.
     """
-    if noise is not None:
-        noise = noise.to(log_probs.dtype)
     return cast(
-        tuple[torch.Tensor, torch.Tensor],
+        tuple[torch.Tensor, torch.Tensor, torch.Tensor],
         _ChunkedMixture.apply(
             hidden_states,
-            log_probs,
             noise,
+            router.weight,
+            router.bias,
             expert_means.weight,
             expert_means.bias,
             expert_log_variances.weight,

@@ -98,10 +98,10 @@ class VariationalMixtureOfExperts(nn.Module):
         if noise is not None and noise.shape != hidden_states.shape:
             raise ValueError(f"noise must be (B, L, H) = {tuple(hidden_states.shape)}, got {tuple(noise.shape)}.")
 
-        router_logits = self.router(hidden_states)
         wanted = self.training or noise is not None or return_losses
         if wanted and not self.deterministic and not torch.compiler.is_compiling() and self.has_plain_weights:
-            return self._chunked(hidden_states, router_logits, attention_mask, noise, return_losses)
+            return self._chunked(hidden_states, attention_mask, noise, return_losses)
+        router_logits = self.router(hidden_states)
         per_expert = (*hidden_states.shape, self.num_experts)
         log_probs = router_logits.log_softmax(-1)
         router_probs = log_probs.exp()
@@ -147,27 +147,27 @@ class VariationalMixtureOfExperts(nn.Module):
     def _chunked(
         self,
         hidden_states: torch.Tensor,
-        router_logits: torch.Tensor,
         attention_mask: torch.Tensor | None,
         noise: torch.Tensor | None,
         return_losses: bool,
     ) -> VariationalMixtureOutput:
         """The same as the rest of `forward`, with the memory of one matrix of hidden states."""
         shape = hidden_states.shape
-        log_probs = at_least_float32(router_logits).log_softmax(-1)
-        mixture, divergence = chunked_mixture(
+        mixture, divergence, log_probs = chunked_mixture(
             hidden_states.flatten(0, 1),
-            log_probs.flatten(0, 1),
             None if noise is None else noise.flatten(0, 1),
+            self.router,
             self.expert_means,
             self.expert_log_variances,
             draw=self.training and noise is None,
         )
+        log_probs = log_probs.view(*shape[:2], -1)
         return VariationalMixtureOutput(
             hidden_states=mixture.view(shape),
-            router_probs=log_probs.exp().to(router_logits.dtype),
+            router_probs=log_probs.exp().to(mixture.dtype),
             kl_loss=masked_mean(divergence.view(shape[:2]), attention_mask) if return_losses else None,
-            router_entropy=router_entropy(router_logits, attention_mask) if return_losses else None,
+            # Logarithms of probabilities are logits as well.
+            router_entropy=router_entropy(log_probs, attention_mask) if return_losses else None,
         )
 
     # Given the router, the means are linear in the tokens ("Linearity" in the design). What evaluation wants of them

@@ -54,21 +54,20 @@ def test_the_gradients_are_those_of_finite_differences():
     torch.manual_seed(0)
     experts = VariationalMixtureOfExperts(3, 2).double()
     states, noise = (torch.randn(4, 3).double().requires_grad_() for _ in range(2))
-    logits = torch.randn(4, 2).double().requires_grad_()
 
-    def function(states, logits, noise, *weights):
-        layers = [torch.nn.Linear(3, 6).double() for _ in range(2)]
+    def function(states, noise, *weights):
+        layers = [torch.nn.Linear(3, size).double() for size in (2, 6, 6)]
         for layer, weight, bias in zip(layers, weights[::2], weights[1::2], strict=True):
             del layer.weight, layer.bias
             layer.weight, layer.bias = weight, bias
-        return chunked_mixture.chunked_mixture(states, logits.log_softmax(-1), noise, *layers)
+        return chunked_mixture.chunked_mixture(states, noise, *layers)
 
     weights = [
         parameter.detach().clone().requires_grad_()
-        for layer in (experts.expert_means, experts.expert_log_variances)
+        for layer in (experts.router, experts.expert_means, experts.expert_log_variances)
         for parameter in (layer.weight, layer.bias)
     ]
-    assert torch.autograd.gradcheck(function, (states, logits, noise, *weights))
+    assert torch.autograd.gradcheck(function, (states, noise, *weights))
 
 
 def test_under_autocast_the_chunks_multiply_in_half_precision_and_add_up_in_single():
