@@ -70,6 +70,9 @@ class MGVMoEConfig(PreTrainedConfig):
             Default: ViT-B/16.
         vision_hidden_size (`int`, *optional*):
             Width H' of the vision encoder's states, only needed where `vision_config` does not tell it.
+        spatial_merge_size (`int`, defaults to 1):
+            Means over squares of so many times so many patches take the place of the picture's patches, behind the
+            vision encoder and before everything else. 1 merges nothing, as in the paper.
         num_experts (`int`, defaults to 8):
             K, the number of Gaussian experts shared by text and picture (E1, E2). 0 leaves every token as it is, for
             comparison.
@@ -165,6 +168,7 @@ class MGVMoEConfig(PreTrainedConfig):
     text_config: dict | PreTrainedConfig | None = None
     vision_config: dict | PreTrainedConfig | None = None
     vision_hidden_size: int | None = None
+    spatial_merge_size: int = 1
     num_experts: int = 8
     num_experts_per_tok: int | None = None
     deterministic_experts: bool = False
@@ -254,7 +258,7 @@ class MGVMoEConfig(PreTrainedConfig):
                 f"num_experts_per_tok must be between 1 and num_experts = {self.num_experts}, "
                 f"got {self.num_experts_per_tok}."
             )
-        for name in ("projection_dim", "max_mentions"):
+        for name in ("projection_dim", "max_mentions", "spatial_merge_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
         if self.graph_memory < 0:

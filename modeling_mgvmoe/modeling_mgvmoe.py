@@ -28,6 +28,7 @@ from .input_checks import (
     refuse_unknown,
 )
 from .outputs_mgvmoe import MGVMoEModelOutput, MGVMoEOutput
+from .patch_grid import merge_patches
 from .post_scoring import PostScoring
 from .similarity_score import SimilarityScore, label_mean, masked_token_mean, one_of_each
 from .training_objectives import TrainingObjectives
@@ -212,7 +213,7 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
         return self
 
     def get_image_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """The vision encoder's own tokens, before any trained part: what may be cached as `image_features`.
+        """The vision encoder's tokens, merged but before any trained part: what may be cached as `image_features`.
 
         Args:
             pixel_values: (B, 3, height, width).
@@ -226,10 +227,10 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
         check_pixels(pixel_values)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.config.freeze_vision):
             output = self.vision_model(pixel_values=pixel_values.to(self.vision_model.dtype), **kwargs)
-        states = output.last_hidden_state
-        if states.ndim == 4:
-            states = states.flatten(2).transpose(1, 2)
-        return states, output
+        patch_size = getattr(self.config.vision_config, "patch_size", None)
+        merged = self.config.spatial_merge_size
+        height, width = pixel_values.shape[-2:]
+        return merge_patches(output.last_hidden_state, height, width, patch_size, merged), output
 
     def get_candidate_embeds(
         self,
