@@ -70,7 +70,8 @@ def test_the_variance_is_that_of_tokens_drawn_one_by_one(fusion):
         )
     # The second post has no picture, and the weights of its picture tokens are 0.
     assert weights[1, : image.shape[1]].abs().max() == 0
-    torch.testing.assert_close(draws.mean(0), output.fused_embeds, atol=0.15, rtol=0)
+    error = (draws.mean(0) - output.fused_embeds).abs()
+    assert (error < 5 * (output.fused_variance / len(draws)).sqrt() + 1e-4).all()
     # The deviation of a variance over 4,000 draws is 2.2 % of it.
     torch.testing.assert_close(draws.var(0), output.fused_variance, rtol=0.15, atol=1e-4)
 
