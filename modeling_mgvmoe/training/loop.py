@@ -29,7 +29,7 @@ from .statistics import Statistics
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-    from ..data.feature_cache import ImageFeatureCache
+    from ..data.feature_cache_reader import ImageFeatureCache
     from ..modeling_mgvmoe import MGVMoEForZeroShotIE
     from ..processing_mgvmoe import MGVMoEProcessor
 
