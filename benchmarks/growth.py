@@ -15,7 +15,7 @@ import statistics
 
 import matplotlib
 import torch
-from speed_rows import LABEL_TOKENS, VOCABULARY, timed, tokens
+from full_size import LABEL_TOKENS, VOCABULARY, timed, tokens
 from transformers import BertConfig, ViTConfig
 
 from modeling_mgvmoe import MGVMoEConfig, MGVMoEForZeroShotIE

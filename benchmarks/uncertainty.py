@@ -5,7 +5,7 @@
         --seeds 0 1 2
     python benchmarks/uncertainty.py errors --json FILE --model 'runs/sketchbook{seed}/model' --dataset sketchbook
 
-`cost`: at the size of benchmarks/speed_rows.py (ViT-B/16-384, BERT-base, batch 4, 4 known labels), a call with
+`cost`: at the size of benchmarks/full_size.py (ViT-B/16-384, BERT-base, batch 4, 4 known labels), a call with
 32 draws and one without, in turn; the median of their quotients. `errors`: posts of the unseen test classes; for each
 measure of uncertainty its AUROC in telling wrong answers from right ones. {seed} in folders is each seed, which is
 also the sketchbook's. FILE keeps the rows of other data sets.
@@ -33,7 +33,7 @@ from modeling_mgvmoe.evaluation.scoring import ModelScorer
 @torch.no_grad()
 def cost(flags):
     """Seconds with and without draws, in turn."""
-    from speed_rows import full_model, pixels, posts
+    from full_size import full_model, pixels, posts
 
     model = full_model()
     batch = {**posts(), "pixel_values": pixels(), "candidate_embeds": torch.randn(4, 768)}

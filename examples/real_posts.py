@@ -21,7 +21,7 @@ from modeling_mgvmoe.evaluation.similarity import similarity_predictions
 from modeling_mgvmoe.evaluation.unseen import predict_labels, score_predictions
 from modeling_mgvmoe.training.arguments import parse_arguments
 from modeling_mgvmoe.training.build import build_model
-from modeling_mgvmoe.training.checkpoints import exit_when_interrupted
+from modeling_mgvmoe.training.interruption import exit_when_interrupted
 from modeling_mgvmoe.training.loop import train
 
 CONFIGURATION = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "configuration")

@@ -11,7 +11,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from modeling_mgvmoe.training.arguments import parse_arguments
 from modeling_mgvmoe.training.build import build_model, load_data, load_feature_cache
-from modeling_mgvmoe.training.checkpoints import exit_when_interrupted
+from modeling_mgvmoe.training.interruption import exit_when_interrupted
 from modeling_mgvmoe.training.loop import train
 from modeling_mgvmoe.training.run_record import write_run_record
 

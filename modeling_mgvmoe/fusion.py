@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from .objectives import at_least_float32
-from .variational_experts import VariationalMixtureOfExperts, is_plain
+from .text_states import token_mean
+from .variational_experts import VariationalMixtureOfExperts, VariationalMixtureOutput, is_plain
 
 # States (B, L, H) of one modality and their mask (B, L).
 Tokens = tuple[torch.Tensor, torch.Tensor]
@@ -111,6 +112,46 @@ def fuse_means(
     return sum(fused[1:], start=fused[0]), weights, means, probs
 
 
+def fuse_modalities(
+    layer: nn.Module,
+    experts: nn.Module,
+    mention_states: torch.Tensor,
+    modalities: Sequence[Tokens],
+    noises: Sequence[torch.Tensor | None],
+    sampled: bool,
+    return_losses: bool,
+) -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor], list[torch.Tensor], list[VariationalMixtureOutput]]:
+    """E1 to E3 of every token and E7, in the form that [`experts_of_means`] allows where nothing is drawn.
+
+    Args:
+        layer, mention_states: as in [`fuse`].
+        experts: of the tokens.
+        modalities: states (B, L, H) before the experts and mask (B, L) of each, text last.
+        noises: (B, L, H) of each, or `None`: of the experts' own.
+        sampled: whether the mixtures have noise.
+        return_losses: whether the mixtures are asked for, with E4 and E5.
+
+    Returns:
+        As [`fuse_means`], and the mixtures, none where they were not needed.
+    """
+    plain = None if sampled else experts_of_means(layer, experts)
+    mixtures: list[VariationalMixtureOutput] = []
+    if return_losses or plain is None:
+        # The text draws its noise first.
+        mixtures = [
+            experts(*tokens, noise, return_losses)
+            for tokens, noise in zip(modalities[::-1], noises[::-1], strict=True)
+        ][::-1]
+    if plain is not None:
+        # With and without losses, so that these change no score.
+        return *fuse_means(layer, plain, mention_states, modalities), mixtures
+    masks = [mask for _, mask in modalities]
+    states = torch.cat([mixture.hidden_states for mixture in mixtures], dim=1)
+    fused, weights = fuse(layer, mention_states, states, torch.cat(masks, dim=1))
+    means = [token_mean(mixture.hidden_states, mask) for mixture, mask in zip(mixtures, masks, strict=True)]
+    return fused, weights, means, [mixture.router_probs for mixture in mixtures], mixtures
+
+
 def fused_variance(
     experts: VariationalMixtureOfExperts,
     modalities: Sequence[tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]],
@@ -152,4 +193,13 @@ def experts_of_means(layer: nn.Module, experts: nn.Module) -> VariationalMixture
     return experts if isinstance(experts, VariationalMixtureOfExperts) and experts.has_plain_weights else None
 
 
-__all__ = ["AdditiveFusionScore", "Tokens", "experts_of_means", "fuse", "fuse_means", "fused_variance", "project"]
+__all__ = [
+    "AdditiveFusionScore",
+    "Tokens",
+    "experts_of_means",
+    "fuse",
+    "fuse_means",
+    "fuse_modalities",
+    "fused_variance",
+    "project",
+]

@@ -4,33 +4,26 @@ Axes: B = posts, Lt = text tokens, Li = picture tokens, H = hidden size, H' = wi
 C = candidate labels, D = projection size, S = marked mentions of a post (1 for typing, 2 for a relation).
 """
 
-import inspect
-from collections.abc import Mapping, Sequence
-from dataclasses import fields
-from typing import TYPE_CHECKING, Any, Self, cast
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModel, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers import initialization as init
-from transformers.utils import ModelOutput, can_return_tuple
+from transformers.utils import can_return_tuple
 
-from .canonical_order import canonical_order
+from .backbones import random_backbone
 from .configuration_mgvmoe import MGVMoEConfig
-from .fusion import AdditiveFusionScore, experts_of_means, fuse, fuse_means, fused_variance
-from .input_checks import (
-    check_image_index,
-    check_index,
-    check_mention_positions,
-    check_pixels,
-    check_tokens,
-    check_types,
-    refuse_unknown,
-)
+from .expert_losses import expert_losses
+from .fusion import AdditiveFusionScore, fuse_modalities, fused_variance
+from .input_checks import check_types, refuse_unknown
 from .outputs_mgvmoe import MGVMoEModelOutput, MGVMoEOutput
-from .patch_grid import merge_patches
+from .picture_states import PictureStates
 from .post_scoring import PostScoring
-from .similarity_score import SimilarityScore, label_mean, masked_token_mean, one_of_each
+from .pretrained_mgvmoe import MGVMoEPreTrainedModel
+from .similarity_score import SimilarityScore
+from .text_states import TextStates
 from .training_objectives import TrainingObjectives
 from .uncertainty import predictive_statistics
 from .variational_experts import NoExperts, VariationalMixtureOfExperts, VariationalMixtureOutput
@@ -44,118 +37,7 @@ if TYPE_CHECKING:
     from .processing_mgvmoe import MGVMoEProcessor  # noqa: F401
 
 
-def token_mean(states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Mean of (B, L, H) states over the tokens that `mask` (B, L) marks; zeros for rows without one. To (B, H)."""
-    return masked_token_mean(states, mask[:, None]).squeeze(1)
-
-
-def _all_true(mask: torch.Tensor) -> bool:
-    """Whether nothing is masked, where asking costs no wait for a device and no branch of a compiled graph."""
-    return mask.device.type == "cpu" and not torch.compiler.is_compiling() and bool(mask.all())
-
-
-def _without_unused(config: Any) -> dict[str, bool]:
-    """Leaves pooler, pooling head and mask token out: they would never get a gradient, which stops DDP.
-
-    Returns:
-        Keyword for the backbone's constructor; what the backbone's configuration rules is set there.
-    """
-    # SigLIP, which has its head too where an older configuration does not say so, and DINOv2.
-    for name, default in (("vision_use_head", config.model_type == "siglip_vision_model"), ("use_mask_token", False)):
-        if getattr(config, name, default):
-            setattr(config, name, False)
-    model_class: Any = AutoModel._model_mapping.get(type(config), None)
-    accepted = model_class is not None and "add_pooling_layer" in inspect.signature(model_class).parameters
-    return {"add_pooling_layer": False} if accepted else {}
-
-
-class MGVMoEPreTrainedModel(PreTrainedModel):
-    """What the base model and the model with scores share: loading, initial weights, attention back ends."""
-
-    config: MGVMoEConfig
-    base_model_prefix = "mgvmoe"
-    main_input_name = "input_ids"
-    input_modalities = ["image", "text"]
-    supports_gradient_checkpointing = True
-    _supports_sdpa = True
-    _supports_flash_attn = True
-    _supports_attention_backend = True
-
-    @torch.no_grad()
-    def _init_weights(self, module: nn.Module) -> None:
-        super()._init_weights(module)
-        if isinstance(module, MGVMoEForZeroShotIE) and module.perturbation is not None:
-            # At 0 neither the KL nor the norm has a direction, so the adversary would never move.
-            init.normal_(module.perturbation, std=self.config.initializer_range)
-        if isinstance(module, MGVMoEForZeroShotIE) and self.config.graph_memory:
-            init.zeros_(module.graph_memory)
-            init.zeros_(module.graph_seen)
-        if isinstance(module, SimilarityScore):
-            init.zeros_(module.gate)
-
-    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """As torch has it, and also of the names that `save_pretrained` writes.
-
-        Some backbones (ViT) have other names on the disk than in memory. `Trainer` reads its checkpoints by this
-        method, and would leave the weights of other names as they are, with no more than a warning.
-        """
-        known = set(self.state_dict())
-        if not known.issuperset(state_dict):
-            loaded: Any = type(self).from_pretrained(
-                None, config=self.config, state_dict=dict(state_dict), dtype=self.dtype, output_loading_info=True
-            )
-            model, report = loaded
-            there = model.state_dict()
-            renamed = {name: there[name] for name in there if name not in report["missing_keys"]}
-            # Those that nothing answers to, for torch to name.
-            state_dict = renamed | {name: state_dict[name] for name in report["unexpected_keys"] if name in state_dict}
-        return super().load_state_dict(state_dict, strict, assign)
-
-    @classmethod
-    def from_text_vision_pretrained(
-        cls,
-        text_id: str,
-        vision_id: str,
-        text_kwargs: dict[str, Any] | None = None,
-        vision_kwargs: dict[str, Any] | None = None,
-        **config_kwargs: Any,
-    ) -> Self:
-        """Compose two pretrained encoders; everything between them starts from random weights.
-
-        Args:
-            text_id: Hub name or folder of a text encoder.
-            vision_id: Hub name or folder of a vision encoder, or of a text-image model, whose vision part is taken.
-            text_kwargs, vision_kwargs: for the two calls of `AutoModel.from_pretrained` (`revision`, `token`, ...).
-            config_kwargs: fields of [`MGVMoEConfig`].
-
-        Raises:
-            TypeError: a keyword is not a field of the configuration.
-        """
-        config_class: type[Any] = cls.config_class  # type: ignore[assignment]  # None only in the abstract base
-        known = {field.name for field in fields(config_class)}
-        unknown = sorted(set(config_kwargs) - known)
-        if unknown:
-            raise TypeError(f"from_text_vision_pretrained got {unknown}, which MGVMoEConfig does not have.")
-        backbones = {}
-        for name, source, kwargs in (("text", text_id, text_kwargs), ("vision", vision_id, vision_kwargs)):
-            kwargs = dict(kwargs or {})
-            config = kwargs.pop("config", None) or AutoConfig.from_pretrained(source, **kwargs)
-            if name == "vision" and not hasattr(config, "hidden_size") and hasattr(config, "vision_config"):
-                config = config.vision_config
-            # One dtype for the whole model: checkpoints of different dtypes would give a mixture.
-            kwargs.setdefault("dtype", torch.get_default_dtype())
-            backbones[f"{name}_model"] = AutoModel.from_pretrained(
-                source, config=config, **_without_unused(config), **kwargs
-            )
-        config = config_class(
-            text_config=backbones["text_model"].config,
-            vision_config=backbones["vision_model"].config,
-            **config_kwargs,
-        )
-        return cls(config, **backbones)
-
-
-class MGVMoEModel(MGVMoEPreTrainedModel):
+class MGVMoEModel(TextStates, PictureStates, MGVMoEPreTrainedModel):
     """Backbones, shared experts and fusion: posts in, one fused vector per post out.
 
     Args:
@@ -171,10 +53,10 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
     ):
         super().__init__(config)
         hidden_size, mention_size = config.hidden_size, (config.max_mentions + 1) * config.hidden_size
-        self.text_model = text_model or self._random_backbone(config.text_config)
-        self.vision_model = vision_model or self._random_backbone(config.vision_config)
+        self.text_model = text_model or random_backbone(config.text_config)
+        self.vision_model = vision_model or random_backbone(config.vision_config)
         # One configuration object each, so that `resize_token_embeddings` and the attention back end stay in step.
-        self.text_model.config, self.vision_model.config = config.text_config, config.vision_config  # type: ignore[assignment]
+        self.text_model.config, self.vision_model.config = config.text_config, config.vision_config
         if config.freeze_vision:
             self.vision_model.requires_grad_(False)
         self.vision_projection = (
@@ -193,11 +75,6 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
             self.fusion_query = nn.Linear(mention_size, hidden_size)
         self.post_init()
 
-    @staticmethod
-    def _random_backbone(config: Any) -> PreTrainedModel:
-        # The dtype is named, because sub-configurations from the Hub bring their own and would give a mixture.
-        return AutoModel.from_config(config, dtype=torch.get_default_dtype(), **_without_unused(config))
-
     def get_input_embeddings(self) -> nn.Module:
         return self.text_model.get_input_embeddings()
 
@@ -211,89 +88,6 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
             # makes new parameters, which want a gradient again, and ends with `eval()`.
             self.vision_model.eval().requires_grad_(False)
         return self
-
-    def get_image_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """The vision encoder's tokens, merged but before any trained part: what may be cached as `image_features`.
-
-        Args:
-            pixel_values: (B, 3, height, width).
-
-        Returns:
-            (B, Li, H').
-        """
-        return self._encode_images(pixel_values)[0]
-
-    def _encode_images(self, pixel_values: torch.Tensor, **kwargs: Any) -> tuple[torch.Tensor, ModelOutput]:
-        check_pixels(pixel_values)
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.config.freeze_vision):
-            output = self.vision_model(pixel_values=pixel_values.to(self.vision_model.dtype), **kwargs)
-        patch_size = getattr(self.config.vision_config, "patch_size", None)
-        merged = self.config.spatial_merge_size
-        height, width = pixel_values.shape[-2:]
-        return merge_patches(output.last_hidden_state, height, width, patch_size, merged), output
-
-    def get_candidate_embeds(
-        self,
-        candidate_input_ids: torch.Tensor,
-        candidate_attention_mask: torch.Tensor | None = None,
-        candidate_index: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        """E8: l_c, the mean over the real tokens of the text encoder's states for the words of each label.
-
-        Args:
-            candidate_input_ids: (C, Lc), or (P, Lc) where labels have several texts.
-            candidate_attention_mask: (C, Lc) or (P, Lc).
-            candidate_index: (P,), to which label from 0 to C - 1 each text belongs.
-
-        Returns:
-            (C, H), the mean over a label's texts; with `score="similarity"` of their directions, of length 1.
-        """
-        if candidate_attention_mask is None:
-            candidate_attention_mask = torch.ones_like(candidate_input_ids)
-        self._check_tokens(candidate_input_ids, candidate_attention_mask, "candidate_")
-        if candidate_index is not None:
-            check_index(candidate_index, candidate_input_ids.shape[0])
-        if candidate_index is not None and self.training and self.config.sample_candidate_texts:
-            drawn = one_of_each(candidate_index)
-            candidate_input_ids, candidate_attention_mask = candidate_input_ids[drawn], candidate_attention_mask[drawn]
-            candidate_index = None
-        if torch.compiler.is_exporting():
-            # Ordering goes through the tokens one by one, and an exported graph takes labels of any length.
-            return self._embed_texts(candidate_input_ids, candidate_attention_mask, candidate_index)
-        order = canonical_order(candidate_input_ids.masked_fill(~candidate_attention_mask.bool(), -1))
-        index = None if candidate_index is None else candidate_index[order]
-        embeds = self._embed_texts(candidate_input_ids[order], candidate_attention_mask[order], index)
-        return embeds[order.argsort()] if index is None else embeds
-
-    def _embed_texts(
-        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, index: torch.Tensor | None
-    ) -> torch.Tensor:
-        """`get_candidate_embeds` in the order of the rows."""
-        states = self.text_model(input_ids, attention_mask=attention_mask).last_hidden_state
-        return label_mean(token_mean(states, attention_mask), index, directions=self.config.score == "similarity")
-
-    @property
-    def max_text_length(self) -> int | None:
-        """Most tokens that the text encoder has position embeddings for; `None` where it has no such table."""
-        table = getattr(getattr(self.text_model, "embeddings", None), "position_embeddings", None)
-        if not isinstance(table, nn.Embedding):
-            return None
-        # RoBERTa counts positions from the padding id on.
-        return table.num_embeddings - (0 if table.padding_idx is None else table.padding_idx + 1)
-
-    def _check_tokens(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, name: str) -> None:
-        check_tokens(input_ids, attention_mask, name, self.max_text_length, self.config.text_config.vocab_size)
-
-    def _mention_states(
-        self, text_states: torch.Tensor, text_mask: torch.Tensor, mention_positions: torch.Tensor
-    ) -> torch.Tensor:
-        """q of E7, (B, (max_mentions + 1) H), zeros where a position is -1."""
-        size, slots = text_states.shape, self.config.max_mentions
-        check_mention_positions(mention_positions, text_mask, slots)
-        index = mention_positions.clamp(min=0)[..., None].expand(-1, -1, size[2])
-        markers = text_states.gather(1, index) * (mention_positions >= 0)[..., None]
-        markers = nn.functional.pad(markers, (0, 0, 0, slots - markers.shape[1]))
-        return torch.cat([text_states[:, :1], markers], dim=1).flatten(1)
 
     @can_return_tuple
     def forward(
@@ -359,35 +153,21 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
         modalities = [(text_states, text_mask)]
         if image_states is not None:
             modalities.insert(0, (image_states, image_mask[:, None].expand(image_states.shape[:2])))
-        layer = self.fusion_score if self.config.fusion == "additive" else self.fusion_query
         sampled = self.training or text_noise is not None or image_noise is not None
         if return_variance and (sampled or not isinstance(self.experts, VariationalMixtureOfExperts)):
             raise ValueError(
                 "return_variance, num_samples: they need experts, evaluation mode and no text_noise or image_noise."
             )
-        plain = None if sampled else experts_of_means(layer, self.experts)
-        masks = [mask for _, mask in modalities]
-        mixtures = []
-        if return_losses or plain is None:
-            noises = [image_noise, text_noise][-len(modalities) :]
-            # The text draws its noise first.
-            mixtures = [
-                self.experts(*tokens, noise, return_losses)
-                for tokens, noise in zip(modalities[::-1], noises[::-1], strict=True)
-            ][::-1]
-        if plain is not None:
-            # With and without losses, so that these change no score.
-            fused, weights, means, probs = fuse_means(layer, plain, mention_states, modalities)
-        else:
-            states = torch.cat([mixture.hidden_states for mixture in mixtures], dim=1)
-            fused, weights = fuse(layer, mention_states, states, torch.cat(masks, dim=1))
-            means = [token_mean(mixture.hidden_states, mask) for mixture, mask in zip(mixtures, masks, strict=True)]
-            probs = [mixture.router_probs for mixture in mixtures]
-        losses = self._losses(mixtures, masks) if return_losses else {}
+        noises = [image_noise, text_noise][-len(modalities) :]
+        layer = self.fusion_score if self.config.fusion == "additive" else self.fusion_query
+        fused, weights, means, probs, mixtures = fuse_modalities(
+            layer, self.experts, mention_states, modalities, noises, sampled, return_losses
+        )
+        losses = self._losses(mixtures, [mask for _, mask in modalities]) if return_losses else {}
         variance = None
         if return_variance:
             assert isinstance(self.experts, VariationalMixtureOfExperts)  # checked above
-            shares = weights.split([mask.shape[1] for mask in masks], dim=1)
+            shares = weights.split([mask.shape[1] for _, mask in modalities], dim=1)
             variance = fused_variance(
                 self.experts,
                 [(text_states, shares[-1], None), *([] if pictures is None else [(pictures, shares[0], image_index)])],
@@ -413,106 +193,11 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
     def _losses(
         self, mixtures: Sequence[VariationalMixtureOutput], masks: Sequence[torch.Tensor]
     ) -> dict[str, torch.Tensor]:
-        """E4 and E5, means over the modalities, and the sums behind them; text is last."""
-        *image, text = mixtures
-        assert text.kl_loss is not None and text.router_entropy is not None, "they were asked for"
-        if not image and self.training:
-            text.kl_loss = text.kl_loss + self._zero_of_the_vision_side()
-        # Pictures that are all masked are no modality: their terms are 0 and must not halve those of the text.
-        number = 1 + masks[0].any() if image else 1
-        return {
-            "kl_loss": torch.stack([cast(torch.Tensor, mixture.kl_loss) for mixture in mixtures]).sum() / number,
-            "router_entropy_loss": (
-                torch.stack([cast(torch.Tensor, mixture.router_entropy) for mixture in mixtures]).sum() / number
-            ),
-            "expert_loss_sums": torch.stack(
-                [
-                    self._loss_sums(text, masks[-1]),
-                    self._loss_sums(image[0], masks[0]) if image else self._loss_sums(None, masks[0][:0]),
-                ]
-            ),
-        }
-
-    @staticmethod
-    def _loss_sums(mixture: VariationalMixtureOutput | None, mask: torch.Tensor) -> torch.Tensor:
-        """One row of `expert_loss_sums`, in no less than single precision: it holds a count."""
-        number = mask.sum().float()
-        if mixture is None:
-            return torch.stack([torch.zeros_like(number)] * 2 + [number])
-        assert mixture.kl_loss is not None and mixture.router_entropy is not None, "they were asked for"
-        return torch.stack([mixture.kl_loss * number, mixture.router_entropy * number, number])
-
-    def _zero_of_the_vision_side(self) -> torch.Tensor | float:
-        """0, with a gradient of 0 for every trained parameter that a batch without any picture does not use.
-
-        DDP waits in vain for parameters without a gradient, and of several processes one may have no picture. Its own
-        remedy, `find_unused_parameters`, searches the graph in every step. And thus a batch without pictures means the
-        same to the optimizer whether its pictures are left out or masked, in one process or in several.
-        """
-        vision = (*self.vision_model.parameters(), *self.vision_projection.parameters())
-        # One number of each is enough, and cannot overflow.
-        return sum((parameter.flatten()[0] * 0.0 for parameter in vision if parameter.requires_grad), start=0.0)
-
-    def _picture_states(
-        self,
-        text_states: torch.Tensor,
-        pixel_values: torch.Tensor | None,
-        image_features: torch.Tensor | None,
-        image_mask: torch.Tensor | None,
-        image_index: torch.Tensor | None,
-        extras: dict[str, Any],
-    ) -> tuple[torch.Tensor | None, torch.Tensor, ModelOutput | None]:
-        """Projected tokens of the rows of pictures or `None`, the mask of posts with a picture, the tower's output."""
-        batch_size, source = text_states.shape[0], pixel_values if pixel_values is not None else image_features
-        if image_mask is None:
-            image_mask = torch.full((batch_size,), source is not None, device=text_states.device)
-        image_mask = image_mask.bool()
-        if image_index is not None:
-            check_image_index(image_index, batch_size, source)
-        rows = batch_size if source is None or image_index is not None else source.shape[0]
-        if image_mask.shape != (batch_size,) or rows != batch_size:
-            raise ValueError(
-                f"image_mask and the pictures must have one row for each of the {batch_size} posts, got image_mask "
-                f"{tuple(image_mask.shape)}" + ("." if source is None else f" and pictures {tuple(source.shape)}.")
-            )
-        if source is None:
-            if not torch.compiler.is_compiling() and bool(image_mask.any()):
-                raise ValueError(
-                    "image_mask marks posts with a picture, but neither pixel_values nor image_features came."
-                )
-            return None, image_mask, None
-        output = None
-        # Of each row of the pictures, whether any post has it.
-        present = image_mask if image_index is None else image_mask.new_zeros(source.shape[0])
-        if image_index is not None:
-            present[image_index[image_mask]] = True
-        if pixel_values is not None:
-            image_features, output = self._encode_present(pixel_values, present, extras)
-        elif image_features.ndim != 3 or image_features.shape[-1] != self.config.vision_width:
-            raise ValueError(
-                f"image_features must be (B, Li, {self.config.vision_width}), got {tuple(image_features.shape)}."
-            )
-        # Rows without a picture may hold anything, also NaN, which a weight of 0 would let through.
-        states = image_features.to(self.dtype)
-        if not _all_true(present):
-            states = torch.where(present[:, None, None], states, 0)
-        return self.vision_projection(states), image_mask, output
-
-    def _encode_present(
-        self, pixel_values: torch.Tensor, image_mask: torch.Tensor, extras: dict[str, Any]
-    ) -> tuple[torch.Tensor, ModelOutput]:
-        """The tower's tokens (B, Li, H'), for the posts with a picture only where some have none; zeros for those."""
-        check_pixels(pixel_values)
-        if _all_true(image_mask):
-            return self._encode_images(pixel_values, **extras)
-        number = image_mask.shape[0] if torch.compiler.is_compiling() or extras else int(image_mask.sum())
-        if 0 < number < image_mask.shape[0]:
-            present = image_mask.nonzero().flatten()
-            states, output = self._encode_images(pixel_values[present])
-            return states.new_zeros(image_mask.shape[0], *states.shape[1:]).index_copy(0, present, states), output
-        # NaN in a row without a picture would spoil the gradient of the tower, even with a weight of 0 further up.
-        row_mask = image_mask.view(-1, *[1] * (pixel_values.ndim - 1))
-        return self._encode_images(torch.where(row_mask, pixel_values, 0), **extras)
+        """Those of `expert_losses`, which without pictures depend on all that is trained for pictures, by 0."""
+        if len(mixtures) == 1 and self.training:
+            assert mixtures[0].kl_loss is not None, "it was asked for"
+            mixtures[0].kl_loss = mixtures[0].kl_loss + self._zero_of_the_vision_side()
+        return expert_losses(mixtures, masks)
 
 
 class MGVMoEForZeroShotIE(TrainingObjectives, PostScoring, MGVMoEPreTrainedModel):
@@ -543,6 +228,16 @@ class MGVMoEForZeroShotIE(TrainingObjectives, PostScoring, MGVMoEPreTrainedModel
             self.register_buffer("graph_memory", torch.zeros(config.graph_memory, 2 * config.hidden_size))
             self.register_buffer("graph_seen", torch.zeros(1, dtype=torch.long))
         self.post_init()
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, MGVMoEForZeroShotIE) and module.perturbation is not None:
+            # At 0 neither the KL nor the norm has a direction, so the adversary would never move.
+            init.normal_(module.perturbation, std=self.config.initializer_range)
+        if isinstance(module, MGVMoEForZeroShotIE) and self.config.graph_memory:
+            init.zeros_(module.graph_memory)
+            init.zeros_(module.graph_seen)
 
     def get_input_embeddings(self) -> nn.Module:
         return self.mgvmoe.get_input_embeddings()

@@ -8,13 +8,13 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 from transformers.feature_extraction_utils import BatchFeature
-from transformers.processing_utils import ImagesKwargs, ProcessorMixin
+from transformers.processing_utils import ProcessorMixin
 
-from .candidates import as_nodes, check_labels, check_template, label_texts, rank_labels, read_labels
-from .label_paths import check_separator
+from .candidate_encoding import CandidateEncoding
+from .candidates import check_template, rank_labels
 from .label_types import read_label_types
+from .markers import choose_markers
 from .mention_windows import (
     Segment,
     check_unicode,
@@ -23,19 +23,17 @@ from .mention_windows import (
     word_span_to_char_span,
     words_to_text,
 )
-from .padding import MENTION_MASK, TEXT_NAMES, pad_features, pad_rows, to_tensors
-from .pictures import to_rgb
-from .plain_tokens import Token, encode_segments, encode_with_places, study_tokenizer, token_id
+from .padding import MENTION_MASK, TEXT_NAMES, pad_features, to_tensors
+from .picture_encoding import PictureEncoding
+from .plain_tokens import Token, encode_with_places, study_tokenizer
 from .post_encoding import PostEncoding
 
-UNUSED_MARKERS = ("[unused1]", "[unused2]", "[unused3]", "[unused4]")
-ADDED_MARKERS = ("<m1>", "<m2>", "<m3>", "<m4>")
 # Tokenizers without a limit of their own report 1e30.
 LARGEST_MODEL_LENGTH = 1_000_000
 MENTION_STYLES = ("markers", "prefix")
 
 
-class MGVMoEProcessor(ProcessorMixin):
+class MGVMoEProcessor(PictureEncoding, CandidateEncoding, ProcessorMixin):
     """Prepares posts for MG-VMoE: an image processor and a fast tokenizer in one.
 
     In the style "markers", the paper's, a typing post is marked `[open] mention [close]`, a relation post `[head open]
@@ -90,26 +88,8 @@ class MGVMoEProcessor(ProcessorMixin):
         if mention_style not in MENTION_STYLES:
             raise ValueError(f"mention_style: one of {', '.join(MENTION_STYLES)} is needed (got {mention_style!r})")
         self.mention_style = mention_style
-        self.typing_markers, self.relation_markers = self._choose_markers(typing_markers, relation_markers)
+        self.typing_markers, self.relation_markers = choose_markers(tokenizer, typing_markers, relation_markers)
         self._rules = study_tokenizer(tokenizer, [*self.typing_markers, *self.relation_markers])
-
-    def _choose_markers(self, typing: Sequence[str] | None, relation: Sequence[str] | None) -> tuple[list, list]:
-        first: tuple[str, ...] = UNUSED_MARKERS
-        wanted = typing is None or relation is None
-        if wanted and any(token_id(self.tokenizer, token) is None for token in UNUSED_MARKERS):
-            first = ADDED_MARKERS
-            self.tokenizer.add_special_tokens(
-                {"extra_special_tokens": list(ADDED_MARKERS)}, replace_extra_special_tokens=False
-            )
-        typing = first[:2] if typing is None else typing
-        relation = (first[0], first[2], first[1], first[3]) if relation is None else relation
-        for name, markers, number in (("typing_markers", typing, 2), ("relation_markers", relation, 4)):
-            if isinstance(markers, str) or len(markers) != number or len(set(markers)) != number:
-                raise ValueError(f"{name}: {number} distinct tokens are needed (got {markers!r})")
-            missing = [token for token in markers if token_id(self.tokenizer, token) is None]
-            if missing:
-                raise ValueError(f"{name}: the tokenizer's vocabulary has no {', '.join(map(repr, missing))}")
-        return list(typing), list(relation)
 
     @property
     def vocabulary_size(self) -> int:
@@ -299,118 +279,6 @@ class MGVMoEProcessor(ProcessorMixin):
         """The tokens of the segments of any number of posts, in one call of the tokenizer."""
         return encode_with_places(self.tokenizer, self._rules, segments)
 
-    def encode_images(
-        self, images: Sequence[Any], allow_image_urls: bool | str = False, **kwargs: Any
-    ) -> list[np.ndarray | None]:
-        """Reads pictures and runs the image processor.
-
-        Args:
-            images: Pictures (see `pictures.to_rgb`) or None.
-            allow_image_urls: Whether they may be http(s) addresses; see `__call__`.
-            **kwargs: Arguments of the image processor.
-
-        Returns:
-            For each picture its pixel values, (3,h,w) float, or None.
-
-        Raises:
-            ValueError: If a picture cannot be read, or the processor has no image processor or one of another kind.
-        """
-        images = [_only_picture(image, number) for number, image in enumerate(images)]
-        images = [
-            None if image is None else to_rgb(image, f"images[{number}]", allow_image_urls)
-            for number, image in enumerate(images)
-        ]
-        if all(image is None for image in images):
-            return [None] * len(images)
-        if self.image_processor is None:
-            raise ValueError("images: this processor has no image_processor, so it takes no pictures")
-        pictures = [image for image in images if image is not None]
-        pixels = iter(self.image_processor(images=pictures, **kwargs)["pixel_values"])
-        arrays = [None if image is None else np.asarray(next(pixels)) for image in images]
-        for array in arrays:
-            if array is not None and (array.ndim != 3 or array.shape[0] != 3):
-                raise ValueError(f"image_processor: pixel values (3,h,w) are needed (got shape {array.shape})")
-        return arrays
-
-    def candidate_texts(
-        self,
-        candidate_labels: Sequence[str],
-        label_descriptions: Mapping[str, str | Sequence[str]] | None = None,
-        label_template: str | None = None,
-    ) -> list[tuple[str, ...]]:
-        """Says what the text encoder reads for each label: the template around its sentences, or else the label.
-
-        Raises:
-            ValueError: If labels are not distinct non-empty strings, a description is not a non-empty string or a list
-                of distinct ones, or the template has not exactly one "{}".
-        """
-        template = self.label_template if label_template is None else label_template
-        return label_texts(check_labels(candidate_labels), label_descriptions, template)
-
-    def encode_candidates(
-        self,
-        candidate_labels: Sequence[str] | Sequence[Sequence[str]],
-        label_descriptions: Mapping[str, str | Sequence[str]] | None = None,
-        label_template: str | None = None,
-        max_length: int | None = None,
-        return_tensors: str | None = None,
-        label_types: Mapping[str, Any] | None = None,
-        type_descriptions: Mapping[str, str | Sequence[str]] | None = None,
-        label_separator: str | None = None,
-    ) -> BatchFeature:
-        """Tokenizes candidate labels, each distinct label once; see `__call__` for the arguments.
-
-        Returns:
-            candidate_input_ids and candidate_attention_mask, (C,Lc) or (P,Lc), cut at `max_length`; candidate_index,
-            candidate_mask, type_input_ids, type_attention_mask, type_index and candidate_types as `__call__` says.
-
-        Raises:
-            ValueError: See `candidate_texts` and `label_types.read_label_types`; also if a label or type has no token
-                in the vocabulary.
-        """
-        candidate_labels, trees = as_nodes(candidate_labels, check_separator(label_separator))
-        if trees is not None:
-            label_descriptions = {
-                node: text for tree in trees for node, text in tree.node_descriptions(label_descriptions).items()
-            }
-        labels, columns = read_labels(candidate_labels)
-        texts = self.candidate_texts(labels, label_descriptions, label_template)
-        batch = self._encode_texts(labels, texts, "candidate", max_length)
-        if columns is not None:
-            batch["candidate_mask"] = [[column in own for column in range(len(labels))] for own in map(set, columns)]
-        types, allowed = read_label_types(label_types, labels)
-        if types:
-            batch |= self._encode_texts(types, label_texts(types, type_descriptions, "{}"), "type", max_length)
-            batch["candidate_types"] = allowed
-        return to_tensors(batch, return_tensors)
-
-    def encode_texts(self, texts: Sequence[Sequence[str]], return_tensors: str | None = None) -> BatchFeature:
-        """Tokenizes what `candidate_texts` gave; outputs as of `encode_candidates`."""
-        return to_tensors(self._encode_texts([own[0] for own in texts], texts, "candidate", None), return_tensors)
-
-    def _encode_texts(
-        self, labels: Sequence[str], texts: Sequence[Sequence[str]], name: str, max_length: int | None
-    ) -> dict[str, list[Any]]:
-        """Rows of token ids of all texts, padded, and to which label each belongs if one has several."""
-        limit = self._limit(max_length)
-        room = limit - self._rules.number_around
-        if room < 1:
-            raise ValueError(f"max_length: at least {limit - room + 1} is needed for a label (got {limit})")
-        index = [column for column, own in enumerate(texts) for _ in own]
-        encoded = encode_segments(
-            self.tokenizer, self._rules, [Segment(text, joined=False) for own in texts for text in own]
-        )
-        for column, ids in zip(index, encoded, strict=True):
-            if not ids:
-                where = "candidate_labels: the tokenizer makes no token of label"
-                where = where if name == "candidate" else "label_types: the tokenizer makes no token of type"
-                raise ValueError(f"{where} {labels[column]!r}")
-        padded = pad_rows(
-            self.tokenizer, [self._rules.prefix_ids + ids[:room] + self._rules.suffix_ids for ids in encoded]
-        )
-        batch = {f"{name}_input_ids": padded["input_ids"], f"{name}_attention_mask": padded["attention_mask"]}
-        return batch if len(index) == len(labels) else {**batch, f"{name}_index": index}
-
     def pad_posts(
         self,
         features: Sequence[Mapping[str, Any]],
@@ -502,26 +370,6 @@ class MGVMoEProcessor(ProcessorMixin):
         limit = self.max_length if max_length is None else _positive_int(max_length, "max_length")
         model_limit = self.tokenizer.model_max_length
         return min(limit, int(model_limit)) if model_limit and model_limit < LARGEST_MODEL_LENGTH else limit
-
-    def _image_arguments(self, kwargs: dict[str, Any]) -> dict[str, Any]:
-        known = set(ImagesKwargs.__annotations__) - {"return_tensors"}
-        for name in kwargs:
-            if name != "images_kwargs" and name not in known:
-                raise TypeError(f"{type(self).__name__}.__call__ got an unexpected keyword argument {name!r}")
-        together = kwargs.pop("images_kwargs", None) or {}
-        twice = sorted(set(together) & set(kwargs))
-        if twice:
-            raise ValueError(f"images_kwargs: {', '.join(twice)} can be given only once (got it by itself too)")
-        return {**together, **kwargs}
-
-
-def _only_picture(image: Any, number: int) -> Any:
-    """Takes the picture out of a post's list of one; a list of none is None."""
-    if not isinstance(image, (list, tuple)):
-        return image
-    if len(image) > 1:
-        raise ValueError(f"images[{number}]: a post takes one picture at most (got {len(image)})")
-    return image[0] if image else None
 
 
 def _positive_int(value: object, name: str) -> int:

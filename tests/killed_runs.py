@@ -26,8 +26,8 @@ from modeling_mgvmoe.training.loop import train
 from tests.small_runs import small_data, small_trainee
 
 # What is called while something is being written, how often it is in a run at least, and where it is looked up.
-PLACES = {"fsync": (90, whole_folder), "_sha256": (50, checkpoints), "save_model": (12, checkpoints),
-          "_write_tensors": (24, checkpoints), "_write_json": (24, checkpoints), "_take_place": (12, whole_folder),
+PLACES = {"fsync": (90, whole_folder), "sha256": (50, checkpoints), "save_model": (12, checkpoints),
+          "write_tensors": (24, checkpoints), "write_json": (24, checkpoints), "_take_place": (12, whole_folder),
           "_exchange": (4, whole_folder), "remove_folder": (8, checkpoints)}  # fmt: skip
 STEPS = 30
 

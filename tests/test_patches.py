@@ -5,7 +5,7 @@ import pytest
 import torch
 from transformers import CLIPImageProcessorPil, ViTImageProcessorPil
 
-from modeling_mgvmoe.data.feature_cache import tower_fingerprint
+from modeling_mgvmoe.data.feature_cache_origin import tower_fingerprint
 from modeling_mgvmoe.evaluation.seen_area import seen_area
 from modeling_mgvmoe.patch_grid import merge_patches, patch_grid
 from tests.tiny import tiny_inputs, tiny_model

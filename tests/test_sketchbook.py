@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from modeling_mgvmoe.data import schema, sketchbook
+from modeling_mgvmoe.data import schema, sketchbook, sketchbook_drawings, sketchbook_words
 
 TASKS = ("typing", "relation")
 SPLITS = ("train", "validation", "test")
@@ -88,12 +88,12 @@ def test_labels_read_as_words():
 
 
 def test_no_telling_word_is_shared():
-    sources = {**sketchbook.KIND_TEMPLATES, **sketchbook.VERB_TEMPLATES}
-    sources["openers and closers"] = (*sketchbook.OPENERS, *sketchbook.CLOSERS)
+    sources = {**sketchbook_words.KIND_TEMPLATES, **sketchbook_words.VERB_TEMPLATES}
+    sources["openers and closers"] = (*sketchbook_words.OPENERS, *sketchbook_words.CLOSERS)
     owners = Counter(word for templates in sources.values() for word in telling_words(templates))
     assert {word for word, count in owners.items() if count > 1} == set()
-    neutral = telling_words((*sketchbook.NEUTRAL_TYPING_TEMPLATES, *sketchbook.NEUTRAL_RELATION_TEMPLATES))
-    cues = [*sketchbook.KIND_TEMPLATES.values(), *sketchbook.VERB_TEMPLATES.values()]
+    neutral = telling_words((*sketchbook_words.NEUTRAL_TYPING_TEMPLATES, *sketchbook_words.NEUTRAL_RELATION_TEMPLATES))
+    cues = [*sketchbook_words.KIND_TEMPLATES.values(), *sketchbook_words.VERB_TEMPLATES.values()]
     assert neutral & set().union(*map(telling_words, cues)) == set()
     # Every sentence of a class tells it by at least one word.
     assert all(telling_words((text,)) for templates in cues for text in templates)
@@ -102,12 +102,12 @@ def test_no_telling_word_is_shared():
 
 def test_no_sentence_can_tell_what_is_drawn():
     templates = [
-        *(text for cues in sketchbook.KIND_TEMPLATES.values() for text in cues),
-        *(text for cues in sketchbook.VERB_TEMPLATES.values() for text in cues),
-        *sketchbook.NEUTRAL_TYPING_TEMPLATES,
-        *sketchbook.NEUTRAL_RELATION_TEMPLATES,
-        *sketchbook.OPENERS,
-        *sketchbook.CLOSERS,
+        *(text for cues in sketchbook_words.KIND_TEMPLATES.values() for text in cues),
+        *(text for cues in sketchbook_words.VERB_TEMPLATES.values() for text in cues),
+        *sketchbook_words.NEUTRAL_TYPING_TEMPLATES,
+        *sketchbook_words.NEUTRAL_RELATION_TEMPLATES,
+        *sketchbook_words.OPENERS,
+        *sketchbook_words.CLOSERS,
     ]
     drawn = {part for spec in sketchbook.TASKS.values() for values in spec.drawn for part in values}
     assert drawn <= DRAWN_WORDS
@@ -115,7 +115,7 @@ def test_no_sentence_can_tell_what_is_drawn():
 
 
 def test_head_and_tail_come_in_either_order():
-    for templates in (*sketchbook.VERB_TEMPLATES.values(), sketchbook.NEUTRAL_RELATION_TEMPLATES):
+    for templates in (*sketchbook_words.VERB_TEMPLATES.values(), sketchbook_words.NEUTRAL_RELATION_TEMPLATES):
         head_first = sum(text.index("{head}") < text.index("{tail}") for text in templates)
         assert 0 < head_first < len(templates)
         assert head_first == len(templates) / 2
@@ -141,7 +141,9 @@ def test_posts(task, split):
 
 
 def test_the_spans_tell_head_from_tail():
-    templates = {re.sub(r"\{\w+\}", "@", text): text for cues in sketchbook.VERB_TEMPLATES.values() for text in cues}
+    templates = {
+        re.sub(r"\{\w+\}", "@", text): text for cues in sketchbook_words.VERB_TEMPLATES.values() for text in cues
+    }
     orders = Counter()
     for post in small("relation", "train"):
         (head, tail), text = post["mentions"], post["text"]
@@ -156,10 +158,10 @@ def test_the_spans_tell_head_from_tail():
 def test_neutral_text_keeps_all_but_the_sentence():
     allowed = telling_words(
         (
-            *sketchbook.NEUTRAL_TYPING_TEMPLATES,
-            *sketchbook.NEUTRAL_RELATION_TEMPLATES,
-            *sketchbook.OPENERS,
-            *sketchbook.CLOSERS,
+            *sketchbook_words.NEUTRAL_TYPING_TEMPLATES,
+            *sketchbook_words.NEUTRAL_RELATION_TEMPLATES,
+            *sketchbook_words.OPENERS,
+            *sketchbook_words.CLOSERS,
         )
     )
     for task in TASKS:
@@ -248,8 +250,8 @@ def nearest(pixel: np.ndarray, palette: dict[str, np.ndarray]) -> str:
 
 
 def test_colour_and_shape_can_be_seen_at_32_pixels():
-    palette = {name: np.asarray(colour, dtype=np.float32) for name, colour in sketchbook.FILLS.items()}
-    extents = {shape: [] for shape in sketchbook.SHAPES}
+    palette = {name: np.asarray(colour, dtype=np.float32) for name, colour in sketchbook_drawings.FILLS.items()}
+    extents = {shape: [] for shape in sketchbook_drawings.SHAPES}
     for post in small("typing", "train", posts_per_class=3, image_size=64):
         colour, shape, _ = sketchbook.label_parts("typing", post["label"])
         image = reduced(post["image"])
@@ -267,8 +269,10 @@ def test_colour_and_shape_can_be_seen_at_32_pixels():
 
 
 def test_arrangement_and_time_can_be_seen_at_32_pixels():
-    skies = {time: np.asarray(colours, dtype=np.float32).mean(axis=0) for time, colours in sketchbook.SKIES.items()}
-    fills = [np.asarray(colour, dtype=np.float32) for colour in sketchbook.FILLS.values()]
+    skies = {
+        time: np.asarray(colours, dtype=np.float32).mean(axis=0) for time, colours in sketchbook_drawings.SKIES.items()
+    }
+    fills = [np.asarray(colour, dtype=np.float32) for colour in sketchbook_drawings.FILLS.values()]
     for post in small("relation", "train", posts_per_class=3, image_size=64):
         arrangement, time, _ = sketchbook.label_parts("relation", post["label"])
         image = reduced(post["image"])

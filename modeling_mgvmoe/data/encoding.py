@@ -15,7 +15,7 @@ from .schema import task_of
 
 if TYPE_CHECKING:
     from ..processing_mgvmoe import MGVMoEProcessor
-    from .feature_cache import ImageFeatureCache
+    from .feature_cache_reader import ImageFeatureCache
     from .zero_shot_data import ZeroShotData
 
 
@@ -45,7 +45,7 @@ def encode_posts(
     """
     from tqdm.auto import tqdm
 
-    from .feature_cache import undecoded
+    from .post_pictures import undecoded
 
     posts = undecoded(posts)
     unreadable: list[str] = []
@@ -93,7 +93,7 @@ def encode_posts(
 
 def _read(waiting: Sequence[tuple[dict[str, Any], Any]]) -> tuple[list[Any], list[str]]:
     """RGB pictures or `None`, and the ids of the posts whose picture is missing or broken."""
-    from .feature_cache import read_picture
+    from .post_pictures import read_picture
 
     found = [read_picture(image) for _, image in waiting]
     failed = [

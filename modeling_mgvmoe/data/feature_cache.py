@@ -11,9 +11,6 @@ decoded pictures, the sketchbook has no files, and two files of one picture need
 from __future__ import annotations
 
 import fcntl
-import hashlib
-import io
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,72 +18,32 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch.utils.data import DataLoader
 
-from ..pictures import to_rgb
-from .fingerprint import module_fingerprint
-from .whole_file import whole_file, write_whole
+from .feature_cache_files import (
+    DTYPE,
+    FORMAT,
+    HEADER,
+    PLAN,
+    VERSION,
+    array_layout,
+    json_bytes,
+    read_header,
+    read_json,
+    shard_name,
+    write_header,
+    write_shard,
+)
+from .feature_cache_origin import check_frozen, difference, preprocessing_fingerprint, tower_fingerprint
+from .feature_cache_reader import ImageFeatureCache
+from .post_pictures import picture_key, read_picture, undecoded
+from .whole_file import write_whole
 
 if TYPE_CHECKING:
     from accelerate import PartialState
 
     from ..modeling_mgvmoe import MGVMoEForZeroShotIE
     from ..processing_mgvmoe import MGVMoEProcessor
-
-FORMAT, VERSION = "mgvmoe image features", 1
-HEADER, PLAN = "header.json", "plan.json"
-DTYPE = np.dtype("<f2")
-BLOCK = 1 << 20
-
-
-def picture_key(picture: Image.Image) -> str:
-    """SHA-256, in hex, of the size and the pixels of an RGB picture."""
-    digest = hashlib.sha256(f"{picture.width}x{picture.height}".encode())
-    digest.update(picture.tobytes())
-    return digest.hexdigest()
-
-
-def tower_fingerprint(model: MGVMoEForZeroShotIE) -> str:
-    """SHA-256, in hex, of the vision tower's configuration and of all its weights and buffers."""
-    # Neither a dict nor `None` in a model, nor a tensor.
-    vision_model: Any = model.mgvmoe.vision_model
-    vision_config: Any = model.config.vision_config
-    merged = model.config.spatial_merge_size
-    # Only where something is merged, so that what was cached before there was merging still fits.
-    merging = {"spatial_merge_size": merged} if merged > 1 else {}
-    return module_fingerprint(vision_model, {**vision_config.to_dict(), **merging})
-
-
-def preprocessing_fingerprint(processor: MGVMoEProcessor) -> dict[str, Any]:
-    """The image processor's configuration and class; two classes of one configuration differ in how they resize."""
-    image_processor = processor.image_processor
-    if image_processor is None:
-        raise ValueError("image_processor: this processor has none, so there are no picture features to cache")
-    config = json.loads(image_processor.to_json_string())
-    # Saving adds the names of classes that load the whole; they say nothing about pictures.
-    kept = {name: value for name, value in config.items() if name not in ("auto_map", "processor_class")}
-    return {**kept, "class": type(image_processor).__name__}
-
-
-def undecoded(posts: Any) -> Any:
-    """The posts with pictures as bytes or path where they are a data set, so that a broken one can be met."""
-    feature = getattr(posts, "features", {}).get("image") if hasattr(posts, "cast_column") else None
-    if feature is None or not getattr(feature, "decode", False) or getattr(feature, "mode", None) is not None:
-        return posts
-    return posts.cast_column("image", type(feature)(decode=False))
-
-
-def read_picture(image: Any) -> tuple[Image.Image | None, str]:
-    """The RGB picture of a post, or `None` and the reason: "without" a picture, file "missing", or "broken"."""
-    if isinstance(image, list | tuple):  # as the processor takes it: a list of one picture at most
-        image = image[0] if image else None
-    if image is None:
-        return None, "without"
-    try:
-        return to_rgb(image), ""
-    except ValueError as error:
-        return None, "missing" if isinstance(error.__cause__, FileNotFoundError) else "broken"
 
 
 class _Pictures:
@@ -160,7 +117,7 @@ def build_feature_cache(
     ):
         if value < lowest:
             raise ValueError(f"{name} must be at least {lowest}, got {value}")
-    _check_frozen(model)
+    check_frozen(model)
     folder = os.fspath(folder)
     posts = {split: _only_pictures(undecoded(rows)) for split, rows in posts.items()}
     rank, processes = (0, 1) if state is None else (state.process_index, state.num_processes)
@@ -173,7 +130,7 @@ def build_feature_cache(
         if state is not None:
             state.wait_for_everyone()
         if not os.path.exists(os.path.join(folder, HEADER)):
-            plan = _read_json(os.path.join(folder, PLAN))
+            plan = read_json(os.path.join(folder, PLAN))
             _fill(folder, plan, posts, model, processor, num_workers, rank, processes, progress)
             if state is not None:
                 state.wait_for_everyone()
@@ -230,21 +187,21 @@ def _begin(folder: str, plan: dict[str, Any]) -> None:
     plan = {"format": FORMAT, "version": VERSION, **plan}
     header_path, plan_path = os.path.join(folder, HEADER), os.path.join(folder, PLAN)
     if os.path.exists(header_path):
-        known, path = _read_header(header_path), header_path
+        known, path = read_header(header_path), header_path
         plan = {**plan, "pictures": [key for key, _, _ in plan["pictures"]]}
     elif os.path.exists(plan_path) and any(name.endswith(".npy") for name in os.listdir(folder)):
-        known, path = _read_json(plan_path), plan_path
+        known, path = read_json(plan_path), plan_path
     else:
         stray = sorted(set(os.listdir(folder)) - {PLAN})
         stray = [name for name in stray if not name.endswith((".partial", ".npy.json"))]
         if stray:
             raise ValueError(f"folder: {folder} must be empty or hold a cache, got {stray[:5]}")
-        write_whole(plan_path, _json_bytes(plan))
+        write_whole(plan_path, json_bytes(plan))
         return
     for name, value in plan.items():
         if known.get(name) != value:
             raise ValueError(
-                f"{path}: {_difference(name, known.get(name), value)}. Choose another folder or remove this one."
+                f"{path}: {difference(name, known.get(name), value)}. Choose another folder or remove this one."
             )
 
 
@@ -294,45 +251,10 @@ def _features(model: MGVMoEForZeroShotIE, batch: list[tuple[str, str, np.ndarray
     return features.numpy().astype(DTYPE, copy=False)
 
 
-def shard_name(number: int) -> str:
-    """File name of a shard."""
-    return f"shard-{number:05d}.npy"
-
-
-def write_shard(folder: str, number: int, pictures: int, batches: Iterator[np.ndarray]) -> None:
-    """Write features batch by batch; the file and, before it, its digest appear whole or not at all.
-
-    Args:
-        folder: of the cache.
-        number: of the shard.
-        pictures: how many will come.
-        batches: (b, Li, H') each, half precision.
-    """
-    name = shard_name(number)
-    path = os.path.join(folder, name)
-    digest, written = hashlib.sha256(), 0
-    with whole_file(path) as part:
-        with open(part, "wb") as file:
-            for batch in batches:
-                content = np.ascontiguousarray(batch, dtype=DTYPE).tobytes()
-                if not written:
-                    start = io.BytesIO()
-                    header = {"descr": DTYPE.str, "fortran_order": False, "shape": (pictures, *batch.shape[1:])}
-                    np.lib.format.write_array_header_1_0(start, header)
-                    content = start.getvalue() + content
-                digest.update(content)
-                file.write(content)
-                written += len(batch)
-        if written != pictures:
-            raise ValueError(f"{name}: {pictures} pictures are needed, got {written}")
-        entry = {"file": name, "pictures": pictures, "sha256": digest.hexdigest()}
-        write_whole(f"{path}.json", _json_bytes(entry))
-
-
 def _finish(folder: str, plan: dict[str, Any]) -> None:
     number = -(-len(plan["pictures"]) // plan["shard_size"])
-    entries = [_read_json(os.path.join(folder, f"{shard_name(shard)}.json")) for shard in range(number)]
-    shapes = {shard_name(shard): _array_layout(os.path.join(folder, shard_name(shard)))[0] for shard in range(number)}
+    entries = [read_json(os.path.join(folder, f"{shard_name(shard)}.json")) for shard in range(number)]
+    shapes = {shard_name(shard): array_layout(os.path.join(folder, shard_name(shard)))[0] for shard in range(number)}
     _, tokens, width = shapes[shard_name(0)]
     for name, shape in shapes.items():
         if shape[1:] != (tokens, width):
@@ -341,230 +263,10 @@ def _finish(folder: str, plan: dict[str, Any]) -> None:
     write_header(folder, {**plan, "tokens": tokens, "width": width, "shards": entries, "pictures": keys})
 
 
-def write_header(folder: str, header: dict[str, Any]) -> None:
-    """Make the cache complete: its header, with a digest of itself."""
-    header = {**header, "dtype": "float16"}
-    header["sha256"] = hashlib.sha256(_json_bytes(header)).hexdigest()
-    write_whole(os.path.join(folder, HEADER), _json_bytes(header))
-
-
 def _clean(folder: str) -> None:
     for name in os.listdir(folder):
         if name == PLAN or name.endswith((".npy.json", ".partial")):
             os.remove(os.path.join(folder, name))
 
 
-class ImageFeatureCache:
-    """A complete cache, for reading. It holds no file open and no page mapped, so workers may have copies of it.
-
-    Args:
-        folder: of the cache.
-        verify: compare every shard with its digest; it reads the whole cache once.
-        progress: show a progress bar meanwhile.
-
-    Raises:
-        FileNotFoundError: the folder has no header, so it is no cache or not yet a complete one; or a shard is gone.
-        ValueError: a file is corrupt, truncated or of another format; the message names file, field and values.
-    """
-
-    def __init__(self, folder: str | os.PathLike[str], verify: bool = True, progress: bool = False):
-        self.folder = os.fspath(folder)
-        self.path = os.path.join(self.folder, HEADER)
-        if not os.path.isfile(self.path):
-            unfinished = os.path.isfile(os.path.join(self.folder, PLAN))
-            raise FileNotFoundError(
-                f"image_feature_cache: {self.path} does not exist; "
-                + ("the cache is not complete: run" if unfinished else "make the cache with")
-                + " examples/prepare_data.py --cache-image-features"
-                + (" again, it goes on where it stopped" if unfinished else "")
-            )
-        self.header = _read_header(self.path)
-        self.tokens, self.width = int(self.header["tokens"]), int(self.header["width"])
-        self.rows = {key: row for row, key in enumerate(self.header["pictures"])}
-        self.shard_size = int(self.header["shard_size"])
-        self.files = [os.path.join(self.folder, entry["file"]) for entry in self.header["shards"]]
-        self.counts = [int(entry["pictures"]) for entry in self.header["shards"]]
-        self.offsets = [self._check_shard(number) for number in range(len(self.files))]
-        if sum(self.counts) != len(self.rows):
-            raise ValueError(f"{self.path}: the shards hold {sum(self.counts)} pictures, got {len(self.rows)} keys")
-        if verify:
-            self.verify(progress)
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def verify(self, progress: bool = False) -> None:
-        """Compare every shard with its digest.
-
-        Raises:
-            ValueError: one differs.
-        """
-        from tqdm.auto import tqdm
-
-        for path, entry in zip(
-            tqdm(self.files, desc="checking the feature cache", unit="file", disable=not progress),
-            self.header["shards"],
-            strict=True,
-        ):
-            digest = _file_digest(path)
-            if digest != entry["sha256"]:
-                raise ValueError(
-                    f"{path}: corrupt, its sha256 must be {entry['sha256']}, got {digest}; remove the cache and make "
-                    "it again"
-                )
-
-    def check(self, model: MGVMoEForZeroShotIE, processor: MGVMoEProcessor) -> None:
-        """Make sure that the features are those which the model's own tower would give.
-
-        Raises:
-            ValueError: the tower is trained, or tower or preprocessing differ from those that made the cache.
-        """
-        _check_frozen(model)
-        for name, value in (
-            ("tower", tower_fingerprint(model)),
-            ("preprocessing", preprocessing_fingerprint(processor)),
-            ("width", model.config.vision_width),
-        ):
-            if self.header[name] != value:
-                raise ValueError(f"{self.path}: {_difference(name, self.header[name], value)}. Make the cache again.")
-
-    def row_of(self, picture: Image.Image, where: str = "picture") -> int:
-        """Where the features of an RGB picture are.
-
-        Raises:
-            ValueError: the cache does not have the picture.
-        """
-        key = picture_key(picture)
-        if key not in self.rows:
-            raise ValueError(
-                f"{self.path}: pictures: {where} is not among the {len(self)} that were cached, got sha256 {key}. "
-                "Make the cache again."
-            )
-        return self.rows[key]
-
-    def read(self, rows: Sequence[int]) -> np.ndarray:
-        """Features of some pictures, copied out of the files.
-
-        Each row is mapped, copied and unmapped: pages that stay mapped count as resident memory of the process, up to
-        the whole cache in an epoch. The system keeps them in its page cache all the same.
-
-        Args:
-            rows: of [`row_of`].
-
-        Returns:
-            (len(rows), Li, H'), half precision.
-        """
-        features = np.empty((len(rows), self.tokens, self.width), dtype=np.float16)
-        bytes_per_row = self.tokens * self.width * DTYPE.itemsize
-        for place, row in enumerate(rows):
-            if not 0 <= row < len(self):
-                raise ValueError(f"rows: they must be in [0, {len(self)}), got {row}")
-            shard, number = divmod(row, self.shard_size)
-            with open(self.files[shard], "rb") as file:
-                # Behind the end of a file that shrank, a map kills the process instead of raising.
-                self._check_size(shard, os.fstat(file.fileno()).st_size)
-                offset = self.offsets[shard] + number * bytes_per_row
-                features[place] = np.memmap(file, DTYPE, mode="r", offset=offset, shape=(self.tokens, self.width))
-        return features
-
-    def _check_shard(self, number: int) -> int:
-        """Where the features begin in a shard whose layout is as the header says."""
-        path = self.files[number]
-        if not os.path.isfile(path):
-            raise FileNotFoundError(f"{path} does not exist, but {self.path} lists it")
-        shape, offset = _array_layout(path)
-        wanted = (self.counts[number], self.tokens, self.width)
-        if shape != wanted:
-            raise ValueError(f"{path}: shape must be {wanted}, got {shape}")
-        last = number == len(self.files) - 1
-        if self.counts[number] != self.shard_size and not (last and 0 < self.counts[number] < self.shard_size):
-            raise ValueError(f"{path}: pictures must be {self.shard_size}, got {self.counts[number]}")
-        self._check_size(number, os.path.getsize(path), offset)
-        return offset
-
-    def _check_size(self, number: int, size: int, offset: int | None = None) -> None:
-        start = self.offsets[number] if offset is None else offset
-        wanted = start + self.counts[number] * self.tokens * self.width * DTYPE.itemsize
-        if size != wanted:
-            raise ValueError(f"{self.files[number]}: truncated or corrupt, it must have {wanted} bytes, got {size}")
-
-
-def _check_frozen(model: MGVMoEForZeroShotIE) -> None:
-    if not model.config.freeze_vision:
-        raise ValueError(
-            "freeze_vision must be true with image_feature_cache, for the features of a trained tower change "
-            f"(got {model.config.freeze_vision})"
-        )
-
-
-def _difference(name: str, known: Any, value: Any) -> str:
-    """Says where two values of a field differ, without printing a whole cache."""
-    if isinstance(known, dict) and isinstance(value, dict):
-        inner = next(key for key in sorted({*known, *value}) if known.get(key) != value.get(key))
-        return _difference(f"{name}.{inner}", known.get(inner), value.get(inner))
-    if isinstance(known, list) and isinstance(value, list):
-        place = next((i for i, (a, b) in enumerate(zip(known, value, strict=False)) if a != b), None)
-        known, value = (
-            f"{len(items)} of them"
-            + (f", number {place} being {items[place]}" if place is not None else f", sha256 {_short(items)}")
-            for items in (known, value)
-        )
-        return f"{name}: the cache has {known}; got {value}"
-    return f"{name}: the cache has {known!r}, got {value!r}"
-
-
-def _short(value: Any) -> str:
-    return hashlib.sha256(_json_bytes(value)).hexdigest()[:12]
-
-
-def _array_layout(path: str) -> tuple[tuple[int, ...], int]:
-    """Shape of the array in a NumPy file, and where its numbers begin."""
-    try:
-        with open(path, "rb") as file:
-            version = np.lib.format.read_magic(file)
-            if version != (1, 0):
-                raise ValueError(f"version (1, 0) is needed, got {version}")
-            shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(file)
-            if fortran_order or dtype != DTYPE or len(shape) != 3:
-                raise ValueError(f"rows of {DTYPE.str} with 3 axes are needed, got {dtype.str} and {shape}")
-            return shape, file.tell()
-    except ValueError as error:
-        raise ValueError(f"{path}: corrupt, its head cannot be read: {error}") from error
-
-
-def _file_digest(path: str) -> str:
-    digest = hashlib.sha256()
-    block = bytearray(BLOCK)
-    with open(path, "rb", buffering=0) as file:
-        while number := file.readinto(block):
-            digest.update(memoryview(block)[:number])
-    return digest.hexdigest()
-
-
-def _read_header(path: str) -> dict[str, Any]:
-    header = _read_json(path)
-    for name, value in (("format", FORMAT), ("version", VERSION)):
-        if header.get(name) != value:
-            raise ValueError(f"{path}: {name} must be {value!r}, got {header.get(name)!r}")
-    content = {name: value for name, value in header.items() if name != "sha256"}
-    digest = hashlib.sha256(_json_bytes(content)).hexdigest()
-    if header.get("sha256") != digest:
-        raise ValueError(f"{path}: corrupt, its sha256 must be {header.get('sha256')!r}, got {digest!r}")
-    if header["dtype"] != "float16":
-        raise ValueError(f"{path}: dtype must be 'float16', got {header['dtype']!r}")
-    return header
-
-
-def _read_json(path: str) -> dict[str, Any]:
-    try:
-        with open(path, encoding="utf-8") as file:
-            content = json.load(file)
-    except ValueError as error:
-        raise ValueError(f"{path}: corrupt, it is no JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: corrupt, a JSON object is needed, got {content!r:.80}")
-    return content
-
-
-def _json_bytes(content: Any) -> bytes:
-    return json.dumps(content, sort_keys=True, indent=1).encode("utf-8")
+__all__ = ["ImageFeatureCache", "build_feature_cache"]

@@ -22,12 +22,13 @@ if TYPE_CHECKING:
         rejection_f1,
         rejection_scores,
     )
-    from .protocols import PROTOCOLS, TaskResult, evaluate_protocol
+    from .protocols import PROTOCOLS, evaluate_protocol
+    from .task_result import TaskResult
     from .zero_shot_metric import load_metric
 
 _HOME = {
     "PROTOCOLS": "protocols",
-    "TaskResult": "protocols",
+    "TaskResult": "task_result",
     "accuracy": "metrics",
     "confusion_matrix": "metrics",
     "evaluate_protocol": "protocols",

@@ -6,8 +6,8 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .protocols import TaskResult
 from .report import markdown_table
+from .task_result import TaskResult
 
 # The columns of each protocol's table; the metrics JSON holds more.
 COLUMNS = {

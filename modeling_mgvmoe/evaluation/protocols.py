@@ -1,106 +1,36 @@
-"""The three protocols: which posts meet which candidates, and what is reported.
-
-A scorer is any function of posts and candidate labels that returns logits (posts, labels), whose softmax are the
-probabilities: a model ([`ModelScorer`]), label similarity ([`SimilarityScorer`]), or a baseline of one's own. Of
-several labels with the best score the first is the answer.
-"""
+"""The three protocols: which posts meet which candidates, and what is reported."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .answers import Answers, Scorer, answer, best_of, scores_of
 from .calibrated_stacking import calibrated, fit_gamma
 from .metrics import (
     AVERAGES,
     accuracy,
-    confusion_matrix,
-    expected_calibration_error,
     fit_rejection_threshold,
     generalised_scores,
     macro_f1,
     majority_label,
-    per_class_scores,
     precision_recall_f1,
     rejection_auroc,
     rejection_scores,
 )
 from .rejection import knownness
+from .task_result import NONE, TaskResult
 
 if TYPE_CHECKING:
     from ..data.held_out import EvaluationData, Posts
 
-Scorer = Callable[[Sequence[Mapping[str, Any]], Sequence[str]], np.ndarray]
 
 # By what a post is rejected under "open", and how the scores of it begin in the results.
 REJECTION_METHODS = {"probability": "", "logit": "logit_"}
-# How the answer "of no candidate class" is written. No class may be called so.
-NONE = "(none)"
 MAJORITY, CHANCE = "majority class", "uniform chance"
-
-
-@dataclass(frozen=True)
-class Answers:
-    """What a scorer answers.
-
-    Attributes:
-        predictions: the best candidate per post.
-        confidences: its probability (posts,).
-    """
-
-    predictions: list[str]
-    confidences: np.ndarray
-
-    def calibration_error(self, references: Sequence[str], rows: Sequence[int] | None = None) -> float:
-        """ECE of all posts, or of some."""
-        chosen = range(len(references)) if rows is None else rows
-        right = [self.predictions[row] == references[row] for row in chosen]
-        return expected_calibration_error(self.confidences[list(chosen)], right)
-
-
-@dataclass(frozen=True)
-class TaskResult:
-    """The result of one task under one protocol.
-
-    Attributes:
-        protocol: its name.
-        task: "typing" or "relation".
-        candidates: the labels among which was chosen.
-        seen: those of them that were trained on.
-        counts: number of posts by kind.
-        scores: by method and metric. What a method does not have, such as the calibration of a majority, is left out.
-        ids: of the posts.
-        references: the right label per post, `NONE` for a post of no class.
-        predictions: by scorer, per post; under "open" `NONE` where it is rejected.
-        confidences: by scorer, the probability of the best candidate per post.
-    """
-
-    protocol: str
-    task: str
-    candidates: tuple[str, ...]
-    seen: tuple[str, ...]
-    counts: dict[str, int]
-    scores: dict[str, dict[str, float]]
-    ids: list[str]
-    references: list[str]
-    predictions: dict[str, list[str]]
-    confidences: dict[str, list[float]] = field(repr=False)
-
-    @property
-    def classes(self) -> list[str]:
-        """The candidates, and `NONE` if posts of no class were asked about: the rows of the confusion matrix."""
-        return [*self.candidates, *([NONE] if self.protocol == "open" else [])]
-
-    def per_class(self, method: str) -> dict[str, dict[str, float]]:
-        """Precision, recall, F1 and support of each class."""
-        return per_class_scores(self.predictions[method], self.references, self.classes)
-
-    def confusion(self, method: str) -> np.ndarray:
-        """Counts (classes, classes): row the right label, column the answer."""
-        return confusion_matrix(self.predictions[method], self.references, self.classes)
 
 
 def evaluate_protocol(protocol: str, scorers: Mapping[str, Scorer], data: EvaluationData) -> dict[str, TaskResult]:
@@ -345,29 +275,6 @@ def halves_by_id(posts: Posts) -> tuple[Posts, Posts]:
     for row, post in enumerate(without_pictures(posts)):
         rows[id_digest(post) % 2].append(row)
     return select_posts(posts, rows[0]), select_posts(posts, rows[1])
-
-
-def answer(scorer: Scorer, posts: Posts, candidates: Sequence[str]) -> Answers:
-    """The best candidate of every post and its probability."""
-    return best_of(scores_of(scorer, posts, candidates), candidates)
-
-
-def scores_of(scorer: Scorer, posts: Posts, candidates: Sequence[str]) -> np.ndarray:
-    """Logits (posts, candidates), checked."""
-    logits = np.asarray(scorer(posts, candidates), dtype=float)
-    if logits.shape != (len(posts), len(candidates)) or np.isnan(logits).any():
-        raise ValueError(
-            f"scorer: logits ({len(posts)}, {len(candidates)}) without NaN are needed, got shape {logits.shape}"
-            + (" with NaN" if np.isnan(logits).any() else "")
-        )
-    return logits
-
-
-def best_of(logits: np.ndarray, candidates: Sequence[str]) -> Answers:
-    """The best candidate of every row of logits and its probability."""
-    best = logits.argmax(-1)
-    confidences = 1 / np.exp(logits - logits.max(-1, keepdims=True)).sum(-1)
-    return Answers([candidates[column] for column in best.tolist()], confidences)
 
 
 def _ids_and_labels(posts: Posts, candidates: Sequence[str]) -> tuple[list[str], list[str]]:

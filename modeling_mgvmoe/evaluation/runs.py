@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..data.held_out import EvaluationData, check_files, load_evaluation_data
+from .answers import Scorer
 from .facts import machine, versions
 from .loading import check_device, check_dtype, check_folder, check_model_folder, load_model
 from .protocol_report import protocol_report, result_as_json, seed_table, summary
-from .protocols import PROTOCOLS, Scorer, TaskResult, evaluate_protocol
+from .protocols import PROTOCOLS, evaluate_protocol
+from .task_result import TaskResult
 
 if TYPE_CHECKING:
     from ..modeling_mgvmoe import MGVMoEForZeroShotIE

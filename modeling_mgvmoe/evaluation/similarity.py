@@ -10,9 +10,9 @@ import torch
 
 from ..candidates import check_labels, label_texts
 from ..data.held_out import without_pictures
-from ..modeling_mgvmoe import token_mean
 from ..objectives import at_least_float32
 from ..similarity_score import label_mean
+from ..text_states import token_mean
 
 if TYPE_CHECKING:
     from ..modeling_mgvmoe import MGVMoEForZeroShotIE

@@ -20,7 +20,7 @@ import numpy as np
 
 from ..data.files import read_json_object
 from ..data.whole_file import remove_partial_files, whole_file, write_whole
-from ..training.checkpoints import differences
+from ..training.run_identity import differences
 from .duplicate_ids import find_duplicates
 from .parts import Part, all_parts, check_part, parts_there
 from .post_files import PostFiles

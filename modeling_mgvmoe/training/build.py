@@ -9,7 +9,7 @@ from ..data.zero_shot_data import ZeroShotData, data_from_folder, sketchbook_dat
 from .arguments import DataArguments, ModelArguments
 
 if TYPE_CHECKING:
-    from ..data.feature_cache import ImageFeatureCache
+    from ..data.feature_cache_reader import ImageFeatureCache
     from ..modeling_mgvmoe import MGVMoEForZeroShotIE
     from ..processing_mgvmoe import MGVMoEProcessor
 
@@ -18,7 +18,7 @@ def load_feature_cache(arguments: DataArguments, progress: bool = False) -> Imag
     """The cache that the arguments name, every file of it checked, or `None`."""
     if arguments.image_feature_cache is None:
         return None
-    from ..data.feature_cache import ImageFeatureCache
+    from ..data.feature_cache_reader import ImageFeatureCache
 
     return ImageFeatureCache(arguments.image_feature_cache, progress=progress)
 

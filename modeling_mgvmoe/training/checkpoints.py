@@ -7,45 +7,30 @@ Everything is safetensors and JSON; nothing is pickled.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import hashlib
 import json
 import os
-import random
-import re
-import shlex
-import shutil
-import signal
-import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
-from safetensors.torch import load_file, load_model, save_file, save_model
+from safetensors.torch import load_file, load_model, save_model
 from torch import nn
 
 from ..data.whole_folder import remove_folder, whole_folder
-from .interruption import typed_command
+from .checkpoint_files import CHECKSUMS, MODEL, OPTIMIZER, RANDOM, STATE, sha256, write_json, write_tensors
+from .random_state import random_state, set_random_state
+from .run_folder import checkpoint_folder, list_checkpoints
+from .run_identity import differences
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
     from torch.optim import Optimizer
     from torch.optim.lr_scheduler import LRScheduler
 
-    from .arguments import TrainingArguments
     from .statistics import Statistics
 
 KEPT = 2
-# Of these arguments the weights do not depend, or only on the way that is still ahead.
-FREE_ARGUMENTS = ("output_dir", "overwrite_output_dir", "resume_from_checkpoint", "checkpointing_steps",
-                  "early_stopping_patience", "per_device_eval_batch_size", "num_threads", "report_to",
-                  "logging_steps")  # fmt: skip
-# Of a model's configuration, what saving and loading write into it.
-FREE_CONFIG = ("transformers_version", "_name_or_path", "dtype", "architectures", "auto_map")
-MODEL, OPTIMIZER, RANDOM = "model.safetensors", "optimizer.safetensors", "random.safetensors"
-STATE, CHECKSUMS = "state.json", "checksums.json"
 # What to do when there is room again on a full disk.
 GO_ON = "--resume_from_checkpoint latest"
 
@@ -72,174 +57,6 @@ class Progress:
         return len(scores) - 1 - scores.index(max(scores)) if scores else 0
 
 
-class TrainingInterrupted(KeyboardInterrupt):  # noqa: N818 - not an error, and `except Exception` must not swallow it
-    """A signal has ended the run after a checkpoint was written.
-
-    Attributes:
-        signum: the signal.
-        checkpoint: its folder, `None` where the run cannot have one.
-    """
-
-    def __init__(self, signum: int, step: int, checkpoint: str | None):
-        where = f"go on from {checkpoint}" if checkpoint else "no checkpoint could be written"
-        super().__init__(f"{signal.Signals(signum).name} after step {step}; {where}.")
-        self.signum, self.step, self.checkpoint = signum, step, checkpoint
-
-
-def remove_leftovers(output_dir: str) -> None:
-    """Remove what a killed run has left half written."""
-    for folder in (output_dir, os.path.join(output_dir, "checkpoints")):
-        for name in os.listdir(folder) if os.path.isdir(folder) else ():
-            if name.startswith(".") and name.endswith(".partial"):
-                shutil.rmtree(os.path.join(folder, name), ignore_errors=True)
-
-
-def discard_run(output_dir: str) -> None:
-    """Remove the run that was in a folder before: its checkpoints and model must not be taken for the new one's."""
-    for _, folder in list_checkpoints(output_dir):
-        remove_folder(folder)
-    if os.path.isdir(model := os.path.join(output_dir, "model")):
-        remove_folder(model)
-    shutil.rmtree(os.path.join(output_dir, "trackers"), ignore_errors=True)
-    for name in ("metrics.json", "log.jsonl", "training_curves.png"):
-        with contextlib.suppress(FileNotFoundError):
-            os.remove(os.path.join(output_dir, name))
-
-
-# Which checkpoint
-
-
-def checkpoint_folder(output_dir: str, step: int) -> str:
-    """Where the checkpoint after a step is."""
-    return os.path.join(output_dir, "checkpoints", f"step-{step:08d}")
-
-
-def list_checkpoints(output_dir: str) -> list[tuple[int, str]]:
-    """Steps and folders of a run's checkpoints, the oldest first."""
-    folder = os.path.join(output_dir, "checkpoints")
-    names = os.listdir(folder) if os.path.isdir(folder) else []
-    found = [(match, name) for name in names if (match := re.fullmatch(r"step-(\d+)", name))]
-    return sorted((int(match[1]), os.path.join(folder, name)) for match, name in found)
-
-
-def starting_point(arguments: TrainingArguments) -> str | None:
-    """The checkpoint to go on from, `None` to begin.
-
-    Raises:
-        FileExistsError: the folder holds a run that the arguments neither go on with nor overwrite.
-        FileNotFoundError: the checkpoint to go on from is not there.
-        ValueError: it is not whole, or of another folder.
-    """
-    output_dir, wanted = arguments.output_dir, arguments.resume_from_checkpoint
-    checkpoints = [folder for _, folder in list_checkpoints(output_dir)]
-    model = os.path.join(output_dir, "model")
-    holds_model = os.path.exists(os.path.join(model, "config.json"))
-    if wanted is None or (wanted == "latest" and not checkpoints):
-        if (holds_model or checkpoints) and not arguments.overwrite_output_dir:
-            what = f"{model} already holds a model" if holds_model else f"{output_dir} already holds checkpoints"
-            going_on = "--resume_from_checkpoint latest or " if checkpoints else ""
-            raise FileExistsError(f"output_dir: {what}; choose another or {going_on}--overwrite_output_dir.")
-        return None
-    path = checkpoints[-1] if wanted == "latest" else wanted
-    if not os.path.isdir(path):
-        raise FileNotFoundError(
-            f"resume_from_checkpoint: there is no folder {path}; {output_dir} has {checkpoints or 'no checkpoint'}."
-        )
-    if os.path.realpath(path) not in [os.path.realpath(folder) for folder in checkpoints]:
-        raise ValueError(
-            f"resume_from_checkpoint: {path} is not a checkpoint of output_dir, {output_dir}, which has "
-            f"{checkpoints or 'none'}."
-        )
-    fault = find_fault(path)
-    if fault is not None:
-        others = [folder for folder in reversed(checkpoints) if folder != path and find_fault(folder) is None]
-        advice = (
-            f"The last whole one is {others[0]}: --resume_from_checkpoint {shlex.quote(others[0])} goes on from it."
-            if others
-            else "No other whole one is there: --overwrite_output_dir begins anew."
-        )
-        raise ValueError(f"resume_from_checkpoint: {path} is not whole: {fault}. {advice}")
-    return path
-
-
-def find_fault(folder: str) -> str | None:
-    """What is wrong with a checkpoint's files, by name; `None` if they are as they were written."""
-    try:
-        with open(os.path.join(folder, CHECKSUMS), encoding="utf-8") as file:
-            checksums = json.load(file)
-    except FileNotFoundError:
-        return f"{CHECKSUMS} is missing"
-    except ValueError as error:
-        return f"{CHECKSUMS} cannot be read ({error})"
-    if not isinstance(checksums, dict) or not {MODEL, OPTIMIZER, RANDOM, STATE} <= set(checksums):
-        return f"{CHECKSUMS} does not list all files"
-    for name, expected in checksums.items():
-        path = os.path.join(folder, name)
-        if not os.path.isfile(path):
-            return f"{name} is missing"
-        if _sha256(path) != expected:
-            return f"{name} ({os.path.getsize(path)} bytes) does not have the sha256 that {CHECKSUMS} lists"
-    return None
-
-
-def _sha256(path: str) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-# Which run
-
-
-def identity(
-    arguments: TrainingArguments,
-    model_config: Mapping[str, Any],
-    posts: Mapping[str, Sequence[Mapping[str, Any]]],
-    labels: Mapping[str, Any],
-    num_processes: int,
-) -> dict[str, Any]:
-    """What must be the same for a run to go on from a checkpoint: arguments, model, data.
-
-    Args:
-        arguments: of the training.
-        model_config: the model's configuration.
-        posts: encoded ones of each split; ids, labels and tokens count, pictures do not.
-        labels: candidates of each split and descriptions.
-        num_processes: of the run; batch and noise depend on it.
-    """
-    values = {name: value for name, value in dataclasses.asdict(arguments).items() if name not in FREE_ARGUMENTS}
-    hashes = {}
-    for split, rows in posts.items():
-        digest = hashlib.sha256()
-        for post in rows:
-            tokens = np.asarray(post["input_ids"]).tolist()
-            digest.update(json.dumps([str(post["id"]), post["task"], post["label"], tokens]).encode())
-        hashes[f"{split} posts"] = digest.hexdigest()
-    hashes["labels"] = hashlib.sha256(json.dumps(labels, default=str).encode()).hexdigest()
-    whole = {**values, "num_processes": num_processes, "model_config": _fixed(model_config), "data": hashes}
-    return json.loads(json.dumps(whole, default=str))
-
-
-def _fixed(config: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        str(name): _fixed(value) if isinstance(value, Mapping) else value
-        for name, value in config.items()
-        if name not in FREE_CONFIG
-    }
-
-
-def differences(there: Mapping[str, Any], here: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """Says what two identities of a run, nested mappings of JSON values, do not have in common."""
-    for name in sorted({*there, *here}):
-        old, new = there.get(name), here.get(name)
-        if isinstance(old, Mapping) and isinstance(new, Mapping):
-            yield from differences(old, new, f"{prefix}{name}.")
-        elif old != new:
-            yield f"{prefix}{name} was {old!r:.80} and is {new!r:.80}"
-
-
-# What a checkpoint holds
-
-
 def read_progress(folder: str) -> Progress:
     """How far the run of a checkpoint had come."""
     with open(os.path.join(folder, STATE), encoding="utf-8") as file:
@@ -249,46 +66,6 @@ def read_progress(folder: str) -> Progress:
 def can_checkpoint(accelerator: Accelerator) -> bool:
     """Whether every process holds the whole model and optimizer; parts of them are not gathered here."""
     return accelerator.distributed_type.value in ("NO", "MULTI_CPU", "MULTI_GPU")
-
-
-def _random_state(accelerator: Accelerator) -> dict[str, torch.Tensor]:
-    """Random states of every process, one row each."""
-    version, numbers, gauss = random.getstate()
-    _, keys, position, has_gauss, cached = np.random.get_state()
-    state = {
-        "torch": torch.get_rng_state(),
-        "python": torch.tensor([version, *numbers]),
-        "python_gauss": torch.tensor([0.0 if gauss is None else 1.0, gauss or 0.0], dtype=torch.float64),
-        "numpy": torch.tensor([*np.asarray(keys).tolist(), position, has_gauss]),
-        "numpy_gauss": torch.tensor([cached], dtype=torch.float64),
-    }
-    if accelerator.device.type == "cuda":
-        state["cuda"] = torch.cuda.get_rng_state(accelerator.device)
-    if accelerator.num_processes == 1:
-        return {name: value[None] for name, value in state.items()}
-    return {name: accelerator.gather(value[None].to(accelerator.device)).cpu() for name, value in state.items()}
-
-
-def _set_random_state(rows: Mapping[str, torch.Tensor], accelerator: Accelerator) -> None:
-    # Copies: torch reads a state from the start of its memory, also that of a row further on.
-    state = {name: value[accelerator.process_index].clone() for name, value in rows.items()}
-    torch.set_rng_state(state["torch"])
-    version, *numbers = state["python"].tolist()
-    has_gauss, gauss = state["python_gauss"].tolist()
-    random.setstate((version, tuple(numbers), gauss if has_gauss else None))
-    *keys, position, cached = state["numpy"].tolist()
-    np.random.set_state(("MT19937", np.array(keys, dtype=np.uint32), position, cached, state["numpy_gauss"].item()))
-    if "cuda" in state and accelerator.device.type == "cuda":
-        torch.cuda.set_rng_state(state["cuda"], accelerator.device)
-
-
-def _write_tensors(tensors: Mapping[str, torch.Tensor], path: str) -> None:
-    save_file({name: value.contiguous() for name, value in tensors.items()}, path)
-
-
-def _write_json(value: Any, path: str) -> None:
-    with open(path, "w", encoding="utf-8") as file:
-        json.dump(value, file, indent=1)
 
 
 def _bytes_of(tensors: Iterator[torch.Tensor]) -> int:
@@ -328,7 +105,7 @@ class Checkpointer:
         """
         if not can_checkpoint(self.accelerator):
             return None
-        folder, rows = checkpoint_folder(self.output_dir, progress.step), _random_state(self.accelerator)
+        folder, rows = checkpoint_folder(self.output_dir, progress.step), random_state(self.accelerator)
         progress.statistics = statistics.state(self.accelerator)
         if self.accelerator.is_main_process:
             self._write(folder, progress, rows)
@@ -358,11 +135,11 @@ class Checkpointer:
         needed = model_bytes(model) + _bytes_of(iter(tensors.values())) + 2**16
         with whole_folder(folder, needed, GO_ON) as partial:
             save_model(model, os.path.join(partial, MODEL))
-            _write_tensors(tensors, os.path.join(partial, OPTIMIZER))
-            _write_tensors(rows, os.path.join(partial, RANDOM))
-            _write_json(state, os.path.join(partial, STATE))
-            checksums = {name: _sha256(os.path.join(partial, name)) for name in sorted(os.listdir(partial))}
-            _write_json(checksums, os.path.join(partial, CHECKSUMS))
+            write_tensors(tensors, os.path.join(partial, OPTIMIZER))
+            write_tensors(rows, os.path.join(partial, RANDOM))
+            write_json(state, os.path.join(partial, STATE))
+            checksums = {name: sha256(os.path.join(partial, name)) for name in sorted(os.listdir(partial))}
+            write_json(checksums, os.path.join(partial, CHECKSUMS))
 
     def load(self, folder: str) -> Progress:
         """Take model, optimizer and schedule from a checkpoint that [`find_fault`] finds nothing wrong with.
@@ -402,37 +179,4 @@ class Checkpointer:
 
     def restore_random_state(self, folder: str) -> None:
         """Set torch, numpy, Python and CUDA to draw the numbers that come after a checkpoint."""
-        _set_random_state(load_file(os.path.join(folder, RANDOM)), self.accelerator)
-
-
-# Scripts
-
-
-def resume_command(flags: Sequence[str] | None = None) -> str:
-    """The command that goes on with the run of this process, ready for a shell.
-
-    Args:
-        flags: that the script was given, if not those of the command line.
-    """
-    words = typed_command(flags)
-    kept = []
-    position = 0
-    while position < len(words):
-        if words[position] == "--resume_from_checkpoint":
-            position += 2
-            continue
-        if not words[position].startswith("--resume_from_checkpoint="):
-            kept.append(words[position])
-        position += 1
-    return shlex.join([*kept, "--resume_from_checkpoint", "latest"])
-
-
-@contextlib.contextmanager
-def exit_when_interrupted(flags: Sequence[str] | None = None) -> Iterator[None]:
-    """For scripts: print how to go on and exit with 128 + signal if the training inside is interrupted."""
-    try:
-        yield
-    except TrainingInterrupted as stop:
-        if int(os.environ.get("RANK", "0")) == 0:
-            print(f"{stop}\nTo go on:\n{resume_command(flags)}", flush=True)
-        sys.exit(128 + stop.signum)
+        set_random_state(load_file(os.path.join(folder, RANDOM)), self.accelerator)

@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import json
 import os
+import shlex
 import signal
 import socket
 import sys
@@ -74,6 +75,20 @@ def _take_lock(path: str, output_dir: str, argument: str) -> int:
             if os.fstat(handle).st_ino == os.stat(path).st_ino:
                 return handle
         os.close(handle)
+
+
+class TrainingInterrupted(KeyboardInterrupt):  # noqa: N818 - not an error, and `except Exception` must not swallow it
+    """A signal has ended the run after a checkpoint was written.
+
+    Attributes:
+        signum: the signal.
+        checkpoint: its folder, `None` where the run cannot have one.
+    """
+
+    def __init__(self, signum: int, step: int, checkpoint: str | None):
+        where = f"go on from {checkpoint}" if checkpoint else "no checkpoint could be written"
+        super().__init__(f"{signal.Signals(signum).name} after step {step}; {where}.")
+        self.signum, self.step, self.checkpoint = signum, step, checkpoint
 
 
 class StopSignals:
@@ -153,3 +168,33 @@ def typed_command(flags: Sequence[str] | None = None) -> list[str]:
             if parent[-len(sys.argv) :] == sys.argv:
                 words = parent
     return list(words)
+
+
+def resume_command(flags: Sequence[str] | None = None) -> str:
+    """The command that goes on with the run of this process, ready for a shell.
+
+    Args:
+        flags: that the script was given, if not those of the command line.
+    """
+    words = typed_command(flags)
+    kept = []
+    position = 0
+    while position < len(words):
+        if words[position] == "--resume_from_checkpoint":
+            position += 2
+            continue
+        if not words[position].startswith("--resume_from_checkpoint="):
+            kept.append(words[position])
+        position += 1
+    return shlex.join([*kept, "--resume_from_checkpoint", "latest"])
+
+
+@contextlib.contextmanager
+def exit_when_interrupted(flags: Sequence[str] | None = None) -> Iterator[None]:
+    """For scripts: print how to go on and exit with 128 + signal if the training inside is interrupted."""
+    try:
+        yield
+    except TrainingInterrupted as stop:
+        if int(os.environ.get("RANK", "0")) == 0:
+            print(f"{stop}\nTo go on:\n{resume_command(flags)}", flush=True)
+        sys.exit(128 + stop.signum)

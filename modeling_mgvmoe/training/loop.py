@@ -16,21 +16,12 @@ from ..data.whole_folder import whole_folder
 from ..data.zero_shot_data import ZeroShotData
 from ..evaluation.unseen import predict_labels, score_predictions
 from .arguments import TrainingArguments
-from .checkpoints import (
-    GO_ON,
-    Checkpointer,
-    Progress,
-    TrainingInterrupted,
-    discard_run,
-    identity,
-    model_bytes,
-    read_progress,
-    remove_leftovers,
-    starting_point,
-)
-from .interruption import StopSignals, locked
+from .checkpoints import GO_ON, Checkpointer, Progress, model_bytes, read_progress
+from .interruption import StopSignals, TrainingInterrupted, locked
 from .memory import keep_freed_memory
 from .optimization import current_rates, make_optimizer, make_schedule
+from .run_folder import discard_run, remove_leftovers, starting_point
+from .run_identity import identity
 from .samplers import From, training_sampler
 from .sharding import even_pictures, is_spread, open_methods, whole_model
 from .statistics import Statistics
@@ -38,7 +29,7 @@ from .statistics import Statistics
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-    from ..data.feature_cache import ImageFeatureCache
+    from ..data.feature_cache_reader import ImageFeatureCache
     from ..modeling_mgvmoe import MGVMoEForZeroShotIE
     from ..processing_mgvmoe import MGVMoEProcessor
 

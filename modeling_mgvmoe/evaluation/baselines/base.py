@@ -13,8 +13,9 @@ import torch
 from torch import nn
 from transformers.utils import ModelOutput
 
-from ...modeling_mgvmoe import MGVMoEForZeroShotIE, token_mean
+from ...modeling_mgvmoe import MGVMoEForZeroShotIE
 from ...objectives import ranking_loss
+from ...text_states import token_mean
 
 
 @dataclass

@@ -1,0 +1,84 @@
+"""How the model gets its weights: initial ones, those of a checkpoint, those of two pretrained encoders."""
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any, Self
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+from transformers import initialization as init
+
+from .backbones import pretrained_backbone
+from .configuration_mgvmoe import MGVMoEConfig
+from .similarity_score import SimilarityScore
+
+
+class MGVMoEPreTrainedModel(PreTrainedModel):
+    """What the base model and the model with scores share: loading, initial weights, attention back ends."""
+
+    config: MGVMoEConfig
+    base_model_prefix = "mgvmoe"
+    main_input_name = "input_ids"
+    input_modalities = ["image", "text"]
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_attention_backend = True
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, SimilarityScore):
+            init.zeros_(module.gate)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """As torch has it, and also of the names that `save_pretrained` writes.
+
+        Some backbones (ViT) have other names on the disk than in memory. `Trainer` reads its checkpoints by this
+        method, and would leave the weights of other names as they are, with no more than a warning.
+        """
+        known = set(self.state_dict())
+        if not known.issuperset(state_dict):
+            loaded: Any = type(self).from_pretrained(
+                None, config=self.config, state_dict=dict(state_dict), dtype=self.dtype, output_loading_info=True
+            )
+            model, report = loaded
+            there = model.state_dict()
+            renamed = {name: there[name] for name in there if name not in report["missing_keys"]}
+            # Those that nothing answers to, for torch to name.
+            state_dict = renamed | {name: state_dict[name] for name in report["unexpected_keys"] if name in state_dict}
+        return super().load_state_dict(state_dict, strict, assign)
+
+    @classmethod
+    def from_text_vision_pretrained(
+        cls,
+        text_id: str,
+        vision_id: str,
+        text_kwargs: dict[str, Any] | None = None,
+        vision_kwargs: dict[str, Any] | None = None,
+        **config_kwargs: Any,
+    ) -> Self:
+        """Compose two pretrained encoders; everything between them starts from random weights.
+
+        Args:
+            text_id: Hub name or folder of a text encoder.
+            vision_id: Hub name or folder of a vision encoder, or of a text-image model, whose vision part is taken.
+            text_kwargs, vision_kwargs: for the two calls of `AutoModel.from_pretrained` (`revision`, `token`, ...).
+            config_kwargs: fields of [`MGVMoEConfig`].
+
+        Raises:
+            TypeError: a keyword is not a field of the configuration.
+        """
+        config_class: type[Any] = cls.config_class  # type: ignore[assignment]  # None only in the abstract base
+        known = {field.name for field in fields(config_class)}
+        unknown = sorted(set(config_kwargs) - known)
+        if unknown:
+            raise TypeError(f"from_text_vision_pretrained got {unknown}, which MGVMoEConfig does not have.")
+        text_model = pretrained_backbone(text_id, False, **(text_kwargs or {}))
+        vision_model = pretrained_backbone(vision_id, True, **(vision_kwargs or {}))
+        config = config_class(text_config=text_model.config, vision_config=vision_model.config, **config_kwargs)
+        return cls(config, text_model=text_model, vision_model=vision_model)
+
+
+__all__ = ["MGVMoEPreTrainedModel"]
