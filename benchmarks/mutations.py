@@ -34,6 +34,15 @@ UNMUTATED = ("device", "strict")
 NO_RECEIVER = {"torch", "F", "np", "nn", "self", "cls", "ctx", "math", "importlib"}
 
 
+def changes_nothing(call: ast.Call, keyword: ast.keyword) -> bool:
+    """Whether the call may well do the same without this argument.
+
+    `F.normalize` of a matrix has its rows as default: only where there are more axes is `dim=-1` needed, which the
+    mutant that takes the axis before it (-2) tells from the right one.
+    """
+    return ast.unparse(call.func) == "F.normalize" and ast.unparse(keyword) == "dim=-1"
+
+
 @dataclass
 class Mutant:
     """One change. `key` names it; `lines` are those whose tests may see it."""
@@ -103,7 +112,7 @@ def changes_of(node: ast.AST, argument: bool = False) -> list[ast.AST]:  # noqa:
             found: list[ast.AST] = [
                 with_(keywords=node.keywords[:i] + node.keywords[i + 1 :])
                 for i, k in enumerate(node.keywords)
-                if k.arg not in UNMUTATED
+                if k.arg not in UNMUTATED and not changes_nothing(node, k)
             ]
             receiver = node.func.value if isinstance(node.func, ast.Attribute) else None
             if receiver is not None and not (

@@ -1,12 +1,14 @@
 """Two ways to the same numbers: experts in chunks against written out, and evaluation without writing mixtures out."""
 
 import copy
+import math
 
 import pytest
 import torch
 
 from modeling_mgvmoe import VariationalMixtureOfExperts, chunked_mixture
 from modeling_mgvmoe.chunked_mixture import TOKENS_ON_CPU
+from modeling_mgvmoe.fusion import _attend, fuse, fuse_means, project
 from tests.tiny import doubled, tiny_inputs, tiny_model
 
 H, K = 6, 3
@@ -189,6 +191,39 @@ def test_validation_keeps_nothing_for_a_way_back(monkeypatch):
     made.clear()
     experts(states)
     assert max(tensor.numel() for tensor in made) == 2 * 4 * 10 * 8
+
+
+def test_query_fusion_by_hand():
+    layer = torch.nn.Linear(1, 4)
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([[2 * math.log(3)], [0], [0], [0]]))
+        layer.bias.zero_()
+    states = torch.tensor([[[0.0, 4, 0, 0], [1, 0, 8, 0], [5, 5, 5, 5]]])
+    # H is 4 and its root 2: scores 0 and log 3, weights 1/4 and 3/4; the third token is padding.
+    fused, weights = fuse(layer, torch.ones(1, 1), states, torch.tensor([[True, True, False]]))
+    torch.testing.assert_close(weights, torch.tensor([[0.25, 0.75, 0.0]]))
+    torch.testing.assert_close(fused, torch.tensor([[0.75, 1.0, 6.0, 0.0]]))
+    # Scores of single precision give weights in the precision of the states.
+    assert _attend(torch.zeros(1, 2), torch.ones(1, 2).bool(), torch.bfloat16).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (1, 1), (2,), (1, 3)])
+def test_a_single_row_is_projected_as_any_other(shape):
+    layer, rows = torch.nn.Linear(5, 3), torch.randn(*shape, 5)
+    torch.testing.assert_close(project(layer, rows), layer(rows))
+
+
+def test_modalities_of_one_token_and_of_none_have_their_means():
+    torch.manual_seed(0)
+    experts, layer = VariationalMixtureOfExperts(H, K).double().eval(), torch.nn.Linear(4, H).double()
+    query, masks = torch.randn(2, 4).double(), [torch.ones(2, 3).bool(), torch.tensor([[True, False], [False, False]])]
+    states = [torch.randn(2, 3, H).double(), torch.randn(2, 2, H).double()]
+    fused, weights, means, _ = fuse_means(layer, experts, query, list(zip(states, masks, strict=True)))
+    mixtures = [experts(one).hidden_states for one in states]
+    expected = fuse(layer, query, torch.cat(mixtures, 1), torch.cat(masks, 1))
+    double_close((fused, weights), expected)
+    double_close(means[0], mixtures[0].mean(1))
+    double_close(means[1], torch.stack([mixtures[1][0, 0], torch.zeros(H).double()]))
 
 
 @pytest.mark.parametrize("fusion", ["additive", "query"])

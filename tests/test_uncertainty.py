@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 
+from modeling_mgvmoe import fusion
 from modeling_mgvmoe.fusion import fused_variance
 from modeling_mgvmoe.pipeline_mgvmoe import ZeroShotMultimodalIEPipeline
 from modeling_mgvmoe.uncertainty import predictive_statistics
@@ -45,6 +46,24 @@ def test_the_variance_of_the_fused_vector_by_hand():
     # Both tokens: router 1/2 and 1/2, variance 1/4 * 4 + 1/4 * 8 = 3. Weights 0.2 and 0.8: (0.04 + 0.64) * 3.
     variance = fused_variance(experts, [(torch.zeros(1, 2, 1), torch.tensor([[0.2, 0.8]]), None)])
     assert variance.item() == pytest.approx(2.04)
+
+
+def test_the_variance_of_shared_rows_is_the_same_in_pieces_and_token_by_token(monkeypatch):
+    torch.manual_seed(0)
+    experts = VariationalMixtureOfExperts(4, 3).double()
+    states, weights = torch.randn(2, 5, 4).double(), torch.rand(3, 5).double()
+    weights[:, 2] = 0  # padding for everyone
+    index = torch.tensor([1, 0, 1])
+    with torch.no_grad():
+        probs = experts.route(states)
+        log_variances = experts.expert_log_variances(states).view(2, 5, 4, 3)
+        own = (probs.square()[:, :, None] * log_variances.exp()).sum(-1)
+        expected = sum(weights[:, token, None].square() * own[index, token] for token in range(5))
+        for at_once in (512, 2):
+            monkeypatch.setattr(fusion, "TOKENS_AT_ONCE", at_once)
+            torch.testing.assert_close(fused_variance(experts, [(states, weights, index)]), expected)
+            whole = fused_variance(experts, [(states[index], weights, None), (states, weights, index)])
+            torch.testing.assert_close(whole, 2 * expected)
 
 
 @pytest.mark.parametrize("fusion", ["additive", "query"])
