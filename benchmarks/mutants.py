@@ -202,6 +202,9 @@ class Mutants:
         return True
 
     def run(self, todo, items, tests, watch, results):
+        # Or the garbage collectors of the children would touch, and so copy, all the memory that they share with us.
+        gc.collect()
+        gc.freeze()
         running, bar = {}, tqdm(todo, unit="mutant")
 
         def finish_one():
