@@ -32,15 +32,17 @@ COMPARISONS = {
 UNMUTATED = ("device", "strict")
 # Names of modules and of the class, whose calls have no receiver that could stand for the result.
 NO_RECEIVER = {"torch", "F", "np", "nn", "self", "cls", "ctx", "math", "importlib"}
+# Arguments that are written out for the reader.
+DEFAULTS = {("F.normalize", "dim=-1"), ("np.searchsorted", "side='left'")}
 
 
 def changes_nothing(call: ast.Call, keyword: ast.keyword) -> bool:
-    """Whether the call may well do the same without this argument.
+    """Whether the call may well do the same without this argument, which is the default written out.
 
-    `F.normalize` of a matrix has its rows as default: only where there are more axes is `dim=-1` needed, which the
-    mutant that takes the axis before it (-2) tells from the right one.
+    Of `F.normalize` it is the default for matrices; where there are more axes, `dim=-1` is needed, and the mutant that
+    takes the axis before it (-2) stands for this one.
     """
-    return ast.unparse(call.func) == "F.normalize" and ast.unparse(keyword) == "dim=-1"
+    return (ast.unparse(call.func), ast.unparse(keyword)) in DEFAULTS
 
 
 @dataclass
