@@ -57,7 +57,6 @@ class _ChunkedMixture(torch.autograd.Function):
         states, weights, biases = _operands(hidden_states, (means, variances), (means_bias, variances_bias))
         logits = torch.addmm(router_bias.to(states.dtype), states, router.to(states.dtype).T)
         log_probs = at_least_float32(logits).log_softmax(-1)
-        noise = None if noise is None else noise.to(log_probs.dtype)
         probs = log_probs.exp()
         mixture = torch.empty_like(states)
         divergence = log_probs.new_empty(len(states))
@@ -90,9 +89,9 @@ class _ChunkedMixture(torch.autograd.Function):
                 mean.addcmul_(deviation, own)
                 # Where every variance underflows its gradient is 0, and not infinite.
                 ratio[rows] = torch.where(deviation > 0, own / deviation, 0)
-            mixture[rows] = mean.to(states.dtype)
-        parameters = (router, router_bias, means, means_bias, variances, variances_bias)
-        ctx.save_for_backward(hidden_states, log_probs, ratio, kept, *parameters)
+            mixture[rows] = mean
+        parameters = (means, means_bias, variances, variances_bias)
+        ctx.save_for_backward(hidden_states, log_probs, ratio, kept, router, *parameters)
         ctx.dtype = states.dtype
         return mixture, divergence, log_probs
 
@@ -104,12 +103,12 @@ class _ChunkedMixture(torch.autograd.Function):
         divergence_gradient: torch.Tensor,
         log_probs_gradient: torch.Tensor,
     ) -> tuple[Any, ...]:
-        hidden_states, log_probs, ratio, kept, router, router_bias, *parameters = ctx.saved_tensors
+        hidden_states, log_probs, ratio, kept, router, *parameters = ctx.saved_tensors
         matrices, vectors = (parameters[0], parameters[2]), (parameters[1], parameters[3])
         states, weights, biases = _operands(hidden_states, matrices, vectors, ctx.dtype)
         probs = log_probs.exp()
         needs_states, needs_noise = ctx.needs_input_grad[:2]
-        noise_gradient = torch.empty_like(ratio) if needs_noise else None
+        noise_gradient = torch.zeros_like(ratio) if needs_noise else None
         states_gradient = torch.zeros_like(states, dtype=log_probs.dtype) if needs_states else None
         logits_gradient = torch.empty_like(log_probs)
         size, experts = states.shape[1], probs.shape[1]
@@ -119,11 +118,9 @@ class _ChunkedMixture(torch.autograd.Function):
             g = mixture_gradient[rows].to(log_probs.dtype)
             g_n = divergence_gradient[rows, None]
             q = None if ratio is None else g * ratio[rows]
-            variance = torch.zeros_like(g) if needs_noise else None
+            variance = None if noise_gradient is None else noise_gradient[rows]
             for expert, p in enumerate(probs[rows].split(1, dim=1)):
-                outputs = (
-                    _outputs(expert, states[rows], weights, biases) if kept is None else kept[:, expert, rows].unbind()
-                )
+                outputs = _outputs(expert, states[rows], weights, biases) if kept is None else kept[:, expert, rows]
                 # Kept ones may be asked for again: nothing below may change them.
                 m, s = (output.to(g.dtype, copy=kept is not None) for output in outputs)
                 of_p = (g * m).sum(1) * p[:, 0]
@@ -145,22 +142,17 @@ class _ChunkedMixture(torch.autograd.Function):
                     weight_gradient[:, expert] += own.T @ states[rows]
                     if states_gradient is not None:
                         states_gradient[rows] += own @ weight[:, expert]
-            if noise_gradient is not None and variance is not None:
-                noise_gradient[rows] = g * variance.sqrt()
+            if variance is not None:
+                variance.sqrt_().mul_(g)
         logits_gradient += log_probs_gradient
         logits_gradient.addcmul_(probs, logits_gradient.sum(1, keepdim=True), value=-1)
         if states_gradient is not None:
             states_gradient.addmm_(logits_gradient, router.to(log_probs.dtype))
-        of_router = (logits_gradient.to(states.dtype).T @ states).to(router.dtype)
+        of_router = logits_gradient.to(states.dtype).T @ states
         flat = [gradient for pair in zip(of_weights, of_biases, strict=True) for gradient in pair]
-        gradients = [
-            gradient.view(parameter.shape).to(parameter.dtype)
-            for gradient, parameter in zip(flat, parameters, strict=True)
-        ]
-        if states_gradient is not None:
-            states_gradient = states_gradient.to(hidden_states.dtype)
-        gradients = [of_router, logits_gradient.sum(0).to(router_bias.dtype), *gradients]
-        return states_gradient, noise_gradient, *gradients, None, None
+        gradients = [gradient.view(parameter.shape) for gradient, parameter in zip(flat, parameters, strict=True)]
+        # Autograd gives every gradient the dtype of what it belongs to.
+        return states_gradient, noise_gradient, of_router, logits_gradient.sum(0), *gradients, None, None
 
 
 def _outputs(

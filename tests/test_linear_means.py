@@ -87,6 +87,79 @@ def test_under_autocast_the_chunks_multiply_in_half_precision_and_add_up_in_sing
     assert torch.nn.functional.cosine_similarity(found.flatten(), expected.flatten(), dim=0) > 0.999
 
 
+@pytest.mark.parametrize("autocast", [True, False])
+def test_given_half_precision_all_but_the_products_is_single_precision(autocast):
+    """Against autograd of the equations, given what the products in half precision are."""
+    torch.manual_seed(0)
+    number, dtype = TOKENS_ON_CPU + 3, torch.float32 if autocast else torch.bfloat16
+    experts = VariationalMixtureOfExperts(H, K).to(dtype)
+    states, noise = (torch.randn(number, H).to(dtype).requires_grad_() for _ in range(2))
+    layers = (experts.router, experts.expert_means, experts.expert_log_variances)
+    with torch.no_grad():
+        logits, means, log_variances = (
+            torch.addmm(layer.bias.bfloat16(), states.bfloat16(), layer.weight.bfloat16().T).float().requires_grad_()
+            for layer in layers
+        )
+    eps = noise.detach().float().requires_grad_()
+    log_probs = logits.log_softmax(-1)
+    p, m, s = log_probs.exp()[:, None], means.view(number, H, K), log_variances.view(number, H, K)
+    mixture = (p * m).sum(-1) + (p.square() * s.exp()).sum(-1).sqrt() * eps
+    divergence = -0.5 * (1 + s - m.square() - s.exp()).sum((1, 2))
+    weights = [torch.randn_like(mixture).bfloat16().float(), torch.randn(number), torch.randn(number, K)]
+    loss = sum((weight * value).sum() for weight, value in zip(weights, (mixture, divergence, log_probs), strict=True))
+    of_logits, of_means, of_log_variances, of_noise = torch.autograd.grad(loss, (logits, means, log_variances, eps))
+
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        found = chunked_mixture.chunked_mixture(states, noise, *layers)
+    assert [value.dtype for value in found] == [torch.bfloat16, torch.float32, torch.float32]
+    torch.testing.assert_close(found[0], mixture.bfloat16())
+    torch.testing.assert_close(found[1:], (divergence, log_probs), rtol=1e-5, atol=1e-5)
+    loss = sum((weight * value).sum() for weight, value in zip(weights, found, strict=True))
+    inputs = [states, noise, *(layer.weight for layer in layers), *(layer.bias for layer in layers)]
+    of_states, *gradients = torch.autograd.grad(loss, inputs)
+    assert {gradient.dtype for gradient in (of_states, *gradients)} == {dtype}
+    # Noise and biases are multiplied by nothing: their gradients are rounded at the end, or not at all.
+    expected = [of_noise, *(gradient.sum(0) for gradient in (of_logits, of_means, of_log_variances))]
+    for ours, theirs in zip([gradients[0], *gradients[4:]], expected, strict=True):
+        torch.testing.assert_close(ours.float(), theirs, rtol=1e-4 if autocast else 0.004, atol=1e-4)
+    expected = [gradient.T @ states.float() for gradient in (of_logits, of_means, of_log_variances)]
+    expected.append(of_logits @ layers[0].weight.float())
+    expected[-1] += of_means @ layers[1].weight.float() + of_log_variances @ layers[2].weight.float()
+    for ours, theirs in zip([*gradients[1:4], of_states], expected, strict=True):
+        assert (ours.float() - theirs).norm() < 0.01 * theirs.norm()
+
+
+def test_tokens_in_double_precision_take_the_parameters_with_them():
+    torch.manual_seed(0)
+    experts = VariationalMixtureOfExperts(H, K)
+    exact = copy.deepcopy(experts).double()
+    states, noise = torch.randn(5, H).double(), torch.randn(5, H)
+    found = []
+    for module, own in ((experts, noise), (exact, noise.double())):
+        states = states.detach().requires_grad_()
+        layers = (module.router, module.expert_means, module.expert_log_variances)
+        values = chunked_mixture.chunked_mixture(states, own, *layers)
+        gradients = torch.autograd.grad(sum(value.square().sum() for value in values), [states, *module.parameters()])
+        assert [gradient.dtype for gradient in gradients[1:]] == [parameter.dtype for parameter in module.parameters()]
+        found.append([*values, gradients[0], *(gradient.float() for gradient in gradients[1:])])
+    for mixed, double in zip(*found, strict=True):
+        torch.testing.assert_close(mixed, double)
+
+
+def test_without_noise_it_is_the_mean_unless_noise_is_to_be_drawn():
+    torch.manual_seed(0)
+    experts, states = VariationalMixtureOfExperts(H, K).eval(), torch.randn(1, 5, H)
+    layers = (experts.router, experts.expert_means, experts.expert_log_variances)
+    mean = experts(states, return_losses=False).hidden_states[0]
+    torch.testing.assert_close(chunked_mixture.chunked_mixture(states[0], None, *layers)[0], mean)
+    assert ((chunked_mixture.chunked_mixture(states[0], None, *layers, draw=True)[0] - mean).abs() > 1e-6).any()
+
+
+def test_chunks_are_larger_where_there_are_no_caches_of_cores():
+    assert chunked_mixture._chunks(1024, torch.device("cpu")) == [slice(0, 512), slice(512, 1024)]
+    assert chunked_mixture._chunks(16385, torch.device("meta")) == [slice(0, 16384), slice(16384, 32768)]
+
+
 def test_of_large_outputs_of_the_experts_nothing_is_kept_for_the_way_back(monkeypatch):
     monkeypatch.setattr(chunked_mixture, "KEPT_BYTES", 50_000)
     experts = VariationalMixtureOfExperts(8, 16).train()
@@ -191,6 +264,12 @@ def test_validation_keeps_nothing_for_a_way_back(monkeypatch):
     made.clear()
     experts(states)
     assert max(tensor.numel() for tensor in made) == 2 * 4 * 10 * 8
+    # Not one byte more than the bound, of 4 bytes a number.
+    for bound, kept in ((4 * 640, True), (4 * 640 - 1, False)):
+        monkeypatch.setattr(chunked_mixture, "KEPT_BYTES", bound)
+        made.clear()
+        experts(states)
+        assert (max(tensor.numel() for tensor in made) == 640) is kept
 
 
 def test_query_fusion_by_hand():
