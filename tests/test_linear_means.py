@@ -129,6 +129,30 @@ def test_given_half_precision_all_but_the_products_is_single_precision(autocast)
         assert (ours.float() - theirs).norm() < 0.01 * theirs.norm()
 
 
+def test_drawing_and_losses_never_write_the_experts_outputs_out(monkeypatch):
+    experts, states = VariationalMixtureOfExperts(H, K), torch.randn(1, 5, H)
+
+    def refuse(*_):
+        raise AssertionError("written out")
+
+    monkeypatch.setattr(torch.nn.Linear, "forward", refuse)
+    experts.train()(states, return_losses=False)
+    experts.eval()(states, noise=torch.randn(1, 5, H), return_losses=False)
+    experts(states)
+    with pytest.raises(AssertionError, match="written out"):
+        experts(states, return_losses=False)
+
+
+def test_written_out_experts_draw_their_noise_in_training():
+    experts, states = written_out(VariationalMixtureOfExperts(H, K)), torch.randn(1, 5, H)
+    for losses in (True, False):
+        torch.manual_seed(3)
+        drawn = experts.train()(states, return_losses=losses).hidden_states
+        torch.manual_seed(3)
+        given = experts.eval()(states, noise=torch.randn(1, 5, H), return_losses=losses).hidden_states
+        assert torch.equal(drawn, given) and not torch.allclose(given, experts(states).hidden_states)
+
+
 def test_tokens_in_double_precision_take_the_parameters_with_them():
     torch.manual_seed(0)
     experts = VariationalMixtureOfExperts(H, K)
