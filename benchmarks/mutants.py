@@ -200,6 +200,7 @@ class Mutants:
                 old = known.get(mutant.key)
                 if old is None or (args.survivors and old == "survived"):
                     todo.append((name, mutant, functions))
+        self.write(results)
         self.run(todo, items, tests, watch, results)
         return True
 
@@ -236,6 +237,9 @@ class Mutants:
 
     def note(self, results, name, key, outcome):
         results[name]["mutants"][key] = outcome
+        self.write(results)
+
+    def write(self, results):
         new = self.args.results.with_suffix(".new")
         new.write_text(json.dumps(results, indent=1))
         os.replace(new, self.args.results)

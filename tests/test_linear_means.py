@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from modeling_mgvmoe import VariationalMixtureOfExperts, chunked_mixture
 from modeling_mgvmoe.chunked_mixture import TOKENS_ON_CPU
@@ -297,15 +298,15 @@ def test_validation_keeps_nothing_for_a_way_back(monkeypatch):
 
 
 def test_query_fusion_by_hand():
-    layer = torch.nn.Linear(1, 4)
+    layer = torch.nn.Linear(1, 9)
     with torch.no_grad():
-        layer.weight.copy_(torch.tensor([[2 * math.log(3)], [0], [0], [0]]))
+        layer.weight.zero_()[0] = 3 * math.log(3)
         layer.bias.zero_()
-    states = torch.tensor([[[0.0, 4, 0, 0], [1, 0, 8, 0], [5, 5, 5, 5]]])
-    # H is 4 and its root 2: scores 0 and log 3, weights 1/4 and 3/4; the third token is padding.
+    states = F.pad(torch.tensor([[[0.0, 4, 0, 0], [1, 0, 8, 0], [5, 5, 5, 5]]]), (0, 5))
+    # H is 9 and its root 3: scores 0 and log 3, weights 1/4 and 3/4; the third token is padding.
     fused, weights = fuse(layer, torch.ones(1, 1), states, torch.tensor([[True, True, False]]))
     torch.testing.assert_close(weights, torch.tensor([[0.25, 0.75, 0.0]]))
-    torch.testing.assert_close(fused, torch.tensor([[0.75, 1.0, 6.0, 0.0]]))
+    torch.testing.assert_close(fused, F.pad(torch.tensor([[0.75, 1.0, 6.0]]), (0, 6)))
     # Scores of single precision give weights in the precision of the states.
     assert _attend(torch.zeros(1, 2), torch.ones(1, 2).bool(), torch.bfloat16).dtype == torch.bfloat16
 

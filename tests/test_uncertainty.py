@@ -6,7 +6,7 @@ import torch
 from modeling_mgvmoe import fusion
 from modeling_mgvmoe.fusion import fused_variance
 from modeling_mgvmoe.pipeline_mgvmoe import ZeroShotMultimodalIEPipeline
-from modeling_mgvmoe.uncertainty import predictive_statistics
+from modeling_mgvmoe.uncertainty import predictive_statistics, statistics_of_probs
 from modeling_mgvmoe.variational_experts import VariationalMixtureOfExperts
 from tests.from_scratch import LABELS, RELATIONS, posts, scratch_model
 from tests.tiny import tiny_config, tiny_inputs, tiny_model
@@ -28,6 +28,18 @@ def test_draws_that_are_sure_of_different_things():
     assert found["mutual_information"].item() == pytest.approx(math.log(2))
     # Of 1 and 0 over two draws: sqrt((0.25 + 0.25) / 1).
     assert found["std_probs"][0].tolist() == pytest.approx([math.sqrt(0.5), math.sqrt(0.5), 0])
+
+
+def test_the_deviation_is_that_of_a_sample():
+    logits = torch.log(torch.tensor([[0.2, 0.8], [0.4, 0.6], [0.6, 0.4]]))
+    # sqrt((0.04 + 0 + 0.04) / 2).
+    assert predictive_statistics(logits)["std_probs"].tolist() == pytest.approx([0.2, 0.2])
+
+
+def test_rounding_takes_no_information_below_0():
+    # Three draws that agree: what is left is rounding, of either sign.
+    probs = torch.randn(1, 1000, 7).softmax(-1).expand(3, -1, -1)
+    assert statistics_of_probs(probs)["mutual_information"].min() >= 0
 
 
 def test_one_draw_has_no_deviation():
