@@ -58,9 +58,8 @@ class _ChunkedMixture(torch.autograd.Function):
         experts_per_token: int | None,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         states, weights, biases = _operands(hidden_states, (means, variances), (means_bias, variances_bias))
-        logits = torch.addmm(router_bias.to(states.dtype), states, router.to(states.dtype).T)
-        log_probs = at_least_float32(top_logits(logits, experts_per_token)).log_softmax(-1)
-        noise = None if noise is None else noise.to(log_probs.dtype)
+        logits = at_least_float32(torch.addmm(router_bias.to(states.dtype), states, router.to(states.dtype).T))
+        log_probs = top_logits(logits, experts_per_token).log_softmax(-1)
         probs = log_probs.exp()
         mixture = torch.empty_like(states)
         divergence = log_probs.new_empty(len(states))
@@ -95,9 +94,9 @@ class _ChunkedMixture(torch.autograd.Function):
                 mean.addcmul_(deviation, drawn)
                 # Where every variance underflows its gradient is 0, and not infinite.
                 ratio[rows] = torch.where(deviation > 0, drawn / deviation, 0)
-            mixture[rows] = mean.to(states.dtype)
-        parameters = (router, router_bias, means, means_bias, variances, variances_bias)
-        ctx.save_for_backward(hidden_states, log_probs, ratio, kept, *parameters)
+            mixture[rows] = mean
+        parameters = (means, means_bias, variances, variances_bias)
+        ctx.save_for_backward(hidden_states, log_probs, ratio, kept, router, *parameters)
         ctx.dtype, ctx.experts_per_token = states.dtype, experts_per_token
         return mixture, divergence, logits
 
@@ -109,12 +108,12 @@ class _ChunkedMixture(torch.autograd.Function):
         divergence_gradient: torch.Tensor,
         router_gradient: torch.Tensor,
     ) -> tuple[Any, ...]:
-        hidden_states, log_probs, ratio, kept, router, router_bias, *parameters = ctx.saved_tensors
+        hidden_states, log_probs, ratio, kept, router, *parameters = ctx.saved_tensors
         matrices, vectors = (parameters[0], parameters[2]), (parameters[1], parameters[3])
         states, weights, biases = _operands(hidden_states, matrices, vectors, ctx.dtype)
         probs = log_probs.exp()
         needs_states, needs_noise = ctx.needs_input_grad[:2]
-        noise_gradient = torch.empty_like(ratio) if needs_noise else None
+        noise_gradient = torch.zeros_like(ratio) if needs_noise else None
         states_gradient = torch.zeros_like(states, dtype=log_probs.dtype) if needs_states else None
         logits_gradient = torch.zeros_like(log_probs)
         size, experts = states.shape[1], probs.shape[1]
@@ -124,14 +123,11 @@ class _ChunkedMixture(torch.autograd.Function):
             g = mixture_gradient[rows].to(log_probs.dtype)
             g_n = divergence_gradient[rows, None]
             q = None if ratio is None else g * ratio[rows]
-            variance = torch.zeros_like(g) if needs_noise else None
+            variance = None if noise_gradient is None else noise_gradient[rows]
             for expert, own in enumerate(_tokens_of_experts(log_probs[rows], ctx.experts_per_token)):
                 p, g_z = probs[rows, expert, None][own], g[own]
-                outputs = (
-                    _outputs(expert, states[rows][own], weights, biases)
-                    if kept is None
-                    else kept[:, expert, rows].unbind()
-                )
+                x = states[rows][own]
+                outputs = _outputs(expert, x, weights, biases) if kept is None else kept[:, expert, rows]
                 # Kept ones may be asked for again: nothing below may change them.
                 m, s = (output.to(g.dtype, copy=kept is not None) for output in outputs)
                 of_p = (g_z * m).sum(1) * p[:, 0]
@@ -150,24 +146,19 @@ class _ChunkedMixture(torch.autograd.Function):
                 ):
                     bias_gradient[:, expert] += gradient.sum(0)
                     gradient = gradient.to(states.dtype)
-                    weight_gradient[:, expert] += gradient.T @ states[rows][own]
+                    weight_gradient[:, expert] += gradient.T @ x
                     if states_gradient is not None:
                         states_gradient[rows][own] += gradient @ weight[:, expert]
-            if noise_gradient is not None and variance is not None:
-                noise_gradient[rows] = g * variance.sqrt()
+            if variance is not None:
+                variance.sqrt_().mul_(g)
         logits_gradient.addcmul_(probs, logits_gradient.sum(1, keepdim=True), value=-1).add_(router_gradient)
         if states_gradient is not None:
             states_gradient.addmm_(logits_gradient, router.to(log_probs.dtype))
-        of_router = (logits_gradient.to(states.dtype).T @ states).to(router.dtype)
+        of_router = logits_gradient.to(states.dtype).T @ states
         flat = [gradient for pair in zip(of_weights, of_biases, strict=True) for gradient in pair]
-        gradients = [
-            gradient.view(parameter.shape).to(parameter.dtype)
-            for gradient, parameter in zip(flat, parameters, strict=True)
-        ]
-        if states_gradient is not None:
-            states_gradient = states_gradient.to(hidden_states.dtype)
-        gradients = [of_router, logits_gradient.sum(0).to(router_bias.dtype), *gradients]
-        return states_gradient, noise_gradient, *gradients, None, None, None
+        gradients = [gradient.view(parameter.shape) for gradient, parameter in zip(flat, parameters, strict=True)]
+        # Autograd gives every gradient the dtype of what it belongs to.
+        return states_gradient, noise_gradient, of_router, logits_gradient.sum(0), *gradients, None, None, None
 
 
 def _tokens_of_experts(log_probs: torch.Tensor, experts_per_token: int | None) -> Sequence[slice | torch.Tensor]:
@@ -228,8 +219,8 @@ def chunked_mixture(
         experts_per_token: a token goes to so many experts, of the greatest logits, and no other is multiplied for it.
 
     Returns:
-        z (N, H); :math:`-\frac12 \sum_{k,h} (1 + s - m^2 - e^s)` (N,), in at least single precision; the router's
-        logits (N, K), of all experts.
+        z (N, H); :math:`-\frac12 \sum_{k,h} (1 + s - m^2 - e^s)` (N,); the router's logits (N, K), of all
+        experts; the last two in at least single precision.
     """
     return cast(
         tuple[torch.Tensor, torch.Tensor, torch.Tensor],

@@ -177,7 +177,7 @@ class VariationalMixtureOfExperts(nn.Module):
             experts_per_token=self.num_experts_per_tok,
         )
         router_logits = router_logits.view(*shape[:2], -1)
-        probs = at_least_float32(top_logits(router_logits, self.num_experts_per_tok)).softmax(-1)
+        probs = top_logits(router_logits, self.num_experts_per_tok).softmax(-1)
         return VariationalMixtureOutput(
             hidden_states=mixture.view(shape),
             router_probs=probs.to(mixture.dtype),
