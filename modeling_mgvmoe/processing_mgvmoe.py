@@ -27,6 +27,7 @@ from .padding import MENTION_MASK, TEXT_NAMES, pad_features, pad_rows, to_tensor
 from .pictures import to_rgb
 from .plain_tokens import Token, encode_segments, encode_with_places, study_tokenizer, token_id
 from .post_encoding import PostEncoding
+from .saved_folder import check_image_processor, reading
 
 UNUSED_MARKERS = ("[unused1]", "[unused2]", "[unused3]", "[unused4]")
 ADDED_MARKERS = ("<m1>", "<m2>", "<m3>", "<m4>")
@@ -79,6 +80,7 @@ class MGVMoEProcessor(ProcessorMixin):
         if tokenizer is None or not getattr(tokenizer, "is_fast", False):
             raise ValueError(f"tokenizer: a fast tokenizer is needed (got {type(tokenizer).__name__})")
         if image_processor is not None:
+            check_image_processor(image_processor)
             super().__init__(image_processor, tokenizer, **kwargs)
         else:  # ProcessorMixin refuses a part that is None
             self.chat_template = kwargs.pop("chat_template", None)
@@ -486,6 +488,12 @@ class MGVMoEProcessor(ProcessorMixin):
             candidate_mask=candidate_mask,
             label_separator=label_separator,
         )
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any) -> Any:  # type: ignore[override]
+        """As transformers has it; OSError or ValueError that names the folder where a file is damaged."""
+        with reading(pretrained_model_name_or_path, "processor"):
+            return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
 
     def save_pretrained(
         self, save_directory: str | os.PathLike, push_to_hub: bool = False, **kwargs: Any

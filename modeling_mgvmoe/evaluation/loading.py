@@ -95,8 +95,10 @@ def load_model(
     from ..modeling_mgvmoe import MGVMoEForZeroShotIE
     from ..pipeline_mgvmoe import ZeroShotMultimodalIEPipeline
     from ..processing_mgvmoe import MGVMoEProcessor
+    from ..saved_folder import check_json_files
 
     check_dtype(dtype)
+    check_json_files(name, "config")
     source: dict[str, Any] = {"trust_remote_code": trust_remote_code}
     if revision is not None:
         source["revision"] = revision
@@ -114,6 +116,11 @@ def load_model(
         raise ValueError(
             f"model: {name} must hold all weights, {len(report['missing_keys'])} are missing: "
             f"{sorted(report['missing_keys'])[:3]}"
+        )
+    if report["unexpected_keys"]:
+        raise ValueError(
+            f"model: {name} must hold no other weights than its config.json asks for, it has "
+            f"{len(report['unexpected_keys'])}: {sorted(report['unexpected_keys'])[:3]}"
         )
     processor = MGVMoEProcessor.from_pretrained(name, **source)
     ZeroShotMultimodalIEPipeline(model=model, processor=processor)  # raises where the two do not fit
