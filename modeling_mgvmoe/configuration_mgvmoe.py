@@ -11,6 +11,7 @@ from transformers.utils.versions import require_version
 NEEDED, HINT = "transformers>=5.16", "MG-VMoE needs it: pip install -U transformers"
 try:
     from huggingface_hub.dataclasses import strict
+    from huggingface_hub.errors import StrictDataclassError
     from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
 except ImportError as error:
     # Loaded from the Hub there was no installer to see to it. The bound is that of setup.cfg.
@@ -257,6 +258,14 @@ class MGVMoEConfig(PreTrainedConfig):
                 f"config: {os.fspath(source)!r} must be of model_type {cls.model_type!r}, got {content.get('model_type')!r}."
             )
         return content, others
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """As transformers has it; ValueError that names the field, the rule and the value."""
+        try:
+            return super().from_dict(config_dict, **kwargs)
+        except StrictDataclassError as error:  # no ValueError, as who loads a folder expects
+            raise ValueError(f"config: {' '.join(str(error).split())}") from error
 
     @property
     def hidden_size(self) -> int:
