@@ -18,10 +18,11 @@ from transformers import AutoModel
 
 from modeling_mgvmoe import MGVMoEConfig, MGVMoEForZeroShotIE, MGVMoEProcessor, ZeroShotMultimodalIEPipeline
 from modeling_mgvmoe.cli.post_files import read_posts
-from modeling_mgvmoe.data.encoding import encode_posts
+from modeling_mgvmoe.data.encoding import PostCollator, encode_posts
 from modeling_mgvmoe.data.schema import post_features
 from modeling_mgvmoe.data.zero_shot_data import data_from_folder
 from modeling_mgvmoe.evaluation.loading import load_model
+from modeling_mgvmoe.evaluation.unseen import predict_labels
 from modeling_mgvmoe.graph.parquet_posts import ParquetPosts
 from modeling_mgvmoe.plain_tokens import encode_segments
 from modeling_mgvmoe.saved_folder import check_auto_map
@@ -244,7 +245,10 @@ MODELS = {
     "index of a back slash": (indexed("..\\out.safetensors"), "must be the name of a .safetensors file in the same"),
     "index not JSON": (sharded(written(INDEX, "x")), f"{INDEX}: it is not a valid JSON file"),
     "index a list": (sharded(written(INDEX, "[]")), f"{INDEX}: a JSON object is needed, got []"),
-    "index empty": (sharded(written(INDEX, "{}")), f"{INDEX}: weight_map must name the file of every tensor, got None"),
+    "index empty": (
+        sharded(written(INDEX, "{}")),
+        f"{INDEX}: weight_map must name the file of every tensor, got None",
+    ),
     "index without files": (sharded(written(INDEX, '{"weight_map": []}')), "weight_map must name the file of every"),
     "a piece missing": (
         sharded(lambda folder: min(folder.glob("model-*.safetensors")).unlink()),
@@ -441,6 +445,10 @@ def test_weights_that_are_no_numbers_are_loaded_and_give_no_ranking(folder, valu
         pipe({"text": "Kelo sails", "mention": (0, 4)}, candidate_labels=LABELS)
     with pytest.raises(ValueError, match="NaN"):
         model.extract([{"text": "Kelo sails", "mentions": [(0, 4)]}], typing_labels=LABELS, processor=processor)
+    labels = {"typing": LABELS}
+    encoded = encode_posts([{**ROW, "label": LABELS[0]}], processor)
+    with pytest.raises(ValueError, match="NaN"):
+        predict_labels(model, encoded, PostCollator(processor, labels), 1)
 
 
 TOKENIZERS = {
@@ -485,7 +493,9 @@ def test_an_error_of_the_tokenizer_that_is_none_of_its_library_is_kept():
         encode_segments(stopped, type("Rules", (), {"word_sign": ""})(), [type("Segment", (), {"text": "a"})()])
 
 
-@pytest.mark.parametrize("reference", ["module.Class", "user/name--module.Class", "my-module.Class", None, ["a.B", None]])
+@pytest.mark.parametrize(
+    "reference", ["module.Class", "user/name--module.Class", "my-module.Class", None, ["a.B", None]]
+)
 def test_code_is_named_as_transformers_does(reference):
     check_auto_map(CONFIG, {"AutoModel": reference})
 
@@ -548,7 +558,10 @@ COLUMNS = {
     "label a number": ({"label": 3}, "label must be a string that is not empty, got 3"),
     "mentions a word": ({"mentions": "0-4"}, "mentions must hold one span (typing) or two"),
     "mentions flat": ({"mentions": [0, 4]}, "mentions[0] must be two integers, start and end, got 0"),
-    "mentions fractions": ({"mentions": [[0.0, 4.0]]}, "mentions[0] must be two integers, start and end, got [0.0, 4.0]"),
+    "mentions fractions": (
+        {"mentions": [[0.0, 4.0]]},
+        "mentions[0] must be two integers, start and end, got [0.0, 4.0]",
+    ),
     "mentions nested": ({"mentions": [[[[0]]]]}, "mentions[0] must be two integers, start and end, got [[[0]]]"),
     "mentions far": ({"mentions": [[0, 2**62]]}, "mentions[0] must have 0 <= start < end <= 10"),
 }

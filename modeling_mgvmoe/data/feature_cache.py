@@ -150,13 +150,7 @@ def build_feature_cache(
             in half precision, or the folder holds a cache of another tower, preprocessing, batch size or other posts.
         BlockingIOError: another run is filling the folder.
     """
-    for name, value, lowest in (
-        ("batch_size", batch_size, 1),
-        ("shard_size", shard_size, 1),
-        ("num_workers", num_workers, 0),
-    ):
-        if value < lowest:
-            raise ValueError(f"{name} must be at least {lowest}, got {value}")
+    check_cache_arguments(batch_size, shard_size, num_workers)
     _check_frozen(model)
     folder = os.fspath(folder)
     posts = {split: _only_pictures(undecoded(rows)) for split, rows in posts.items()}
@@ -182,6 +176,14 @@ def build_feature_cache(
             _clean(folder)
         cache = ImageFeatureCache(folder, verify=rank == 0, progress=progress and rank == 0)
     return dict(cache.header["summary"])
+
+
+def check_cache_arguments(batch_size: int, shard_size: int, num_workers: int) -> None:
+    """Raise ValueError for numbers that no cache can be made with."""
+    numbers = (("batch_size", batch_size, 1), ("shard_size", shard_size, 1), ("num_workers", num_workers, 0))
+    for name, value, lowest in numbers:
+        if value < lowest:
+            raise ValueError(f"{name} must be at least {lowest}, got {value}")
 
 
 def _only_pictures(posts: Any) -> Any:
@@ -375,17 +377,26 @@ class ImageFeatureCache:
                 + " examples/prepare_data.py --cache-image-features"
                 + (" again, it goes on where it stopped" if unfinished else "")
             )
+        try:
+            self._read_layout()
+        except (AttributeError, LookupError, TypeError) as error:
+            raise ValueError(f"{self.path}: corrupt, a field is missing or of another type: {error!r}") from error
+        if verify:
+            self.verify(progress)
+
+    def _read_layout(self) -> None:
         self.header = _read_header(self.path)
         self.tokens, self.width = int(self.header["tokens"]), int(self.header["width"])
         self.rows = {key: row for row, key in enumerate(self.header["pictures"])}
         self.shard_size = int(self.header["shard_size"])
-        self.files = [os.path.join(self.folder, entry["file"]) for entry in self.header["shards"]]
+        names = [entry["file"] for entry in self.header["shards"]]
+        if names != [shard_name(number) for number in range(len(names))]:
+            raise ValueError(f"{self.path}: shards must be files beside it, got {names[:3]}")
+        self.files = [os.path.join(self.folder, name) for name in names]
         self.counts = [int(entry["pictures"]) for entry in self.header["shards"]]
         self.offsets = [self._check_shard(number) for number in range(len(self.files))]
         if sum(self.counts) != len(self.rows):
             raise ValueError(f"{self.path}: the shards hold {sum(self.counts)} pictures, got {len(self.rows)} keys")
-        if verify:
-            self.verify(progress)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -556,7 +567,7 @@ def _read_json(path: str) -> dict[str, Any]:
     try:
         with open(path, encoding="utf-8") as file:
             content = json.load(file)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: corrupt, it is no JSON: {error}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path}: corrupt, a JSON object is needed, got {content!r:.80}")

@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 DTYPES = ("float32", "bfloat16", "float16")
 
 
-def check_model_folder(name: str) -> None:
+def check_model_folder(name: str, argument: str = "model") -> None:
     """Raise FileNotFoundError if a folder is no model with its processor; a Hub name passes."""
-    check_folder("model", name)
+    check_folder(argument, name)
     if os.path.isdir(name) and not os.path.isfile(os.path.join(name, "processor_config.json")):
         raise FileNotFoundError(
-            f"model: {name} holds no processor (processor_config.json). Save one beside the model with "
+            f"{argument}: {name} holds no processor (processor_config.json). Save one beside the model with "
             "processor.save_pretrained(folder)."
         )
 
@@ -34,6 +34,17 @@ def check_folder(argument: str, name: str) -> None:
         inner = os.path.join(name, "model")
         hint = f"; did you mean {inner}?" if os.path.isfile(os.path.join(inner, "config.json")) else "."
         raise FileNotFoundError(f"{argument}: {name} holds no config.json{hint}")
+
+
+def check_output_folder(argument: str, folder: str) -> None:
+    """Raise OSError if a folder can neither be there nor be made, before much is done."""
+    place = os.path.abspath(folder)
+    while not os.path.lexists(place):
+        place = os.path.dirname(place)
+    if not os.path.isdir(place):
+        raise NotADirectoryError(f"{argument}: a folder is needed, got {folder!r}, and {place!r} is a file")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise PermissionError(f"{argument}: {folder!r} must be writable, and {place!r} is not")
 
 
 def check_device(name: str) -> None:

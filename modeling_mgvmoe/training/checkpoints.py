@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, load_model, save_file, save_model
 from torch import nn
 
@@ -169,11 +170,13 @@ def find_fault(folder: str) -> str | None:
             checksums = json.load(file)
     except FileNotFoundError:
         return f"{CHECKSUMS} is missing"
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         return f"{CHECKSUMS} cannot be read ({error})"
     if not isinstance(checksums, dict) or not {MODEL, OPTIMIZER, RANDOM, STATE} <= set(checksums):
         return f"{CHECKSUMS} does not list all files"
     for name, expected in checksums.items():
+        if name != os.path.basename(name):
+            return f"{CHECKSUMS} lists {name!r}, which is in another folder"
         path = os.path.join(folder, name)
         if not os.path.isfile(path):
             return f"{name} is missing"
@@ -240,9 +243,20 @@ def differences(there: Mapping[str, Any], here: Mapping[str, Any], prefix: str =
 # What a checkpoint holds
 
 
+@contextlib.contextmanager
+def _reading(folder: str) -> Iterator[None]:
+    """What fails for files that are as their checksums say, but not as we write them, is told with the folder."""
+    try:
+        yield
+    except (json.JSONDecodeError, AttributeError, LookupError, RecursionError, RuntimeError, SafetensorError,
+            TypeError) as error:  # fmt: skip
+        reason = f"{type(error).__name__}: {str(error)[:300]}"
+        raise ValueError(f"resume_from_checkpoint: {folder} was not written by this program ({reason})") from error
+
+
 def read_progress(folder: str) -> Progress:
     """How far the run of a checkpoint had come."""
-    with open(os.path.join(folder, STATE), encoding="utf-8") as file:
+    with _reading(folder), open(os.path.join(folder, STATE), encoding="utf-8") as file:
         return Progress(**json.load(file)["progress"])
 
 
@@ -377,6 +391,10 @@ class Checkpointer:
                 f"resume_from_checkpoint: runs of the kind {self.accelerator.distributed_type.value} cannot be "
                 f"resumed, got {folder}."
             )
+        with _reading(folder):
+            return self._load(folder)
+
+    def _load(self, folder: str) -> Progress:
         with open(os.path.join(folder, STATE), encoding="utf-8") as file:
             state = json.load(file)
         found = list(differences(state["identity"], self.identity))
@@ -402,7 +420,8 @@ class Checkpointer:
 
     def restore_random_state(self, folder: str) -> None:
         """Set torch, numpy, Python and CUDA to draw the numbers that come after a checkpoint."""
-        _set_random_state(load_file(os.path.join(folder, RANDOM)), self.accelerator)
+        with _reading(folder):
+            _set_random_state(load_file(os.path.join(folder, RANDOM)), self.accelerator)
 
 
 # Scripts
