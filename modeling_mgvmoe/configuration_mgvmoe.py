@@ -8,6 +8,8 @@ from typing import Any, Literal
 import transformers
 from transformers.utils.versions import require_version
 
+from .saved_folder import check_backbone_sizes, reading
+
 NEEDED, HINT = "transformers>=5.16", "MG-VMoE needs it: pip install -U transformers"
 try:
     from huggingface_hub.dataclasses import strict
@@ -16,8 +18,6 @@ try:
 except ImportError as error:
     # Loaded from the Hub there was no installer to see to it. The bound is that of setup.cfg.
     raise ImportError(f"{NEEDED} is needed, found {transformers.__version__}. {HINT}") from error
-from .saved_folder import check_backbone_sizes, reading
-
 require_version(NEEDED, HINT)
 
 # The pipeline is listed in every saved config, so that `pipeline(model=folder, trust_remote_code=True)` finds it.
@@ -253,10 +253,8 @@ class MGVMoEConfig(PreTrainedConfig):
             content, others = super().get_config_dict(source, **kwargs)
         if not content:
             raise OSError(f"config: {os.fspath(source)!r} holds no config.json, or one without fields.")
-        if content.get("model_type") != cls.model_type:
-            raise ValueError(
-                f"config: {os.fspath(source)!r} must be of model_type {cls.model_type!r}, got {content.get('model_type')!r}."
-            )
+        if (kind := content.get("model_type")) != cls.model_type:
+            raise ValueError(f"config: {os.fspath(source)!r} must be of model_type {cls.model_type!r}, got {kind!r}.")
         return content, others
 
     @classmethod

@@ -134,7 +134,7 @@ class MGVMoEPreTrainedModel(PreTrainedModel):
                 raise ValueError(cls._what_differs(source, kwargs.get("config"))) from error
             model, report = loaded
             if source is not None and len(report["missing_keys"]) == len(model.state_dict()):
-                raise ValueError(f"model: {str(source)!r} must hold weights of {cls.__name__}, none of its tensors is one")
+                raise ValueError(f"model: {str(source)!r} must hold weights of {cls.__name__}, no tensor of it is one")
             return loaded if with_report else model
 
     @classmethod
@@ -233,7 +233,8 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
             return AutoModel.from_config(config, dtype=torch.get_default_dtype(), **_without_unused(config))
         except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ZeroDivisionError) as error:
             reason = f"{type(error).__name__}: {str(error)[:300]}"
-            raise ValueError(f"config: no encoder of type {config.model_type!r} can be built of it: {reason}") from error
+            kind = config.model_type
+            raise ValueError(f"config: no encoder of type {kind!r} can be built of it: {reason}") from error
 
     def get_input_embeddings(self) -> nn.Module:
         return self.text_model.get_input_embeddings()

@@ -70,7 +70,7 @@ def study_tokenizer(tokenizer: Any, markers: Sequence[str]) -> TokenizerRules:
 
 
 def _call(tokenizer: Any, text: Any, **kwargs: Any) -> Any:
-    """Calls a tokenizer; what its library throws, which is not even an `Exception` where it panics, is a ValueError."""
+    """Calls a tokenizer; what its library throws, no `Exception` even where it panics, becomes a ValueError."""
     try:
         return tokenizer(text, **kwargs)
     except BaseException as error:

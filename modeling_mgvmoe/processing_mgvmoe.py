@@ -24,7 +24,7 @@ from .mention_windows import (
     words_to_text,
 )
 from .padding import MENTION_MASK, TEXT_NAMES, pad_features, pad_rows, to_tensors
-from .pictures import to_rgb
+from .pictures import MAX_PIXELS, to_rgb
 from .plain_tokens import Token, encode_segments, encode_with_places, study_tokenizer, token_id
 from .post_encoding import PostEncoding
 from .saved_folder import check_image_processor, reading
@@ -80,7 +80,7 @@ class MGVMoEProcessor(ProcessorMixin):
         if tokenizer is None or not getattr(tokenizer, "is_fast", False):
             raise ValueError(f"tokenizer: a fast tokenizer is needed (got {type(tokenizer).__name__})")
         if image_processor is not None:
-            check_image_processor(image_processor)
+            check_image_processor(image_processor, MAX_PIXELS)
             super().__init__(image_processor, tokenizer, **kwargs)
         else:  # ProcessorMixin refuses a part that is None
             self.chat_template = kwargs.pop("chat_template", None)

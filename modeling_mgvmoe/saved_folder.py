@@ -8,8 +8,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from .pictures import MAX_PIXELS
-
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 JSON_FILES = {
     "config": ("config.json",),
@@ -93,8 +91,8 @@ def check_auto_map(path: str, auto_map: Any) -> None:
         for reference in entry if isinstance(entry, list) else [entry]:
             if reference is not None and (not isinstance(reference, str) or not REFERENCE.fullmatch(reference)):
                 raise ValueError(
-                    f'{path}: auto_map[{name!r}] must read "module.Class", with "user/repository--" before it where it '
-                    f"is elsewhere on the Hub, got {reference!r:.80}"
+                    f'{path}: auto_map[{name!r}] must read "module.Class", with "user/repository--" before it where '
+                    f"it is elsewhere on the Hub, got {reference!r:.80}"
                 )
 
 
@@ -107,7 +105,8 @@ def check_index_file(path: str, content: Mapping[str, Any]) -> None:
         plain = isinstance(name, str) and name == os.path.basename(name) and "\\" not in name
         if not plain or not name.endswith(".safetensors"):
             raise ValueError(
-                f"{path}: weight_map[{tensor!r}] must be the name of a .safetensors file in the same folder, got {name!r}"
+                f"{path}: weight_map[{tensor!r}] must be the name of a .safetensors file in the same folder, "
+                f"got {name!r}"
             )
 
 
@@ -197,8 +196,12 @@ def check_backbone_sizes(name: str, config: Any) -> None:
                 raise ValueError(f"{name}.{field} must be from 1 to {MOST.get(field, LARGEST):,}, got {size}.")
 
 
-def check_image_processor(image_processor: Any) -> None:
+def check_image_processor(image_processor: Any, most_pixels: int) -> None:
     """Refuse an image processor that would make pictures without end, or no numbers.
+
+    Args:
+        image_processor: any of transformers.
+        most_pixels: of a picture that it makes.
 
     Raises:
         ValueError: naming the field, the rule and the value.
@@ -207,9 +210,9 @@ def check_image_processor(image_processor: Any) -> None:
         size = getattr(image_processor, field, None)
         get = size.get if isinstance(size, Mapping) else lambda key, size=size: getattr(size, key, None)
         sides = [get(key) for key in ("height", "width") if get(key) is not None]
-        if any(not isinstance(side, int) or side < 1 for side in sides) or math.prod(sides) > MAX_PIXELS:
+        if any(not isinstance(side, int) or side < 1 for side in sides) or math.prod(sides) > most_pixels:
             raise ValueError(
-                f"image_processor.{field}: height and width of 1 or more, {MAX_PIXELS:,} pixels at most, are needed "
+                f"image_processor.{field}: height and width of 1 or more, {most_pixels:,} pixels at most, are needed "
                 f"(got {sides[0]} x {sides[-1]})"
             )
     factor = getattr(image_processor, "rescale_factor", None)

@@ -1,5 +1,6 @@
 """Damaged, odd and hostile saved folders, Parquet files, run folders and checkpoints, each with what is said."""
 
+import hashlib
 import json
 import pickle
 import re
@@ -8,6 +9,7 @@ import struct
 import warnings
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -18,6 +20,7 @@ from transformers import AutoModel
 
 from modeling_mgvmoe import MGVMoEConfig, MGVMoEForZeroShotIE, MGVMoEProcessor, ZeroShotMultimodalIEPipeline
 from modeling_mgvmoe.cli.post_files import read_posts
+from modeling_mgvmoe.data import feature_cache
 from modeling_mgvmoe.data.encoding import PostCollator, encode_posts
 from modeling_mgvmoe.data.schema import post_features
 from modeling_mgvmoe.data.zero_shot_data import data_from_folder
@@ -25,7 +28,10 @@ from modeling_mgvmoe.evaluation.loading import load_model
 from modeling_mgvmoe.evaluation.unseen import predict_labels
 from modeling_mgvmoe.graph.parquet_posts import ParquetPosts
 from modeling_mgvmoe.plain_tokens import encode_segments
+from modeling_mgvmoe.publishing.card import CardFacts
+from modeling_mgvmoe.publishing.repository import build_repository, find_source
 from modeling_mgvmoe.saved_folder import check_auto_map
+from modeling_mgvmoe.training.checkpoints import Checkpointer, Progress, find_fault
 from tests.from_scratch import LABELS, picture, scratch_model
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
@@ -231,7 +237,7 @@ MODELS = {
         config(**{"text_config.hidden_size": 36}),
         "must have the shapes that its config.json asks for: candidate_projection.weight has (16, 32), not (16, 36)",
     ),
-    "none of the weights": (tensors(lambda all: {"x." + name: all[name] for name in all}), "none of its tensors is"),
+    "none of the weights": (tensors(lambda all: {"x." + name: all[name] for name in all}), "no tensor of it is one"),
     "whole numbers": (tensors(lambda all: {name: all[name].to(torch.int8) for name in all}), "got I8"),
     "one of whole numbers": (tensors(lambda all: {**all, MEANS: all[MEANS].long()}), f"{MEANS} must be of floating"),
     "heads that do not divide": (config(**{"text_config.num_attention_heads": 5}), "not a multiple of the number"),
@@ -294,7 +300,7 @@ PROCESSORS = {
     ),
     "max_length negative": (edited(PROCESSOR, max_length=-1), "max_length: a positive integer is needed (got -1)"),
     "max_length a word": (edited(PROCESSOR, max_length="48"), "max_length: a positive integer is needed (got '48')"),
-    "mention_style": (edited(PROCESSOR, mention_style="x"), "mention_style: one of markers, prefix is needed (got 'x')"),
+    "mention_style": (edited(PROCESSOR, mention_style="x"), "mention_style: one of markers, prefix is"),
     "label_template": (edited(PROCESSOR, label_template="x"), "label_template: a string with exactly one"),
     "markers unknown": (edited(PROCESSOR, typing_markers=["<x>", "<y>"]), "the tokenizer's vocabulary has no '<x>'"),
     "markers a number": (edited(PROCESSOR, typing_markers=3), "cannot be read: TypeError"),
@@ -316,7 +322,7 @@ PROCESSORS = {
         edited(PROCESSOR, **{"image_processor.rescale_factor": float("inf")}),
         "image_processor.rescale_factor: a finite number is needed (got inf)",
     ),
-    "scale a word": (edited(PROCESSOR, **{"image_processor.rescale_factor": "x"}), "a finite number is needed (got 'x')"),
+    "scale a word": (edited(PROCESSOR, **{"image_processor.rescale_factor": "x"}), "is needed (got 'x')"),
     "deviation 0": (
         edited(PROCESSOR, **{"image_processor.image_std": [0, 1, 1]}),
         "image_processor.image_std: finite numbers other than 0 are needed (got ",
@@ -626,3 +632,193 @@ def test_a_picture_inside_the_file_is_read_whatever_its_name_was(tmp_path, monke
     typed(tmp_path, {"bytes": (tmp_path / "x.png").read_bytes(), "path": "http://example.org/x.png"})
     (encoded,) = encode_posts(data_from_folder(tmp_path).posts["train"], scratch_model()[1])
     assert "pixel_values" in encoded
+
+
+# Checkpoints of a training, with the checksums of what is in them
+
+
+class OneProcess:
+    """As much of an accelerator as reading a checkpoint asks for."""
+
+    class distributed_type:  # noqa: N801 - an attribute
+        value = "NO"
+
+    scaler, process_index = None, 0
+
+    def unwrap_model(self, model):
+        return model
+
+
+def checkpointer(folder):
+    model = torch.nn.Linear(2, 3)
+    optimizer = torch.optim.Adam(model.parameters())
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
+    return Checkpointer(str(folder), {"seed": 0}, OneProcess(), model, optimizer, schedule)
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    """One after step 1, written by hand, whose checksums can be made anew."""
+    run = checkpointer(tmp_path)
+    folder = tmp_path / "checkpoints" / "step-00000001"
+    run._write(str(folder), Progress(step=1), {"torch": torch.get_rng_state()[None]})
+    return folder
+
+
+def signed(folder):
+    names = [path.name for path in folder.iterdir() if path.name != "checksums.json"]
+    sums = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names}
+    (folder / "checksums.json").write_text(json.dumps(sums))
+
+
+STATE = "state.json"
+NOT_OURS = "was not written by this program"
+CHECKPOINTS = {
+    "weights that are a pickle": (pickled(WEIGHTS), f"{NOT_OURS} (SafetensorError"),
+    "weights of another model": (
+        lambda folder: save_file({"weight": torch.zeros(1)}, folder / WEIGHTS), f"{NOT_OURS} (RuntimeError"
+    ),
+    "an optimizer of other names": (
+        lambda folder: save_file({"x.y": torch.zeros(1)}, folder / "optimizer.safetensors"), "invalid literal for int"
+    ),
+    "an optimizer that is text": (written("optimizer.safetensors", "x" * 99), f"{NOT_OURS} (SafetensorError"),
+    "a state that is no JSON": (written(STATE, "{"), f"{NOT_OURS} (JSONDecodeError"),
+    "a state nested deep": (written(STATE, DEEP), f"{NOT_OURS} (RecursionError"),
+    "a state that is a list": (written(STATE, "[]"), f"{NOT_OURS} (TypeError"),
+    "a state without identity": (written(STATE, "{}"), f"{NOT_OURS} (KeyError: 'identity')"),
+    "a state of another run": (edited(STATE, identity={"seed": 1}), "belongs to another run: seed was 1 and is 0"),
+    "a state without progress": (edited(STATE, progress=...), f"{NOT_OURS} (KeyError: 'progress')"),
+    "progress of other fields": (edited(STATE, **{"progress.x": 1}), f"{NOT_OURS} (TypeError"),
+    "groups that are none": (edited(STATE, **{"optimizer.param_groups": [3]}), f"{NOT_OURS} (AttributeError"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CHECKPOINTS)
+def test_checkpoint_with_the_right_checksums(checkpoint, case):
+    change, message = CHECKPOINTS[case]
+    (checkpoint.parent.parent / "unpickled").unlink(missing_ok=True)
+    change(checkpoint)
+    signed(checkpoint)
+    assert find_fault(str(checkpoint)) is None
+    with pytest.raises(ValueError) as error:
+        checkpointer(checkpoint.parent.parent).load(str(checkpoint))
+    assert message in str(error.value)
+    assert not list(checkpoint.parents[2].rglob("unpickled"))
+
+
+def test_a_checkpoint_as_it_was_written_is_read(checkpoint):
+    signed(checkpoint)
+    assert checkpointer(checkpoint.parent.parent).load(str(checkpoint)).step == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        (DEEP, "checksums.json cannot be read"),
+        (NOT_UTF8, "checksums.json cannot be read"),
+        ("[]", "checksums.json does not list all files"),
+        ({"../x": "0"}, "checksums.json lists '../x', which is in another folder"),
+        ({"/etc/passwd": "0"}, "checksums.json lists '/etc/passwd', which is in another folder"),
+        ({"extra.bin": "0"}, "extra.bin is missing"),
+    ],
+)
+def test_checksums(checkpoint, content, fault):
+    path = checkpoint / "checksums.json"
+    if isinstance(content, dict):
+        content = json.dumps({**content, **json.loads(path.read_text())})
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    assert find_fault(str(checkpoint)).startswith(fault)
+
+
+# Feature caches, with the digest of what is in them
+
+HEADER = {
+    "format": "mgvmoe-image-features",
+    "version": 1,
+    "tokens": 2,
+    "width": 3,
+    "shard_size": 4,
+    "pictures": ["a"],
+    "shards": [{"file": "shard-00000.npy", "pictures": 1, "sha256": "0"}],
+}
+
+
+@pytest.fixture
+def cache(tmp_path):
+    values = np.zeros((1, 2, 3), "<f2")
+    header = {**HEADER, "format": feature_cache.FORMAT, "version": feature_cache.VERSION}
+    feature_cache.write_shard(str(tmp_path), 0, 1, iter([values]))
+    feature_cache.write_header(str(tmp_path), header)
+    assert feature_cache.ImageFeatureCache(tmp_path, verify=False).read([0]).shape == (1, 2, 3)
+    return tmp_path, header
+
+
+CACHES = {
+    "a file elsewhere": ({"shards": [{"file": "../x.npy", "pictures": 1, "sha256": "0"}]}, "must be files beside it"),
+    "a file by a whole path": ({"shards": [{"file": "/etc/passwd", "pictures": 1}]}, "must be files beside it, got"),
+    "no shards": ({"shards": ...}, "a field is missing or of another type: KeyError('shards')"),
+    "shards a number": ({"shards": 3}, "a field is missing or of another type: TypeError"),
+    "no pictures": ({"pictures": ...}, "KeyError('pictures')"),
+    "pictures a number": ({"pictures": 7}, "a field is missing or of another type: TypeError"),
+    "more pictures than features": ({"pictures": ["a", "b"]}, "the shards hold 1 pictures, got 2 keys"),
+    "width null": ({"width": None}, "a field is missing or of another type: TypeError"),
+    "width a word": ({"width": "x"}, "invalid literal for int"),
+    "width negative": ({"width": -3}, "shape must be (1, 2, -3), got (1, 2, 3)"),
+    "width without end": ({"width": 10**12}, "shape must be (1, 2, 1000000000000), got (1, 2, 3)"),
+    "another format": ({"format": "x"}, "format must be"),
+    "another version": ({"version": 99}, "version must be"),
+}
+
+
+@pytest.mark.parametrize("case", CACHES)
+def test_feature_cache_with_the_right_digest(cache, case):
+    folder, header = cache
+    changes, message = CACHES[case]
+    header = {key: value for key, value in {**header, **changes}.items() if value is not ...}
+    feature_cache.write_header(str(folder), header)
+    with pytest.raises(ValueError) as error:
+        feature_cache.ImageFeatureCache(folder, verify=False)
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"3", DEEP.encode(), NOT_UTF8])
+def test_feature_cache_with_a_damaged_header(cache, content):
+    folder, _ = cache
+    (folder / feature_cache.HEADER).write_bytes(content)
+    with pytest.raises(ValueError, match=f"{feature_cache.HEADER}: corrupt"):
+        feature_cache.ImageFeatureCache(folder, verify=False)
+
+
+def test_feature_cache_that_is_a_pickle(cache):
+    folder, _ = cache
+    np.save(folder / "shard-00000.npy", np.array([Trap(folder / "unpickled")], dtype=object), allow_pickle=True)
+    with pytest.raises(ValueError, match=r"shard-00000.npy: corrupt, its head cannot be read"):
+        feature_cache.ImageFeatureCache(folder, verify=False)
+    assert not (folder / "unpickled").exists()
+
+
+# The record of a run and its numbers, read for the card of a model
+
+RUN = {"arguments": {"model": {}, "data": {}, "training": {}}, "dataset": {"name": "x"}, "labels": {}}
+RECORDS = {
+    "run.json without arguments": ("run.json", {**RUN, "arguments": 3}),
+    "run.json with a data set that is a word": ("run.json", {**RUN, "dataset": "x"}),
+    "run.json with labels that are a list": ("run.json", {**RUN, "labels": []}),
+    "run.json a list": ("run.json", []),
+    "metrics.json no object": ("metrics.json", 3),
+    "metrics.json without its best": ("metrics.json", {}),
+    "metrics.json with a best that is a word": ("metrics.json", {"best": "x", "history": []}),
+    "metrics.json damaged": ("metrics.json", "{"),
+}
+
+
+@pytest.mark.parametrize("case", RECORDS)
+def test_records_of_a_run(tmp_path, saved, case):
+    name, content = RECORDS[case]
+    shutil.copytree(saved, tmp_path / "model")
+    (tmp_path / "run.json").write_text(json.dumps(RUN))
+    (tmp_path / name).write_text(content if isinstance(content, str) else json.dumps(content))
+    (tmp_path / "out").mkdir()
+    with pytest.raises(ValueError) as error:
+        build_repository(find_source(str(tmp_path), []), str(tmp_path / "out"), CardFacts("user/name"))
+    assert name in str(error.value)

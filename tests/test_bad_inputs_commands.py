@@ -1,4 +1,4 @@
-"""Command lines that are wrong: every script and every command says so in one line, and ends with another code than 0."""
+"""Command lines that are wrong: every script and every command says so in one line, and does not end with 0."""
 
 import importlib.util
 import json
