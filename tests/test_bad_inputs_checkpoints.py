@@ -799,14 +799,14 @@ def test_feature_cache_that_is_a_pickle(cache):
 
 # The record of a run and its numbers, read for the card of a model
 
-RUN = {"arguments": {"model": {}, "data": {}, "training": {}}, "dataset": {"name": "x"}, "labels": {}}
+RUN = {"arguments": {"model": {}, "data": {}, "training": {}}, "dataset": {"name": "x"},
+       "labels": {"train": {}, "validation": {}, "test": {}}}  # fmt: skip
 RECORDS = {
     "run.json without arguments": ("run.json", {**RUN, "arguments": 3}),
     "run.json with a data set that is a word": ("run.json", {**RUN, "dataset": "x"}),
     "run.json with labels that are a list": ("run.json", {**RUN, "labels": []}),
     "run.json a list": ("run.json", []),
     "metrics.json no object": ("metrics.json", 3),
-    "metrics.json without its best": ("metrics.json", {}),
     "metrics.json with a best that is a word": ("metrics.json", {"best": "x", "history": []}),
     "metrics.json damaged": ("metrics.json", "{"),
 }
