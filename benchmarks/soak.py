@@ -16,6 +16,7 @@ import multiprocessing
 import os
 import random
 import sys
+import tempfile
 import threading
 import time
 
@@ -65,12 +66,14 @@ def memory():
         return next(int(line.split()[1]) for line in file if line.startswith("VmRSS:")) / 1024
 
 
-def serve(pipe, numbers, labels, answers, errors, bar):
-    """Answers the requests, one call each."""
+def serve(pipe, numbers, labels, file, lock, errors, bar):
+    """Answers the requests, one call each; the answers go to a file, so that the memory is the pipeline's alone."""
     for number in numbers:
         post, arguments = make_request(number, labels)
         try:
-            answers[number] = [(item["label"], item["score"]) for item in pipe(post, **arguments)]
+            answer = [(item["label"], item["score"]) for item in pipe(post, **arguments)]
+            with lock:
+                file.write(json.dumps([number, answer]) + "\n")
         except Exception as error:  # whatever it is, it is what is looked for
             errors.append(f"request {number}: {type(error).__name__}: {error}")
         bar.update()
@@ -79,12 +82,13 @@ def serve(pipe, numbers, labels, answers, errors, bar):
 def run(flags, threads, numbers):
     """Requests from so many threads on one pipeline: answers, errors, labels in the cache, memory early and late."""
     torch.set_num_threads(1)
-    pipe, answers, errors, early = make_pipeline(flags.cache), {}, [], []
+    pipe, lock, errors, early = make_pipeline(flags.cache), threading.Lock(), [], []
     first, rest = numbers[: int(len(numbers) * WARM)], numbers[int(len(numbers) * WARM) :]
-    with tqdm(total=len(numbers), desc=f"{threads} thread(s)", unit="request", disable=flags.quiet) as bar:
+    bar = tqdm(total=len(numbers), desc=f"{threads} thread(s)", unit="request", disable=flags.quiet)
+    with bar, tempfile.TemporaryFile("w+", encoding="utf-8") as file:
         for part in (first, rest):
             workers = [
-                threading.Thread(target=serve, args=(pipe, part[own::threads], flags.labels, answers, errors, bar))
+                threading.Thread(target=serve, args=(pipe, part[own::threads], flags.labels, file, lock, errors, bar))
                 for own in range(threads)
             ]
             for worker in workers:
@@ -92,6 +96,8 @@ def run(flags, threads, numbers):
             for worker in workers:
                 worker.join()
             early.append(memory())
+        file.seek(0)
+        answers = dict(map(json.loads, file))
     return answers, errors, len(pipe.candidate_embedder.cache), early
 
 

@@ -59,7 +59,7 @@ def main(argv=None):
             return
         served = load_served_model(arguments.model, arguments.revision, arguments.trust_remote_code, arguments.device)
     except (OSError, ValueError) as error:
-        parser.error(str(error))
+        parser.error(" ".join(str(error).split()))
     from modeling_mgvmoe.app.page import build_page, launch_page  # Gradio takes seconds to import
 
     page = build_page(served, examples, arguments.none_threshold)

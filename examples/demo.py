@@ -16,6 +16,8 @@ import torch
 from transformers.utils.logging import disable_progress_bar
 
 from modeling_mgvmoe import MGVMoEForZeroShotIE, MGVMoEProcessor
+from modeling_mgvmoe.cli.script import one_line
+from modeling_mgvmoe.evaluation.loading import check_output_folder
 from modeling_mgvmoe.evaluation.report import conditions_table, draw_predictions
 from modeling_mgvmoe.evaluation.unseen import evaluate_conditions
 from modeling_mgvmoe.training.arguments import parse_arguments
@@ -55,17 +57,20 @@ def write_posts(posts, labels, folder):
     return path
 
 
+@one_line()
 def main():
     """Run the demo."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output_dir", default="runs/demo")
     arguments, training_flags = parser.parse_known_args()
+    check_output_folder("output_dir", arguments.output_dir)
     disable_progress_bar()
     started, folder = time.time(), arguments.output_dir
 
     print("1. Training on 40 types and 40 relations (examples/train.py)", flush=True)
     command = [sys.executable, os.path.join(HERE, "train.py"), "--config", RECIPE, "--output_dir", folder]
-    subprocess.run([*command, "--overwrite_output_dir", "True", *training_flags], check=True)
+    if code := subprocess.run([*command, "--overwrite_output_dir", "True", *training_flags]).returncode:
+        sys.exit(code)  # it has said why
 
     print("\n2. Evaluating on 12 types and 12 relations whose names it never saw", flush=True)
     _, posts_arguments, _ = parse_arguments(["--config", RECIPE, *training_flags])

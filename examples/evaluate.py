@@ -13,10 +13,12 @@ import sys
 
 from transformers.utils.logging import disable_progress_bar
 
+from modeling_mgvmoe.cli.script import one_line
 from modeling_mgvmoe.evaluation.command import add_evaluation_flags, evaluation_arguments
 from modeling_mgvmoe.evaluation.runs import run_evaluation
 
 
+@one_line()
 def main(argv=None):
     """Evaluate and return the results by task and seed."""
     argv = sys.argv[1:] if argv is None else argv
@@ -28,7 +30,7 @@ def main(argv=None):
     try:
         arguments = evaluation_arguments(flags, shlex.join(["python", "examples/evaluate.py", *argv]))
     except (FileNotFoundError, ValueError) as error:
-        parser.error(str(error))
+        parser.error(" ".join(str(error).split()))
     disable_progress_bar()  # of loading weights; the posts have their own
     return run_evaluation(arguments)
 

@@ -19,7 +19,7 @@ from modeling_mgvmoe.data.held_out import load_evaluation_data
 from modeling_mgvmoe.evaluation.expert_usage import expert_usage
 from modeling_mgvmoe.evaluation.explanation import check_none_threshold, explain_post
 from modeling_mgvmoe.evaluation.explanation_plot import draw_explanation
-from modeling_mgvmoe.evaluation.loading import check_model_folder, load_model
+from modeling_mgvmoe.evaluation.loading import check_device, check_model_folder, check_output_folder, load_model
 from modeling_mgvmoe.evaluation.plots import draw_expert_usage
 
 
@@ -48,12 +48,19 @@ def read_flags(argv):
 
 def read_post(path, number):
     """One post of a JSON file, its picture's path relative to the file."""
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"posts: the file {path!r} does not exist")
     with open(path, encoding="utf-8") as file:
-        posts = json.load(file)
+        try:
+            posts = json.load(file)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"posts: {path!r} must be JSON: {error}") from error
+    if not isinstance(posts, list) or not posts or not all(isinstance(post, dict) for post in posts):
+        raise ValueError(f"posts: {path!r} must hold a list of posts, got {posts!r:.80}")
     if not 0 <= number < len(posts):
         raise ValueError(f"number must be one of 0 to {len(posts) - 1}, got {number}")
     post = posts[number]
-    if post.get("image"):
+    if isinstance(post.get("image"), str):
         post["image"] = os.path.join(os.path.dirname(path), post["image"])
     return post
 
@@ -64,6 +71,10 @@ def main(argv=None):
     disable_progress_bar()
     try:
         check_model_folder(arguments.model)
+        check_device(arguments.device)
+        if os.path.isdir(arguments.output):
+            raise IsADirectoryError(f"output: the name of a picture is needed, {arguments.output!r} is a folder")
+        check_output_folder("output", os.path.dirname(arguments.output) or ".")
         os.makedirs(os.path.dirname(arguments.output) or ".", exist_ok=True)
         if arguments.command == "post":
             check_none_threshold(arguments.none_threshold)
@@ -81,7 +92,7 @@ def main(argv=None):
             for name, usage in result.overall.items():
                 print(f"{name:8}", *(f"{share:.2f}" for share in usage))
     except (OSError, ValueError) as error:
-        parser.error(str(error))
+        parser.error(" ".join(str(error).split()))
     numbers = os.path.splitext(arguments.output)[0] + ".json"
     with open(numbers, "w", encoding="utf-8") as file:
         json.dump(result.as_json(), file, indent=1, ensure_ascii=False)

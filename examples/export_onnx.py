@@ -13,12 +13,14 @@ import sys
 from transformers.utils.logging import disable_progress_bar
 
 from modeling_mgvmoe import ZeroShotMultimodalIEPipeline
-from modeling_mgvmoe.evaluation.loading import check_model_folder, load_model
+from modeling_mgvmoe.cli.script import one_line
+from modeling_mgvmoe.evaluation.loading import check_model_folder, check_output_folder, load_model
 from modeling_mgvmoe.export.onnx_check import TOLERANCE, check_onnx, differences_table
 from modeling_mgvmoe.export.onnx_folder import export_onnx
 from modeling_mgvmoe.export.onnx_model import onnx_pipeline
 
 
+@one_line()
 def main(argv=None):
     """Export, check, and return the differences."""
     parser = argparse.ArgumentParser(
@@ -31,8 +33,9 @@ def main(argv=None):
     arguments = parser.parse_args(argv)
     try:
         check_model_folder(arguments.model)
-    except FileNotFoundError as error:
-        parser.error(str(error))
+        check_output_folder("output_dir", arguments.output_dir)
+    except OSError as error:
+        parser.error(" ".join(str(error).split()))
     if not arguments.overwrite and os.path.isdir(arguments.output_dir) and os.listdir(arguments.output_dir):
         parser.error(f"--output_dir: {arguments.output_dir} is not empty; --overwrite replaces it")
     disable_progress_bar()  # of loading weights; the graphs have their own

@@ -10,10 +10,13 @@ import argparse
 import shlex
 import sys
 
+from modeling_mgvmoe.cli.script import one_line
+from modeling_mgvmoe.evaluation.loading import check_output_folder
 from modeling_mgvmoe.graph.merging import MERGING
 from modeling_mgvmoe.graph.report import read_graph, write_report
 
 
+@one_line()
 def main(argv: list[str] | None = None) -> str:
     """Write the report, and return it."""
     argv = sys.argv[1:] if argv is None else argv
@@ -29,6 +32,7 @@ def main(argv: list[str] | None = None) -> str:
     if flags.entities < 2:
         parser.error(f"--entities must be at least 2, got {flags.entities}")
     try:
+        check_output_folder("output_dir", flags.output_dir)
         data = read_graph(flags.graph, flags.merging)
     except (OSError, ValueError) as error:
         parser.exit(1, f"{parser.prog}: error: {error}\n")

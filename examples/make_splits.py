@@ -8,12 +8,15 @@ They follow from `configuration/labels/` and the rules in `modeling_mgvmoe/data/
 import argparse
 import os
 
+from modeling_mgvmoe.cli.script import one_line
 from modeling_mgvmoe.data.labels import read_label_set
 from modeling_mgvmoe.data.split_files import split_files, write_split_file
+from modeling_mgvmoe.evaluation.loading import check_output_folder
 
 CONFIGURATION = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "configuration")
 
 
+@one_line()
 def main(argv: list[str] | None = None) -> None:
     """Read the command line and write the files."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -21,6 +24,7 @@ def main(argv: list[str] | None = None) -> None:
         "--output_dir", default=os.path.join(CONFIGURATION, "splits"), help="default: configuration/splits"
     )
     folder = parser.parse_args(argv).output_dir
+    check_output_folder("output_dir", folder)
     os.makedirs(folder, exist_ok=True)
     mnre, crossner = (read_label_set(os.path.join(CONFIGURATION, "labels", f"{n}.json")) for n in ("mnre", "crossner"))
     for name, content in split_files(mnre, crossner).items():

@@ -23,15 +23,25 @@ def main():
     parser.add_argument("--top_k", type=int, default=3)
     arguments = parser.parse_args()
 
+    if not os.path.isfile(arguments.posts):
+        parser.error(f"--posts: the file {arguments.posts!r} does not exist")
     with open(arguments.posts, encoding="utf-8") as file:
-        posts = json.load(file)
+        try:
+            posts = json.load(file)
+        except (ValueError, RecursionError) as error:
+            parser.error(f"--posts: {arguments.posts!r} must be JSON: {error}")
+    if not isinstance(posts, list) or not posts or not all(isinstance(post, dict) for post in posts):
+        parser.error(f"--posts: {arguments.posts!r} must hold a list of posts, got {posts!r:.80}")
     for post in posts:  # picture paths are relative to the JSON file
-        if post.get("image"):
+        if isinstance(post.get("image"), str):
             post["image"] = os.path.join(os.path.dirname(arguments.posts), post["image"])
 
     disable_progress_bar()
-    pipe = pipeline(model=arguments.model, trust_remote_code=True)
-    rankings = pipe(posts, batch_size=8)
+    try:
+        pipe = pipeline(model=arguments.model, trust_remote_code=True)
+        rankings = pipe(posts, batch_size=8)
+    except (OSError, ValueError) as error:
+        parser.error(" ".join(f"--model {arguments.model}, --posts {arguments.posts}: {error}".split()))
     for post, ranking in zip(posts, rankings, strict=True):
         print(post["text"])
         for item in ranking[: arguments.top_k]:

@@ -22,10 +22,12 @@ import sys
 import torch
 from transformers.utils.logging import disable_progress_bar
 
-from modeling_mgvmoe.data.feature_cache import ImageFeatureCache, build_feature_cache
+from modeling_mgvmoe.cli.script import one_line
+from modeling_mgvmoe.data.feature_cache import ImageFeatureCache, build_feature_cache, check_cache_arguments
 from modeling_mgvmoe.data.prepare_command import prepare_command
+from modeling_mgvmoe.evaluation.loading import check_output_folder
 from modeling_mgvmoe.training.arguments import parse_arguments
-from modeling_mgvmoe.training.build import build_model, load_data
+from modeling_mgvmoe.training.build import build_model, check_sources, load_data
 from modeling_mgvmoe.training.processes import patient_state
 
 CONFIGURATION = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "configuration")
@@ -39,6 +41,9 @@ def cache_image_features(folder: str, arguments: argparse.Namespace, flags: list
         raise SystemExit(
             "--cache-image-features: a folder is needed, here or as image_feature_cache in the recipe (got none)"
         )
+    check_output_folder("cache-image-features", folder)
+    check_cache_arguments(arguments.batch_size, arguments.shard_size, arguments.num_workers)
+    check_sources(model_arguments)
     if training_arguments.num_threads is not None:
         torch.set_num_threads(training_arguments.num_threads)
     # A process may wait long for the others: while the first looks through the posts, and after an uneven restart.
@@ -68,6 +73,7 @@ def cache_image_features(folder: str, arguments: argparse.Namespace, flags: list
     return summary
 
 
+@one_line()
 def main(argv: list[str] | None = None) -> dict[str, int]:
     """Read the command line and run what it asks for."""
     argv = sys.argv[1:] if argv is None else argv

@@ -15,6 +15,7 @@ import tempfile
 
 from transformers.utils.logging import disable_progress_bar
 
+from modeling_mgvmoe.evaluation.loading import check_output_folder
 from modeling_mgvmoe.publishing.card import CardFacts
 from modeling_mgvmoe.publishing.push import check_repo_id, push_folder
 from modeling_mgvmoe.publishing.repository import (
@@ -50,6 +51,8 @@ def read_flags(argv=None):
     flags = parser.parse_args(argv)
     try:
         check_repo_id(flags.repo_id)
+        if flags.output_dir:
+            check_output_folder("output_dir", flags.output_dir)
         if flags.output_dir and os.path.isdir(flags.output_dir) and os.listdir(flags.output_dir):
             raise ValueError(f"output_dir: {flags.output_dir!r} is not empty")
         facts = CardFacts(
@@ -57,8 +60,8 @@ def read_flags(argv=None):
             datasets=flags.datasets, notes=flags.note,
         )  # fmt: skip
         return flags, find_source(flags.model, flags.evaluation), facts
-    except (FileNotFoundError, ValueError) as error:
-        parser.error(str(error))
+    except (OSError, ValueError) as error:
+        parser.error(" ".join(str(error).split()))
 
 
 def main(argv=None):

@@ -13,6 +13,7 @@ import os
 import torch
 
 from modeling_mgvmoe import MGVMoEForZeroShotIE, MGVMoEProcessor, ZeroShotMultimodalIEPipeline
+from modeling_mgvmoe.cli.script import one_line
 from modeling_mgvmoe.data.encoding import PostCollator, encode_posts
 from modeling_mgvmoe.data.labels import read_label_set
 from modeling_mgvmoe.data.mnre import MNRE_FILES, mnre_data, read_mnre
@@ -97,6 +98,7 @@ def print_predictions(model, processor, data):
     print("\nright: " + ", ".join(f"{count} of {len(posts)} {name}" for name, count in right.items()))
 
 
+@one_line()
 def main(argv=None):
     """Train, evaluate, print."""
     flags, (model_arguments, _, arguments) = read_flags(argv)

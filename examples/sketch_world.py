@@ -8,9 +8,12 @@ Everything is made by this package from a seed. The labels are those that the mo
 
 import argparse
 
+from modeling_mgvmoe.cli.script import one_line
+from modeling_mgvmoe.evaluation.loading import check_output_folder
 from modeling_mgvmoe.graph.sketch_world import make_world, write_world
 
 
+@one_line()
 def main(argv: list[str] | None = None) -> tuple[str, str]:
     """Write the files, and return their paths."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -21,6 +24,7 @@ def main(argv: list[str] | None = None) -> tuple[str, str]:
     parser.add_argument("--picture_share", type=float, default=1.0, help="of the posts (default 1)")
     parser.add_argument("--seed", type=int, default=0, help="of world and posts (default 0)")
     flags = parser.parse_args(argv)
+    check_output_folder("output_dir", flags.output_dir)
     world = make_world(flags.people, flags.acquaintances, flags.seed)
     paths = write_world(
         flags.output_dir, world, flags.posts, progress=True, seed=flags.seed, picture_share=flags.picture_share

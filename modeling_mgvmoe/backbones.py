@@ -23,9 +23,18 @@ def without_unused(config: Any) -> dict[str, bool]:
 
 
 def random_backbone(config: Any) -> PreTrainedModel:
-    """An encoder by its configuration, with random weights."""
+    """An encoder by its configuration, with random weights.
+
+    Raises:
+        ValueError: the configuration's values do not fit together.
+    """
     # The dtype is named, because sub-configurations from the Hub bring their own and would give a mixture.
-    return AutoModel.from_config(config, dtype=torch.get_default_dtype(), **without_unused(config))
+    try:
+        return AutoModel.from_config(config, dtype=torch.get_default_dtype(), **without_unused(config))
+    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ZeroDivisionError) as error:
+        reason = f"{type(error).__name__}: {str(error)[:300]}"
+        kind = config.model_type
+        raise ValueError(f"config: no encoder of type {kind!r} can be built of it: {reason}") from error
 
 
 def pretrained_backbone(source: str, is_vision: bool, **kwargs: Any) -> PreTrainedModel:

@@ -1,13 +1,19 @@
 """Configuration of MG-VMoE: two backbones and the values of every equation between them."""
 
+import math
+import os
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import transformers
 from transformers.utils.versions import require_version
 
+from .saved_folder import check_backbone_sizes, reading
+
 NEEDED, HINT = "transformers>=5.16", "MG-VMoE needs it: pip install -U transformers"
 try:
     from huggingface_hub.dataclasses import strict
+    from huggingface_hub.errors import StrictDataclassError
     from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
 except ImportError as error:
     # Loaded from the Hub there was no installer to see to it. The bound is that of setup.cfg.
@@ -32,6 +38,10 @@ MORE_PIPELINES = {
 }
 
 
+# What is more than anybody needs would only take all memory.
+MOST = {"num_experts": 65_536, "projection_dim": 1_048_576, "max_mentions": 1024, "graph_memory": 1_048_576}
+
+
 class _Pipelines(dict[str, Any]):
     """The listed pipelines, and on demand one of `MORE_PIPELINES`."""
 
@@ -49,9 +59,25 @@ def _backbone_config(name: str, value: Any, default_type: str) -> PreTrainedConf
         return value
     fields = {} if value is None else dict(value)
     model_type = fields.get("model_type", default_type)
-    if model_type not in CONFIG_MAPPING:
+    if not isinstance(model_type, str) or model_type not in CONFIG_MAPPING:
         raise ValueError(f"{name}: model_type must be one that transformers knows, got {model_type!r}.")
     return CONFIG_MAPPING[model_type](**fields)
+
+
+def _check_others(dtype: Any, fields: Mapping[str, Any]) -> None:
+    """Raise ValueError for what transformers reads of a file without a look."""
+    dtype = fields.get("torch_dtype") if dtype is None else dtype
+    if isinstance(dtype, str):
+        import torch  # only here: a configuration alone must not cost its import
+
+        if not isinstance(getattr(torch, dtype, None), torch.dtype):
+            raise ValueError(f"dtype must be the name of a type of torch, got {dtype!r}.")
+    listed = fields.get("custom_pipelines")
+    if listed and not (isinstance(listed, Mapping) and all(isinstance(entry, Mapping) for entry in listed.values())):
+        raise ValueError(f"custom_pipelines must hold an object for each task, got {listed!r:.80}.")
+    quantization = fields.get("quantization_config")
+    if isinstance(quantization, (str, int, float, list)):
+        raise ValueError(f"quantization_config must be an object, got {quantization!r:.80}.")
 
 
 @strict
@@ -200,6 +226,7 @@ class MGVMoEConfig(PreTrainedConfig):
     initializer_range: float | int = 0.02
 
     def __post_init__(self, **kwargs: Any) -> None:
+        _check_others(self.dtype, kwargs)
         self.text_config = _backbone_config("text_config", self.text_config, "bert")
         self.vision_config = _backbone_config("vision_config", self.vision_config, "vit")
         # The base class sets the attention back end of the sub-configurations to None. A backbone that is already
@@ -218,6 +245,33 @@ class MGVMoEConfig(PreTrainedConfig):
             self.vision_config = self.vision_config.vision_config
         listed = getattr(self, "custom_pipelines", None) or CUSTOM_PIPELINES
         self.custom_pipelines = _Pipelines({task: dict(entry) for task, entry in listed.items()})
+
+    @classmethod
+    def get_config_dict(
+        cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """As transformers has it, of a file that is there, whole, and of a model of this type.
+
+        Raises:
+            OSError: there is no such file, or it is damaged.
+            ValueError: it is of another type of model.
+        """
+        source = pretrained_model_name_or_path
+        with reading(source, "config"):
+            content, others = super().get_config_dict(source, **kwargs)
+        if not content:
+            raise OSError(f"config: {os.fspath(source)!r} holds no config.json, or one without fields.")
+        if (kind := content.get("model_type")) != cls.model_type:
+            raise ValueError(f"config: {os.fspath(source)!r} must be of model_type {cls.model_type!r}, got {kind!r}.")
+        return content, others
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """As transformers has it; ValueError that names the field, the rule and the value."""
+        try:
+            return super().from_dict(config_dict, **kwargs)
+        except StrictDataclassError as error:  # no ValueError, as who loads a folder expects
+            raise ValueError(f"config: {' '.join(str(error).split())}") from error
 
     @property
     def hidden_size(self) -> int:
@@ -263,10 +317,22 @@ class MGVMoEConfig(PreTrainedConfig):
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
         if self.graph_memory < 0:
             raise ValueError(f"graph_memory must not be negative, got {self.graph_memory}.")
+        for name, most in MOST.items():
+            if getattr(self, name) > most:
+                raise ValueError(f"{name} must be at most {most:,}, got {getattr(self, name)}.")
         if self.graph_neighbours is not None and self.graph_neighbours < 1:
             raise ValueError(f"graph_neighbours must be at least 1, got {self.graph_neighbours}.")
         if self.vision_hidden_size is not None and self.vision_hidden_size < 1:
             raise ValueError(f"vision_hidden_size must be at least 1, got {self.vision_hidden_size}.")
+
+    def validate_backbones(self) -> None:
+        for name in ("text_config", "vision_config"):
+            check_backbone_sizes(name, getattr(self, name))
+
+    def validate_finite_numbers(self) -> None:
+        for name, value in vars(self).items():
+            if isinstance(value, float) and math.isinf(value):
+                raise ValueError(f"{name} must be finite, got {value}.")
 
     def validate_positive_numbers(self) -> None:
         for name in ("adversary_radius", "alignment_temperature", "graph_temperature", "similarity_scale"):

@@ -190,6 +190,8 @@ class GraphExtractor:
             if output.sample_logits is not None:
                 logits = torch.cat([logits, output.sample_logits])
             logits = logits.double().cpu()
+            if bool(torch.isnan(logits).any()):
+                raise ValueError("logits: a post has NaN scores, so the weights are damaged or there was an overflow")
             image_embeds = None if output.image_embeds is None else output.image_embeds.float().cpu().numpy()
             for place, row in enumerate(chunk):
                 own = None if image_embeds is None or asked[row][0].picture < 0 else image_embeds[place]

@@ -53,7 +53,7 @@ def study_tokenizer(tokenizer: Any, markers: Sequence[str]) -> TokenizerRules:
     Raises:
         ValueError: If the tokenizer makes no token of the letter "a".
     """
-    sample = tokenizer("a", return_special_tokens_mask=True)
+    sample = _call(tokenizer, "a", return_special_tokens_mask=True)
     ids = list(sample["input_ids"])
     inside = [place for place, special in enumerate(sample["special_tokens_mask"]) if not special]
     if not inside:
@@ -67,6 +67,16 @@ def study_tokenizer(tokenizer: Any, markers: Sequence[str]) -> TokenizerRules:
         word_sign=first[0] if first.startswith(WORD_SIGNS) else "",
         reserved_ids=frozenset(reserved - {tokenizer.unk_token_id}),
     )
+
+
+def _call(tokenizer: Any, text: Any, **kwargs: Any) -> Any:
+    """Calls a tokenizer; what its library throws, no `Exception` even where it panics, becomes a ValueError."""
+    try:
+        return tokenizer(text, **kwargs)
+    except BaseException as error:
+        if type(error) is not Exception and type(error).__name__ != "PanicException":
+            raise
+        raise ValueError(f"tokenizer: it cannot read {text!r:.100}: {error}") from error
 
 
 def encode_segments(tokenizer: Any, rules: TokenizerRules, segments: Sequence[Segment]) -> list[list[int]]:
@@ -89,7 +99,8 @@ def encode_with_places(tokenizer: Any, rules: TokenizerRules, segments: Sequence
         return []
     # A tokenizer that begins every text with a word sign would make a second one of a leading space.
     texts = [segment.text.lstrip() if rules.word_sign else segment.text for segment in segments]
-    encoded = tokenizer(
+    encoded = _call(
+        tokenizer,
         texts,
         add_special_tokens=False,
         split_special_tokens=True,
@@ -129,7 +140,7 @@ def _spell_reserved(tokenizer: Any, rules: TokenizerRules, text: str, tokens: Se
             continue
         written = text[start:end]
         for place, char in enumerate(written.strip(), start + len(written) - len(written.lstrip())):
-            letter = tokenizer(char, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+            letter = _call(tokenizer, char, add_special_tokens=False, split_special_tokens=True)["input_ids"]
             pairs = [(number, (place, place + 1)) for number in letter]
             kept = [pair for pair in _without_word_sign(tokenizer, rules, pairs) if pair[0] not in rules.reserved_ids]
             if not kept and tokenizer.unk_token_id is not None:

@@ -11,6 +11,7 @@ from transformers import initialization as init
 
 from .backbones import pretrained_backbone
 from .configuration_mgvmoe import MGVMoEConfig
+from .saved_folder import check_weights, other_shapes, reading
 from .similarity_score import SimilarityScore
 
 
@@ -49,6 +50,41 @@ class MGVMoEPreTrainedModel(PreTrainedModel):
             # Those that nothing answers to, for torch to name.
             state_dict = renamed | {name: state_dict[name] for name in report["unexpected_keys"] if name in state_dict}
         return super().load_state_dict(state_dict, strict, assign)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """As transformers has it, but of safetensors only: no pickle is read.
+
+        Raises:
+            OSError: a file is missing or damaged.
+            ValueError: `use_safetensors` is false, or weights and configuration do not go together.
+        """
+        source, asked = pretrained_model_name_or_path, kwargs.get("use_safetensors")
+        if asked is False:
+            raise ValueError("use_safetensors must not be False: pickles are not read, got False")
+        kwargs["use_safetensors"] = True
+        with reading(source, "model"):
+            check_weights(source, kwargs.get("config"))
+            with_report = kwargs.pop("output_loading_info", False)
+            try:
+                loaded: Any = super().from_pretrained(source, *args, output_loading_info=True, **kwargs)
+            except RuntimeError as error:
+                if "ignore_mismatched_sizes" not in str(error):
+                    raise
+                raise ValueError(cls._what_differs(source, kwargs.get("config"))) from error
+            model, report = loaded
+            if source is not None and len(report["missing_keys"]) == len(model.state_dict()):
+                raise ValueError(f"model: {str(source)!r} must hold weights of {cls.__name__}, no tensor of it is one")
+            return loaded if with_report else model
+
+    @classmethod
+    def _what_differs(cls, source: Any, config: Any) -> str:
+        """Says which weights of a folder have other shapes than its configuration asks for."""
+        config_class: type[Any] = cls.config_class  # type: ignore[assignment]
+        with torch.device("meta"):
+            model = cls(config if config is not None else config_class.from_pretrained(source))
+        found = other_shapes(source, model) or "transformers' report lists the tensors"
+        return f"model: the weights of {str(source)!r} must have the shapes that its config.json asks for: {found}"
 
     @classmethod
     def from_text_vision_pretrained(

@@ -25,8 +25,10 @@ from .mention_windows import (
 )
 from .padding import MENTION_MASK, TEXT_NAMES, pad_features, to_tensors
 from .picture_encoding import PictureEncoding
+from .pictures import MAX_PIXELS
 from .plain_tokens import Token, encode_with_places, study_tokenizer
 from .post_encoding import PostEncoding
+from .saved_folder import check_image_processor, reading
 
 # Tokenizers without a limit of their own report 1e30.
 LARGEST_MODEL_LENGTH = 1_000_000
@@ -77,6 +79,7 @@ class MGVMoEProcessor(PictureEncoding, CandidateEncoding, ProcessorMixin):
         if tokenizer is None or not getattr(tokenizer, "is_fast", False):
             raise ValueError(f"tokenizer: a fast tokenizer is needed (got {type(tokenizer).__name__})")
         if image_processor is not None:
+            check_image_processor(image_processor, MAX_PIXELS)
             super().__init__(image_processor, tokenizer, **kwargs)
         else:  # ProcessorMixin refuses a part that is None
             self.chat_template = kwargs.pop("chat_template", None)
@@ -354,6 +357,12 @@ class MGVMoEProcessor(PictureEncoding, CandidateEncoding, ProcessorMixin):
             candidate_mask=candidate_mask,
             label_separator=label_separator,
         )
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any) -> Any:  # type: ignore[override]
+        """As transformers has it; OSError or ValueError that names the folder where a file is damaged."""
+        with reading(pretrained_model_name_or_path, "processor"):
+            return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
 
     def save_pretrained(
         self, save_directory: str | os.PathLike, push_to_hub: bool = False, **kwargs: Any

@@ -9,7 +9,7 @@ import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..evaluation.loading import check_model_folder, load_model
+from ..evaluation.loading import check_device, check_model_folder, load_model
 
 if TYPE_CHECKING:
     from ..modeling_mgvmoe import MGVMoEForZeroShotIE
@@ -70,6 +70,7 @@ def load_served_model(
             f"other code runs (got {revision!r}). Without trust_remote_code this package's own code runs."
         )
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    check_device(device)
     load = _load_with_its_code if trust_remote_code else load_model
     try:
         model, processor = load(name, device, revision)

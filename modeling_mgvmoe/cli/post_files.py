@@ -79,14 +79,14 @@ def _parse(text: str, where: str) -> Any:
 
 def _parquet(path: str, shared_labels: Sequence[str] | None) -> Sequence[Mapping[str, Any]]:
     try:
-        from datasets import Dataset
+        import datasets  # noqa: F401 - only to see that it is there
     except ImportError as error:
         raise UsageError(f"--input: to read {path} the extra [train] must be installed (datasets): {error}") from error
     from ..data.held_out import without_pictures
+    from ..data.parquet_file import read_parquet
 
-    posts = Dataset.from_parquet(path)
-    if not len(posts):
-        raise UsageError(f"--input: {path} holds no post")
+    with usage():
+        posts = read_parquet(path)
     for number, post in enumerate(without_pictures(posts)):
         _check(post, shared_labels, f"{path}, row {number}")
     return posts

@@ -44,6 +44,7 @@ def run(flags: argparse.Namespace, argv: Sequence[str]) -> None:
     from ..data.files import read_json_object
     from ..evaluation.loading import check_folder
     from ..modeling_mgvmoe import MGVMoEForZeroShotIE
+    from ..saved_folder import check_json_files
     from .model_summary import as_json, as_table, summarize
 
     with usage():
@@ -54,6 +55,7 @@ def run(flags: argparse.Namespace, argv: Sequence[str]) -> None:
             config = MGVMoEConfig.from_dict(content)
         else:
             check_folder("model", flags.model)
+            check_json_files(flags.model, "config")
     if flags.preset is None:
         source = {"trust_remote_code": flags.trust_remote_code}
         if flags.revision is not None:

@@ -110,13 +110,7 @@ def build_feature_cache(
             in half precision, or the folder holds a cache of another tower, preprocessing, batch size or other posts.
         BlockingIOError: another run is filling the folder.
     """
-    for name, value, lowest in (
-        ("batch_size", batch_size, 1),
-        ("shard_size", shard_size, 1),
-        ("num_workers", num_workers, 0),
-    ):
-        if value < lowest:
-            raise ValueError(f"{name} must be at least {lowest}, got {value}")
+    check_cache_arguments(batch_size, shard_size, num_workers)
     check_frozen(model)
     folder = os.fspath(folder)
     posts = {split: _only_pictures(undecoded(rows)) for split, rows in posts.items()}
@@ -142,6 +136,14 @@ def build_feature_cache(
             _clean(folder)
         cache = ImageFeatureCache(folder, verify=rank == 0, progress=progress and rank == 0)
     return dict(cache.header["summary"])
+
+
+def check_cache_arguments(batch_size: int, shard_size: int, num_workers: int) -> None:
+    """Raise ValueError for numbers that no cache can be made with."""
+    numbers = (("batch_size", batch_size, 1), ("shard_size", shard_size, 1), ("num_workers", num_workers, 0))
+    for name, value, lowest in numbers:
+        if value < lowest:
+            raise ValueError(f"{name} must be at least {lowest}, got {value}")
 
 
 def _only_pictures(posts: Any) -> Any:
@@ -269,4 +271,4 @@ def _clean(folder: str) -> None:
             os.remove(os.path.join(folder, name))
 
 
-__all__ = ["ImageFeatureCache", "build_feature_cache"]
+__all__ = ["ImageFeatureCache", "build_feature_cache", "check_cache_arguments"]

@@ -109,7 +109,7 @@ def read_json(path: str) -> dict[str, Any]:
     try:
         with open(path, encoding="utf-8") as file:
             content = json.load(file)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: corrupt, it is no JSON: {error}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path}: corrupt, a JSON object is needed, got {content!r:.80}")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from .feature_cache_files import DTYPE, HEADER, PLAN, array_layout, file_digest, read_header
+from .feature_cache_files import DTYPE, HEADER, PLAN, array_layout, file_digest, read_header, shard_name
 from .feature_cache_origin import check_frozen, difference, preprocessing_fingerprint, tower_fingerprint
 from .post_pictures import picture_key
 
@@ -42,17 +42,26 @@ class ImageFeatureCache:
                 + " examples/prepare_data.py --cache-image-features"
                 + (" again, it goes on where it stopped" if unfinished else "")
             )
+        try:
+            self._read_layout()
+        except (AttributeError, LookupError, TypeError) as error:
+            raise ValueError(f"{self.path}: corrupt, a field is missing or of another type: {error!r}") from error
+        if verify:
+            self.verify(progress)
+
+    def _read_layout(self) -> None:
         self.header = read_header(self.path)
         self.tokens, self.width = int(self.header["tokens"]), int(self.header["width"])
         self.rows = {key: row for row, key in enumerate(self.header["pictures"])}
         self.shard_size = int(self.header["shard_size"])
-        self.files = [os.path.join(self.folder, entry["file"]) for entry in self.header["shards"]]
+        names = [entry["file"] for entry in self.header["shards"]]
+        if names != [shard_name(number) for number in range(len(names))]:
+            raise ValueError(f"{self.path}: shards must be files beside it, got {names[:3]}")
+        self.files = [os.path.join(self.folder, name) for name in names]
         self.counts = [int(entry["pictures"]) for entry in self.header["shards"]]
         self.offsets = [self._check_shard(number) for number in range(len(self.files))]
         if sum(self.counts) != len(self.rows):
             raise ValueError(f"{self.path}: the shards hold {sum(self.counts)} pictures, got {len(self.rows)} keys")
-        if verify:
-            self.verify(progress)
 
     def __len__(self) -> int:
         return len(self.rows)

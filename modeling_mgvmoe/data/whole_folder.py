@@ -66,8 +66,11 @@ def whole_folder(target: str, needed: int, then: str = "") -> Iterator[str]:
         then: what to do once there is room on a full disk, for the message.
 
     Raises:
+        FileExistsError: `target` is a file.
         OSError: the disk is full. What was written is removed, and `target` is as before.
     """
+    if os.path.lexists(target) and not os.path.isdir(target):
+        raise FileExistsError(f"{target} is no folder, and is not replaced by one")
     parent, name = os.path.split(os.path.abspath(target))
     partial = os.path.join(parent, f".{name}.new.partial")
     shutil.rmtree(partial, ignore_errors=True)

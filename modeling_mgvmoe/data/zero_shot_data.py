@@ -10,6 +10,7 @@ from typing import Any
 from ..candidates import label_texts
 from .files import check_keys, read_json_object
 from .labels import LabelSet
+from .parquet_file import read_parquet
 from .schema import task_of, validate_post
 from .sketchbook import load_sketchbook, split_classes
 from .splits import SPLITS, ClassSplit
@@ -151,9 +152,7 @@ def data_from_folder(folder: str | os.PathLike) -> ZeroShotData:
 
 def _read_none(path: str, labels: Mapping[str, tuple[str, ...]]) -> Sequence[Mapping[str, Any]]:
     """Posts of no class, of tasks that are trained."""
-    from datasets import Dataset
-
-    posts = Dataset.from_parquet(path)
+    posts = read_parquet(path)
     columns = [name for name in posts.column_names if name != "image"]
     for number, post in enumerate(posts.select_columns(columns)):
         validate_post(post, f"{path}, row {number}")
@@ -170,9 +169,7 @@ def _read_posts(
     path: str, known: Mapping[str, tuple[str, ...]] | None
 ) -> tuple[Sequence[Mapping[str, Any]], dict[str, tuple[str, ...]]]:
     """Posts and, for each task, its candidates: the known ones, or those that were found."""
-    from datasets import Dataset
-
-    posts = Dataset.from_parquet(path)
+    posts = read_parquet(path)
     found: dict[str, dict[str, None]] = {}
     columns = [name for name in posts.column_names if name != "image"]
     for number, post in enumerate(posts.select_columns(columns)):

@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 DTYPES = ("float32", "bfloat16", "float16")
 
 
-def check_model_folder(name: str) -> None:
+def check_model_folder(name: str, argument: str = "model") -> None:
     """Raise FileNotFoundError if a folder is no model with its processor; a Hub name passes."""
-    check_folder("model", name)
+    check_folder(argument, name)
     if os.path.isdir(name) and not os.path.isfile(os.path.join(name, "processor_config.json")):
         raise FileNotFoundError(
-            f"model: {name} holds no processor (processor_config.json). Save one beside the model with "
+            f"{argument}: {name} holds no processor (processor_config.json). Save one beside the model with "
             "processor.save_pretrained(folder)."
         )
 
@@ -34,6 +34,17 @@ def check_folder(argument: str, name: str) -> None:
         inner = os.path.join(name, "model")
         hint = f"; did you mean {inner}?" if os.path.isfile(os.path.join(inner, "config.json")) else "."
         raise FileNotFoundError(f"{argument}: {name} holds no config.json{hint}")
+
+
+def check_output_folder(argument: str, folder: str) -> None:
+    """Raise OSError if a folder can neither be there nor be made, before much is done."""
+    place = os.path.abspath(folder)
+    while not os.path.lexists(place):
+        place = os.path.dirname(place)
+    if not os.path.isdir(place):
+        raise NotADirectoryError(f"{argument}: a folder is needed, got {folder!r}, and {place!r} is a file")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise PermissionError(f"{argument}: {folder!r} must be writable, and {place!r} is not")
 
 
 def check_device(name: str) -> None:
@@ -95,8 +106,10 @@ def load_model(
     from ..modeling_mgvmoe import MGVMoEForZeroShotIE
     from ..pipeline_mgvmoe import ZeroShotMultimodalIEPipeline
     from ..processing_mgvmoe import MGVMoEProcessor
+    from ..saved_folder import check_json_files
 
     check_dtype(dtype)
+    check_json_files(name, "config")
     source: dict[str, Any] = {"trust_remote_code": trust_remote_code}
     if revision is not None:
         source["revision"] = revision
@@ -114,6 +127,11 @@ def load_model(
         raise ValueError(
             f"model: {name} must hold all weights, {len(report['missing_keys'])} are missing: "
             f"{sorted(report['missing_keys'])[:3]}"
+        )
+    if report["unexpected_keys"]:
+        raise ValueError(
+            f"model: {name} must hold no other weights than its config.json asks for, it has "
+            f"{len(report['unexpected_keys'])}: {sorted(report['unexpected_keys'])[:3]}"
         )
     processor = MGVMoEProcessor.from_pretrained(name, **source)
     ZeroShotMultimodalIEPipeline(model=model, processor=processor)  # raises where the two do not fit

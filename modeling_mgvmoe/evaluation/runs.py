@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ..data.held_out import EvaluationData, check_files, load_evaluation_data
 from .answers import Scorer
 from .facts import machine, versions
-from .loading import check_device, check_dtype, check_folder, check_model_folder, load_model
+from .loading import check_device, check_dtype, check_folder, check_model_folder, check_output_folder, load_model
 from .protocol_report import protocol_report, result_as_json, seed_table, summary
 from .protocols import PROTOCOLS, evaluate_protocol
 from .task_result import TaskResult
@@ -77,6 +77,7 @@ class EvaluationArguments:
         if self.device is not None:
             check_device(self.device)
         check_dtype(self.dtype)
+        check_output_folder("output_dir", self.output_dir)
         for seed in self.seeds:
             if self.similarity_model is not None:
                 check_folder("similarity_model", _of_seed(self.similarity_model, seed))

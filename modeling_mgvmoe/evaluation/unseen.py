@@ -38,6 +38,8 @@ def predict_labels(
     names = collator.candidate_labels
     predictions = [""] * len(encoded_posts)
     for rows, logits in logits_in_batches(model, encoded_posts, collator, batch_size):
+        if bool(logits.isnan().any()):
+            raise ValueError("logits: a post has NaN scores, so the weights are damaged or there was an overflow")
         for row, column in zip(rows, logits.argmax(-1).tolist(), strict=True):
             predictions[row] = names[column]
     return predictions

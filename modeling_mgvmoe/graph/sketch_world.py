@@ -124,6 +124,10 @@ def world_posts(
     Yields:
         `id`, `text`, `mentions`, `image` (an RGB picture or `None`), and `label`, what is the case.
     """
+    if count < 1 or not 0 <= picture_share <= 1:
+        raise ValueError(
+            f"posts must be at least 1, and picture_share between 0 and 1, got {count} and {picture_share}"
+        )
     draw = random.Random(f"sketch world/{seed}/posts")
     for number in range(count):
         if draw.random() < typing_share:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ..data.files import read_json_object
 from ..evaluation.loading import check_model_folder, load_model
 from ..training.run_record import RUN_FILE, read_run_record
 from .card import CardFacts, code_blocks, make_card, read_evaluation
@@ -89,9 +90,11 @@ def build_repository(source: Source, output_dir: str, facts: CardFacts, max_shar
     _write(output_dir, REQUIREMENTS, "".join(f"{line}\n" for line in requirements))
     validation = None
     if source.run and os.path.isfile(metrics := os.path.join(source.run, METRICS)):
-        with open(metrics, encoding="utf-8") as file:
-            found = json.load(file)
-        validation = found.get("best", {}).get("validation")
+        found = read_json_object(metrics)
+        best = found.get("best", {})
+        if not isinstance(best, dict):
+            raise ValueError(f"{metrics}: best must be an object, got {best!r:.80}")
+        validation = best.get("validation")
         _write(output_dir, METRICS, json.dumps(found, indent=1) + "\n")
     if record:
         _write(output_dir, RUN_FILE, json.dumps(record, indent=1, ensure_ascii=False) + "\n")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import Field, dataclass, field, fields
 from typing import Any
@@ -227,6 +228,10 @@ class TrainingArguments:
         for name in at_least_one:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        if self.num_threads is not None and self.num_threads < 1:
+            raise ValueError(f"num_threads must be at least 1, got {self.num_threads}.")
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"seed must be between 0 and 2**32 - 1, got {self.seed}.")
         for name in ("learning_rate", "head_learning_rate", "vision_learning_rate", "perturbation_learning_rate"):
             rate = getattr(self, name)
             if rate is not None and not rate > 0:
@@ -267,6 +272,8 @@ def read_recipe(path: str) -> dict[str, Any]:
     """
     import yaml
 
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"config: the file {path!r} does not exist")
     with open(path, encoding="utf-8") as file:
         try:
             recipe = yaml.safe_load(file)

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..data.zero_shot_data import ZeroShotData, data_from_folder, sketchbook_data
+from ..evaluation.loading import check_folder, check_model_folder
 from .arguments import DataArguments, ModelArguments
 
 if TYPE_CHECKING:
@@ -31,6 +32,19 @@ def load_data(arguments: DataArguments) -> ZeroShotData:
     return replace(data, label_descriptions={}) if arguments.label_words == "name" else data
 
 
+def check_sources(arguments: ModelArguments) -> None:
+    """Refuse a folder that is not there or holds no model, before much is read.
+
+    Raises:
+        FileNotFoundError: naming the argument.
+    """
+    if arguments.model_name_or_path is not None:
+        check_model_folder(arguments.model_name_or_path, "model_name_or_path")
+    for name in ("text_model_name_or_path", "vision_model_name_or_path"):
+        if getattr(arguments, name) is not None:
+            check_folder(name, getattr(arguments, name))
+
+
 def build_model(
     arguments: ModelArguments, data: ZeroShotData, seed: int = 0
 ) -> tuple[MGVMoEForZeroShotIE, MGVMoEProcessor]:
@@ -47,6 +61,7 @@ def build_model(
     from ..processing_mgvmoe import MGVMoEProcessor
     from .from_scratch import model_from_scratch
 
+    check_sources(arguments)
     set_seed(seed)
     if arguments.model_config.get("score") == "similarity" and arguments.mention_style != "prefix":
         raise ValueError(

@@ -22,11 +22,13 @@ def find_fault(folder: str) -> str | None:
             checksums = json.load(file)
     except FileNotFoundError:
         return f"{CHECKSUMS} is missing"
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         return f"{CHECKSUMS} cannot be read ({error})"
     if not isinstance(checksums, dict) or not {MODEL, OPTIMIZER, RANDOM, STATE} <= set(checksums):
         return f"{CHECKSUMS} does not list all files"
     for name, expected in checksums.items():
+        if name != os.path.basename(name):
+            return f"{CHECKSUMS} lists {name!r}, which is in another folder"
         path = os.path.join(folder, name)
         if not os.path.isfile(path):
             return f"{name} is missing"

@@ -7,6 +7,7 @@ Everything is safetensors and JSON; nothing is pickled.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -14,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, load_model, save_model
 from torch import nn
 
@@ -57,9 +59,20 @@ class Progress:
         return len(scores) - 1 - scores.index(max(scores)) if scores else 0
 
 
+@contextlib.contextmanager
+def _reading(folder: str) -> Iterator[None]:
+    """What fails for files that are as their checksums say, but not as we write them, is told with the folder."""
+    try:
+        yield
+    except (json.JSONDecodeError, AttributeError, LookupError, RecursionError, RuntimeError, SafetensorError,
+            TypeError) as error:  # fmt: skip
+        reason = f"{type(error).__name__}: {str(error)[:300]}"
+        raise ValueError(f"resume_from_checkpoint: {folder} was not written by this program ({reason})") from error
+
+
 def read_progress(folder: str) -> Progress:
     """How far the run of a checkpoint had come."""
-    with open(os.path.join(folder, STATE), encoding="utf-8") as file:
+    with _reading(folder), open(os.path.join(folder, STATE), encoding="utf-8") as file:
         return Progress(**json.load(file)["progress"])
 
 
@@ -154,6 +167,10 @@ class Checkpointer:
                 f"resume_from_checkpoint: runs of the kind {self.accelerator.distributed_type.value} cannot be "
                 f"resumed, got {folder}."
             )
+        with _reading(folder):
+            return self._load(folder)
+
+    def _load(self, folder: str) -> Progress:
         with open(os.path.join(folder, STATE), encoding="utf-8") as file:
             state = json.load(file)
         found = list(differences(state["identity"], self.identity))
@@ -179,4 +196,5 @@ class Checkpointer:
 
     def restore_random_state(self, folder: str) -> None:
         """Set torch, numpy, Python and CUDA to draw the numbers that come after a checkpoint."""
-        set_random_state(load_file(os.path.join(folder, RANDOM)), self.accelerator)
+        with _reading(folder):
+            set_random_state(load_file(os.path.join(folder, RANDOM)), self.accelerator)

@@ -88,6 +88,12 @@ def read_run_record(folder: str) -> dict[str, Any] | None:
     missing = {"arguments", "dataset", "labels"} - set(record if isinstance(record, dict) else ())
     if missing:
         raise ValueError(f"{path}: a record of a run has {', '.join(sorted(missing))}, which are missing")
+    for name, parts in (("arguments", ("model", "data", "training")), ("labels", SPLITS)):
+        own = record[name]
+        if not isinstance(own, dict) or not all(isinstance(own.get(part), dict) for part in parts):
+            raise ValueError(f"{path}: {name} must hold an object for each of {', '.join(parts)}, got {own!r:.80}")
+    if not isinstance(record["dataset"], dict) or not isinstance(record["dataset"].get("name"), str):
+        raise ValueError(f"{path}: dataset must be an object with a name, got {record['dataset']!r:.80}")
     return record
 
 

@@ -1,0 +1,31 @@
+"""For scripts: what a user can mend is told in one line, and not where in the code it came up."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+
+from .errors import FAILED
+
+# Set to anything, where in the code is shown all the same.
+TRACEBACK = "MGVMOE_TRACEBACK"
+
+
+@contextlib.contextmanager
+def one_line() -> Iterator[None]:
+    """Around or above a script's `main`: refusals go to standard error in one line, with exit code 1.
+
+    These are ValueError, OSError and ImportError, which this package raises with the argument, the rule and the value,
+    and what a configuration says of its fields. Anything else is a fault of ours and comes with its traceback.
+    """
+    from huggingface_hub.errors import StrictDataclassError
+
+    try:
+        yield
+    except (ImportError, OSError, ValueError, StrictDataclassError) as error:
+        if os.environ.get(TRACEBACK) or isinstance(error, BrokenPipeError):
+            raise
+        print(f"{os.path.basename(sys.argv[0])}: error: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(FAILED)

@@ -1,0 +1,238 @@
+"""Saved folders that are damaged, or made to do harm: what is wrong with one is told in one line, by file and rule."""
+
+import json
+import math
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+JSON_FILES = {
+    "config": ("config.json",),
+    "model": ("config.json", INDEX),
+    "processor": ("processor_config.json", "tokenizer_config.json", "tokenizer.json"),
+}
+# Code of a repository, as transformers takes it apart.
+REFERENCE = re.compile(r"(?:[\w.-]+/[\w.-]+--)?[\w-]+\.\w+")
+# More than any encoder has, and little enough to be built in a moment.
+MOST = {"num_hidden_layers": 1000}
+LARGEST = 2**31 - 1
+# Of a .safetensors file, as safetensors has it.
+LARGEST_HEAD = 100_000_000
+SIZES = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "vocab_size",
+         "max_position_embeddings", "image_size", "patch_size", "num_channels")  # fmt: skip
+
+
+@contextmanager
+def reading(source: Any, part: str) -> Iterator[None]:
+    """What fails while transformers reads a saved folder names the folder, and says in one line why.
+
+    Args:
+        source: folder or Hub name; `None`, or what is no text, is left to transformers.
+        part: what is read: "config", "model" or "processor".
+
+    Raises:
+        OSError: a file is damaged.
+        ValueError: the files are whole, but what is in them does not go together.
+    """
+    if not isinstance(source, (str, os.PathLike)):
+        yield
+        return
+    name = os.fspath(source)
+    check_json_files(name, part)
+    try:
+        yield
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise OSError(f"{part}: {name!r} holds a file that is no JSON: {error}") from error
+    except (OSError, ValueError, ImportError):
+        raise  # transformers and we say it well
+    except Exception as error:
+        kind = type(error).__name__
+        if kind == "SafetensorError":
+            raise OSError(f"{part}: a file of weights of {name!r} is damaged: {error}") from error
+        # A message of torch may go on with a stack of C++.
+        raise ValueError(f"{part}: {name!r} cannot be read: {kind}: {str(error)[:300]}") from error
+
+
+def check_json_files(folder: str, part: str) -> None:
+    """Refuse a folder where a file of a part is no JSON object, or the index of weights names files elsewhere.
+
+    Raises:
+        OSError: naming the file.
+        ValueError: of the index.
+    """
+    for name in JSON_FILES[part]:
+        path = os.path.join(folder, name)
+        if not os.path.isfile(path):
+            continue
+        with open(path, encoding="utf-8") as file:
+            try:
+                content = json.load(file)
+            except (ValueError, RecursionError) as error:
+                raise OSError(f"{path}: it is not a valid JSON file: {error}") from error
+        if not isinstance(content, dict):
+            raise OSError(f"{path}: a JSON object is needed, got {content!r:.80}")
+        check_auto_map(path, content.get("auto_map", {}))
+        if name == INDEX:
+            check_index_file(path, content)
+
+
+def check_auto_map(path: str, auto_map: Any) -> None:
+    """Refuse code that is named by a path: transformers would run a file from anywhere on this machine.
+
+    Raises:
+        ValueError: naming the entry.
+    """
+    if not isinstance(auto_map, dict):
+        raise ValueError(f"{path}: auto_map must be an object, got {auto_map!r:.80}")
+    for name, entry in auto_map.items():
+        for reference in entry if isinstance(entry, list) else [entry]:
+            if reference is not None and (not isinstance(reference, str) or not REFERENCE.fullmatch(reference)):
+                raise ValueError(
+                    f'{path}: auto_map[{name!r}] must read "module.Class", with "user/repository--" before it where '
+                    f"it is elsewhere on the Hub, got {reference!r:.80}"
+                )
+
+
+def check_index_file(path: str, content: Mapping[str, Any]) -> None:
+    """Refuse an index whose pieces of weights are no .safetensors files beside it."""
+    pieces = content.get("weight_map")
+    if not isinstance(pieces, dict) or not pieces:
+        raise ValueError(f"{path}: weight_map must name the file of every tensor, got {pieces!r:.80}")
+    for tensor, name in pieces.items():
+        plain = isinstance(name, str) and name == os.path.basename(name) and "\\" not in name
+        if not plain or not name.endswith(".safetensors"):
+            raise ValueError(
+                f"{path}: weight_map[{tensor!r}] must be the name of a .safetensors file in the same folder, "
+                f"got {name!r}"
+            )
+
+
+def check_weights(folder: Any, config: Any) -> None:
+    """Refuse files of weights that are damaged, and weights that are whole numbers, wrong in silence once cast.
+
+    Raises:
+        OSError: naming the file.
+        ValueError: naming file and tensor.
+    """
+    if not isinstance(folder, (str, os.PathLike)) or getattr(config, "quantization_config", None) is not None:
+        return
+    for name, (path, _, dtype) in stored_tensors(os.fspath(folder)).items():
+        if name.endswith((".weight", ".bias")) and not dtype.startswith(("F", "BF")):
+            raise ValueError(f"{path}: {name} must be of floating point, got {dtype}")
+
+
+def stored_tensors(folder: str) -> dict[str, tuple[str, tuple[int, ...], str]]:
+    """File, shape and type of every tensor that a folder would be loaded with, as the heads of the files tell them.
+
+    Raises:
+        OSError: a file that is there is damaged, or one that the index names is missing.
+    """
+    paths, index = [os.path.join(folder, WEIGHTS)], os.path.join(folder, INDEX)
+    if not os.path.isfile(paths[0]) and os.path.isfile(index):
+        with open(index, encoding="utf-8") as file:
+            names = sorted(set(json.load(file)["weight_map"].values()))
+        paths = [os.path.join(folder, name) for name in names]
+        missing = [path for path in paths if not os.path.isfile(path)]
+        if missing:
+            raise FileNotFoundError(f"{index}: every file that it names is needed, {missing[0]} does not exist")
+    found = {}
+    for path in paths:
+        for name, (shape, dtype) in read_head(path).items() if os.path.isfile(path) else ():
+            found[name] = (path, shape, dtype)
+    return found
+
+
+def read_head(path: str) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Shape and type of every tensor in a .safetensors file.
+
+    Raises:
+        OSError: the file is no such, or cut off.
+    """
+    whole = os.path.getsize(path)
+    with open(path, "rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        most = min(max(whole - 8, 0), LARGEST_HEAD)
+        if not 2 <= size <= most:
+            raise OSError(f"{path}: damaged: its head must have 2 to {most:,} bytes, as the file has, got {size:,}")
+        try:
+            head = json.loads(file.read(size))
+            head.pop("__metadata__", None)
+            tensors = {name: (tuple(entry["shape"]), str(entry["dtype"])) for name, entry in head.items()}
+            end = 8 + size + max((entry["data_offsets"][1] for entry in head.values()), default=0)
+        except (AttributeError, IndexError, KeyError, RecursionError, TypeError, ValueError) as error:
+            raise OSError(f"{path}: damaged: its head is not that of a .safetensors file: {error}") from error
+    if end != whole:
+        raise OSError(f"{path}: damaged: it must have {end:,} bytes, got {whole:,}")
+    return tensors
+
+
+def other_shapes(folder: Any, model: Any) -> str | None:
+    """Which tensors of a folder have another shape than in a model, in words; `None` if none is found."""
+    if not isinstance(folder, (str, os.PathLike)):
+        return None
+    wanted = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    there = stored_tensors(os.fspath(folder))
+    found = [
+        f"{name} has {shape}, not {wanted[name]}"
+        for name, (_, shape, _) in there.items()
+        if wanted.get(name, shape) != shape
+    ]
+    return "; ".join(found[:3]) + (f" (and {len(found) - 3} more)" if len(found) > 3 else "") if found else None
+
+
+def check_backbone_sizes(name: str, config: Any) -> None:
+    """Refuse an encoder's configuration with a size that none can have.
+
+    Raises:
+        ValueError: naming the field, its bounds and the value.
+    """
+    for field in SIZES:
+        value = getattr(config, field, None)
+        for size in value if isinstance(value, (list, tuple)) else (value,):
+            if isinstance(size, int) and not 1 <= size <= MOST.get(field, LARGEST):
+                raise ValueError(f"{name}.{field} must be from 1 to {MOST.get(field, LARGEST):,}, got {size}.")
+
+
+def check_image_processor(image_processor: Any, most_pixels: int) -> None:
+    """Refuse an image processor that would make pictures without end, or no numbers.
+
+    Args:
+        image_processor: any of transformers.
+        most_pixels: of a picture that it makes.
+
+    Raises:
+        ValueError: naming the field, the rule and the value.
+    """
+    for field in ("size", "crop_size"):
+        size = getattr(image_processor, field, None)
+        get = size.get if isinstance(size, Mapping) else lambda key, size=size: getattr(size, key, None)
+        sides: list[Any] = [get(key) for key in ("height", "width") if get(key) is not None]
+        if any(not isinstance(side, int) or side < 1 for side in sides) or math.prod(sides) > most_pixels:
+            raise ValueError(
+                f"image_processor.{field}: height and width of 1 or more, {most_pixels:,} pixels at most, are needed "
+                f"(got {sides[0]} x {sides[-1]})"
+            )
+    factor = getattr(image_processor, "rescale_factor", None)
+    if factor is not None and not _is_finite(factor):
+        raise ValueError(f"image_processor.rescale_factor: a finite number is needed (got {factor!r})")
+    for field, rule in (("image_mean", "finite numbers"), ("image_std", "finite numbers other than 0")):
+        values = getattr(image_processor, field, None)
+        given = values if isinstance(values, (list, tuple)) else [] if values is None else [values]
+        if any(not _is_finite(one) or (field == "image_std" and one == 0) for one in given):
+            raise ValueError(f"image_processor.{field}: {rule} are needed (got {values!r})")
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+__all__ = [
+    "check_backbone_sizes",
+    "check_image_processor",
+    "check_weights",
+    "other_shapes",
+    "reading",
+]
