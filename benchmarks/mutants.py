@@ -35,18 +35,20 @@ PACKAGE = ROOT / "modeling_mgvmoe"
 # Each file and the tests that are to guard it.
 TESTS = {
     "objectives.py": ["objectives", "variational_experts"],
-    "variational_experts.py": ["variational_experts", "linear_means", "memory"],
-    "chunked_mixture.py": ["variational_experts", "linear_means", "memory"],
+    "variational_experts.py": ["variational_experts", "linear_means"],
+    "chunked_mixture.py": ["variational_experts", "linear_means"],
     "fusion.py": ["linear_means", "uncertainty"],
     "sample_graph.py": ["sample_graph"],
+    "neighbour_graph.py": ["neighbour_graph"],
     "similarity_score.py": ["similarity_score", "similarity"],
-    "input_checks.py": ["modeling", "bad_inputs"],
+    "uncertainty.py": ["uncertainty"],
+    "input_checks.py": ["input_checks", "modeling", "bad_inputs"],
     "padding.py": ["padding", "processing"],
     "evaluation/metrics.py": ["metrics"],
 }
 FILES = list(TESTS)
 # What tests import when they run: once, and not in every child.
-LOADED_BEFORE = ["evaluate", "sklearn.metrics", "torch_geometric.data", "torch_geometric.utils"]
+LOADED_BEFORE = ["evaluate", "sklearn.metrics", "torch_geometric.data", "torch_geometric.nn", "torch_geometric.utils"]
 # Slower tests start other processes, which run the code as it is.
 SECONDS_OF_A_TEST = 2.0
 
@@ -198,10 +200,14 @@ class Mutants:
                 old = known.get(mutant.key)
                 if old is None or (args.survivors and old == "survived"):
                     todo.append((name, mutant, functions))
+        self.write(results)
         self.run(todo, items, tests, watch, results)
         return True
 
     def run(self, todo, items, tests, watch, results):
+        # Or the garbage collectors of the children would touch, and so copy, all the memory that they share with us.
+        gc.collect()
+        gc.freeze()
         running, bar = {}, tqdm(todo, unit="mutant")
 
         def finish_one():
@@ -211,11 +217,13 @@ class Mutants:
             self.note(results, name, key, outcome)
 
         for name, mutant, functions in bar:
-            path = PACKAGE / name
+            path, guards = PACKAGE / name, {f"test_{test}" for test in TESTS[name]}
             reached = [
                 (seconds, number)
                 for number, (seconds, lines) in tests.items()
-                if seconds < SECONDS_OF_A_TEST and not mutant.lines.isdisjoint(lines.get(str(path), ()))
+                if items[number].path.stem in guards
+                and seconds < SECONDS_OF_A_TEST
+                and not mutant.lines.isdisjoint(lines.get(str(path), ()))
             ]
             if not reached:
                 self.note(results, name, mutant.key, "survived")
@@ -229,22 +237,36 @@ class Mutants:
 
     def note(self, results, name, key, outcome):
         results[name]["mutants"][key] = outcome
+        self.write(results)
+
+    def write(self, results):
         new = self.args.results.with_suffix(".new")
         new.write_text(json.dumps(results, indent=1))
         os.replace(new, self.args.results)
 
 
-def table(results):
-    """Markdown: counts per file, and the survivors."""
-    rows, total = ["| file | mutants | killed | |", "|---|---:|---:|---:|"], [0, 0]
-    survivors = []
+def summary(results):
+    """Counts per file, and which survived."""
+    found = {}
     for name, of_file in results.items():
-        outcomes = [outcome for outcome in of_file["mutants"].values() if outcome != "no mutant"]
-        killed = outcomes.count("killed")
-        total = [total[0] + len(outcomes), total[1] + killed]
-        rows.append(f"| `{name}` | {len(outcomes)} | {killed} | {killed / max(len(outcomes), 1):.1%} |")
-        survivors += [f"- `{name}` {key}" for key, value in of_file["mutants"].items() if value == "survived"]
-    rows.append(f"| all | {total[0]} | {total[1]} | {total[1] / max(total[0], 1):.1%} |")
+        outcomes = collections.Counter(of_file["mutants"].values())
+        found[name] = {
+            "sha256": of_file["sha256"],
+            "mutants": outcomes["killed"] + outcomes["survived"],
+            "killed": outcomes["killed"],
+            "survivors": [key for key, outcome in of_file["mutants"].items() if outcome == "survived"],
+        }
+    return found
+
+
+def table(found):
+    """Markdown of a summary: counts per file, and the survivors."""
+    rows = ["| file | mutants | killed | |", "|---|---:|---:|---:|"]
+    total = {"mutants": sum(f["mutants"] for f in found.values()), "killed": sum(f["killed"] for f in found.values())}
+    for name, counts in [*((f"`{name}`", of_file) for name, of_file in found.items()), ("all", total)]:
+        number, killed = counts["mutants"], counts["killed"]
+        rows.append(f"| {name} | {number} | {killed} | {killed / max(number, 1):.1%} |")
+    survivors = [f"- `{name}` {key}" for name, of_file in found.items() for key in of_file["survivors"]]
     return "\n".join([*rows, "", *survivors]) + "\n"
 
 
@@ -252,6 +274,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--results", type=Path, required=True, help="JSON; goes on from there if it exists")
     parser.add_argument("--table", type=Path, help="Markdown, counts and survivors")
+    parser.add_argument("--json", type=Path, help="JSON, the same")
     parser.add_argument("--only", nargs="+", choices=FILES, metavar="FILE", help="of " + ", ".join(FILES))
     parser.add_argument("--survivors", action="store_true", help="try the survivors again")
     parser.add_argument("--every", type=int, default=1, help="of the mutants of a file only each n-th")
@@ -266,8 +289,11 @@ def main():
     status = pytest.main(["-q", "-s", "-p", "no:cacheprovider", *tests], plugins=[Mutants(args)])
     if status:
         return int(status)
-    text = table(json.loads(args.results.read_text()))
+    found = summary(json.loads(args.results.read_text()))
+    text = table(found)
     print(text)
+    if args.json:
+        args.json.write_text(json.dumps(found, indent=1) + "\n")
     if args.table:
         args.table.write_text(text)
     return 0

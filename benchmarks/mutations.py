@@ -32,6 +32,17 @@ COMPARISONS = {
 UNMUTATED = ("device", "strict")
 # Names of modules and of the class, whose calls have no receiver that could stand for the result.
 NO_RECEIVER = {"torch", "F", "np", "nn", "self", "cls", "ctx", "math", "importlib"}
+# Arguments that are written out for the reader.
+DEFAULTS = {("F.normalize", "dim=-1"), ("np.searchsorted", "side='left'")}
+
+
+def changes_nothing(call: ast.Call, keyword: ast.keyword) -> bool:
+    """Whether the call may well do the same without this argument, which is the default written out.
+
+    Of `F.normalize` it is the default for matrices; where there are more axes, `dim=-1` is needed, and the mutant that
+    takes the axis before it (-2) stands for this one.
+    """
+    return (ast.unparse(call.func), ast.unparse(keyword)) in DEFAULTS
 
 
 @dataclass
@@ -103,7 +114,7 @@ def changes_of(node: ast.AST, argument: bool = False) -> list[ast.AST]:  # noqa:
             found: list[ast.AST] = [
                 with_(keywords=node.keywords[:i] + node.keywords[i + 1 :])
                 for i, k in enumerate(node.keywords)
-                if k.arg not in UNMUTATED
+                if k.arg not in UNMUTATED and not changes_nothing(node, k)
             ]
             receiver = node.func.value if isinstance(node.func, ast.Attribute) else None
             if receiver is not None and not (

@@ -8,11 +8,13 @@ The router (E1) is in it, so that its part of their gradient is added to the exp
 Axes: N = tokens, H = hidden size, K = experts.
 """
 
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
 
 from .objectives import at_least_float32
+from .routing import top_logits
 
 # As many tokens as keep a chunk's matrices in a core's cache; a GPU wants larger ones.
 TOKENS_ON_CPU, TOKENS_ELSEWHERE = 512, 16384
@@ -36,8 +38,8 @@ class _ChunkedMixture(torch.autograd.Function):
 
         \partial \log p_k = p_k\, g_z \cdot m_k + q \cdot p_k^2 e^{s_k} \qquad \partial \epsilon = g_z \sqrt v
 
-    to which comes the gradient of the returned :math:`\log p`; with their sum :math:`d`, the logits of the router
-    have :math:`d_k - p_k \sum_j d_j`.
+    With :math:`d_k` for the last but one, the logits of the router have :math:`d_k - p_k \sum_j d_j`, to which comes
+    the gradient of the logits that are returned. Where a token has few experts, the sums go over these.
     """
 
     @staticmethod
@@ -53,11 +55,11 @@ class _ChunkedMixture(torch.autograd.Function):
         variances_bias: torch.Tensor,
         draw: bool,
         keep: bool,
+        experts_per_token: int | None,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         states, weights, biases = _operands(hidden_states, (means, variances), (means_bias, variances_bias))
-        logits = torch.addmm(router_bias.to(states.dtype), states, router.to(states.dtype).T)
-        log_probs = at_least_float32(logits).log_softmax(-1)
-        noise = None if noise is None else noise.to(log_probs.dtype)
+        logits = at_least_float32(torch.addmm(router_bias.to(states.dtype), states, router.to(states.dtype).T))
+        log_probs = top_logits(logits, experts_per_token).log_softmax(-1)
         probs = log_probs.exp()
         mixture = torch.empty_like(states)
         divergence = log_probs.new_empty(len(states))
@@ -66,35 +68,37 @@ class _ChunkedMixture(torch.autograd.Function):
         ratio = torch.empty_like(states, dtype=log_probs.dtype) if sampled else None
         number = 2 * probs.numel() * states.shape[1]
         small = number * states.element_size() <= KEPT_BYTES
-        kept = states.new_empty(2, probs.shape[1], *states.shape) if keep and small else None
+        keep = keep and small and experts_per_token is None
+        kept = states.new_empty(2, probs.shape[1], *states.shape) if keep else None
         for rows in _chunks(len(states), states.device):
             mean = log_probs.new_zeros(len(probs[rows]), states.shape[1])
             variance = torch.zeros_like(mean)
             total = log_probs.new_zeros(len(mean))
-            for expert, p in enumerate(probs[rows].split(1, dim=1)):
-                outputs = _outputs(expert, states[rows], weights, biases)
+            for expert, own in enumerate(_tokens_of_experts(log_probs[rows], experts_per_token)):
+                p = probs[rows, expert, None][own]
+                outputs = _outputs(expert, states[rows][own], weights, biases)
                 if kept is not None:
                     for place, output in zip(kept, outputs, strict=True):
                         place[expert, rows] = output
                 m, s = (output.to(mean.dtype) for output in outputs)
                 exp_s = s.exp()
-                mean.addcmul_(m, p)
+                _set(mean, own, mean[own].addcmul_(m, p))
                 if sampled:
-                    variance.addcmul_(exp_s, p.square())
+                    _set(variance, own, variance[own].addcmul_(exp_s, p.square()))
                 # The 1 element by element: taken from the sum, it would leave nothing of experts near N(0, I).
-                total += (exp_s - 1).sub_(s).addcmul_(m, m).sum(1)
+                _set(total, own, total[own].add_((exp_s - 1).sub_(s).addcmul_(m, m).sum(1)))
             divergence[rows] = 0.5 * total
             if ratio is not None:
                 deviation = variance.sqrt_()
-                own = torch.randn_like(mean) if noise is None else noise[rows]
-                mean.addcmul_(deviation, own)
+                drawn = torch.randn_like(mean) if noise is None else noise[rows]
+                mean.addcmul_(deviation, drawn)
                 # Where every variance underflows its gradient is 0, and not infinite.
-                ratio[rows] = torch.where(deviation > 0, own / deviation, 0)
-            mixture[rows] = mean.to(states.dtype)
-        parameters = (router, router_bias, means, means_bias, variances, variances_bias)
-        ctx.save_for_backward(hidden_states, log_probs, ratio, kept, *parameters)
-        ctx.dtype = states.dtype
-        return mixture, divergence, log_probs
+                ratio[rows] = torch.where(deviation > 0, drawn / deviation, 0)
+            mixture[rows] = mean
+        parameters = (means, means_bias, variances, variances_bias)
+        ctx.save_for_backward(hidden_states, log_probs, ratio, kept, router, *parameters)
+        ctx.dtype, ctx.experts_per_token = states.dtype, experts_per_token
+        return mixture, divergence, logits
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -102,16 +106,16 @@ class _ChunkedMixture(torch.autograd.Function):
         ctx: Any,
         mixture_gradient: torch.Tensor,
         divergence_gradient: torch.Tensor,
-        log_probs_gradient: torch.Tensor,
+        router_gradient: torch.Tensor,
     ) -> tuple[Any, ...]:
-        hidden_states, log_probs, ratio, kept, router, router_bias, *parameters = ctx.saved_tensors
+        hidden_states, log_probs, ratio, kept, router, *parameters = ctx.saved_tensors
         matrices, vectors = (parameters[0], parameters[2]), (parameters[1], parameters[3])
         states, weights, biases = _operands(hidden_states, matrices, vectors, ctx.dtype)
         probs = log_probs.exp()
         needs_states, needs_noise = ctx.needs_input_grad[:2]
-        noise_gradient = torch.empty_like(ratio) if needs_noise else None
+        noise_gradient = torch.zeros_like(ratio) if needs_noise else None
         states_gradient = torch.zeros_like(states, dtype=log_probs.dtype) if needs_states else None
-        logits_gradient = torch.empty_like(log_probs)
+        logits_gradient = torch.zeros_like(log_probs)
         size, experts = states.shape[1], probs.shape[1]
         of_weights = [torch.zeros(size, experts, size, dtype=log_probs.dtype, device=states.device) for _ in weights]
         of_biases = [torch.zeros(size, experts, dtype=log_probs.dtype, device=states.device) for _ in biases]
@@ -119,48 +123,56 @@ class _ChunkedMixture(torch.autograd.Function):
             g = mixture_gradient[rows].to(log_probs.dtype)
             g_n = divergence_gradient[rows, None]
             q = None if ratio is None else g * ratio[rows]
-            variance = torch.zeros_like(g) if needs_noise else None
-            for expert, p in enumerate(probs[rows].split(1, dim=1)):
-                outputs = (
-                    _outputs(expert, states[rows], weights, biases) if kept is None else kept[:, expert, rows].unbind()
-                )
+            variance = None if noise_gradient is None else noise_gradient[rows]
+            for expert, own in enumerate(_tokens_of_experts(log_probs[rows], ctx.experts_per_token)):
+                p, g_z = probs[rows, expert, None][own], g[own]
+                x = states[rows][own]
+                outputs = _outputs(expert, x, weights, biases) if kept is None else kept[:, expert, rows]
                 # Kept ones may be asked for again: nothing below may change them.
                 m, s = (output.to(g.dtype, copy=kept is not None) for output in outputs)
-                of_p = (g * m).sum(1) * p[:, 0]
-                of_m = m.mul_(g_n).addcmul_(g, p)
+                of_p = (g_z * m).sum(1) * p[:, 0]
+                of_m = m.mul_(g_n[own]).addcmul_(g_z, p)
                 exp_s = s.exp_()
-                of_s = (exp_s - 1).mul_(0.5 * g_n)
+                of_s = (exp_s - 1).mul_(0.5 * g_n[own])
                 if variance is not None:
-                    variance.addcmul_(exp_s, p.square())
+                    _set(variance, own, variance[own].addcmul_(exp_s, p.square()))
                 if q is not None:
-                    part = exp_s.mul_(q).mul_(p.square())
+                    part = exp_s.mul_(q[own]).mul_(p.square())
                     of_p += part.sum(1)
                     of_s.add_(part, alpha=0.5)
-                logits_gradient[rows, expert] = of_p
-                for own, weight, weight_gradient, bias_gradient in zip(
+                logits_gradient[rows, expert][own] = of_p
+                for gradient, weight, weight_gradient, bias_gradient in zip(
                     (of_m, of_s), weights, of_weights, of_biases, strict=True
                 ):
-                    bias_gradient[:, expert] += own.sum(0)
-                    own = own.to(states.dtype)
-                    weight_gradient[:, expert] += own.T @ states[rows]
+                    bias_gradient[:, expert] += gradient.sum(0)
+                    gradient = gradient.to(states.dtype)
+                    weight_gradient[:, expert] += gradient.T @ x
                     if states_gradient is not None:
-                        states_gradient[rows] += own @ weight[:, expert]
-            if noise_gradient is not None and variance is not None:
-                noise_gradient[rows] = g * variance.sqrt()
-        logits_gradient += log_probs_gradient
-        logits_gradient.addcmul_(probs, logits_gradient.sum(1, keepdim=True), value=-1)
+                        states_gradient[rows][own] += gradient @ weight[:, expert]
+            if variance is not None:
+                variance.sqrt_().mul_(g)
+        logits_gradient.addcmul_(probs, logits_gradient.sum(1, keepdim=True), value=-1).add_(router_gradient)
         if states_gradient is not None:
             states_gradient.addmm_(logits_gradient, router.to(log_probs.dtype))
-        of_router = (logits_gradient.to(states.dtype).T @ states).to(router.dtype)
+        of_router = logits_gradient.to(states.dtype).T @ states
         flat = [gradient for pair in zip(of_weights, of_biases, strict=True) for gradient in pair]
-        gradients = [
-            gradient.view(parameter.shape).to(parameter.dtype)
-            for gradient, parameter in zip(flat, parameters, strict=True)
-        ]
-        if states_gradient is not None:
-            states_gradient = states_gradient.to(hidden_states.dtype)
-        gradients = [of_router, logits_gradient.sum(0).to(router_bias.dtype), *gradients]
-        return states_gradient, noise_gradient, *gradients, None, None
+        gradients = [gradient.view(parameter.shape) for gradient, parameter in zip(flat, parameters, strict=True)]
+        # Autograd gives every gradient the dtype of what it belongs to.
+        return states_gradient, noise_gradient, of_router, logits_gradient.sum(0), *gradients, None, None, None
+
+
+def _tokens_of_experts(log_probs: torch.Tensor, experts_per_token: int | None) -> Sequence[slice | torch.Tensor]:
+    """For every expert which of the tokens (n, K) go to it: all, or their numbers."""
+    if experts_per_token is None:
+        return [slice(None)] * log_probs.shape[1]
+    # Not "is finite": what is not a number must go on to the outputs.
+    return [column.nonzero().flatten() for column in (log_probs != -torch.inf).unbind(1)]
+
+
+def _set(target: torch.Tensor, own: slice | torch.Tensor, values: torch.Tensor) -> None:
+    """Put values back that numbers took out as a copy; a slice is a view, which has them."""
+    if not isinstance(own, slice):
+        target[own] = values
 
 
 def _outputs(
@@ -194,8 +206,9 @@ def chunked_mixture(
     expert_means: torch.nn.Linear,
     expert_log_variances: torch.nn.Linear,
     draw: bool = False,
+    experts_per_token: int | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    r"""The mixture of E3, or its mean without noise, the summand of E4 for every token, and the router's choice (E1).
+    r"""The mixture of E3, or its mean without noise, the summand of E4 for every token, and the router's logits.
 
     Args:
         hidden_states: (N, H).
@@ -203,10 +216,11 @@ def chunked_mixture(
         draw: noise that is drawn here, chunk by chunk.
         router: H to K.
         expert_means, expert_log_variances: H to H*K, hidden-major.
+        experts_per_token: a token goes to so many experts, of the greatest logits, and no other is multiplied for it.
 
     Returns:
-        z (N, H); :math:`-\frac12 \sum_{k,h} (1 + s - m^2 - e^s)` (N,); :math:`\log p` (N, K); the last two in at
-        least single precision.
+        z (N, H); :math:`-\frac12 \sum_{k,h} (1 + s - m^2 - e^s)` (N,); the router's logits (N, K), of all
+        experts; the last two in at least single precision.
     """
     return cast(
         tuple[torch.Tensor, torch.Tensor, torch.Tensor],
@@ -222,6 +236,7 @@ def chunked_mixture(
             draw,
             # Here, for within `forward` it is always off.
             torch.is_grad_enabled(),
+            experts_per_token,
         ),
     )
 

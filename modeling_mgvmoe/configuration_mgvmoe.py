@@ -70,9 +70,15 @@ class MGVMoEConfig(PreTrainedConfig):
             Default: ViT-B/16.
         vision_hidden_size (`int`, *optional*):
             Width H' of the vision encoder's states, only needed where `vision_config` does not tell it.
+        spatial_merge_size (`int`, defaults to 1):
+            Means over squares of so many times so many patches take the place of the picture's patches, behind the
+            vision encoder and before everything else. 1 merges nothing, as in the paper.
         num_experts (`int`, defaults to 8):
             K, the number of Gaussian experts shared by text and picture (E1, E2). 0 leaves every token as it is, for
             comparison.
+        num_experts_per_tok (`int`, *optional*):
+            Sparse routing: every token goes to so many experts of the greatest logits, and the softmax of E1 and the
+            sums of E3 and E4 go over these. Default: all, as in the paper.
         deterministic_experts (`bool`, defaults to `False`):
             Experts without variances: no noise in training, no bottleneck. For comparison.
         projection_dim (`int`, defaults to 768):
@@ -162,7 +168,9 @@ class MGVMoEConfig(PreTrainedConfig):
     text_config: dict | PreTrainedConfig | None = None
     vision_config: dict | PreTrainedConfig | None = None
     vision_hidden_size: int | None = None
+    spatial_merge_size: int = 1
     num_experts: int = 8
+    num_experts_per_tok: int | None = None
     deterministic_experts: bool = False
     projection_dim: int = 768
     max_mentions: int = 2
@@ -245,7 +253,12 @@ class MGVMoEConfig(PreTrainedConfig):
     def validate_sizes(self) -> None:
         if self.num_experts < 0:
             raise ValueError(f"num_experts must not be negative, got {self.num_experts}.")
-        for name in ("projection_dim", "max_mentions"):
+        if self.num_experts_per_tok is not None and not 1 <= self.num_experts_per_tok <= self.num_experts:
+            raise ValueError(
+                f"num_experts_per_tok must be between 1 and num_experts = {self.num_experts}, "
+                f"got {self.num_experts_per_tok}."
+            )
+        for name in ("projection_dim", "max_mentions", "spatial_merge_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
         if self.graph_memory < 0:

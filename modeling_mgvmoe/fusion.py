@@ -177,7 +177,7 @@ def fused_variance(
         probs = experts.route(states)
         squares = at_least_float32(weights).square()
         for row in range(len(states)):
-            posts = [row] if index is None else (index == row).nonzero().flatten()
+            posts = [row] if index is None else index == row
             # Not the padding, nor a picture that no post of this row has.
             needed = squares[posts].any(0).nonzero().flatten()
             for chunk in needed.split(TOKENS_AT_ONCE):

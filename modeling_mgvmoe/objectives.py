@@ -92,7 +92,7 @@ def _gold(logits: torch.Tensor, labels: torch.Tensor, candidate_mask: torch.Tens
             f"logits must be (B, C) and labels (B,), got {tuple(logits.shape)} and {tuple(labels.shape)}."
         )
     checked = not torch.compiler.is_compiling()
-    if checked and labels.numel() and not bool(((labels >= 0) & (labels < logits.shape[1])).all()):
+    if checked and not bool(((labels >= 0) & (labels < logits.shape[1])).all()):
         raise ValueError(f"labels must be in [0, {logits.shape[1]}), got {labels.tolist()}.")
     gold = F.one_hot(labels, logits.shape[1]).bool()
     if checked and candidate_mask is not None and bool((gold & ~candidate_mask.bool()).any()):
@@ -149,7 +149,7 @@ def info_nce(text_embeds: torch.Tensor, image_embeds: torch.Tensor, temperature:
             f"got {tuple(text_embeds.shape)} and {tuple(image_embeds.shape)}."
         )
     if text_embeds.shape[0] == 0:
-        return (text_embeds.sum() + image_embeds.sum()) * 0.0
+        return text_embeds.sum() + image_embeds.sum()
     logits = at_least_float32(text_embeds) @ at_least_float32(image_embeds).T / temperature
     targets = torch.arange(len(logits), device=logits.device)
     return (F.cross_entropy(logits, targets) + F.cross_entropy(logits.T, targets)) / 2

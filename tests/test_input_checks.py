@@ -29,6 +29,7 @@ def test_what_is_right_passes():
     checks.check_mention_positions(PLACES[:, :1], REAL, 2)
     checks.check_image_index(torch.tensor([0, 1, 0]), 3, torch.zeros(2, 1))
     checks.check_mention_mask(MARKS, PLACES, REAL.long())
+    checks.check_mention_mask(MARKS, PLACES, REAL.float())
     checks.check_types(TYPES, 3, 2)
 
 
@@ -54,6 +55,10 @@ def test_what_is_right_passes():
         (lambda: checks.check_mention_positions(put(PLACES, (1, 1), -2), REAL, 2), r"must be in \[0, 3\)"),
         (lambda: checks.check_mention_positions(put(PLACES, (0, 0), -1), REAL, 2), r"must be in \[0, 3\)"),
         (lambda: checks.check_mention_positions(put(PLACES, (0, 0), 2), REAL, 2), "must not be on padding"),
+        (
+            lambda: checks.check_mention_positions(PLACES[1:], put(REAL, (1, 0), False)[1:], 2),
+            "must not be on padding",
+        ),
         (lambda: checks.check_image_index(torch.tensor([0]), 2, torch.zeros(2, 1)), r"\(B,\) = \(2,\), got \(1,\)"),
         (lambda: checks.check_image_index(torch.tensor([0]), 1, None), "neither pixel_values nor image_features"),
         (lambda: checks.check_image_index(torch.tensor([2]), 1, torch.zeros(2, 1)), r"in \[0, 2\).* got \[2\]"),
@@ -75,6 +80,25 @@ def test_what_is_wrong_is_named(call, message):
         call()
         return
     with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_values_are_not_looked_at_while_torch_compiles(monkeypatch):
+    # Tensors without values, of shapes that are right: whoever asks for a value of theirs gets an error.
+    tensors = {name: globals()[name].to("meta") for name in ("IDS", "MASK", "PLACES", "REAL", "MARKS", "TYPES")}
+    calls = [
+        lambda: checks.check_tokens(tensors["IDS"], tensors["MASK"], "", 3, 5),
+        lambda: checks.check_index(torch.zeros(3, dtype=torch.long, device="meta"), 3),
+        lambda: checks.check_mention_positions(tensors["PLACES"], tensors["REAL"], 2),
+        lambda: checks.check_image_index(torch.zeros(3, dtype=torch.long, device="meta"), 3, torch.zeros(2, 1)),
+        lambda: checks.check_mention_mask(tensors["MARKS"], tensors["PLACES"], tensors["REAL"]),
+        lambda: checks.check_types(tensors["TYPES"], 3, 2),
+    ]
+    for call in calls:
+        with pytest.raises((RuntimeError, NotImplementedError)):
+            call()
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    for call in calls:
         call()
 
 

@@ -1,12 +1,15 @@
 """Two ways to the same numbers: experts in chunks against written out, and evaluation without writing mixtures out."""
 
 import copy
+import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from modeling_mgvmoe import VariationalMixtureOfExperts, chunked_mixture
 from modeling_mgvmoe.chunked_mixture import TOKENS_ON_CPU
+from modeling_mgvmoe.fusion import _attend, fuse, fuse_means, project
 from tests.tiny import doubled, tiny_inputs, tiny_model
 
 H, K = 6, 3
@@ -27,10 +30,11 @@ def written_out(experts):
 @pytest.mark.parametrize("kept", [0, 2**27], ids=["recomputed", "kept"])
 @pytest.mark.parametrize("noisy", [True, False])
 @pytest.mark.parametrize("length", [3, TOKENS_ON_CPU // 2 + 1], ids=["one chunk", "two chunks"])
-def test_values_and_gradients_are_those_of_the_written_out_experts(monkeypatch, length, noisy, kept):
+@pytest.mark.parametrize("per_token", [None, 1, 2, 3])
+def test_values_and_gradients_are_those_of_the_written_out_experts(monkeypatch, per_token, length, noisy, kept):
     monkeypatch.setattr(chunked_mixture, "KEPT_BYTES", kept)
     torch.manual_seed(0)
-    experts = VariationalMixtureOfExperts(H, K).double().train(noisy)
+    experts = VariationalMixtureOfExperts(H, K, num_experts_per_tok=per_token).double().train(noisy)
     found = []
     for module in (experts, written_out(experts)):
         torch.manual_seed(1)
@@ -50,7 +54,8 @@ def test_values_and_gradients_are_those_of_the_written_out_experts(monkeypatch, 
         torch.testing.assert_close(ours, plain, rtol=1e-10, atol=1e-10)
 
 
-def test_the_gradients_are_those_of_finite_differences():
+@pytest.mark.parametrize("per_token", [None, 1])
+def test_the_gradients_are_those_of_finite_differences(per_token):
     torch.manual_seed(0)
     experts = VariationalMixtureOfExperts(3, 2).double()
     states, noise = (torch.randn(4, 3).double().requires_grad_() for _ in range(2))
@@ -60,7 +65,7 @@ def test_the_gradients_are_those_of_finite_differences():
         for layer, weight, bias in zip(layers, weights[::2], weights[1::2], strict=True):
             del layer.weight, layer.bias
             layer.weight, layer.bias = weight, bias
-        return chunked_mixture.chunked_mixture(states, noise, *layers)
+        return chunked_mixture.chunked_mixture(states, noise, *layers, experts_per_token=per_token)
 
     weights = [
         parameter.detach().clone().requires_grad_()
@@ -85,6 +90,103 @@ def test_under_autocast_the_chunks_multiply_in_half_precision_and_add_up_in_sing
     assert torch.nn.functional.cosine_similarity(found.flatten(), expected.flatten(), dim=0) > 0.999
 
 
+@pytest.mark.parametrize("autocast", [True, False])
+def test_given_half_precision_all_but_the_products_is_single_precision(autocast):
+    """Against autograd of the equations, given what the products in half precision are."""
+    torch.manual_seed(0)
+    number, dtype = TOKENS_ON_CPU + 3, torch.float32 if autocast else torch.bfloat16
+    experts = VariationalMixtureOfExperts(H, K).to(dtype)
+    states, noise = (torch.randn(number, H).to(dtype).requires_grad_() for _ in range(2))
+    layers = (experts.router, experts.expert_means, experts.expert_log_variances)
+    with torch.no_grad():
+        logits, means, log_variances = (
+            torch.addmm(layer.bias.bfloat16(), states.bfloat16(), layer.weight.bfloat16().T).float().requires_grad_()
+            for layer in layers
+        )
+    eps = noise.detach().float().requires_grad_()
+    log_probs = logits.log_softmax(-1)
+    p, m, s = log_probs.exp()[:, None], means.view(number, H, K), log_variances.view(number, H, K)
+    mixture = (p * m).sum(-1) + (p.square() * s.exp()).sum(-1).sqrt() * eps
+    divergence = -0.5 * (1 + s - m.square() - s.exp()).sum((1, 2))
+    weights = [torch.randn_like(mixture).bfloat16().float(), torch.randn(number), torch.randn(number, K)]
+    loss = sum((weight * value).sum() for weight, value in zip(weights, (mixture, divergence, logits), strict=True))
+    of_logits, of_means, of_log_variances, of_noise = torch.autograd.grad(loss, (logits, means, log_variances, eps))
+
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        found = chunked_mixture.chunked_mixture(states, noise, *layers)
+    assert [value.dtype for value in found] == [torch.bfloat16, torch.float32, torch.float32]
+    torch.testing.assert_close(found[0], mixture.bfloat16())
+    torch.testing.assert_close(found[1:], (divergence, logits), rtol=1e-5, atol=1e-5)
+    loss = sum((weight * value).sum() for weight, value in zip(weights, found, strict=True))
+    inputs = [states, noise, *(layer.weight for layer in layers), *(layer.bias for layer in layers)]
+    of_states, *gradients = torch.autograd.grad(loss, inputs)
+    assert {gradient.dtype for gradient in (of_states, *gradients)} == {dtype}
+    # Noise and biases are multiplied by nothing: their gradients are rounded at the end, or not at all.
+    expected = [of_noise, *(gradient.sum(0) for gradient in (of_logits, of_means, of_log_variances))]
+    for ours, theirs in zip([gradients[0], *gradients[4:]], expected, strict=True):
+        torch.testing.assert_close(ours.float(), theirs, rtol=1e-4 if autocast else 0.004, atol=1e-4)
+    expected = [gradient.T @ states.float() for gradient in (of_logits, of_means, of_log_variances)]
+    expected.append(of_logits @ layers[0].weight.float())
+    expected[-1] += of_means @ layers[1].weight.float() + of_log_variances @ layers[2].weight.float()
+    for ours, theirs in zip([*gradients[1:4], of_states], expected, strict=True):
+        assert (ours.float() - theirs).norm() < 0.01 * theirs.norm()
+
+
+def test_drawing_and_losses_never_write_the_experts_outputs_out(monkeypatch):
+    experts, states = VariationalMixtureOfExperts(H, K), torch.randn(1, 5, H)
+
+    def refuse(*_):
+        raise AssertionError("written out")
+
+    monkeypatch.setattr(torch.nn.Linear, "forward", refuse)
+    experts.train()(states, return_losses=False)
+    experts.eval()(states, noise=torch.randn(1, 5, H), return_losses=False)
+    experts(states)
+    with pytest.raises(AssertionError, match="written out"):
+        experts(states, return_losses=False)
+
+
+def test_written_out_experts_draw_their_noise_in_training():
+    experts, states = written_out(VariationalMixtureOfExperts(H, K)), torch.randn(1, 5, H)
+    for losses in (True, False):
+        torch.manual_seed(3)
+        drawn = experts.train()(states, return_losses=losses).hidden_states
+        torch.manual_seed(3)
+        given = experts.eval()(states, noise=torch.randn(1, 5, H), return_losses=losses).hidden_states
+        assert torch.equal(drawn, given) and not torch.allclose(given, experts(states).hidden_states)
+
+
+def test_tokens_in_double_precision_take_the_parameters_with_them():
+    torch.manual_seed(0)
+    experts = VariationalMixtureOfExperts(H, K)
+    exact = copy.deepcopy(experts).double()
+    states, noise = torch.randn(5, H).double(), torch.randn(5, H)
+    found = []
+    for module, own in ((experts, noise), (exact, noise.double())):
+        states = states.detach().requires_grad_()
+        layers = (module.router, module.expert_means, module.expert_log_variances)
+        values = chunked_mixture.chunked_mixture(states, own, *layers)
+        gradients = torch.autograd.grad(sum(value.square().sum() for value in values), [states, *module.parameters()])
+        assert [gradient.dtype for gradient in gradients[1:]] == [parameter.dtype for parameter in module.parameters()]
+        found.append([*values, gradients[0], *(gradient.float() for gradient in gradients[1:])])
+    for mixed, double in zip(*found, strict=True):
+        torch.testing.assert_close(mixed, double)
+
+
+def test_without_noise_it_is_the_mean_unless_noise_is_to_be_drawn():
+    torch.manual_seed(0)
+    experts, states = VariationalMixtureOfExperts(H, K).eval(), torch.randn(1, 5, H)
+    layers = (experts.router, experts.expert_means, experts.expert_log_variances)
+    mean = experts(states, return_losses=False).hidden_states[0]
+    torch.testing.assert_close(chunked_mixture.chunked_mixture(states[0], None, *layers)[0], mean)
+    assert ((chunked_mixture.chunked_mixture(states[0], None, *layers, draw=True)[0] - mean).abs() > 1e-6).any()
+
+
+def test_chunks_are_larger_where_there_are_no_caches_of_cores():
+    assert chunked_mixture._chunks(1024, torch.device("cpu")) == [slice(0, 512), slice(512, 1024)]
+    assert chunked_mixture._chunks(16385, torch.device("meta")) == [slice(0, 16384), slice(16384, 32768)]
+
+
 def test_of_large_outputs_of_the_experts_nothing_is_kept_for_the_way_back(monkeypatch):
     monkeypatch.setattr(chunked_mixture, "KEPT_BYTES", 50_000)
     experts = VariationalMixtureOfExperts(8, 16).train()
@@ -98,9 +200,9 @@ def test_of_large_outputs_of_the_experts_nothing_is_kept_for_the_way_back(monkey
 
 
 @pytest.mark.parametrize("fusion", ["additive", "query"])
-@pytest.mark.parametrize("pictures", [True, False])
-def test_evaluation_equals_the_written_out_mixtures(fusion, pictures):
-    model = tiny_model(fusion=fusion).double().eval()
+@pytest.mark.parametrize("pictures, per_token", [(True, None), (False, None), (True, 2)])
+def test_evaluation_equals_the_written_out_mixtures(fusion, pictures, per_token):
+    model = tiny_model(fusion=fusion, num_experts_per_tok=per_token).double().eval()
     inputs = doubled(tiny_inputs())
     inputs.pop("labels")
     if not pictures:
@@ -189,6 +291,45 @@ def test_validation_keeps_nothing_for_a_way_back(monkeypatch):
     made.clear()
     experts(states)
     assert max(tensor.numel() for tensor in made) == 2 * 4 * 10 * 8
+    # Not one byte more than the bound, of 4 bytes a number.
+    for bound, kept in ((4 * 640, True), (4 * 640 - 1, False)):
+        monkeypatch.setattr(chunked_mixture, "KEPT_BYTES", bound)
+        made.clear()
+        experts(states)
+        assert (max(tensor.numel() for tensor in made) == 640) is kept
+
+
+def test_query_fusion_by_hand():
+    layer = torch.nn.Linear(1, 9)
+    with torch.no_grad():
+        layer.weight.zero_()[0] = 3 * math.log(3)
+        layer.bias.zero_()
+    states = F.pad(torch.tensor([[[0.0, 4, 0, 0], [1, 0, 8, 0], [5, 5, 5, 5]]]), (0, 5))
+    # H is 9 and its root 3: scores 0 and log 3, weights 1/4 and 3/4; the third token is padding.
+    fused, weights = fuse(layer, torch.ones(1, 1), states, torch.tensor([[True, True, False]]))
+    torch.testing.assert_close(weights, torch.tensor([[0.25, 0.75, 0.0]]))
+    torch.testing.assert_close(fused, F.pad(torch.tensor([[0.75, 1.0, 6.0]]), (0, 6)))
+    # Scores of single precision give weights in the precision of the states.
+    assert _attend(torch.zeros(1, 2), torch.ones(1, 2).bool(), torch.bfloat16).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (1, 1), (2,), (1, 3)])
+def test_a_single_row_is_projected_as_any_other(shape):
+    layer, rows = torch.nn.Linear(5, 3), torch.randn(*shape, 5)
+    torch.testing.assert_close(project(layer, rows), layer(rows))
+
+
+def test_modalities_of_one_token_and_of_none_have_their_means():
+    torch.manual_seed(0)
+    experts, layer = VariationalMixtureOfExperts(H, K).double().eval(), torch.nn.Linear(4, H).double()
+    query, masks = torch.randn(2, 4).double(), [torch.ones(2, 3).bool(), torch.tensor([[True, False], [False, False]])]
+    states = [torch.randn(2, 3, H).double(), torch.randn(2, 2, H).double()]
+    fused, weights, means, _ = fuse_means(layer, experts, query, list(zip(states, masks, strict=True)))
+    mixtures = [experts(one).hidden_states for one in states]
+    expected = fuse(layer, query, torch.cat(mixtures, 1), torch.cat(masks, 1))
+    double_close((fused, weights), expected)
+    double_close(means[0], mixtures[0].mean(1))
+    double_close(means[1], torch.stack([mixtures[1][0, 0], torch.zeros(H).double()]))
 
 
 @pytest.mark.parametrize("fusion", ["additive", "query"])

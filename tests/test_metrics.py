@@ -54,7 +54,8 @@ def test_hand_worked():
     # A wrong answer is one FP and one FN: all three are the accuracy.
     micro = precision_recall_f1(PREDICTIONS, REFERENCES, ["a", "b", "c"], "micro")
     assert micro == {"precision": 4 / 7, "recall": 4 / 7, "f1": 4 / 7}
-    assert confusion_matrix(PREDICTIONS, REFERENCES, ["a", "b", "c"]).tolist() == [[2, 1, 0], [1, 1, 0], [0, 1, 1]]
+    counts = confusion_matrix(PREDICTIONS, REFERENCES, ["a", "b", "c"])
+    assert counts.tolist() == [[2, 1, 0], [1, 1, 0], [0, 1, 1]] and counts.dtype == np.int64
     assert majority_accuracy(REFERENCES) == 3 / 7 and majority_label(["b", "a", "a", "b"]) == "b"
 
 
@@ -159,6 +160,23 @@ def test_expected_calibration_error_hand_worked():
     assert expected_calibration_error([1.0 + 1e-7], [True], 15) == pytest.approx(0, abs=1e-6)
 
 
+def test_a_confidence_may_exceed_1_by_a_millionth():
+    assert expected_calibration_error([1 + 1e-6], [True]) == pytest.approx(1e-6)
+    with pytest.raises(ValueError, match="lie in"):
+        expected_calibration_error([1 + 1.5e-6], [True])
+
+
+def test_numbers_of_few_bits_are_worked_with_in_double_precision():
+    low = np.float16(0.3)
+    assert expected_calibration_error(np.array([low]), [True]) == 1 - float(low)
+    # Below 0 bytes begin again at 255.
+    scores = np.array([0, 1, 2], dtype=np.uint8)
+    assert average_precision(scores, [False, False, True]) == 1
+    # Truths may be 0 and 1.
+    assert rejection_auroc([0.1, 0.9, 0.8], [0, 1, 1]) == 1
+    assert rejection_f1([0.1, 0.9, 0.8], [0.0, 1.0, 1.0], 0.5) == 1
+
+
 def test_expected_calibration_error_in_every_bin_by_hand():
     rng = np.random.default_rng(0)
     confidences, right = rng.random(500), rng.random(500) < 0.5
@@ -171,7 +189,7 @@ def test_expected_calibration_error_in_every_bin_by_hand():
 
 
 def test_harmonic_mean():
-    assert harmonic_mean(0.5, 0.25) == pytest.approx(1 / 3)
+    assert harmonic_mean(0.5, 0.25) == pytest.approx(1 / 3) and harmonic_mean(0.5, 0.5) == 0.5
     assert harmonic_mean(0, 0.7) == harmonic_mean(0, 0) == 0
     with pytest.raises(ValueError, match="must not be negative, got -1 and 1"):
         harmonic_mean(-1, 1)
@@ -198,6 +216,8 @@ def test_generalised_hand_worked():
         (lambda: accuracy("ab", ["a", "b"]), "got a string"),
         (lambda: accuracy(["a", "b"], "ab"), "got a string"),
         (lambda: macro_f1(["a"], ["a", "a"], ["a"]), "equally long and not empty, got 1 and 2"),
+        (lambda: confusion_matrix(["a"], ["a", "a"], ["a"]), "equally long and not empty, got 1 and 2"),
+        (lambda: generalised_scores(["u"], ["u", "a"], ["a"], ["u"]), "equally long and not empty, got 1 and 2"),
         (lambda: macro_f1(["a"], ["a"], "a"), "labels must be one or more different labels"),
         (lambda: harmonic_mean(-0.1, 0.5), "must not be negative, got -0.1 and 0.5"),
         (lambda: harmonic_mean(0.5, -0.1), "must not be negative, got 0.5 and -0.1"),

@@ -88,6 +88,9 @@ def test_the_memory_forgets_the_oldest():
     assert sorted(remembered(memory, seen).flatten().tolist()) == [3, 4, 5, 6, 7]
     remember(memory, seen, rows[7:19])  # more than there is room for
     assert sorted(remembered(memory, seen).flatten().tolist()) == [15, 16, 17, 18, 19] and seen.item() == 19
+    # Its precision stays, and no gradient goes where the nodes came from.
+    remember(memory, seen, torch.tensor([[20.0]], dtype=torch.double, requires_grad=True))
+    assert memory.max() == 20 and memory.dtype == torch.float32 and not memory.requires_grad
 
 
 def test_adversaries_take_the_graph():

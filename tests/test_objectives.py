@@ -7,6 +7,7 @@ import torch
 from torch.distributions import Categorical, Normal, kl_divergence
 
 from modeling_mgvmoe.objectives import (
+    _gold,
     at_least_float32,
     gaussian_kl,
     info_nce,
@@ -35,8 +36,19 @@ def test_masks_may_be_numbers():
     # 1 - 2 + 1.5; log(1 + e^-0.5)
     assert ranking_loss(logits, labels, candidate_mask=mask).item() == 0.5
     assert label_cross_entropy(logits, labels, mask).item() == pytest.approx(0.474077, abs=1e-6)
-    with pytest.raises(ValueError, match=r"hides those of \[0\]"):
-        ranking_loss(logits, torch.tensor([2]), candidate_mask=mask)
+    assert ranking_loss(logits, labels, candidate_mask=mask.float()).item() == 0.5
+    for other in (mask, mask.float()):
+        with pytest.raises(ValueError, match=r"hides those of \[0\]"):
+            ranking_loss(logits, torch.tensor([2]), candidate_mask=other)
+
+
+def test_labels_are_not_looked_at_while_torch_compiles(monkeypatch):
+    # None of these labels is right, and the mask hides all candidates.
+    logits, labels, mask = torch.zeros(2, 3), torch.tensor([5, -1]), torch.zeros(2, 3).bool()
+    gold = torch.tensor([[True, False, False], [False, True, False]])
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    monkeypatch.setattr(torch.nn.functional, "one_hot", lambda *_: gold.long())
+    assert torch.equal(_gold(logits, labels, mask), gold)
 
 
 def test_losses_of_nothing_are_0():

@@ -12,6 +12,8 @@ class Tokenizer:
 
     def pad(self, rows, padding, max_length, pad_to_multiple_of, padding_side, return_attention_mask):
         assert padding_side == "right" and return_attention_mask is True
+        if not padding:
+            return rows
         length = max_length if padding == "max_length" else max(map(len, rows["input_ids"]))
         if pad_to_multiple_of:
             length = -(-length // pad_to_multiple_of) * pad_to_multiple_of
@@ -46,6 +48,14 @@ def test_tokens_places_and_mention_masks_side_by_side():
     }
 
 
+def test_arrays_become_lists_of_numbers_and_rows_stay_as_long_as_they_are_without_padding():
+    posts = [post(torch.tensor([5, 6]), np.array([1])), post([8], [0])]
+    ids = pad_features(Tokenizer(), posts, padding=False)["input_ids"]
+    assert ids == [[5, 6], [8]] and {type(token) for row in ids for token in row} == {int}
+    places = pad_features(Tokenizer(), posts)["mention_positions"]
+    assert places == [[1], [0]] and type(places[0][0]) is int
+
+
 def test_a_missing_picture_is_zeros_and_masked():
     picture = np.full((3, 2, 2), 7.0, dtype=np.float32)
     batch = pad_features(Tokenizer(), [{"pixel_values": None}, {"pixel_values": picture}])
@@ -73,6 +83,9 @@ def test_pictures_differ_by_shape_and_type_too():
     pictures = [np.zeros((1, 4)), np.zeros((2, 2)), np.zeros((1, 4), dtype=np.int64), None, np.zeros((1, 4))]
     distinct, index = distinct_pictures(pictures)
     assert index == [0, 1, 2, 0, 0] and [picture is pictures[i] for i, picture in enumerate(distinct)] == [True] * 3
+    # And not by the order in which memory holds them.
+    picture = np.arange(4.0).reshape(2, 2)
+    assert distinct_pictures([picture.T, np.ascontiguousarray(picture.T), picture])[1] == [0, 0, 1]
 
 
 @pytest.mark.parametrize(
@@ -83,6 +96,10 @@ def test_pictures_differ_by_shape_and_type_too():
         ([post([1], [0]), {"input_ids": [1], "attention_mask": [1]}], r"features\[1\]: mention_positions is missing"),
         ([post([1], [0], mention_mask=[[1]]), post([1], [0])], r"features\[1\]: mention_mask is missing"),
         ([{"pixel_values": np.ones(1), "image_features": np.ones(1)}], "exclude each other"),
+        (
+            [post([1], [0], mention_mask=[[1]], pixel_values=np.ones(1), image_features=np.ones(1))],
+            "exclude each other",
+        ),
         (
             [{"pixel_values": np.ones(1)}, {"pixel_values": np.ones(2)}],
             r"one size are needed \(got \[\(1,\), \(2,\)\]\)",

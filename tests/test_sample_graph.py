@@ -192,6 +192,9 @@ class TestPowerAdversary:
         with torch.inference_mode():
             nodes = torch.randn(4, 3)
             assert power_perturbation(nodes, temperature=5.0).norm(dim=1).min() > 0
+            # Of the product with the nodes the gradient is the nodes, which autograd has to keep.
+            found = power_perturbation(nodes, 0.5, consistency=lambda nodes, d, _: (nodes * d).sum())
+        torch.testing.assert_close(found, 0.5 * nodes.norm(dim=1).mean() * F.normalize(nodes, dim=1))
 
 
 class TestRandomPerturbation:

@@ -43,12 +43,19 @@ class TestParts:
         states = torch.tensor([[[2.0, 0.0], [4.0, 2.0], [100.0, 100.0]]])
         mask = torch.tensor([[[True, True, False], [False, False, False]]])
         assert masked_token_mean(states, mask).tolist() == [[[3.0, 1.0], [0.0, 0.0]]]
+        # Of one token it is the token.
+        assert masked_token_mean(states, torch.tensor([[[False, True, False]]])).tolist() == [[[4.0, 2.0]]]
 
     def test_a_label_is_the_direction_of_the_mean_of_its_texts_directions(self):
         # (3, 0) and (0, 8) have directions (1, 0) and (0, 1), whose mean points at 45 degrees: lengths do not count.
         embeds = label_mean(torch.tensor([[3.0, 0.0], [5.0, 0.0], [0.0, 8.0]]), torch.tensor([0, 1, 0]))
         assert torch.allclose(embeds, torch.tensor([[math.sqrt(0.5), math.sqrt(0.5)], [1.0, 0.0]]))
         assert torch.equal(label_mean(torch.tensor([[3.0, 4.0]]), None), torch.tensor([[0.6, 0.8]]))
+
+    def test_one_label_may_have_all_the_texts(self):
+        texts, index = torch.tensor([[3.0, 0.0], [0.0, 8.0]]), torch.tensor([0, 0])
+        assert torch.allclose(label_mean(texts, index), torch.tensor([[math.sqrt(0.5), math.sqrt(0.5)]]))
+        assert label_mean(texts, index, directions=False).tolist() == [[1.5, 4.0]]
 
     def test_one_text_of_each_label_is_drawn_and_every_text_has_its_turn(self):
         torch.manual_seed(0)
@@ -69,6 +76,29 @@ class TestParts:
         typing = F.normalize(torch.tensor([0.75 * half, 0.75 * half + 0.25]), dim=0)
         assert torch.allclose(posts, torch.stack([typing, torch.tensor([half, half])]))
         assert mentions.tolist() == [[[0.0, 1.0], [0.0, 0.0]], [[0.0, 1.0], [1.0, 0.0]]]
+
+    def test_the_share_of_a_mention_keeps_double_precision(self):
+        # 0.3 is no number of single precision: taken there, it would be off by 1e-8.
+        score = SimilarityScore(scale=1.0, mention_weight=0.3, type_coef=1.0)
+        states = torch.tensor([[[1.0, 0.0], [0.0, 1.0]]]).double()
+        posts, _ = score.embed_posts(states, torch.ones(1, 2).bool(), torch.tensor([[[False, True]]]))
+        half = math.sqrt(0.5)
+        typing = F.normalize(torch.tensor([[0.7 * half, 0.7 * half + 0.3]], dtype=torch.float64), dim=1)
+        torch.testing.assert_close(posts, typing, rtol=0, atol=1e-12)
+
+    def test_the_residual_is_a_direction_times_the_gate(self):
+        score = SimilarityScore(scale=1.0, mention_weight=0.25, type_coef=1.0)
+        posts, projected = torch.tensor([[1.0, 0.0]]), torch.tensor([[3.0, 4.0]])
+        with torch.no_grad():
+            assert score.with_residual(posts, projected).tolist() == [[1.0, 0.0]]
+            score.gate.fill_(0.5)
+            assert torch.allclose(score.with_residual(posts, projected), torch.tensor([[1.3, 0.4]]))
+
+    def test_labels_may_have_types_for_more_slots_than_there_are_mentions(self):
+        log_probs = torch.tensor([[[0.7, 0.2, 0.1], [0.5, 0.25, 0.25]]]).log()
+        allowed = torch.tensor([[[True, False, False], [False, True, True], [False, False, True]]])
+        fit = SimilarityScore.fit_of_types(log_probs, allowed, torch.ones(1, 2, 4, dtype=torch.bool))
+        assert torch.allclose(fit, torch.tensor([[math.log(0.35)]]))  # 0.7 and 0.25 + 0.25
 
     def test_fit_of_types_is_the_log_probability_of_the_allowed_types_of_both_mentions(self):
         log_probs = torch.tensor([[[0.7, 0.2, 0.1], [0.5, 0.25, 0.25]]]).log()

@@ -41,13 +41,13 @@ def _counts(
     names = _check_labels(labels)
     right = Counter(p for p, r in zip(predictions, references, strict=True) if p == r)
     predicted, actual = Counter(predictions), Counter(references)
-    rows = np.array([(right[name], predicted[name], actual[name]) for name in names], dtype=float)
+    rows = np.array([(right[name], predicted[name], actual[name]) for name in names])
     return rows[:, 0], rows[:, 1], rows[:, 2]
 
 
 def _ratio(above: Any, below: Any) -> Any:
     """Quotient, 0 where the denominator is 0."""
-    above, below = np.asarray(above, dtype=float), np.asarray(below, dtype=float)
+    above, below = np.asarray(above, dtype=float), np.asarray(below)
     return np.divide(above, below, out=np.zeros_like(above), where=below != 0)
 
 
@@ -117,7 +117,7 @@ def precision_recall_f1(
         raise ValueError(f"average must be one of {', '.join(AVERAGES)}, got {average!r}.")
     right, predicted, actual = _counts(predictions, references, labels)
     if average == "micro":
-        right, predicted, actual = (array.sum(keepdims=True) for array in (right, predicted, actual))
+        right, predicted, actual = (array.sum() for array in (right, predicted, actual))
     values = {
         "precision": _ratio(right, predicted),
         "recall": _ratio(right, actual),
@@ -242,7 +242,7 @@ def average_precision(scores: Numbers, is_positive: Truths) -> float:
     values, positive = _known(scores, is_positive)
     if not positive.any():
         raise ValueError(f"is_positive must hold a true one, got {len(positive)} false.")
-    order = np.argsort(-values, kind="stable")
+    order = np.argsort(-values)
     values, hits = values[order], np.cumsum(positive[order])
     last = np.append(values[1:] != values[:-1], True)  # of each run of equal scores
     hits, number = hits[last], np.flatnonzero(last) + 1
@@ -282,8 +282,8 @@ def rejection_f1(scores: Numbers, is_known: Truths, threshold: float) -> float:
 def fit_rejection_threshold(scores: Numbers, is_known: Truths) -> float:
     """The threshold with the best [`rejection_f1`] on these posts, which are those of validation.
 
-    Thresholds lie half way between neighbouring scores, or below or above all of them. Of several that are equally
-    good the lowest is taken, which rejects fewest.
+    Thresholds lie half way between neighbouring scores, or above all of them. Of several that are equally good the
+    lowest is taken, which rejects fewest.
 
     Raises:
         ValueError: there is no post of no class, so that every threshold has F1 0.
@@ -294,15 +294,13 @@ def fit_rejection_threshold(scores: Numbers, is_known: Truths) -> float:
     distinct, group = np.unique(values, return_inverse=True)
     if not np.isfinite(distinct).all():
         raise ValueError("scores must be finite, got an infinite one.")
-    # Rejected below threshold k: the posts of the k lowest distinct scores.
-    below = np.concatenate([[0], np.cumsum(np.bincount(group))])
-    right = np.concatenate([[0], np.cumsum(np.bincount(group, weights=~known))])
-    best = int(np.argmax(_ratio(2 * right, below + (~known).sum())))
-    if best == 0:
-        return float(distinct[0])
-    if best == len(distinct):
+    # Rejected up to distinct score k: its posts and those of the lower ones. To reject none is never best.
+    below = np.cumsum(np.bincount(group))
+    right = np.cumsum(np.bincount(group, weights=~known))
+    best = int(np.argmax(right / (below + (~known).sum())))  # half of F1
+    if best + 1 == len(distinct):
         return float(np.nextafter(distinct[-1], np.inf))
-    low, high = distinct[best - 1], distinct[best]
+    low, high = distinct[best], distinct[best + 1]
     middle = low + (high - low) / 2
     # Between two neighbouring numbers there is none.
     return float(middle if middle > low else high)
@@ -319,7 +317,7 @@ def expected_calibration_error(confidences: Numbers, is_right: Truths, num_bins:
         is_right: whether that label is right.
         num_bins: at least 1.
     """
-    values, right = np.asarray(confidences, dtype=float), np.asarray(is_right, dtype=float)
+    values, right = np.asarray(confidences, dtype=float), np.asarray(is_right)
     if values.ndim != 1 or values.shape != right.shape or not len(values):
         raise ValueError(
             "confidences and is_right must be equally long and not empty, "
@@ -332,5 +330,5 @@ def expected_calibration_error(confidences: Numbers, is_right: Truths, num_bins:
         raise ValueError(f"num_bins must be at least 1, got {num_bins}.")
     inner = np.arange(1, num_bins) / num_bins
     bins = np.searchsorted(inner, values, side="left")
-    gaps = np.bincount(bins, weights=right - values, minlength=num_bins)
+    gaps = np.bincount(bins, weights=right - values)
     return float(np.abs(gaps).sum() / len(values))
