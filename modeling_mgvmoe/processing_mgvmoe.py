@@ -35,7 +35,7 @@ LARGEST_MODEL_LENGTH = 1_000_000
 MENTION_STYLES = ("markers", "prefix")
 
 
-class MGVMoEProcessor(PictureEncoding, CandidateEncoding, ProcessorMixin):
+class MGVMoEProcessor(ProcessorMixin, PictureEncoding, CandidateEncoding):
     """Prepares posts for MG-VMoE: an image processor and a fast tokenizer in one.
 
     In the style "markers", the paper's, a typing post is marked `[open] mention [close]`, a relation post `[head open]
