@@ -4,10 +4,11 @@
 
 pytest collects the tests once. One traced run says which tests reach which line. Every mutant is then a forked child
 that swaps the code of one function in memory and runs the tests that reach the line, the fastest first, until one
-fails; the working tree is never written. A child that runs out of time or memory, or crashes, is a killed mutant. A
-line that no test reaches is a survivor. The results are written as a whole after every mutant and a second call goes
-on from there; those of a file whose text has changed are dropped. `--only objectives.py` for one file, `--survivors`
-to try the survivors again after a test was added.
+fails; the working tree is never written. A child that runs out of time or memory, or crashes, is a killed mutant
+("stopped"). A line that no test reaches is a survivor. Before its mutants, the tests of a file have to pass in such a
+child without any. The results are written as a whole after every mutant and a second call goes on from there; those of
+a file whose text has changed are dropped. `--only objectives.py` for one file, `--survivors` to try the survivors
+again after a test was added.
 
 Not mutated: texts of errors, docstrings, annotations, what is outside of functions, `device=`, which only a second
 kind of device would notice, and `strict=` of zip, which guards what earlier lines have made sure of.
@@ -146,7 +147,7 @@ def reach(items, paths, watch, store):
 
 
 def child_of(mutant, path, functions, items, numbers, seconds, watch):
-    """Starts the child that tries one mutant. Its status: 0 survived, 1 killed, 2 no mutant."""
+    """Starts the child that tries one mutant, or the file as it is (None): 0 survived, 1 killed, 2 no mutant."""
 
     def work():
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
@@ -156,7 +157,7 @@ def child_of(mutant, path, functions, items, numbers, seconds, watch):
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
         space = pages * resource.getpagesize() + (4 << 30)
         resource.setrlimit(resource.RLIMIT_AS, (space, space))
-        if not apply(mutant, path, functions):
+        if mutant is not None and not apply(mutant, path, functions):
             return 2
         watch.failed = False
         chosen = [items[number] for number in numbers]
@@ -208,23 +209,36 @@ class Mutants:
         # Or the garbage collectors of the children would touch, and so copy, all the memory that they share with us.
         gc.collect()
         gc.freeze()
-        running, bar = {}, tqdm(todo, unit="mutant")
+        running = {}
 
         def finish_one():
             child, status = os.wait()
             name, key = running.pop(child)
-            outcome = {0: "survived", 2: "no mutant"}.get(os.waitstatus_to_exitcode(status), "killed")
-            self.note(results, name, key, outcome)
+            status = os.waitstatus_to_exitcode(status)
+            # Anything else is a mistake of this program, and says nothing about the tests.
+            outcomes = {0: "survived", 1: "killed", 2: "no mutant"}
+            self.note(results, name, key, "stopped" if status < 0 else outcomes.get(status, "no mutant"))
 
-        for name, mutant, functions in bar:
-            path, guards = PACKAGE / name, {f"test_{test}" for test in TESTS[name]}
-            reached = [
+        def reaching(name, mutant=None):
+            """The tests that guard a file, of which those that reach a mutant, with their seconds."""
+            guards, path = {f"test_{test}" for test in TESTS[name]}, str(PACKAGE / name)
+            return [
                 (seconds, number)
                 for number, (seconds, lines) in tests.items()
                 if items[number].path.stem in guards
                 and seconds < SECONDS_OF_A_TEST
-                and not mutant.lines.isdisjoint(lines.get(str(path), ()))
+                and not (mutant and mutant.lines.isdisjoint(lines.get(path, ())))
             ]
+
+        # A file without a change has to survive, or all of its mutants would seem to be killed.
+        for name in dict.fromkeys(name for name, _, _ in todo):
+            reached = reaching(name)
+            seconds, numbers = sum(s for s, _ in reached), [number for _, number in sorted(reached)]
+            child = child_of(None, PACKAGE / name, {}, items, numbers, seconds, watch)
+            if os.waitpid(child, 0)[1]:
+                raise RuntimeError(f"The tests of {name} fail without a mutant.")
+        for name, mutant, functions in tqdm(todo, unit="mutant"):
+            path, reached = PACKAGE / name, reaching(name, mutant)
             if not reached:
                 self.note(results, name, mutant.key, "survived")
                 continue
@@ -250,10 +264,13 @@ def summary(results):
     found = {}
     for name, of_file in results.items():
         outcomes = collections.Counter(of_file["mutants"].values())
+        killed = outcomes["killed"] + outcomes["stopped"]
         found[name] = {
             "sha256": of_file["sha256"],
-            "mutants": outcomes["killed"] + outcomes["survived"],
-            "killed": outcomes["killed"],
+            "mutants": killed + outcomes["survived"],
+            "killed": killed,
+            "stopped": outcomes["stopped"],
+            "no mutant": outcomes["no mutant"],
             "survivors": [key for key, outcome in of_file["mutants"].items() if outcome == "survived"],
         }
     return found
