@@ -209,7 +209,7 @@ def check_image_processor(image_processor: Any, most_pixels: int) -> None:
     for field in ("size", "crop_size"):
         size = getattr(image_processor, field, None)
         get = size.get if isinstance(size, Mapping) else lambda key, size=size: getattr(size, key, None)
-        sides = [get(key) for key in ("height", "width") if get(key) is not None]
+        sides: list[Any] = [get(key) for key in ("height", "width") if get(key) is not None]
         if any(not isinstance(side, int) or side < 1 for side in sides) or math.prod(sides) > most_pixels:
             raise ValueError(
                 f"image_processor.{field}: height and width of 1 or more, {most_pixels:,} pixels at most, are needed "
