@@ -33,7 +33,12 @@ UNMUTATED = ("device", "strict")
 # Names of modules and of the class, whose calls have no receiver that could stand for the result.
 NO_RECEIVER = {"torch", "F", "np", "nn", "self", "cls", "ctx", "math", "importlib"}
 # Arguments that are written out for the reader.
-DEFAULTS = {("F.normalize", "dim=-1"), ("np.searchsorted", "side='left'")}
+DEFAULTS = {
+    ("F.normalize", "dim=-1"),
+    ("np.searchsorted", "side='left'"),
+    ("similarity.topk", "dim=-1"),
+    ("importlib.import_module('torch_geometric.nn').SimpleConv", "aggr='sum'"),
+}
 
 
 def changes_nothing(call: ast.Call, keyword: ast.keyword) -> bool:

@@ -33,7 +33,7 @@ def nearest_neighbours(nodes: torch.Tensor, sources: torch.Tensor, k: int | None
     """
     similarity = (F.normalize(nodes, dim=-1) @ F.normalize(sources, dim=-1).T + 1) / 2
     number = similarity.shape[1] if k is None else min(k, similarity.shape[1])
-    chosen = similarity.detach().topk(number, dim=-1).indices
+    chosen = similarity.topk(number, dim=-1).indices
     targets = torch.arange(len(nodes), device=nodes.device)[:, None].expand_as(chosen)
     edge_index = torch.stack([chosen.flatten(), targets.flatten()])
     return edge_index, similarity.gather(1, chosen).flatten()

@@ -42,7 +42,6 @@ def label_mean(embeds: torch.Tensor, index: torch.Tensor | None, directions: boo
         return embeds
     # `item`, not `int`: an exported graph has any number of labels.
     number = cast(int, index.max().item()) + 1
-    torch._check(number >= 1)
     sums = embeds.new_zeros(number, embeds.shape[1]).index_add(0, index, embeds)
     if directions:
         return F.normalize(sums, dim=-1)

@@ -3,7 +3,13 @@ import importlib
 import pytest
 import torch
 
-from modeling_mgvmoe.neighbour_graph import nearest_neighbours, neighbour_consistency, remember, remembered
+from modeling_mgvmoe.neighbour_graph import (
+    edge_agreement,
+    nearest_neighbours,
+    neighbour_consistency,
+    remember,
+    remembered,
+)
 from modeling_mgvmoe.sample_graph import (
     adversarial_consistency,
     cosine_graph,
@@ -41,6 +47,30 @@ def test_it_is_the_dense_graph_when_k_covers_the_batch(k, shared):
     ):
         torch.testing.assert_close(one, other)
     assert dense > 1e-3
+
+
+def test_of_one_neighbour_a_post_agrees_with_itself():
+    # G is 1: the logits are |n|^2 and 0, over the temperature, which is 1 unless it is given.
+    nodes, moved = drawn(4, 3), drawn(1, 3, seed=1)
+    for temperature in (1.0, 4.0):
+        clean, perturbed = (
+            (torch.stack([rows.square().sum(1), torch.zeros(4).double()], 1) / temperature).log_softmax(1)
+            for rows in (nodes, nodes + moved)
+        )
+        expected = (clean.exp() * (clean - perturbed)).sum(1).mean()
+        torch.testing.assert_close(neighbour_consistency(nodes, moved, temperature, k=1), expected)
+        if temperature == 1:
+            torch.testing.assert_close(neighbour_consistency(nodes, moved, k=1), expected)
+            edges = nearest_neighbours(nodes, nodes, 1)
+            torch.testing.assert_close(edge_agreement(nodes, nodes, *edges).log_softmax(1), clean)
+
+
+def test_the_memory_takes_the_precision_of_the_nodes():
+    nodes, moved, memory = drawn(4, 3), drawn(1, 3, seed=1), drawn(2, 3, seed=2)
+    exact = neighbour_consistency(nodes, moved, 4.0, memory=memory)
+    single = neighbour_consistency(nodes.float(), moved.float(), 4.0, memory=memory)
+    assert single.dtype == torch.float32
+    torch.testing.assert_close(single, exact.float())
 
 
 def test_few_neighbours_are_the_dense_graph_with_the_others_out_of_it():
