@@ -402,7 +402,7 @@ def test_disk_full(tmp_path, undisturbed, monkeypatch, where):
 def test_a_real_full_disk(tmp_path, undisturbed):
     disk = tmp_path / "disk"
     disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1120k", "tmpfs", str(disk)], capture_output=True)
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1176k", "tmpfs", str(disk)], capture_output=True)
     if mounted.returncode:
         pytest.skip(f"mount is not possible here: {mounted.stderr.decode().strip()}")
     try:
