@@ -73,7 +73,9 @@ class MGVMoEPreTrainedModel(PreTrainedModel):
                     raise
                 raise ValueError(cls._what_differs(source, kwargs.get("config"))) from error
             model, report = loaded
-            if source is not None and len(report["missing_keys"]) == len(model.state_dict()):
+            # Who asks for the report sees it.
+            nothing_loaded = source is not None and len(report["missing_keys"]) == len(model.state_dict())
+            if nothing_loaded and not with_report:
                 raise ValueError(f"model: {str(source)!r} must hold weights of {cls.__name__}, no tensor of it is one")
             return loaded if with_report else model
 

@@ -46,7 +46,7 @@ def reading(source: Any, part: str) -> Iterator[None]:
         yield
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise OSError(f"{part}: {name!r} holds a file that is no JSON: {error}") from error
-    except (OSError, ValueError, ImportError):
+    except (OSError, ValueError, ImportError, RuntimeError):
         raise  # transformers and we say it well
     except Exception as error:
         kind = type(error).__name__
