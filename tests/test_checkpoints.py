@@ -86,6 +86,10 @@ def another_precision(undisturbed):
     AcceleratorState._reset_state(reset_partial_state=True)
 
 
+# Of tmpfs.
+PAGE = 4096
+
+
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
     """The folder of a run that nothing spoiled."""
@@ -399,8 +403,11 @@ def test_disk_full(tmp_path, undisturbed, monkeypatch, where):
 def test_a_real_full_disk(tmp_path, undisturbed):
     disk = tmp_path / "disk"
     disk.mkdir()
-    # Room for the model, whose code lies beside it, and for three checkpoints, not for four.
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1200k", "tmpfs", str(disk)], capture_output=True)
+    # Room for the model and two checkpoints, not for three, and some for the log.
+    folders = [undisturbed / "model", *(Path(path) for _, path in list_checkpoints(str(undisturbed)))]
+    files = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
+    size = sum(-(-path.stat().st_size // PAGE) * PAGE for path in files) + 12 * PAGE
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(disk)], capture_output=True)
     if mounted.returncode:
         pytest.skip(f"mount is not possible here: {mounted.stderr.decode().strip()}")
     try:
