@@ -36,15 +36,17 @@ PACKAGE = ROOT / "modeling_mgvmoe"
 # Each file and the tests that are to guard it.
 TESTS = {
     "objectives.py": ["objectives", "variational_experts"],
-    "variational_experts.py": ["variational_experts", "linear_means"],
-    "chunked_mixture.py": ["variational_experts", "linear_means"],
-    "fusion.py": ["linear_means", "uncertainty"],
+    "variational_experts.py": ["variational_experts", "linear_means", "sparse_routing"],
+    "chunked_mixture.py": ["variational_experts", "linear_means", "sparse_routing"],
+    "routing.py": ["sparse_routing"],
+    "fusion.py": ["linear_means", "uncertainty", "modeling"],
     "sample_graph.py": ["sample_graph"],
     "neighbour_graph.py": ["neighbour_graph"],
     "similarity_score.py": ["similarity_score", "similarity"],
     "uncertainty.py": ["uncertainty"],
     "input_checks.py": ["input_checks", "modeling", "bad_inputs"],
     "padding.py": ["padding", "processing"],
+    "patch_grid.py": ["patches", "explanation"],
     "evaluation/metrics.py": ["metrics"],
 }
 FILES = list(TESTS)
