@@ -23,6 +23,7 @@ from modeling_mgvmoe.cli.post_files import read_posts
 from modeling_mgvmoe.data import feature_cache
 from modeling_mgvmoe.data.encoding import PostCollator, encode_posts
 from modeling_mgvmoe.data.schema import post_features
+from modeling_mgvmoe.data.whole_folder import whole_folder
 from modeling_mgvmoe.data.zero_shot_data import data_from_folder
 from modeling_mgvmoe.evaluation.loading import load_model
 from modeling_mgvmoe.evaluation.unseen import predict_labels
@@ -823,3 +824,13 @@ def test_records_of_a_run(tmp_path, saved, case):
     with pytest.raises(ValueError) as error:
         build_repository(find_source(str(tmp_path), []), str(tmp_path / "out"), CardFacts("user/name"))
     assert name in str(error.value)
+
+
+def test_a_folder_takes_no_files_place(tmp_path):
+    (tmp_path / "notes").write_text("mine")
+    with (
+        pytest.raises(FileExistsError, match="notes is no folder, and is not replaced by one"),
+        whole_folder(str(tmp_path / "notes"), 0),
+    ):
+        raise AssertionError("not reached")
+    assert (tmp_path / "notes").read_text() == "mine"
