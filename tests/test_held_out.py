@@ -34,6 +34,7 @@ def test_sketchbook_posts_of_seen_classes_are_not_those_of_training(task):
     assert not {post["image"].tobytes() for post in held_out} & {post["image"].tobytes() for post in train}
 
 
+@pytest.mark.slow
 def test_sketchbook_stand_ins_for_posts_of_no_class():
     data = load_evaluation_data("sketchbook", ("validation", "none"), seed=1)
     assert list(data.posts) == ["validation", "test", "none"] and not data.sampled
@@ -52,6 +53,7 @@ def test_sketchbook_stand_ins_for_posts_of_no_class():
     assert len(whole.labels["validation"]["typing"]) == 12
 
 
+@pytest.mark.slow
 def test_sketchbook_test_posts_are_those_of_sketchbook_data():
     from modeling_mgvmoe.data.zero_shot_data import sketchbook_data
 

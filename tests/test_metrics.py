@@ -283,6 +283,7 @@ print(json.dumps(found))
 """
 
 
+@pytest.mark.slow
 def test_the_metric_loads_offline(tmp_path):
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
     folder = ROOT / "modeling_mgvmoe" / "evaluation" / "zero_shot_metric"
