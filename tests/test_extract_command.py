@@ -278,6 +278,8 @@ def start(flags, launcher=()):
     return subprocess.Popen(
         [sys.executable, *launcher, SCRIPT, *flags], cwd=ROOT, env=environment(), text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        # A shell's background jobs ignore it, and their children with them.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )  # fmt: skip
 
 
