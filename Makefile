@@ -18,7 +18,7 @@ SECONDS ?= 600
 
 .DEFAULT_GOAL := help
 .PHONY: help install style quality test test-hf test-slow test-real test-browser test-oldest test-newest test-exchange
-.PHONY: docs demo app clean coverage mutants fuzz fuzz-readers
+.PHONY: docs demo app clean coverage fuzz fuzz-readers
 
 help:  ## show this list (the default)
 	@echo 'usage: make TARGET [PYTHON=python3.11] [PYTEST_ARGS="-k name -x"]'
@@ -134,9 +134,6 @@ docs: $(INSTALLED)  ## write docs/api.md from the docstrings
 coverage: $(INSTALLED)  ## line and branch coverage of the package by the fast and the slow tests
 	@mkdir -p .cache
 	$(PYTEST) -m 'not real and not hf' --cov --cov-report=term --cov-fail-under=95 $(PYTEST_ARGS)
-
-mutants: $(INSTALLED)  ## break the mathematics on purpose, line by line: do the tests notice? (goes on where it stopped)
-	OMP_NUM_THREADS=1 nice $(BIN)/python benchmarks/mutants.py --results runs/mutants.json --table runs/mutants.md
 
 demo: $(INSTALLED)  ## train on the built-in drawings, evaluate on unseen types, write runs/demo
 	$(BIN)/python examples/demo.py --output_dir runs/demo
