@@ -26,7 +26,7 @@ Made from the docstrings by `make docs`; edit those, not this page. Equations E1
 CONTENTS: dict[str, dict[str, list[str]]] = {
     "Model, processor, pipeline": {"modeling_mgvmoe": []},
     "Objectives": {"modeling_mgvmoe.objectives": []},
-    "Sample graph": {"modeling_mgvmoe.sample_graph": [], "modeling_mgvmoe.neighbour_graph": []},
+    "Sample graph": {"modeling_mgvmoe.sample_graph": []},
     "Extraction": {
         "modeling_mgvmoe.extraction": ["extract"],
         "modeling_mgvmoe.relation_rules": [],

@@ -39,7 +39,9 @@ MORE_PIPELINES = {
 
 
 # What is more than anybody needs would only take all memory.
-MOST = {"num_experts": 65_536, "projection_dim": 1_048_576, "max_mentions": 1024, "graph_memory": 1_048_576}
+MOST = {"num_experts": 65_536, "projection_dim": 1_048_576, "max_mentions": 1024}
+# Options of version 0.1 that are gone, and the value at which they did nothing: folders saved by it still load.
+DELETED: dict[str, Any] = {"graph_memory": 0, "graph_neighbours": None}
 
 
 class _Pipelines(dict[str, Any]):
@@ -78,6 +80,15 @@ def _check_others(dtype: Any, fields: Mapping[str, Any]) -> None:
     quantization = fields.get("quantization_config")
     if isinstance(quantization, (str, int, float, list)):
         raise ValueError(f"quantization_config must be an object, got {quantization!r:.80}.")
+
+
+def _drop_deleted(fields: dict[str, Any]) -> None:
+    """Remove the options in `DELETED` from the fields; ValueError for one that a saved model really used."""
+    for name, off in DELETED.items():
+        value = fields.pop(name, off)
+        # False is no 0 here, and 1.0 no 1: neither was a value that 0.1 took for these.
+        if value != off or isinstance(value, bool) != isinstance(off, bool):
+            raise ValueError(f"{name} must be {off!r}: this option of version 0.1 was deleted, got {value!r}.")
 
 
 @strict
@@ -140,11 +151,6 @@ class MGVMoEConfig(PreTrainedConfig):
             Divides the inner products of E6. 1 is the paper's.
         graph_temperature (`float`, defaults to 1.0):
             Divides the node products of E10. 1 is the paper's, at which both softmaxes saturate at real sizes.
-        graph_neighbours (`int`, *optional*):
-            k: in E10 every post is joined with its k most similar posts only, itself included; default: with all.
-        graph_memory (`int`, defaults to 0):
-            In training E10 also joins the posts of a batch with so many posts of the batches before, whose nodes are
-            kept without gradient.
         margin (`float`, defaults to 1.0):
             Margin of the ranking loss, in units of the logits (E9).
         projection_dropout (`float`, defaults to 0.1):
@@ -211,8 +217,6 @@ class MGVMoEConfig(PreTrainedConfig):
     adversary_radius: float | int = 1.0
     alignment_temperature: float | int = 1.0
     graph_temperature: float | int = 1.0
-    graph_neighbours: int | None = None
-    graph_memory: int = 0
     margin: float | int = 1.0
     projection_dropout: float | int = 0.1
     ranking_loss_coef: float | int = 1.0
@@ -227,6 +231,7 @@ class MGVMoEConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         _check_others(self.dtype, kwargs)
+        _drop_deleted(kwargs)
         self.text_config = _backbone_config("text_config", self.text_config, "bert")
         self.vision_config = _backbone_config("vision_config", self.vision_config, "vit")
         # The base class sets the attention back end of the sub-configurations to None. A backbone that is already
@@ -315,13 +320,9 @@ class MGVMoEConfig(PreTrainedConfig):
         for name in ("projection_dim", "max_mentions", "spatial_merge_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
-        if self.graph_memory < 0:
-            raise ValueError(f"graph_memory must not be negative, got {self.graph_memory}.")
         for name, most in MOST.items():
             if getattr(self, name) > most:
                 raise ValueError(f"{name} must be at most {most:,}, got {getattr(self, name)}.")
-        if self.graph_neighbours is not None and self.graph_neighbours < 1:
-            raise ValueError(f"graph_neighbours must be at least 1, got {self.graph_neighbours}.")
         if self.vision_hidden_size is not None and self.vision_hidden_size < 1:
             raise ValueError(f"vision_hidden_size must be at least 1, got {self.vision_hidden_size}.")
 

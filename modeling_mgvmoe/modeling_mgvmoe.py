@@ -223,10 +223,6 @@ class MGVMoEForZeroShotIE(TrainingObjectives, PostScoring, MGVMoEPreTrainedModel
         self.perturbation = (
             nn.Parameter(torch.zeros(1, 2 * config.hidden_size)) if config.adversary == "learned" else None
         )
-        if config.graph_memory:
-            # Saved: a training that goes on from a checkpoint goes on with them.
-            self.register_buffer("graph_memory", torch.zeros(config.graph_memory, 2 * config.hidden_size))
-            self.register_buffer("graph_seen", torch.zeros(1, dtype=torch.long))
         self.post_init()
 
     @torch.no_grad()
@@ -235,9 +231,6 @@ class MGVMoEForZeroShotIE(TrainingObjectives, PostScoring, MGVMoEPreTrainedModel
         if isinstance(module, MGVMoEForZeroShotIE) and module.perturbation is not None:
             # At 0 neither the KL nor the norm has a direction, so the adversary would never move.
             init.normal_(module.perturbation, std=self.config.initializer_range)
-        if isinstance(module, MGVMoEForZeroShotIE) and self.config.graph_memory:
-            init.zeros_(module.graph_memory)
-            init.zeros_(module.graph_seen)
 
     def get_input_embeddings(self) -> nn.Module:
         return self.mgvmoe.get_input_embeddings()

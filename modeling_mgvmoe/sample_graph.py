@@ -4,7 +4,6 @@ Axes: B = posts, N = size of a node, 2H when a node is [picture ; text].
 """
 
 import importlib
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -88,7 +87,6 @@ def learned_adversary_loss(
     nodes: torch.Tensor,
     perturbation: torch.Tensor,
     temperature: float = 1.0,
-    consistency: Callable[..., torch.Tensor] = adversarial_consistency,
 ) -> torch.Tensor:
     """E11 with a learned perturbation: worth KL; its gradient is that of KL for the network, of ||d|| - KL for d.
 
@@ -99,9 +97,8 @@ def learned_adversary_loss(
         nodes: (B, N).
         perturbation: the parameter d, (1, N).
         temperature: see [`neighbour_agreement`].
-        consistency: E11, of nodes, perturbation and temperature.
     """
-    divergence = consistency(nodes, _ReverseGradient.apply(perturbation), temperature)
+    divergence = adversarial_consistency(nodes, _ReverseGradient.apply(perturbation), temperature)
     norm = torch.linalg.vector_norm(perturbation)
     return divergence + (norm - norm.detach())
 
@@ -111,7 +108,6 @@ def power_perturbation(
     radius: float = 1.0,
     temperature: float = 1.0,
     generator: torch.Generator | None = None,
-    consistency: Callable[..., torch.Tensor] = adversarial_consistency,
 ) -> torch.Tensor:
     r"""E11's perturbation by one step of power iteration, the usual form of virtual adversarial training.
 
@@ -122,7 +118,6 @@ def power_perturbation(
         radius: r, in units of the mean norm of the nodes.
         temperature: see [`neighbour_agreement`].
         generator: source of the random direction.
-        consistency: E11, of nodes, perturbation and temperature.
 
     Returns:
         (B, N), without gradient.
@@ -135,7 +130,7 @@ def power_perturbation(
         start = torch.randn(nodes.shape, generator=generator, device=nodes.device, dtype=nodes.dtype)
         # KL is flat at d = 0, so the step starts a little beside it; in single precision 1e-3 is far above rounding.
         start = (1e-3 * scale * F.normalize(start, dim=-1)).requires_grad_()
-        (gradient,) = torch.autograd.grad(consistency(nodes, start, temperature), start)
+        (gradient,) = torch.autograd.grad(adversarial_consistency(nodes, start, temperature), start)
     return radius * scale * F.normalize(gradient, dim=-1)
 
 

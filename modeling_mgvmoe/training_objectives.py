@@ -3,15 +3,12 @@
 Axes: B = posts, C = candidate labels.
 """
 
-from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 
 from .across_processes import Announcement, gather_rows, number_of_processes, random_generator
-from .neighbour_graph import neighbour_consistency, remember, remembered
 from .objectives import info_nce, label_cross_entropy, ranking_loss, rejection_loss
 from .outputs_mgvmoe import MGVMoEModelOutput
 from .sample_graph import adversarial_consistency, learned_adversary_loss, power_perturbation, random_perturbation
@@ -26,14 +23,10 @@ class TrainingObjectives(nn.Module):
     Attributes:
         config: an [`MGVMoEConfig`]: coefficients and settings of the terms.
         perturbation: the learned adversary of E11, or `None`.
-        graph_memory, graph_seen: nodes of recent posts (M, 2H), and how many there ever were (1,); with `graph_memory`
-            of the configuration.
     """
 
     config: Any
     perturbation: nn.Parameter | None
-    graph_memory: torch.Tensor
-    graph_seen: torch.Tensor
 
     def objectives(
         self,
@@ -139,11 +132,8 @@ class TrainingObjectives(nn.Module):
     def _consistency(self, nodes: torch.Tensor, announced: Announcement | None) -> torch.Tensor:
         """E10 and E11 over `nodes`, which are those of all processes if something was announced to these."""
         temperature = self.config.graph_temperature
-        consistency = self._graph()
-        if self.config.graph_memory and self.training:
-            remember(self.graph_memory, self.graph_seen, nodes)
         if self.perturbation is not None:
-            return learned_adversary_loss(nodes, self.perturbation, temperature, consistency)
+            return learned_adversary_loss(nodes, self.perturbation, temperature)
         if self.config.adversary == "none":
             return nodes.new_zeros(())
         # The direction from which the power iteration starts must be the same on every process. At evaluation, which
@@ -158,18 +148,8 @@ class TrainingObjectives(nn.Module):
         if self.config.adversary == "random":
             perturbation = random_perturbation(nodes, radius, generator)
         else:
-            perturbation = power_perturbation(nodes, radius, temperature, generator, consistency)
-        return consistency(nodes, perturbation, temperature)
-
-    def _graph(self) -> Callable[..., torch.Tensor]:
-        """E11 over the graph of the configuration: all pairs, or k neighbours and a memory."""
-        memory = None
-        if self.config.graph_memory and self.training:
-            # A copy: the memory changes before the backward pass.
-            memory = remembered(self.graph_memory, self.graph_seen)
-        if memory is None and self.config.graph_neighbours is None:
-            return adversarial_consistency
-        return partial(neighbour_consistency, k=self.config.graph_neighbours, memory=memory)
+            perturbation = power_perturbation(nodes, radius, temperature, generator)
+        return adversarial_consistency(nodes, perturbation, temperature)
 
 
 __all__ = ["TrainingObjectives"]

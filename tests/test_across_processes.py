@@ -78,11 +78,6 @@ CASES = {
         torch.double,
         1,
     ),
-    "memory and neighbours": (
-        {"adversary": "power", "freeze_vision": False, "graph_memory": 12, "graph_neighbours": 3},
-        torch.double,
-        1,
-    ),
     "posts of no class": ({"adversary": "none", "none_loss_coef": 3.0}, torch.double, 1),
     "single precision": ({"adversary": "learned", "freeze_vision": False}, torch.float32, 1),
 }

@@ -10,9 +10,10 @@ import json
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModel, AutoProcessor
+from transformers import AutoConfig, AutoModel, AutoProcessor
 
 from modeling_mgvmoe import MGVMoEForZeroShotIE
+from modeling_mgvmoe.configuration_mgvmoe import DELETED
 from tests.fixtures.make_saved_by_0_1 import (
     FOLDER,
     LOSSES,
@@ -76,3 +77,18 @@ def test_a_folder_of_0_1_saved_again_has_the_same_tensors(tmp_path):
     AutoModel.from_pretrained(FOLDER / "similarity").save_pretrained(tmp_path)
     new, old = (load_file(folder / "model.safetensors") for folder in (tmp_path, FOLDER / "similarity"))
     assert set(new) == set(old) and all(torch.equal(new[name], old[name]) for name in old)
+
+
+# Values that a folder of 0.1 cannot have had without using the option.
+USED = {"graph_memory": 64, "graph_neighbours": 5}
+
+
+@pytest.mark.parametrize("name", DELETED)
+def test_a_model_that_used_a_deleted_option_is_refused_by_name(name, tmp_path):
+    fields = json.loads((FOLDER / "projection" / "config.json").read_text(encoding="utf-8"))
+    assert fields[name] == DELETED[name]
+    config = AutoConfig.from_pretrained(FOLDER / "projection")
+    assert not hasattr(config, name) and name not in config.to_dict()
+    (tmp_path / "config.json").write_text(json.dumps({**fields, name: USED[name]}), encoding="utf-8")
+    with pytest.raises(ValueError, match=rf"^(config: )?{name} must be .*{USED[name]}"):
+        AutoConfig.from_pretrained(tmp_path)

@@ -78,11 +78,6 @@ ABLATIONS = (
     _ours("no_alignment", "no E6", alignment_loss_coef=0.0),
     _ours("no_graph", "no E10 and E11", consistency_loss_coef=0.0, adversary="none"),
     _ours("no_adversary", "E11 with a random perturbation", adversary="random"),
-    _ours("graph_memory", "E10 with 64 posts of earlier batches", graph_memory=64),
-    _ours("graph_neighbours", "E10 with the 5 nearest posts only", graph_neighbours=5),
-    _ours(
-        "graph_both", "E10 with the 5 nearest of the batch and 64 posts before", graph_neighbours=5, graph_memory=64
-    ),
     _ours("learned_adversary", "the paper's E11: one learned vector", adversary="learned"),
     _ours("additive_fusion", "the paper's E7", fusion="additive"),
     _ours("query_fusion", "E7 as attention of the mention", fusion="query"),
