@@ -1,14 +1,13 @@
 """None of these on MNRE: how well posts without a relation are told from posts of unseen relations.
 
-    for s in 0 1 2; do python examples/prepare_data.py mnre --data MNRE --split mnre:seed-$s --divide-none \
+    for s in 0 1 2; do python examples/prepare_data.py mnre --data MNRE --split mnre:seed-$s \
         --seen-test-share 0.1 --output_dir runs/mnre$s; done
     python benchmarks/rejection.py --json FILE --dataset 'runs/mnre{seed}' --similarity_model NAME --seeds 0 1 2 \
-        --models 'plain=runs/plain{seed}/model' 'none posts=runs/none{seed}/model'
+        --models 'plain=runs/plain{seed}/model'
 
-Models are trained by examples/train.py with the recipe mgvmoe_small.yaml, without posts of no class or with them
-(`--none_share 0.33 --model_config '{"none_loss_coef": 1.0}'`). Posts of no class of the data set's training file
-train, those of its validation file, with the posts of validation relations, fit the thresholds, those of its test file
-and the posts of the unseen test relations are tested on. A row for each seed, model and measure: "probability", the
+Models are trained by examples/train.py with the recipe mgvmoe_small.yaml. Half of the posts of no class, picked by a
+hash of the id, fit the thresholds together with the posts of validation relations; the other half and the posts of the
+unseen test relations are tested on. A row for each seed, model and measure: "probability", the
 greatest probability; "logit", the greatest logit; "energy", the logarithm of the sum of the exponentials of the
 logits. Of the label similarity, which nothing is trained for, "logit" is 20 times the greatest cosine.
 """
@@ -22,8 +21,9 @@ import numpy as np
 from transformers.utils.logging import disable_progress_bar
 
 from modeling_mgvmoe.data.encoding import TypesOfLabels
-from modeling_mgvmoe.data.held_out import NONE_TO_FIT, load_evaluation_data, without_pictures
+from modeling_mgvmoe.data.held_out import load_evaluation_data, without_pictures
 from modeling_mgvmoe.evaluation.metrics import fit_rejection_threshold, macro_f1, rejection_auroc, rejection_scores
+from modeling_mgvmoe.evaluation.protocols import halves_by_id
 from modeling_mgvmoe.evaluation.rejection import knownness
 from modeling_mgvmoe.evaluation.report import markdown_table
 from modeling_mgvmoe.evaluation.runs import load_model
@@ -42,11 +42,12 @@ def measures(logits):
 
 def rows_of(scorer, data, shared):
     """A row for each measure."""
-    parts = {"fit": ("validation", NONE_TO_FIT), "test": ("test", "none")}
+    fitting, testing = halves_by_id(data.posts["none"])
+    parts = {"fit": (data.posts["validation"], fitting), "test": (data.posts["test"], testing)}
     labels = {"fit": data.labels["validation"]["relation"], "test": data.labels["test"]["relation"]}
     found, known = {}, {}
-    for part, names in parts.items():
-        logits = [scorer(data.posts[name], labels[part]) for name in names]
+    for part, kinds in parts.items():
+        logits = [scorer(posts, labels[part]) for posts in kinds]
         found[part] = measures(np.concatenate(logits))
         known[part] = np.repeat([True, False], [len(one) for one in logits])
         if part == "test":
@@ -65,8 +66,6 @@ def rows_of(scorer, data, shared):
 def measure_seed(flags, seed):
     """Rows of one division: similarity and every model."""
     data = load_evaluation_data(flags.dataset.replace("{seed}", str(seed)), ("none",))
-    if NONE_TO_FIT not in data.posts:
-        raise SystemExit("--dataset: its posts of no class must be divided, prepare_data.py --divide-none")
     embed = embed_with_encoder(flags.similarity_model)
     rows = []
     for name, texts in (("label names", None), ("label descriptions", data.label_descriptions)):
@@ -95,7 +94,7 @@ def main(argv=None):
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", required=True, help="file for the rows")
-    parser.add_argument("--dataset", help="a prepared folder with divided posts of no class")
+    parser.add_argument("--dataset", help="a prepared folder with posts of no class")
     parser.add_argument("--models", nargs="+", default=[], metavar="NAME=FOLDER")
     parser.add_argument("--similarity_model", help="name or folder of an untrained text encoder")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])

@@ -41,7 +41,7 @@ MORE_PIPELINES = {
 # What is more than anybody needs would only take all memory.
 MOST = {"num_experts": 65_536, "projection_dim": 1_048_576, "max_mentions": 1024}
 # Options of version 0.1 that are gone, and the value at which they did nothing: folders saved by it still load.
-DELETED: dict[str, Any] = {"graph_memory": 0, "graph_neighbours": None}
+DELETED: dict[str, Any] = {"graph_memory": 0, "graph_neighbours": None, "none_loss_coef": 0.0}
 
 
 class _Pipelines(dict[str, Any]):
@@ -159,8 +159,6 @@ class MGVMoEConfig(PreTrainedConfig):
             Coefficients of E9, E4 and E5 in the total loss E12.
         alignment_loss_coef, consistency_loss_coef, type_loss_coef (`float`, default 1.0):
             Coefficients of E6, E11 and of the types' loss in the total loss E12.
-        none_loss_coef (`float`, defaults to 0.0):
-            Coefficient of the loss of posts of no class (label -100), which should score below posts of a class.
         freeze_vision (`bool`, defaults to `True`):
             Keep the vision encoder as it is: evaluation mode, no gradient. Holds for whatever is in it, adapters too:
             set it to `False` to train any part of the tower.
@@ -181,7 +179,6 @@ class MGVMoEConfig(PreTrainedConfig):
         "alignment_loss",
         "consistency_loss",
         "type_loss",
-        "none_loss",
         "sample_logits",
         "mean_probs",
         "std_probs",
@@ -225,7 +222,6 @@ class MGVMoEConfig(PreTrainedConfig):
     alignment_loss_coef: float | int = 1.0
     consistency_loss_coef: float | int = 1.0
     type_loss_coef: float | int = 1.0
-    none_loss_coef: float | int = 0.0
     freeze_vision: bool = True
     initializer_range: float | int = 0.02
 
@@ -350,7 +346,6 @@ class MGVMoEConfig(PreTrainedConfig):
             "alignment_loss_coef",
             "consistency_loss_coef",
             "type_loss_coef",
-            "none_loss_coef",
             "type_score_coef",
         ):
             if not getattr(self, name) >= 0:

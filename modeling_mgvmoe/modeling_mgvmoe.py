@@ -358,7 +358,6 @@ class MGVMoEForZeroShotIE(TrainingObjectives, PostScoring, MGVMoEPreTrainedModel
             alignment_loss=terms.get("alignment_loss"),
             consistency_loss=terms.get("consistency_loss"),
             type_loss=terms.get("type_loss"),
-            none_loss=terms.get("none_loss"),
             **statistics,
             mention_embeds=posts.mention_embeds,
             candidate_embeds=candidate_embeds,

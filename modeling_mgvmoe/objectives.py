@@ -67,24 +67,6 @@ def label_cross_entropy(
     return F.cross_entropy(logits, labels)
 
 
-def rejection_loss(right_scores: torch.Tensor, best_scores: torch.Tensor) -> torch.Tensor:
-    r"""Posts of no class must score below posts that have one: mean over pairs of :math:`\log(1 + e^{s_j - s_i})`.
-
-    Of known posts i the score is that of the right label, of posts j of no class that of the best one. Their logistic
-    loss is a smooth form of the share of pairs in the wrong order, which is 1 - AUROC of the rejection by that score.
-
-    Args:
-        right_scores: (N,). best_scores: (M,).
-
-    Returns:
-        A scalar; 0 if there are not posts of both kinds.
-    """
-    if not right_scores.numel() or not best_scores.numel():
-        return (right_scores.sum() + best_scores.sum()) * 0.0
-    differences = at_least_float32(best_scores)[None, :] - at_least_float32(right_scores)[:, None]
-    return F.softplus(differences).mean()
-
-
 def _gold(logits: torch.Tensor, labels: torch.Tensor, candidate_mask: torch.Tensor | None) -> torch.Tensor:
     """(B, C), true for the right candidate, which must be there and not masked out."""
     if logits.ndim != 2 or labels.shape != logits.shape[:1]:
@@ -162,6 +144,5 @@ __all__ = [
     "label_cross_entropy",
     "masked_mean",
     "ranking_loss",
-    "rejection_loss",
     "router_entropy",
 ]

@@ -65,8 +65,6 @@ class MGVMoEOutput(ModelOutput):
         alignment_loss: scalar, E6.
         consistency_loss: scalar, E11.
         type_loss: scalar, -log P of the types that the right label allows, mean over posts; 0 without types.
-        none_loss: scalar, how posts of no class score against those of one; 0 without such posts. Only with
-            `none_loss_coef`.
         sample_logits: (N, B, C), E8 for each draw; only with `num_samples`, as are
         mean_probs, std_probs: (B, C), mean and deviation over the draws of the softmax of `sample_logits`, and
         mutual_information: (B,), in nats; see `uncertainty.py`.
@@ -87,7 +85,6 @@ class MGVMoEOutput(ModelOutput):
     alignment_loss: torch.Tensor | None = None
     consistency_loss: torch.Tensor | None = None
     type_loss: torch.Tensor | None = None
-    none_loss: torch.Tensor | None = None
     sample_logits: torch.Tensor | None = None
     mean_probs: torch.Tensor | None = None
     std_probs: torch.Tensor | None = None

@@ -15,8 +15,7 @@ class Rejection:
     """A decision by one number: what is below the threshold is rejected.
 
     A probability says how much better the best label is than the others, which a post of no label may well have. A
-    logit says how well it fits, whatever the others do; training with posts of no class (`none_share`) is to lower it
-    for these.
+    logit says how well it fits, whatever the others do.
 
     Attributes:
         threshold: least value of what is kept.

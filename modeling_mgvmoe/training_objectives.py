@@ -9,11 +9,11 @@ import torch
 from torch import nn
 
 from .across_processes import Announcement, gather_rows, number_of_processes, random_generator
-from .objectives import info_nce, label_cross_entropy, ranking_loss, rejection_loss
+from .objectives import info_nce, label_cross_entropy, ranking_loss
 from .outputs_mgvmoe import MGVMoEModelOutput
 from .sample_graph import adversarial_consistency, learned_adversary_loss, power_perturbation, random_perturbation
 
-# In `labels`: a post of none of the candidates. `rejection_loss` is there for it in place of E9.
+# In `labels`: a post of none of the candidates, which takes no part in E9 and in the loss of the types.
 NO_LABEL = -100
 
 
@@ -55,7 +55,7 @@ class TrainingObjectives(nn.Module):
         has_image, kl_loss, router_entropy_loss = output.image_mask, output.kl_loss, output.router_entropy_loss
         assert kl_loss is not None and router_entropy_loss is not None, "the output lacks its losses"
         known = labels != NO_LABEL
-        ranking, types, scores = self._of_labels(logits, labels, known, candidate_mask, fit_of_types)
+        ranking, types = self._of_labels(logits, labels, known, candidate_mask, fit_of_types)
         text_embeds, image_embeds = output.text_embeds, output.image_embeds
         # A post without a picture is a node of the graph whose picture half is 0.
         image_embeds = torch.zeros_like(text_embeds) if image_embeds is None else image_embeds
@@ -65,11 +65,11 @@ class TrainingObjectives(nn.Module):
             own_sums = output.expert_loss_sums.flatten()
             number = known.sum().to(own_sums)
             own_sums = torch.cat([own_sums, torch.stack([ranking * number, types * number, number])])
-            flags = torch.stack([has_image, known], dim=1).to(own_sums)
-            text_embeds, image_embeds, flags, scores, sums = gather_rows(
-                announced, text_embeds, image_embeds, flags, scores.to(own_sums), own_sums[None]
+            flags = has_image.to(own_sums)
+            text_embeds, image_embeds, flags, sums = gather_rows(
+                announced, text_embeds, image_embeds, flags, own_sums[None]
             )
-            (has_image, known), sums = flags.bool().unbind(1), sums.sum(0)
+            has_image, sums = flags.bool(), sums.sum(0)
             ranking, types = (sums[6:8] / sums[8].clamp(min=1)).unbind()
             # Rows: text, pictures.
             totals, numbers = sums[:6].view(2, 3).split([2, 1], dim=1)
@@ -84,7 +84,6 @@ class TrainingObjectives(nn.Module):
             ),
             "consistency_loss": self._consistency(nodes, announced),
             "type_loss": types,
-            **({"none_loss": rejection_loss(scores[known], scores[~known])} if self.config.none_loss_coef else {}),
         }
 
     def _of_labels(
@@ -94,26 +93,24 @@ class TrainingObjectives(nn.Module):
         known: torch.Tensor,
         candidate_mask: torch.Tensor | None,
         fit_of_types: torch.Tensor | None,
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """E9 and the loss of the types, means over the posts that have a label, and the scores of `rejection_loss`."""
-        best = logits.amax(-1)
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """E9 and the loss of the types, means over the posts that have a label."""
         if not torch.compiler.is_compiling() and not bool(known.all()):
             rows = known.nonzero().flatten()
             if not len(rows):
                 # With a gradient, for data parallel wrappers wait for one.
-                zero = best.sum() * 0.0
-                return zero, zero, best
+                zero = logits.sum() * 0.0
+                return zero, zero
             mask = None if candidate_mask is None else candidate_mask[rows]
             fit = None if fit_of_types is None else fit_of_types[rows]
-            ranking, types, right = self._of_labels(logits[rows], labels[rows], known[rows], mask, fit)
-            return ranking, types, best.index_copy(0, rows, right.to(best))
+            return self._of_labels(logits[rows], labels[rows], known[rows], mask, fit)
         if self.config.objective == "ranking":
             ranking = ranking_loss(logits, labels, self.config.margin, candidate_mask)
         else:
             ranking = label_cross_entropy(logits, labels, candidate_mask)
         # The mentions should have the types of the right label: the mean over the posts of -log P(allowed types).
         types = ranking.new_zeros(()) if fit_of_types is None else -fit_of_types.gather(1, labels[:, None]).mean()
-        return ranking, types, logits.gather(1, labels[:, None]).squeeze(1)
+        return ranking, types
 
     def announce(self, labels: torch.Tensor | None) -> Announcement | None:
         """Tell the other processes of a batch that [`objectives`] will gather; None where it will not.
@@ -123,7 +120,7 @@ class TrainingObjectives(nn.Module):
         """
         if labels is None or not self.training or not torch.is_grad_enabled() or number_of_processes() == 1:
             return None
-        return Announcement([len(labels)] * 4 + [1], labels.device)
+        return Announcement([len(labels)] * 3 + [1], labels.device)
 
     def total_loss(self, terms: dict[str, torch.Tensor]) -> torch.Tensor:
         """E12: the sum of the terms, each times its coefficient `<term>_coef` of the configuration."""

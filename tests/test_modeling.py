@@ -75,25 +75,19 @@ class TestOutput:
     @pytest.mark.parametrize("objective", ["ranking", "cross_entropy"])
     def test_posts_of_no_class_take_no_part_in_the_losses_of_labels(self, objective):
         """Of four posts two have a class: these losses are those of the two alone."""
-        inputs, model = tiny_inputs(), tiny_model(objective=objective, none_loss_coef=2.0)
+        inputs, model = tiny_inputs(), tiny_model(objective=objective)
         mixed = {**inputs, "labels": torch.tensor([2, -100, 0, -100])}
         output = model(**mixed)
         rows = torch.tensor([0, 2])
         alone = model(**{name: value if "candidate" in name else value[rows] for name, value in mixed.items()})
         torch.testing.assert_close(output.ranking_loss, alone.ranking_loss)
-        right, best = output.logits[rows, torch.tensor([2, 0])], output.logits[[1, 3]].amax(-1)
-        expected = torch.nn.functional.softplus(best[None] - right[:, None]).mean()
-        torch.testing.assert_close(output.none_loss, expected)
-        assert alone.none_loss == 0
-        coefs = {term: getattr(model.config, f"{term}_coef") for term in (*TERMS, "none_loss")}
+        coefs = {term: getattr(model.config, f"{term}_coef") for term in TERMS}
         torch.testing.assert_close(output.loss, sum(coef * output[term] for term, coef in coefs.items()))
-        model.train()(**mixed).none_loss.backward()
-        assert model.mention_projection.weight.grad.abs().max() > 0
 
     def test_a_batch_of_posts_of_no_class_alone(self):
-        model = tiny_model(none_loss_coef=1.0).train()
+        model = tiny_model().train()
         output = model(**{**tiny_inputs(), "labels": torch.full((4,), -100)})
-        assert output.ranking_loss == output.type_loss == output.none_loss == 0
+        assert output.ranking_loss == output.type_loss == 0
         output.loss.backward()
         # Every trained parameter gets a gradient, or data parallel training waits for it in vain.
         assert all(one.grad is not None for one in model.parameters() if one.requires_grad)

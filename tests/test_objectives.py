@@ -14,7 +14,6 @@ from modeling_mgvmoe.objectives import (
     label_cross_entropy,
     masked_mean,
     ranking_loss,
-    rejection_loss,
     router_entropy,
 )
 
@@ -52,8 +51,6 @@ def test_labels_are_not_looked_at_while_torch_compiles(monkeypatch):
 
 
 def test_losses_of_nothing_are_0():
-    right = torch.tensor([2.0, 3.0])
-    assert rejection_loss(right, torch.tensor([])).shape == ()
     empty = torch.zeros(0, 4)
     assert info_nce(empty, empty).item() == 0.0
 
@@ -62,26 +59,6 @@ def test_temperature_of_info_nce_is_1_unless_it_is_given():
     text, image = torch.eye(2), torch.eye(2)
     # Both directions: log(1 + e^-1).
     assert info_nce(text, image).item() == pytest.approx(0.313262, abs=1e-6)
-
-
-class TestRejectionLoss:
-    def test_pairs_worked_by_hand(self):
-        right = torch.tensor([2.0, 0.0], requires_grad=True)
-        best = torch.tensor([0.0, 1.0, 0.0], requires_grad=True)
-        # Differences none - known: -2, -1, -2 and 0, 1, 0. log(1 + e^d): 0.126928, 0.313262; 0.693147, 1.313262.
-        loss = rejection_loss(right, best)
-        expected = (2 * 0.126928 + 0.313262 + 2 * 0.693147 + 1.313262) / 6
-        assert loss.item() == pytest.approx(expected, abs=1e-6)
-        loss.backward()
-        # The sigmoid of the difference, over 6 pairs: sigmoid(-2) = 0.119203, sigmoid(-1) = 0.268941.
-        assert right.grad[0].item() == pytest.approx(-(2 * 0.119203 + 0.268941) / 6, abs=1e-6)
-        assert best.grad.sum() == pytest.approx(-right.grad.sum().item())
-
-    def test_without_posts_of_both_kinds_it_is_0_with_a_gradient(self):
-        right, best = torch.tensor([2.0], requires_grad=True), torch.tensor([], requires_grad=True)
-        loss = rejection_loss(right, best)
-        loss.backward()
-        assert loss.item() == 0 and right.grad.tolist() == [0.0]
 
 
 class TestRankingLoss:

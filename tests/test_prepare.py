@@ -83,27 +83,6 @@ class TestMnre:
         assert (content["dataset"], content["split"], content["none"]) == ("mnre", "mnre:seed-0", "no relation")
         assert content["counts"]["mnre"]["records"] == 51
 
-    def test_posts_of_no_class_divided_as_the_files_are(self, tmp_path, capsys):
-        from modeling_mgvmoe.data.held_out import load_evaluation_data
-
-        folder, out = mnre_folder(tmp_path / "raw"), tmp_path / "out"
-        found = prepare("mnre", "--data", folder, "--output_dir", out, "--divide-none")
-        assert found == {"train": 30, "validation": 6, "test": 9, "none": 2, "none_train": 2, "none_validation": 2}
-        assert "none_train.parquet: 2 posts, 0 with a picture" in capsys.readouterr().out
-        assert [post["id"] for post in data_from_folder(out).none_posts] == ["mnre-train-16", "mnre-train-17"]
-        data = load_evaluation_data(str(out), ("none",))
-        assert [post["id"] for post in data.posts["none_validation"]] == ["mnre-val-16", "mnre-val-17"]
-        assert [post["id"] for post in data.posts["none"]] == ["mnre-test-16", "mnre-test-17"]
-        # Written anew without the flag, none is left of them.
-        prepare("mnre", "--data", folder, "--output_dir", out, "--overwrite")
-        assert data_from_folder(out).none_posts == () and len(read_optional_posts(out, "none")) == 6
-
-    def test_there_may_be_none_to_divide(self, tmp_path):
-        relations = {name: count for name, count in RELATIONS.items() if name != "None"}
-        folder = mnre_folder(tmp_path / "raw", relations)
-        with pytest.raises(SystemExit):
-            prepare("mnre", "--data", folder, "--output_dir", tmp_path / "out", "--divide-none")
-
     def test_the_folder_gives_what_memory_gives(self, tmp_path):
         relations = {**dict.fromkeys(read_label_set(CONFIGURATION / "labels" / "mnre.json").classes, 1), "None": 1}
         folder, out = mnre_folder(tmp_path / "raw", relations), tmp_path / "out"

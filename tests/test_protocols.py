@@ -121,24 +121,24 @@ def test_open_by_hand():
     assert result.scores[MAJORITY]["rejection_f1"] == pytest.approx(2 * count / (2 * count + 4))
 
 
-def test_open_fits_on_posts_of_no_class_that_are_for_it():
-    """And rejects by the best logit too: posts of no class are sure of their answer, but it fits badly."""
-    validation, none = [make_post(0, "v"), make_post(1, "w")], [make_post(number, "none") for number in range(4)]
-    to_fit = [make_post(number, "to fit") for number in range(3)]
+def test_open_rejects_by_the_best_logit_too():
+    """Posts of no class are sure of their answer, but it fits badly."""
+    validation, none = [make_post(0, "v"), make_post(1, "w")], [make_post(number, "none") for number in range(20)]
+    to_fit, to_test = halves_by_id(none)
     # The best probability is the same for all, e^4 / (e^4 + 1); the best logit is 6 or 2, and 3 where it is fitted.
     table = {post["id"]: {post["label"]: 6.0, "v": 2.0, "w": 2.0} | {post["label"]: 6.0} for post in validation}
     table |= {post["id"]: {"v": 3.0, "w": -1.0} for post in to_fit}
     table |= {post["id"]: {"a": 2.0, "b": 2.0} | {post["label"]: 6.0} for post in TEST}
-    table |= {post["id"]: {"a": 2.0, "b": -2.0} for post in none}
+    table |= {post["id"]: {"a": 2.0, "b": -2.0} for post in to_test}
     scorer, calls = watched(by_table(table))
-    data = hand_made({"test": TEST, "validation": validation, "none": none, "none_validation": to_fit})
+    data = hand_made({"test": TEST, "validation": validation, "none": none})
     result = evaluate_protocol("open", {"ours": scorer}, data)["typing"]
     assert calls[1] == ([post["id"] for post in to_fit], ("v", "w"))
-    assert calls[3] == ([post["id"] for post in none], ("a", "b"))
+    assert calls[3] == ([post["id"] for post in to_test], ("a", "b"))
     ours = result.scores["ours"]
     assert ours["auroc"] == 0.5 and ours["logit_auroc"] == 1.0
     assert ours["logit_threshold"] == 4.5 and ours["logit_rejection_f1"] == 1.0
-    assert result.counts["fitted on: posts of no class"] == 3
+    assert result.counts["fitted on: posts of no class"] == len(to_fit)
 
 
 def test_halves_hang_on_the_id_alone():

@@ -100,22 +100,3 @@ def test_arguments_of_sampling():
     in_turn = training_sampler(POSTS, TrainingArguments(class_order="in_turn"), 16, 4)
     # 8 pairs of task and label, each twice in two rounds.
     assert set(Counter((POSTS[index]["task"], POSTS[index]["label"]) for index in in_turn).values()) == {2}
-
-
-def test_posts_of_no_class_are_a_share_and_leave_the_others_as_they_are():
-    posts = [{"task": "relation", "label": "ab"[number % 2]} for number in range(10)]
-    none = [{"task": "relation", "label": None} for _ in range(30)]
-    arguments = TrainingArguments(none_share=0.25, seed=3)
-    drawn = list(training_sampler([*posts, *none], arguments, 4000, 16))
-    chosen = [index for index in drawn if index >= 10]
-    # Binomial with p = 1/4: standard deviation 27. All of them as often, epoch after epoch.
-    assert abs(len(chosen) - 1000) < 110 and len(drawn) == 4000
-    counts = Counter(chosen)
-    assert set(counts) == set(range(10, 40)) and max(counts.values()) - min(counts.values()) <= 1
-    # The others in the order in which they come alone.
-    alone = list(training_sampler(posts, TrainingArguments(seed=3), 4000, 16))
-    others = [index for index in drawn if index < 10]
-    assert others == alone[: len(others)]
-    assert list(training_sampler([*posts, *none], arguments, 4000, 16)) == drawn
-    with pytest.raises(ValueError, match="none_share must be at least 0 and below 1, got 1"):
-        TrainingArguments(none_share=1)

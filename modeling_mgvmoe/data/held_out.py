@@ -18,8 +18,6 @@ OPTIONAL = {
     "seen_test": "held-out posts of training classes",
     "none": "posts of no class",
 }
-# Posts of no class to fit a threshold with, where they are divided; comes with "none".
-NONE_TO_FIT = "none_validation"
 
 
 @dataclass(frozen=True)
@@ -28,8 +26,7 @@ class EvaluationData:
 
     Attributes:
         posts: "validation" and "test", of classes that are not in training; "seen_test", held-out posts of training
-            classes, and "none", posts of no class, where a protocol needs them; "none_validation", posts of no class
-            to fit with, if the folder has them, and "none" are then those to test on.
+            classes, and "none", posts of no class, where a protocol needs them.
         labels: for "train", "validation" and "test", for each task, the classes.
         label_descriptions, label_types, type_descriptions: as in [`ZeroShotData`].
         sampled: whether `max_posts` left posts out.
@@ -102,7 +99,7 @@ def read_optional_posts(folder: str | os.PathLike, name: str) -> Posts:
 
     Args:
         folder: with the file.
-        name: "seen_test", "none" or "none_validation".
+        name: "seen_test" or "none".
 
     Raises:
         FileNotFoundError: it is missing; the message says how to make it.
@@ -110,8 +107,7 @@ def read_optional_posts(folder: str | os.PathLike, name: str) -> Posts:
     """
     from datasets import load_dataset
 
-    if name != NONE_TO_FIT:
-        check_files(os.fspath(folder), (name,))
+    check_files(os.fspath(folder), (name,))
     path = os.path.join(folder, f"{name}.parquet")
     posts = load_dataset("parquet", data_files={name: path})[name]
     for number, post in enumerate(without_pictures(posts)):
@@ -153,8 +149,6 @@ def _folder(folder: str, needed: Sequence[str]) -> EvaluationData:
     for name in OPTIONAL:
         if name in needed:
             posts[name] = read_optional_posts(folder, name)
-    if "none" in needed and os.path.isfile(os.path.join(folder, f"{NONE_TO_FIT}.parquet")):
-        posts[NONE_TO_FIT] = read_optional_posts(folder, NONE_TO_FIT)
     path = os.path.join(folder, "{}.parquet")
     if "seen_test" in needed:
         trained = {post["id"] for post in without_pictures(data.posts["train"])}
@@ -168,14 +162,13 @@ def _folder(folder: str, needed: Sequence[str]) -> EvaluationData:
                     f"{path.format('seen_test')}: classes must be training classes, got {post['label']!r} "
                     f"of post {post['id']!r}"
                 )
-    for name in {"none", NONE_TO_FIT} & set(posts):
-        for post in without_pictures(posts[name]):
-            of = [split for split in SPLITS if post["label"] in data.labels[split].get(task_of(post), ())]
-            if of:
-                raise ValueError(
-                    f"{path.format(name)}: posts must be of no class, got {post['label']!r} of post {post['id']!r}, "
-                    f"which is a class of {of[0]}"
-                )
+    for post in without_pictures(posts.get("none", ())):
+        of = [split for split in SPLITS if post["label"] in data.labels[split].get(task_of(post), ())]
+        if of:
+            raise ValueError(
+                f"{path.format('none')}: posts must be of no class, got {post['label']!r} of post {post['id']!r}, "
+                f"which is a class of {of[0]}"
+            )
     return EvaluationData(
         posts=posts,
         labels=data.labels,

@@ -3,8 +3,6 @@
 train.parquet, validation.parquet, test.parquet   posts of the classes of each split, with labels in words
 seen_test.parquet                                 if asked for: posts of training classes that are not trained on
 none.parquet                                      posts to which none of the classes applies, if there are such
-none_train.parquet, none_validation.parquet       if asked for: those of them to train and to fit with, none.parquet
-                                                  then has those to test on
 labels.json                                       candidates of each split, also those without a post, and their words
 """
 
@@ -27,8 +25,6 @@ from .wikidiverse import read_wikidiverse, wikidiverse_files
 from .zero_shot_data import ZeroShotData, data_from_posts, sketchbook_data
 
 SEED_SPLIT = re.compile(r"seed-(\d+)")
-# "mnre-mnre_org_val-17", "wikidiverse-valid-3-0"
-FILE_OF_ID = re.compile(r"[-_](train|val|test)(?:id)? ?-\d")
 
 
 @dataclass
@@ -42,8 +38,7 @@ class PreparedData:
         counts: what was found in the files, by part of the data set; empty for the sketchbook.
         label_set_version: of the words, `None` where there is no label set.
         none: the label of posts to which none of the classes applies.
-        none_posts: these posts; once they are divided, those to test on, and
-        none_train, none_validation: those to train with and to fit a threshold with.
+        none_posts: these posts.
         seen_test: posts of training classes that are not trained on.
         left_out: number of posts of each class that the division leaves out, `none` not counted.
     """
@@ -55,8 +50,6 @@ class PreparedData:
     label_set_version: int | None = None
     none: str | None = None
     none_posts: list[dict[str, Any]] = field(default_factory=list)
-    none_train: list[dict[str, Any]] = field(default_factory=list)
-    none_validation: list[dict[str, Any]] = field(default_factory=list)
     seen_test: list[Mapping[str, Any]] = field(default_factory=list)
     left_out: dict[str, int] = field(default_factory=dict)
 
@@ -65,8 +58,6 @@ class PreparedData:
         optional: dict[str, Sequence[Mapping[str, Any]]] = {
             "seen_test": self.seen_test,
             "none": self.none_posts,
-            "none_train": self.none_train,
-            "none_validation": self.none_validation,
         }
         return {**self.data.posts, **{name: posts for name, posts in optional.items() if posts}}
 
@@ -179,27 +170,6 @@ def hold_out_seen(prepared: PreparedData, share: float) -> PreparedData:
         met.add(post["label"])
     posts = {**prepared.data.posts, "train": kept}
     return replace(prepared, data=replace(prepared.data, posts=posts), seen_test=held)
-
-
-def divide_none(prepared: PreparedData) -> PreparedData:
-    """Divide the posts of no class as the data set's own files do: to train with, to fit with, to test on.
-
-    Args:
-        prepared: as read; the ids of its posts name their files.
-
-    Raises:
-        ValueError: there are no such posts, an id names no file of one kind, or a kind has no post.
-    """
-    parts: dict[str, list[dict[str, Any]]] = {name: [] for name in SPLITS}
-    for post in prepared.none_posts:
-        match = FILE_OF_ID.search(post["id"])
-        if match is None:
-            raise ValueError(f"divide_none: ids must name a train, val or test file, got {post['id']!r}")
-        parts[{"train": "train", "val": "validation", "test": "test"}[match[1]]].append(post)
-    empty = [name for name, posts in parts.items() if not posts]
-    if empty:
-        raise ValueError(f"divide_none: posts of no class are needed in every file, got none in {', '.join(empty)}")
-    return replace(prepared, none_posts=parts["test"], none_train=parts["train"], none_validation=parts["validation"])
 
 
 def check_share(share: float) -> None:

@@ -11,7 +11,6 @@ from .parquet_folder import check_output, check_public, push_prepared, write_pre
 from .prepare import (
     PreparedData,
     check_share,
-    divide_none,
     hold_out_seen,
     prepare_conll,
     prepare_mnre,
@@ -51,7 +50,6 @@ def prepare_command(
         if push:
             check_public(arguments.dataset, arguments.private)
         prepared = hold_out_seen(_prepare(arguments, configuration), arguments.seen_test_share)
-        prepared = divide_none(prepared) if arguments.divide_none else prepared
     except (OSError, ValueError) as error:
         parser.exit(1, f"{parser.prog}: error: {error}\n")
     written = write_prepared(prepared, arguments.output_dir, arguments.overwrite, progress=True)
@@ -76,13 +74,6 @@ def _parser(description: str | None) -> argparse.ArgumentParser:
             type=float,
             default=0.0,
             help="share of the training classes' posts that is held out of training for seen_test.parquet (default 0)",
-        )
-        sub.add_argument(
-            "--divide_none",
-            "--divide-none",
-            action="store_true",
-            help="posts of no class by the data set's own files: none_train.parquet to train with, "
-            "none_validation.parquet to fit a threshold with, none.parquet to test on",
         )
         sub.add_argument("--push_to_hub", "--push-to-hub", metavar="USER/NAME", help="push it as a data set")
         sub.add_argument("--private", action="store_true", help="nobody else may see what is pushed")

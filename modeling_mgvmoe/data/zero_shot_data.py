@@ -17,7 +17,7 @@ from .splits import SPLITS, ClassSplit
 
 LABELS_FILE = "labels.json"
 # Files beside those of the splits that a prepared folder may have.
-OPTIONAL_PARTS = ("seen_test", "none", "none_train", "none_validation")
+OPTIONAL_PARTS = ("seen_test", "none")
 
 
 @dataclass
@@ -30,7 +30,6 @@ class ZeroShotData:
         label_descriptions: sentences in place of labels, one or several for each.
         label_types: for relations, the types that the head and the tail may have.
         type_descriptions: for each of these types, a sentence or several.
-        none_posts: posts of no class to train with.
     """
 
     posts: Mapping[str, Sequence[Mapping[str, Any]]]
@@ -38,7 +37,6 @@ class ZeroShotData:
     label_descriptions: Mapping[str, str | Sequence[str]] = field(default_factory=dict)
     label_types: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = field(default_factory=dict)
     type_descriptions: Mapping[str, str | Sequence[str]] = field(default_factory=dict)
-    none_posts: Sequence[Mapping[str, Any]] = ()
 
     def __post_init__(self) -> None:
         missing = [name for name in SPLITS if name not in self.posts or name not in self.labels]
@@ -122,8 +120,6 @@ def sketchbook_data(seed: int = 0, posts_per_class: int = 60, eval_posts_per_cla
 def data_from_folder(folder: str | os.PathLike) -> ZeroShotData:
     """Posts from `train.parquet`, `validation.parquet` and `test.parquet` in a folder, in the package's schema.
 
-    `none_train.parquet`, if it is there, gives posts of no class to train with.
-
     `labels.json`, as `examples/prepare_data.py` writes it, gives candidates, descriptions and types. Without it, the
     candidates of a split are the labels of its posts, and there are neither descriptions nor types.
 
@@ -145,24 +141,7 @@ def data_from_folder(folder: str | os.PathLike) -> ZeroShotData:
     for split in SPLITS:
         known = None if given is None else given["labels"][split]
         posts[split], labels[split] = _read_posts(files[split], known)
-    none_path = os.path.join(folder, "none_train.parquet")
-    none_posts = _read_none(none_path, labels["train"]) if os.path.isfile(none_path) else ()
-    return ZeroShotData(posts=posts, labels=labels, none_posts=none_posts, **({} if given is None else given["words"]))
-
-
-def _read_none(path: str, labels: Mapping[str, tuple[str, ...]]) -> Sequence[Mapping[str, Any]]:
-    """Posts of no class, of tasks that are trained."""
-    posts = read_parquet(path)
-    columns = [name for name in posts.column_names if name != "image"]
-    for number, post in enumerate(posts.select_columns(columns)):
-        validate_post(post, f"{path}, row {number}")
-        task = task_of(post)
-        if task not in labels or post["label"] in labels[task]:
-            raise ValueError(
-                f"{path}, row {number}: posts must be of no class, and of a task with classes, got a {task} post "
-                f"of {post['label']!r}"
-            )
-    return posts
+    return ZeroShotData(posts=posts, labels=labels, **({} if given is None else given["words"]))
 
 
 def _read_posts(

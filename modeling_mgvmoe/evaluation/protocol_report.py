@@ -59,8 +59,7 @@ MEANING = {
         "Posts of unseen classes and posts of no class; candidates are the unseen classes. A post is rejected when "
         "its greatest probability, or its greatest logit, is below a threshold, fitted for the best F1 on posts of "
         "the validation classes and "
-        "posts of no class: those of none_validation.parquet, or half of those of none.parquet, picked by a hash of "
-        "the id; the rest is tested on. Rejection F1 is that "
+        "half of the posts of no class, picked by a hash of the id; the other half is tested on. Rejection F1 is that "
         "of posts of no class as rejected; accuracy, macro-F1 and ECE of known are those of the best candidate of "
         "posts of unseen classes, before rejection."
     ),

@@ -87,7 +87,7 @@ PROTOCOLS: dict[str, tuple[str, ...]] = {
 OPTIONAL_POSTS: dict[str, tuple[str, ...]] = {
     "unseen": (),
     "generalised": ("validation",),
-    "open": ("none_validation",),
+    "open": (),
 }
 
 
@@ -205,10 +205,7 @@ def _open(task: str, scorers: Mapping[str, Scorer], posts: Mapping[str, Posts], 
     candidates, fitting_candidates = tuple(labels["test"]), tuple(labels["validation"])
     if NONE in candidates:
         raise ValueError(f"data: no class may be called {NONE!r}, which is the answer of rejection")
-    if "none_validation" in posts:
-        fitting_none, testing_none = posts["none_validation"], posts["none"]
-    else:
-        fitting_none, testing_none = halves_by_id(posts["none"])
+    fitting_none, testing_none = halves_by_id(posts["none"])
     if not len(fitting_none) or not len(testing_none):
         raise ValueError(
             f"data: the ids must divide the {task} posts of no class into two halves with posts, got "

@@ -187,13 +187,6 @@ class TrainingArguments:
             "choices": ["mixed", "alternate"],
         },
     )
-    none_share: float = field(
-        default=0.0,
-        metadata={
-            "help": "Share of the training posts that are drawn from those of no class (none_train.parquet), which "
-            "must score below posts of a class."
-        },
-    )
     eval_steps: int = field(default=200, metadata={"help": "Steps between validations."})
     early_stopping_patience: int = field(
         default=0, metadata={"help": "Stop after so many validations without a better macro-F1; 0: never."}
@@ -238,8 +231,6 @@ class TrainingArguments:
                 raise ValueError(f"{name} must be greater than 0, got {rate}.")
         if self.freeze_text_layers is not None and self.freeze_text_layers < 0:
             raise ValueError(f"freeze_text_layers must not be negative, got {self.freeze_text_layers}.")
-        if not 0 <= self.none_share < 1:
-            raise ValueError(f"none_share must be at least 0 and below 1, got {self.none_share}.")
         if not 0 <= self.warmup_ratio <= 1:
             raise ValueError(f"warmup_ratio must be between 0 and 1, got {self.warmup_ratio}.")
         for name in ("weight_decay", "max_grad_norm", "checkpointing_steps", "early_stopping_patience"):

@@ -16,7 +16,6 @@ PANELS = (
     ("alignment (E6)", r"train/(alignment_loss)", "linear"),
     ("consistency (E11)", r"train/(consistency_loss)", "linear"),
     ("types of heads and tails", r"train/(type_loss)", "linear"),
-    ("posts of no class", r"train/(none_loss)", "linear"),
     ("learning rate", r"learning_rate/(.+)", "rate"),
     ("validation", r"validation/(.*macro_f1)", "score"),
     ("expert usage, text", r"expert_usage/text_(\d+)", "share"),

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from ..data.encoding import PostCollator, encode_posts, encode_splits
+from ..data.encoding import PostCollator, encode_splits
 from ..data.whole_folder import whole_folder
 from ..data.zero_shot_data import ZeroShotData
 from ..evaluation.unseen import predict_labels, score_predictions
@@ -98,7 +98,7 @@ def _train(
     if feature_cache is not None:
         feature_cache.check(model, processor)
     show = accelerator.is_main_process
-    encoded, collators = _encode(data, processor, feature_cache, show, model, arguments)
+    encoded, collators = _encode(data, processor, feature_cache, show, model)
     start = 0 if checkpoint is None else read_progress(checkpoint).step
     collator = even_pictures(accelerator, collators["train"], processor)
     loader = _train_loader(encoded["train"], collator, arguments, accelerator, start)
@@ -112,7 +112,7 @@ def _train(
               "types": [dict(data.label_types), dict(data.type_descriptions)]}  # fmt: skip
     run = identity(arguments, model.config.to_dict(), encoded, labels, accelerator.num_processes)
     checkpointer = Checkpointer(arguments.output_dir, run, accelerator, wrapped, optimizer, schedule)
-    statistics = Statistics(("loss", *_terms_of(model)), model.config.num_experts, accelerator.device)
+    statistics = Statistics(("loss", *TERMS), model.config.num_experts, accelerator.device)
     progress = _begin(checkpointer, checkpoint, arguments, statistics)
     if checkpoint is not None and progress.best.get("step") == progress.step:
         # The run may have ended between the checkpoint and the model, which comes after it.
@@ -171,39 +171,11 @@ def _encode(
     feature_cache: ImageFeatureCache | None,
     show: bool,
     model: MGVMoEForZeroShotIE,
-    arguments: TrainingArguments,
 ) -> tuple[dict[str, list[dict[str, Any]]], dict[str, PostCollator]]:
-    """Encoded posts of training and validation, and a collator for each; posts of no class too, if asked for."""
+    """Encoded posts of training and validation, and a collator for each."""
     with_types = model.config.score == "similarity"
     splits = ("train", "validation")
-    encoded, collators = encode_splits(data, processor, splits, with_types, feature_cache, show, with_ids=("train",))
-    if arguments.none_share:
-        encoded["train"] += _encode_none(data, processor, feature_cache, show, model)
-    return encoded, collators
-
-
-def _terms_of(model: MGVMoEForZeroShotIE) -> tuple[str, ...]:
-    """The terms that the model's output has."""
-    return (*TERMS, "none_loss") if model.config.none_loss_coef else TERMS
-
-
-def _encode_none(
-    data: ZeroShotData,
-    processor: MGVMoEProcessor,
-    feature_cache: ImageFeatureCache | None,
-    show: bool,
-    model: MGVMoEForZeroShotIE,
-) -> list[dict[str, Any]]:
-    """Encoded posts of no class, for training: their label is `None`."""
-    if not len(data.none_posts):
-        raise ValueError(
-            "none_share: the data set needs posts of no class for training, none_train.parquet; got none."
-        )
-    if not model.config.none_loss_coef:
-        raise ValueError("none_share: posts of no class need a model with none_loss_coef above 0, got 0.")
-    title = "encoding posts of no class" if show else None
-    encoded = encode_posts(data.none_posts, processor, title, feature_cache=feature_cache)
-    return [{**post, "label": None} for post in encoded]
+    return encode_splits(data, processor, splits, with_types, feature_cache, show, with_ids=("train",))
 
 
 def _begin(
@@ -289,7 +261,7 @@ def _train_loader(
 
 def _check_finite(output: Any, step: int, ids: Sequence[str]) -> None:
     if not torch.isfinite(output.loss):
-        terms = {name: output[name].item() for name in (*TERMS, "none_loss") if name in output}
+        terms = {name: output[name].item() for name in TERMS if name in output}
         raise ValueError(
             f"The loss is {output.loss.item()} at step {step + 1}; its terms are {terms}, "
             f"the posts of its batch {ids}."

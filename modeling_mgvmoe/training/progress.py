@@ -14,7 +14,6 @@ NAMES = {
     "alignment_loss": ("alignment", "align"),
     "consistency_loss": ("consistency", "cons"),
     "type_loss": ("types", "types"),
-    "none_loss": ("none", "none"),
 }
 # Seconds between two readings of the loss, for which the device must be waited for.
 READING = 0.5

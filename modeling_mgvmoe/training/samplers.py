@@ -101,38 +101,6 @@ class AlternatingSampler(Sampler[int]):
         return self.num_samples
 
 
-class MixedSampler(Sampler[int]):
-    """Draws from one of two parts of the posts, every time by chance.
-
-    Args:
-        parts: indices of the posts of both parts.
-        samplers: for each part one that draws places among them, with enough draws.
-        share: of the second part.
-        num_samples: how many to draw.
-        seed: of the chance.
-    """
-
-    def __init__(
-        self,
-        parts: Sequence[Sequence[int]],
-        samplers: Sequence[Sampler[int]],
-        share: float,
-        num_samples: int,
-        seed: int,
-    ):
-        self.parts, self.samplers = parts, samplers
-        self.share, self.num_samples, self.seed = share, num_samples, seed
-
-    def __iter__(self) -> Iterator[int]:
-        chance = torch.rand(self.num_samples, generator=torch.Generator().manual_seed(self.seed)) < self.share
-        draws = [iter(sampler) for sampler in self.samplers]
-        for second in chance.tolist():
-            yield self.parts[second][next(draws[second])]
-
-    def __len__(self) -> int:
-        return self.num_samples
-
-
 class From(Sampler[int]):
     """A sampler without its first draws: they are drawn, so that the others stay the same, but no post is loaded."""
 
@@ -152,7 +120,7 @@ def training_sampler(
     """The sampler that the arguments describe.
 
     Args:
-        posts: encoded ones; those of no class have the label `None`.
+        posts: encoded ones.
         arguments: of the training.
         num_samples: how many posts the whole run reads.
         batch_size: posts of a batch, of all processes together.
@@ -167,12 +135,6 @@ def training_sampler(
         classes = [(post["task"], post["label"]) for post in rows]
         return ClassBalancedSampler(classes, number, seed, arguments.class_order == "in_turn")
 
-    kinds = [[index for index, post in enumerate(posts) if (post["label"] is None) == none] for none in (False, True)]
-    if kinds[1]:
-        known = training_sampler([posts[index] for index in kinds[0]], arguments, num_samples, batch_size)
-        none = ShuffledSampler(len(kinds[1]), num_samples, arguments.seed + 2 * SEED_DISTANCE)
-        seed = arguments.seed + 3 * SEED_DISTANCE
-        return MixedSampler(kinds, [known, none], arguments.none_share, num_samples, seed)
     if arguments.task_sampling == "mixed":
         return sampler(posts, num_samples, arguments.seed)
     tasks = [post["task"] for post in posts]
