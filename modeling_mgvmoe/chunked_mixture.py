@@ -8,13 +8,11 @@ The router (E1) is in it, so that its part of their gradient is added to the exp
 Axes: N = tokens, H = hidden size, K = experts.
 """
 
-from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
 
 from .objectives import at_least_float32
-from .routing import top_logits
 
 # As many tokens as keep a chunk's matrices in a core's cache; a GPU wants larger ones.
 TOKENS_ON_CPU, TOKENS_ELSEWHERE = 512, 16384
@@ -39,7 +37,7 @@ class _ChunkedMixture(torch.autograd.Function):
         \partial \log p_k = p_k\, g_z \cdot m_k + q \cdot p_k^2 e^{s_k} \qquad \partial \epsilon = g_z \sqrt v
 
     With :math:`d_k` for the last but one, the logits of the router have :math:`d_k - p_k \sum_j d_j`, to which comes
-    the gradient of the logits that are returned. Where a token has few experts, the sums go over these.
+    the gradient of the logits that are returned.
     """
 
     @staticmethod
@@ -55,11 +53,10 @@ class _ChunkedMixture(torch.autograd.Function):
         variances_bias: torch.Tensor,
         draw: bool,
         keep: bool,
-        experts_per_token: int | None,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         states, weights, biases = _operands(hidden_states, (means, variances), (means_bias, variances_bias))
         logits = at_least_float32(torch.addmm(router_bias.to(states.dtype), states, router.to(states.dtype).T))
-        log_probs = top_logits(logits, experts_per_token).log_softmax(-1)
+        log_probs = logits.log_softmax(-1)
         probs = log_probs.exp()
         mixture = torch.empty_like(states)
         divergence = log_probs.new_empty(len(states))
@@ -67,26 +64,25 @@ class _ChunkedMixture(torch.autograd.Function):
         sampled = draw or noise is not None
         ratio = torch.empty_like(states, dtype=log_probs.dtype) if sampled else None
         number = 2 * probs.numel() * states.shape[1]
-        small = number * states.element_size() <= KEPT_BYTES
-        keep = keep and small and experts_per_token is None
+        keep = keep and number * states.element_size() <= KEPT_BYTES
         kept = states.new_empty(2, probs.shape[1], *states.shape) if keep else None
         for rows in _chunks(len(states), states.device):
             mean = log_probs.new_zeros(len(probs[rows]), states.shape[1])
             variance = torch.zeros_like(mean)
             total = log_probs.new_zeros(len(mean))
-            for expert, own in enumerate(_tokens_of_experts(log_probs[rows], experts_per_token)):
-                p = probs[rows, expert, None][own]
-                outputs = _outputs(expert, states[rows][own], weights, biases)
+            for expert in range(probs.shape[1]):
+                p = probs[rows, expert, None]
+                outputs = _outputs(expert, states[rows], weights, biases)
                 if kept is not None:
                     for place, output in zip(kept, outputs, strict=True):
                         place[expert, rows] = output
                 m, s = (output.to(mean.dtype) for output in outputs)
                 exp_s = s.exp()
-                _set(mean, own, mean[own].addcmul_(m, p))
+                mean.addcmul_(m, p)
                 if sampled:
-                    _set(variance, own, variance[own].addcmul_(exp_s, p.square()))
+                    variance.addcmul_(exp_s, p.square())
                 # The 1 element by element: taken from the sum, it would leave nothing of experts near N(0, I).
-                _set(total, own, total[own].add_((exp_s - 1).sub_(s).addcmul_(m, m).sum(1)))
+                total.add_((exp_s - 1).sub_(s).addcmul_(m, m).sum(1))
             divergence[rows] = 0.5 * total
             if ratio is not None:
                 deviation = variance.sqrt_()
@@ -97,7 +93,7 @@ class _ChunkedMixture(torch.autograd.Function):
             mixture[rows] = mean
         parameters = (means, means_bias, variances, variances_bias)
         ctx.save_for_backward(hidden_states, log_probs, ratio, kept, router, *parameters)
-        ctx.dtype, ctx.experts_per_token = states.dtype, experts_per_token
+        ctx.dtype = states.dtype
         return mixture, divergence, logits
 
     @staticmethod
@@ -124,23 +120,23 @@ class _ChunkedMixture(torch.autograd.Function):
             g_n = divergence_gradient[rows, None]
             q = None if ratio is None else g * ratio[rows]
             variance = None if noise_gradient is None else noise_gradient[rows]
-            for expert, own in enumerate(_tokens_of_experts(log_probs[rows], ctx.experts_per_token)):
-                p, g_z = probs[rows, expert, None][own], g[own]
-                x = states[rows][own]
+            x = states[rows]
+            for expert in range(experts):
+                p = probs[rows, expert, None]
                 outputs = _outputs(expert, x, weights, biases) if kept is None else kept[:, expert, rows]
                 # Kept ones may be asked for again: nothing below may change them.
                 m, s = (output.to(g.dtype, copy=kept is not None) for output in outputs)
-                of_p = (g_z * m).sum(1) * p[:, 0]
-                of_m = m.mul_(g_n[own]).addcmul_(g_z, p)
+                of_p = (g * m).sum(1) * p[:, 0]
+                of_m = m.mul_(g_n).addcmul_(g, p)
                 exp_s = s.exp_()
-                of_s = (exp_s - 1).mul_(0.5 * g_n[own])
+                of_s = (exp_s - 1).mul_(0.5 * g_n)
                 if variance is not None:
-                    _set(variance, own, variance[own].addcmul_(exp_s, p.square()))
+                    variance.addcmul_(exp_s, p.square())
                 if q is not None:
-                    part = exp_s.mul_(q[own]).mul_(p.square())
+                    part = exp_s.mul_(q).mul_(p.square())
                     of_p += part.sum(1)
                     of_s.add_(part, alpha=0.5)
-                logits_gradient[rows, expert][own] = of_p
+                logits_gradient[rows, expert] = of_p
                 for gradient, weight, weight_gradient, bias_gradient in zip(
                     (of_m, of_s), weights, of_weights, of_biases, strict=True
                 ):
@@ -148,7 +144,7 @@ class _ChunkedMixture(torch.autograd.Function):
                     gradient = gradient.to(states.dtype)
                     weight_gradient[:, expert] += gradient.T @ x
                     if states_gradient is not None:
-                        states_gradient[rows][own] += gradient @ weight[:, expert]
+                        states_gradient[rows] += gradient @ weight[:, expert]
             if variance is not None:
                 variance.sqrt_().mul_(g)
         logits_gradient.addcmul_(probs, logits_gradient.sum(1, keepdim=True), value=-1).add_(router_gradient)
@@ -158,21 +154,7 @@ class _ChunkedMixture(torch.autograd.Function):
         flat = [gradient for pair in zip(of_weights, of_biases, strict=True) for gradient in pair]
         gradients = [gradient.view(parameter.shape) for gradient, parameter in zip(flat, parameters, strict=True)]
         # Autograd gives every gradient the dtype of what it belongs to.
-        return states_gradient, noise_gradient, of_router, logits_gradient.sum(0), *gradients, None, None, None
-
-
-def _tokens_of_experts(log_probs: torch.Tensor, experts_per_token: int | None) -> Sequence[slice | torch.Tensor]:
-    """For every expert which of the tokens (n, K) go to it: all, or their numbers."""
-    if experts_per_token is None:
-        return [slice(None)] * log_probs.shape[1]
-    # Not "is finite": what is not a number must go on to the outputs.
-    return [column.nonzero().flatten() for column in (log_probs != -torch.inf).unbind(1)]
-
-
-def _set(target: torch.Tensor, own: slice | torch.Tensor, values: torch.Tensor) -> None:
-    """Put values back that numbers took out as a copy; a slice is a view, which has them."""
-    if not isinstance(own, slice):
-        target[own] = values
+        return states_gradient, noise_gradient, of_router, logits_gradient.sum(0), *gradients, None, None
 
 
 def _outputs(
@@ -206,7 +188,6 @@ def chunked_mixture(
     expert_means: torch.nn.Linear,
     expert_log_variances: torch.nn.Linear,
     draw: bool = False,
-    experts_per_token: int | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     r"""The mixture of E3, or its mean without noise, the summand of E4 for every token, and the router's logits.
 
@@ -216,11 +197,10 @@ def chunked_mixture(
         draw: noise that is drawn here, chunk by chunk.
         router: H to K.
         expert_means, expert_log_variances: H to H*K, hidden-major.
-        experts_per_token: a token goes to so many experts, of the greatest logits, and no other is multiplied for it.
 
     Returns:
-        z (N, H); :math:`-\frac12 \sum_{k,h} (1 + s - m^2 - e^s)` (N,); the router's logits (N, K), of all
-        experts; the last two in at least single precision.
+        z (N, H); :math:`-\frac12 \sum_{k,h} (1 + s - m^2 - e^s)` (N,); the router's logits (N, K);
+        the last two in at least single precision.
     """
     return cast(
         tuple[torch.Tensor, torch.Tensor, torch.Tensor],
@@ -236,7 +216,6 @@ def chunked_mixture(
             draw,
             # Here, for within `forward` it is always off.
             torch.is_grad_enabled(),
-            experts_per_token,
         ),
     )
 

@@ -41,7 +41,12 @@ MORE_PIPELINES = {
 # What is more than anybody needs would only take all memory.
 MOST = {"num_experts": 65_536, "projection_dim": 1_048_576, "max_mentions": 1024}
 # Options of version 0.1 that are gone, and the value at which they did nothing: folders saved by it still load.
-DELETED: dict[str, Any] = {"graph_memory": 0, "graph_neighbours": None, "none_loss_coef": 0.0}
+DELETED: dict[str, Any] = {
+    "graph_memory": 0,
+    "graph_neighbours": None,
+    "none_loss_coef": 0.0,
+    "num_experts_per_tok": None,
+}
 
 
 class _Pipelines(dict[str, Any]):
@@ -113,9 +118,6 @@ class MGVMoEConfig(PreTrainedConfig):
         num_experts (`int`, defaults to 8):
             K, the number of Gaussian experts shared by text and picture (E1, E2). 0 leaves every token as it is, for
             comparison.
-        num_experts_per_tok (`int`, *optional*):
-            Sparse routing: every token goes to so many experts of the greatest logits, and the softmax of E1 and the
-            sums of E3 and E4 go over these. Default: all, as in the paper.
         deterministic_experts (`bool`, defaults to `False`):
             Experts without variances: no noise in training, no bottleneck. For comparison.
         projection_dim (`int`, defaults to 768):
@@ -199,7 +201,6 @@ class MGVMoEConfig(PreTrainedConfig):
     vision_hidden_size: int | None = None
     spatial_merge_size: int = 1
     num_experts: int = 8
-    num_experts_per_tok: int | None = None
     deterministic_experts: bool = False
     projection_dim: int = 768
     max_mentions: int = 2
@@ -308,11 +309,6 @@ class MGVMoEConfig(PreTrainedConfig):
     def validate_sizes(self) -> None:
         if self.num_experts < 0:
             raise ValueError(f"num_experts must not be negative, got {self.num_experts}.")
-        if self.num_experts_per_tok is not None and not 1 <= self.num_experts_per_tok <= self.num_experts:
-            raise ValueError(
-                f"num_experts_per_tok must be between 1 and num_experts = {self.num_experts}, "
-                f"got {self.num_experts_per_tok}."
-            )
         for name in ("projection_dim", "max_mentions", "spatial_merge_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")

@@ -63,9 +63,7 @@ class MGVMoEModel(TextStates, PictureStates, MGVMoEPreTrainedModel):
             nn.Identity() if config.vision_width == hidden_size else nn.Linear(config.vision_width, hidden_size)
         )
         self.experts = (
-            VariationalMixtureOfExperts(
-                hidden_size, config.num_experts, config.deterministic_experts, config.num_experts_per_tok
-            )
+            VariationalMixtureOfExperts(hidden_size, config.num_experts, config.deterministic_experts)
             if config.num_experts
             else NoExperts()
         )

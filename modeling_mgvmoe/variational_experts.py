@@ -11,7 +11,6 @@ from transformers.utils import ModelOutput
 
 from .chunked_mixture import chunked_mixture
 from .objectives import at_least_float32, gaussian_kl, masked_mean, router_entropy
-from .routing import top_logits
 
 
 def is_plain(layer: nn.Module, kind: type[nn.Module] = nn.Linear) -> bool:
@@ -57,25 +56,15 @@ class VariationalMixtureOfExperts(nn.Module):
         hidden_size: H.
         num_experts: K. The H*K outputs of the experts are hidden-major: flat index = hidden * K + expert.
         deterministic: an ablation, experts without variances: no noise in training and no bottleneck, E4 is 0.
-        num_experts_per_tok: T, sparse routing: the softmax goes over a token's T greatest logits, and E4 sums over
-            these experts. E5 stays that of all K logits, so that an expert that no token goes to can come back. Not in
-            the paper; `None` is the paper's, all experts.
     """
 
-    def __init__(
-        self, hidden_size: int, num_experts: int, deterministic: bool = False, num_experts_per_tok: int | None = None
-    ) -> None:
+    def __init__(self, hidden_size: int, num_experts: int, deterministic: bool = False) -> None:
         super().__init__()
         if hidden_size < 1 or num_experts < 1:
             raise ValueError(f"hidden_size and num_experts must be at least 1, got {hidden_size} and {num_experts}.")
-        if num_experts_per_tok is not None and not 1 <= num_experts_per_tok <= num_experts:
-            raise ValueError(
-                f"num_experts_per_tok must be between 1 and num_experts = {num_experts}, got {num_experts_per_tok}."
-            )
         self.hidden_size = hidden_size
         self.num_experts = num_experts
         self.deterministic = deterministic
-        self.num_experts_per_tok = num_experts_per_tok
         self.router = nn.Linear(hidden_size, num_experts)
         self.expert_means = nn.Linear(hidden_size, hidden_size * num_experts)
         if not deterministic:
@@ -114,7 +103,7 @@ class VariationalMixtureOfExperts(nn.Module):
             return self._chunked(hidden_states, attention_mask, noise, return_losses)
         router_logits = self.router(hidden_states)
         per_expert = (*hidden_states.shape, self.num_experts)
-        log_probs = top_logits(router_logits, self.num_experts_per_tok).log_softmax(-1)
+        log_probs = router_logits.log_softmax(-1)
         router_probs = log_probs.exp()
         means = self.expert_means(hidden_states).view(per_expert)
         mixture = torch.einsum("blhk,blk->blh", means, router_probs)
@@ -136,9 +125,6 @@ class VariationalMixtureOfExperts(nn.Module):
                 noise = torch.randn_like(mixture) if noise is None else noise
                 mixture = mixture + (0.5 * log_variance).exp() * noise
             if return_losses:
-                # Experts that a token does not go to count as N(0, I), whose divergence is 0.
-                others = (log_probs == -torch.inf).unsqueeze(-2)
-                means, log_variances = means.masked_fill(others, 0), log_variances.masked_fill(others, 0)
                 kl_loss = gaussian_kl(means, log_variances, attention_mask)
                 entropy = router_entropy(router_logits, attention_mask)
         return VariationalMixtureOutput(
@@ -174,10 +160,9 @@ class VariationalMixtureOfExperts(nn.Module):
             self.expert_means,
             self.expert_log_variances,
             draw=self.training and noise is None,
-            experts_per_token=self.num_experts_per_tok,
         )
         router_logits = router_logits.view(*shape[:2], -1)
-        probs = top_logits(router_logits, self.num_experts_per_tok).softmax(-1)
+        probs = router_logits.softmax(-1)
         return VariationalMixtureOutput(
             hidden_states=mixture.view(shape),
             router_probs=probs.to(mixture.dtype),
@@ -190,7 +175,7 @@ class VariationalMixtureOfExperts(nn.Module):
 
     def route(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """(B, L, K), p of E1."""
-        return top_logits(self.router(hidden_states), self.num_experts_per_tok).softmax(-1)
+        return self.router(hidden_states).softmax(-1)
 
     def token_variances(self, hidden_states: torch.Tensor, router_probs: torch.Tensor) -> torch.Tensor:
         r"""The variances of mixtures as E3 draws them, :math:`\sum_k p_k^2 e^{s_k}`.

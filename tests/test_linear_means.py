@@ -30,11 +30,10 @@ def written_out(experts):
 @pytest.mark.parametrize("kept", [0, 2**27], ids=["recomputed", "kept"])
 @pytest.mark.parametrize("noisy", [True, False])
 @pytest.mark.parametrize("length", [3, TOKENS_ON_CPU // 2 + 1], ids=["one chunk", "two chunks"])
-@pytest.mark.parametrize("per_token", [None, 1, 2, 3])
-def test_values_and_gradients_are_those_of_the_written_out_experts(monkeypatch, per_token, length, noisy, kept):
+def test_values_and_gradients_are_those_of_the_written_out_experts(monkeypatch, length, noisy, kept):
     monkeypatch.setattr(chunked_mixture, "KEPT_BYTES", kept)
     torch.manual_seed(0)
-    experts = VariationalMixtureOfExperts(H, K, num_experts_per_tok=per_token).double().train(noisy)
+    experts = VariationalMixtureOfExperts(H, K).double().train(noisy)
     found = []
     for module in (experts, written_out(experts)):
         torch.manual_seed(1)
@@ -54,8 +53,7 @@ def test_values_and_gradients_are_those_of_the_written_out_experts(monkeypatch, 
         torch.testing.assert_close(ours, plain, rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize("per_token", [None, 1])
-def test_the_gradients_are_those_of_finite_differences(per_token):
+def test_the_gradients_are_those_of_finite_differences():
     torch.manual_seed(0)
     experts = VariationalMixtureOfExperts(3, 2).double()
     states, noise = (torch.randn(4, 3).double().requires_grad_() for _ in range(2))
@@ -65,7 +63,7 @@ def test_the_gradients_are_those_of_finite_differences(per_token):
         for layer, weight, bias in zip(layers, weights[::2], weights[1::2], strict=True):
             del layer.weight, layer.bias
             layer.weight, layer.bias = weight, bias
-        return chunked_mixture.chunked_mixture(states, noise, *layers, experts_per_token=per_token)
+        return chunked_mixture.chunked_mixture(states, noise, *layers)
 
     weights = [
         parameter.detach().clone().requires_grad_()
@@ -200,9 +198,9 @@ def test_of_large_outputs_of_the_experts_nothing_is_kept_for_the_way_back(monkey
 
 
 @pytest.mark.parametrize("fusion", ["additive", "query"])
-@pytest.mark.parametrize("pictures, per_token", [(True, None), (False, None), (True, 2)])
-def test_evaluation_equals_the_written_out_mixtures(fusion, pictures, per_token):
-    model = tiny_model(fusion=fusion, num_experts_per_tok=per_token).double().eval()
+@pytest.mark.parametrize("pictures", [True, False])
+def test_evaluation_equals_the_written_out_mixtures(fusion, pictures):
+    model = tiny_model(fusion=fusion).double().eval()
     inputs = doubled(tiny_inputs())
     inputs.pop("labels")
     if not pictures:
