@@ -46,6 +46,7 @@ DELETED: dict[str, Any] = {
     "graph_neighbours": None,
     "none_loss_coef": 0.0,
     "num_experts_per_tok": None,
+    "spatial_merge_size": 1,
 }
 
 
@@ -112,9 +113,6 @@ class MGVMoEConfig(PreTrainedConfig):
             Default: ViT-B/16.
         vision_hidden_size (`int`, *optional*):
             Width H' of the vision encoder's states, only needed where `vision_config` does not tell it.
-        spatial_merge_size (`int`, defaults to 1):
-            Means over squares of so many times so many patches take the place of the picture's patches, behind the
-            vision encoder and before everything else. 1 merges nothing, as in the paper.
         num_experts (`int`, defaults to 8):
             K, the number of Gaussian experts shared by text and picture (E1, E2). 0 leaves every token as it is, for
             comparison.
@@ -199,7 +197,6 @@ class MGVMoEConfig(PreTrainedConfig):
     text_config: dict | PreTrainedConfig | None = None
     vision_config: dict | PreTrainedConfig | None = None
     vision_hidden_size: int | None = None
-    spatial_merge_size: int = 1
     num_experts: int = 8
     deterministic_experts: bool = False
     projection_dim: int = 768
@@ -309,7 +306,7 @@ class MGVMoEConfig(PreTrainedConfig):
     def validate_sizes(self) -> None:
         if self.num_experts < 0:
             raise ValueError(f"num_experts must not be negative, got {self.num_experts}.")
-        for name in ("projection_dim", "max_mentions", "spatial_merge_size"):
+        for name in ("projection_dim", "max_mentions"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
         for name, most in MOST.items():

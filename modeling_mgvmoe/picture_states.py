@@ -10,7 +10,6 @@ from torch import nn
 from transformers.utils import ModelOutput
 
 from .input_checks import check_image_index, check_pixels
-from .patch_grid import merge_patches
 
 
 def _all_true(mask: torch.Tensor) -> bool:
@@ -33,7 +32,7 @@ class PictureStates(nn.Module):
     vision_projection: nn.Module
 
     def get_image_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """The vision encoder's tokens, merged but before any trained part: what may be cached as `image_features`.
+        """The vision encoder's tokens, before any trained part: what may be cached as `image_features`.
 
         Args:
             pixel_values: (B, 3, height, width).
@@ -47,10 +46,9 @@ class PictureStates(nn.Module):
         check_pixels(pixel_values)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.config.freeze_vision):
             output = self.vision_model(pixel_values=pixel_values.to(self.vision_model.dtype), **kwargs)
-        patch_size = getattr(self.config.vision_config, "patch_size", None)
-        height, width = pixel_values.shape[-2:]
-        merged = self.config.spatial_merge_size
-        return merge_patches(output.last_hidden_state, height, width, patch_size, merged), output
+        states = output.last_hidden_state
+        # A feature map (B, H', h, w) becomes tokens, row by row.
+        return states.flatten(2).transpose(1, 2) if states.ndim == 4 else states, output
 
     def _picture_states(
         self,

@@ -136,15 +136,6 @@ def test_every_kind_of_tower_has_a_grid(vision):
     assert bool(found.patches.sum() < found.shares["picture"] - 1e-9) is has_class_token
 
 
-@pytest.mark.parametrize("vision", VISION)
-def test_merged_patches_are_a_coarser_grid(vision):
-    tower = CONFIG_MAPPING[vision](**VISION[vision]).to_dict()
-    torch.manual_seed(1)
-    config = scratch_config(vision_config=tower, spatial_merge_size=2)
-    model, processor = model_from_scratch(config, TEXTS, max_length=48)
-    assert explain_post(model.eval(), processor, POST, LABELS).patches.shape == (2, 2)
-
-
 def test_patches_lie_where_they_are_in_the_picture(parts):
     """A weight moves with what is drawn: the lower right quarter is changed, and only its patch answers."""
     model, processor = parts

@@ -2,13 +2,10 @@
 
 import numpy as np
 import pytest
-import torch
 from transformers import CLIPImageProcessorPil, ViTImageProcessorPil
 
-from modeling_mgvmoe.data.feature_cache_origin import tower_fingerprint
+from modeling_mgvmoe.evaluation.patch_grid import patch_grid
 from modeling_mgvmoe.evaluation.seen_area import seen_area
-from modeling_mgvmoe.patch_grid import merge_patches, patch_grid
-from tests.tiny import tiny_inputs, tiny_model
 
 
 @pytest.mark.parametrize(
@@ -36,59 +33,6 @@ def test_grids(tokens, height, width, patch_size, expected):
 
 def test_tokens_that_make_no_grid():
     assert patch_grid(46, 32, 32) is None  # 6 x 6 would leave ten tokens over
-
-
-class TestMergedPatches:
-    """`spatial_merge_size`: means over squares of patches."""
-
-    def test_means_by_hand_and_the_class_token_as_it_is(self):
-        states = torch.tensor([[100.0, 1, 2, 5, 6, 3, 4, 7, 8]]).unsqueeze(-1)
-        # Two rows of four patches: 1 2 5 6 over 3 4 7 8.
-        merged = merge_patches(states, 8, 16, 4, 2)
-        assert merged.flatten().tolist() == [100.0, 2.5, 6.5]
-
-    def test_a_feature_map_and_its_tokens_give_the_same(self):
-        feature_map = torch.randn(2, 3, 4, 6)
-        tokens = feature_map.flatten(2).transpose(1, 2)
-        for merged in (1, 2):
-            found = merge_patches(feature_map, 64, 96, None, merged)
-            torch.testing.assert_close(found, merge_patches(tokens, 64, 96, 16, merged))
-            assert found.shape == (2, 24 // merged**2, 3)
-
-    def test_nothing_is_merged_by_default(self):
-        states = torch.randn(1, 46, 3)  # no grid
-        assert merge_patches(states, 32, 32) is states
-
-    @pytest.mark.parametrize(
-        ("tokens", "merged", "message"),
-        [
-            (
-                46,
-                2,
-                "spatial_merge_size must be 1 .* whose tokens make no grid, got 2 with 46 tokens",
-            ),
-            (65, 3, "spatial_merge_size must divide the 8 rows and 8 columns of patches, got 3"),
-        ],
-    )
-    def test_what_cannot_be_merged_is_refused(self, tokens, merged, message):
-        with pytest.raises(ValueError, match=message):
-            merge_patches(torch.zeros(1, tokens, 3), 32, 32, None if tokens == 46 else 4, merged)
-
-    def test_a_model_scores_its_own_merged_features(self):
-        model, inputs = tiny_model(spatial_merge_size=2).eval(), tiny_inputs()
-        pixels = inputs.pop("pixel_values")
-        whole = pixels.shape[-1] // 4
-        features = model.get_image_features(pixels)
-        assert features.shape[1] == 1 + (whole // 2) ** 2
-        found = model(**inputs, image_features=features)
-        torch.testing.assert_close(found.logits, model(**inputs, pixel_values=pixels).logits)
-        assert found.image_router_probs.shape[1] == features.shape[1]
-
-    def test_merged_features_are_kept_apart_in_the_cache(self):
-        first, second, again = (tiny_model(spatial_merge_size=size) for size in (1, 2, 1))
-        for model in (second, again):
-            model.load_state_dict(first.state_dict())
-        assert tower_fingerprint(first) == tower_fingerprint(again) != tower_fingerprint(second)
 
 
 class Crop:

@@ -80,7 +80,13 @@ def test_a_folder_of_0_1_saved_again_has_the_same_tensors(tmp_path):
 
 
 # Values that a folder of 0.1 cannot have had without using the option.
-USED = {"graph_memory": 64, "graph_neighbours": 5, "none_loss_coef": 1.0, "num_experts_per_tok": 2}
+USED = {
+    "graph_memory": 64,
+    "graph_neighbours": 5,
+    "none_loss_coef": 1.0,
+    "num_experts_per_tok": 2,
+    "spatial_merge_size": 2,
+}
 
 
 @pytest.mark.parametrize("name", DELETED)

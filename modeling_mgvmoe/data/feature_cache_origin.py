@@ -19,10 +19,7 @@ def tower_fingerprint(model: MGVMoEForZeroShotIE) -> str:
     # Neither a dict nor `None` in a model, nor a tensor.
     vision_model: Any = model.mgvmoe.vision_model
     vision_config: Any = model.config.vision_config
-    merged = model.config.spatial_merge_size
-    # Only where something is merged, so that what was cached before there was merging still fits.
-    merging = {"spatial_merge_size": merged} if merged > 1 else {}
-    return module_fingerprint(vision_model, {**vision_config.to_dict(), **merging})
+    return module_fingerprint(vision_model, vision_config.to_dict())
 
 
 def preprocessing_fingerprint(processor: MGVMoEProcessor) -> dict[str, Any]:

@@ -24,9 +24,9 @@ import numpy as np
 import torch
 
 from ..mention_windows import read_mentions, splits_character
-from ..patch_grid import patch_grid
 from ..pictures import to_rgb
 from ..pipeline_mgvmoe import mentions_of
+from .patch_grid import patch_grid
 from .seen_area import Area, seen_area
 
 if TYPE_CHECKING:
@@ -305,11 +305,7 @@ def _patches(
         return {}
     probs = _array(output.image_router_probs)
     height, width = pixel_values.shape[-2:]
-    merged = model.config.spatial_merge_size
-    # In units of the merged patches the picture is smaller.
-    grid = patch_grid(
-        len(probs), height // merged, width // merged, getattr(model.config.vision_config, "patch_size", None)
-    )
+    grid = patch_grid(len(probs), height, width, getattr(model.config.vision_config, "patch_size", None))
     if grid is None:
         return {}
     rows, columns, before = grid

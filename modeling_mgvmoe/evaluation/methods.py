@@ -71,7 +71,6 @@ MGVMOE = _ours("mgvmoe", "MG-VMoE with everything on")
 ABLATIONS = (
     _ours("no_experts", "tokens as they are in place of experts", num_experts=0),
     _ours("one_expert", "one expert, nothing to route", num_experts=1),
-    _ours("merged_patches", "squares of two times two patches merged", spatial_merge_size=2),
     _ours("deterministic_experts", "experts without variance: no bottleneck", deterministic_experts=True),
     _ours("no_router_entropy", "no E5", router_entropy_loss_coef=0.0),
     _ours("no_alignment", "no E6", alignment_loss_coef=0.0),
