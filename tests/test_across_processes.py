@@ -197,10 +197,10 @@ def posts_and_labels():
     return ZeroShotData(posts=found, labels=names)
 
 
-LOOPS = {"loop": "mixed", "alternating loop": "alternate"}
+LOOP = "loop"
 
 
-def loop_run(folder, processes, task_sampling, accelerator=None):
+def loop_run(folder, processes, accelerator=None):
     """A training by the loop, 4 posts in a global batch, without dropout and noise, in double precision."""
     torch.manual_seed(0)
     config = scratch_config(freeze_vision=False, projection_dropout=0.0, adversary="power")
@@ -218,7 +218,6 @@ def loop_run(folder, processes, task_sampling, accelerator=None):
         keep_best=False,
         mixed_precision="no",
         logging_steps=1,
-        task_sampling=task_sampling,
     )
     found = train(model.double(), processor, data, arguments, accelerator)
     return found, {name: value.clone() for name, value in model.state_dict().items()}
@@ -282,12 +281,11 @@ def work(process, processes, port, cases, folder):
     alone(process)
     for case in cases:
         keep(case, trained(case, processes, process))
-    for name, task_sampling in LOOPS.items():
-        with without_noise():
-            found, weights = loop_run(folder / name, processes, task_sampling)
-        keep(name, weights)
-        facts = {"found": found, "seed": torch.initial_seed()}
-        (folder / f"{name} {process}.json").write_text(json.dumps(facts), encoding="utf-8")
+    with without_noise():
+        found, weights = loop_run(folder / LOOP, processes)
+    keep(LOOP, weights)
+    facts = {"found": found, "seed": torch.initial_seed()}
+    (folder / f"{LOOP} {process}.json").write_text(json.dumps(facts), encoding="utf-8")
     accelerator.wait_for_everyone()
     torch.distributed.destroy_process_group()
 
@@ -391,14 +389,13 @@ def test_several_processes_equal_one(several, case):
     assert_equal_to_one_process(folder, processes, case, expected, TOLERANCES.get(case, 1e-9))
 
 
-@pytest.mark.parametrize("name", LOOPS)
 @pytest.mark.parametrize("several", NUMBERS, indirect=True)
-def test_the_loop_in_several_processes_equals_one(several, tmp_path, monkeypatch, name):
+def test_the_loop_in_several_processes_equals_one(several, tmp_path, monkeypatch):
     folder, processes = several
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
     with without_noise():
-        expected, weights = loop_run(tmp_path / name, 1, LOOPS[name])
-    runs = [json.loads((folder / f"{name} {process}.json").read_text()) for process in range(processes)]
+        expected, weights = loop_run(tmp_path / LOOP, 1)
+    runs = [json.loads((folder / f"{LOOP} {process}.json").read_text()) for process in range(processes)]
     assert [run["seed"] for run in runs] == list(range(processes))  # noise and dropout of their own
     assert [entry["step"] for entry in expected["history"]] == [2, 4]
     for run in runs:
@@ -410,17 +407,17 @@ def test_the_loop_in_several_processes_equals_one(several, tmp_path, monkeypatch
             assert {key: entry[key] for key in ("macro_f1", "validation")} == {
                 key: other[key] for key in ("macro_f1", "validation")
             }
-    assert_equal_to_one_process(folder, processes, name, weights, 1e-9)
+    assert_equal_to_one_process(folder, processes, LOOP, weights, 1e-9)
     # Written once, by the first process.
-    assert json.loads((folder / name / "metrics.json").read_text()) == runs[0]["found"]
-    saved, own = (load_file(place / name / "model" / "model.safetensors") for place in (folder, tmp_path))
+    assert json.loads((folder / LOOP / "metrics.json").read_text()) == runs[0]["found"]
+    saved, own = (load_file(place / LOOP / "model" / "model.safetensors") for place in (folder, tmp_path))
     for key in own:
         torch.testing.assert_close(saved[key], own[key], rtol=1e-9, atol=1e-9)
-    assert {path.name for path in (folder / name / "model").iterdir()} == {
-        path.name for path in (tmp_path / name / "model").iterdir()
+    assert {path.name for path in (folder / LOOP / "model").iterdir()} == {
+        path.name for path in (tmp_path / LOOP / "model").iterdir()
     }
     # The log of all processes' posts: use of the experts too, and once.
-    logs = [read_log(str(place / name / "log.jsonl")) for place in (folder, tmp_path)]
+    logs = [read_log(str(place / LOOP / "log.jsonl")) for place in (folder, tmp_path)]
     assert [entry["step"] for entry in logs[0]] == [1, 2, 3, 4]
     for entry in (*logs[0], *logs[1]):
         assert "expert_usage/picture_0" in entry and entry.pop("train/posts_per_second") > 0

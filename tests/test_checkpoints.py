@@ -135,9 +135,8 @@ def same(one, other):
         (1, {}),  # before the first checkpoint
         (5, {}),
         (7, {"gradient_accumulation_steps": 2, "class_balanced": False, "keep_best": False}),
-        (5, {"task_sampling": "alternate", "class_order": "in_turn", "lr_scheduler_type": "cosine_with_min_lr",
-             "lr_scheduler_kwargs": {"min_lr_rate": 0.1}, "gradient_checkpointing": True, "logging_steps": 5,
-             "head_learning_rate": 1e-2, "vision_learning_rate": 1e-3, "perturbation_learning_rate": 1e-4}),
+        (5, {"class_order": "in_turn", "lr_scheduler_type": "cosine", "gradient_checkpointing": True,
+             "logging_steps": 5, "head_learning_rate": 1e-2}),
         (5, {"mixed_precision": "bf16"}),
     ],
 )  # fmt: skip

@@ -50,7 +50,7 @@ def disturb():
     "changes",
     [
         {},
-        {"seed": 3, "gradient_accumulation_steps": 2, "task_sampling": "alternate", "class_order": "in_turn"},
+        {"seed": 3, "gradient_accumulation_steps": 2, "class_order": "in_turn"},
         {"class_balanced": False, "gradient_checkpointing": True},
     ],
 )

@@ -59,44 +59,17 @@ def test_classes_in_turn():
     assert list(ClassBalancedSampler(classes, 0, seed=1, in_turn=True)) == []
 
 
-# 12 posts of 4 labels of either task: with the same seed they would be drawn alike.
+# 12 posts of 4 labels of either task.
 POSTS = [
     {"task": task, "label": label} for task, label in zip(["typing", "relation"] * 12, "abcdefgh" * 3, strict=True)
 ]
 
 
-@pytest.mark.parametrize("class_balanced", [True, False])
-def test_tasks_alternate_by_batches(class_balanced):
-    arguments = TrainingArguments(task_sampling="alternate", class_balanced=class_balanced, seed=3)
-    sampler = training_sampler(POSTS, arguments, num_samples=26, batch_size=4)
-    drawn = list(sampler)
-    assert len(drawn) == len(sampler) == 26 and list(sampler) == drawn
-    tasks = [POSTS[index]["task"] for index in drawn]
-    assert tasks == (["typing"] * 4 + ["relation"] * 4) * 3 + ["typing"] * 2
-    # Their posts are drawn by sequences of their own: not the same places among the posts of either task.
-    places = [[i for i, post in enumerate(POSTS) if post["task"] == task] for task in ("typing", "relation")]
-    first, second = ([part.index(index) for index in drawn if index in part] for part in places)
-    assert first[:8] != second[:8]
-    if not class_balanced:
-        assert sorted(first[:12]) == list(range(12))  # an epoch of its own for each task
-    assert list(From(sampler, 5)) == drawn[5:]
-    # The batch is that of all processes: two with batches of 2 take the places of one with batches of 4.
-    other = list(training_sampler(POSTS, arguments, num_samples=26, batch_size=2))
-    assert [POSTS[index]["task"] for index in other[:4]] == ["typing"] * 2 + ["relation"] * 2
-
-
-def test_alternation_needs_both_tasks():
-    with pytest.raises(
-        ValueError, match='task_sampling: "alternate" needs posts of both tasks, got 1 posts and none o'
-    ):
-        training_sampler(POSTS[:1], TrainingArguments(task_sampling="alternate"), 4, 2)
-
-
 def test_arguments_of_sampling():
-    with pytest.raises(ValueError, match="task_sampling must be one of mixed, alternate, got 'both'"):
-        TrainingArguments(task_sampling="both")
+    with pytest.raises(ValueError, match="class_order must be one of drawn, in_turn, got 'both'"):
+        TrainingArguments(class_order="both")
     with pytest.raises(ValueError, match="class_order: 'in_turn' needs class_balanced, got class_balanced False"):
         TrainingArguments(class_order="in_turn", class_balanced=False)
-    in_turn = training_sampler(POSTS, TrainingArguments(class_order="in_turn"), 16, 4)
+    in_turn = training_sampler(POSTS, TrainingArguments(class_order="in_turn"), 16)
     # 8 pairs of task and label, each twice in two rounds.
     assert set(Counter((POSTS[index]["task"], POSTS[index]["label"]) for index in in_turn).values()) == {2}

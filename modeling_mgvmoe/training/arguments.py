@@ -10,11 +10,10 @@ from collections.abc import Sequence
 from dataclasses import Field, dataclass, field, fields
 from typing import Any
 
-# Of transformers' get_scheduler, all that go by the step alone.
-SCHEDULES = ("linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup",
-             "inverse_sqrt", "cosine_with_min_lr", "cosine_warmup_with_min_lr", "warmup_stable_decay")  # fmt: skip
+# Names of transformers' get_scheduler.
+SCHEDULES = ("linear", "cosine", "constant", "constant_with_warmup")
 # Fields that are mappings, given as JSON on the command line.
-JSON_FIELDS = ("model_config", "lr_scheduler_kwargs")
+JSON_FIELDS = ("model_config",)
 
 
 @dataclass
@@ -135,16 +134,10 @@ class TrainingArguments:
         metadata={"help": "Compute the encoders' activations again on the way back: less memory, slower."},
     )
     learning_rate: float = field(
-        default=1e-5, metadata={"help": "Peak learning rate, the text encoder's where other parts have their own."}
+        default=1e-5, metadata={"help": "Peak learning rate; that of the two encoders where the rest has its own."}
     )
     head_learning_rate: float | None = field(
         default=None, metadata={"help": "Of everything but the two encoders; default: learning_rate."}
-    )
-    vision_learning_rate: float | None = field(
-        default=None, metadata={"help": "Of the vision encoder, if it is trained; default: learning_rate."}
-    )
-    perturbation_learning_rate: float | None = field(
-        default=None, metadata={"help": "Of the learned adversary's vector; default: head_learning_rate."}
     )
     lr_scheduler_type: str = field(
         default="linear",
@@ -153,10 +146,6 @@ class TrainingArguments:
             "begin with warmup_ratio.",
             "choices": list(SCHEDULES),
         },
-    )
-    lr_scheduler_kwargs: dict[str, Any] = field(
-        default_factory=dict,
-        metadata={"help": 'JSON: what the schedule needs besides, such as {"min_lr_rate": 0.1}.'},
     )
     freeze_text_layers: int | None = field(
         default=None,
@@ -178,13 +167,6 @@ class TrainingArguments:
             "help": 'Of class_balanced: "drawn" draws the class of every post, "in_turn" takes each class once in a '
             "round (the reference's way).",
             "choices": ["drawn", "in_turn"],
-        },
-    )
-    task_sampling: str = field(
-        default="mixed",
-        metadata={
-            "help": 'Typing and relations "mixed" in every batch, or in batches of their own that "alternate".',
-            "choices": ["mixed", "alternate"],
         },
     )
     eval_steps: int = field(default=200, metadata={"help": "Steps between validations."})
@@ -225,7 +207,7 @@ class TrainingArguments:
             raise ValueError(f"num_threads must be at least 1, got {self.num_threads}.")
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"seed must be between 0 and 2**32 - 1, got {self.seed}.")
-        for name in ("learning_rate", "head_learning_rate", "vision_learning_rate", "perturbation_learning_rate"):
+        for name in ("learning_rate", "head_learning_rate"):
             rate = getattr(self, name)
             if rate is not None and not rate > 0:
                 raise ValueError(f"{name} must be greater than 0, got {rate}.")
@@ -239,8 +221,7 @@ class TrainingArguments:
         self._check_choices()
 
     def _check_choices(self) -> None:
-        for name, known in (("lr_scheduler_type", SCHEDULES), ("class_order", ("drawn", "in_turn")),
-                            ("task_sampling", ("mixed", "alternate"))):  # fmt: skip
+        for name, known in (("lr_scheduler_type", SCHEDULES), ("class_order", ("drawn", "in_turn"))):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}.")
         if self.class_order != "drawn" and not self.class_balanced:

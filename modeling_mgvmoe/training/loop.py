@@ -253,7 +253,7 @@ def _train_loader(
     # The accelerator's number of batches per step, which `accelerate launch` may have set.
     per_step = accelerator.gradient_accumulation_steps * batch_size * accelerator.num_processes
     needed = arguments.max_train_steps * per_step
-    sampler = training_sampler(posts, arguments, needed, batch_size * accelerator.num_processes)
+    sampler = training_sampler(posts, arguments, needed)
     sampler = From(sampler, start * per_step)
     # Any sequence is a map-style data set; the type of torch's argument says less.
     return DataLoader(posts, batch_size=batch_size, sampler=sampler, collate_fn=collator, drop_last=True)  # type: ignore[arg-type]

@@ -27,13 +27,13 @@ def part_of(name: str) -> str:
 
 
 def learning_rates(arguments: TrainingArguments) -> dict[str, float]:
-    """Peak learning rate of each part; one that is not given is that of what it belongs to."""
+    """Peak learning rate of each part."""
     heads = arguments.head_learning_rate or arguments.learning_rate
     return {
         "text": arguments.learning_rate,
-        "vision": arguments.vision_learning_rate or arguments.learning_rate,
+        "vision": arguments.learning_rate,
         "heads": heads,
-        "perturbation": arguments.perturbation_learning_rate or heads,
+        "perturbation": heads,
     }
 
 
@@ -69,50 +69,23 @@ def current_rates(optimizer: torch.optim.Optimizer) -> dict[str, float]:
 
 
 def make_optimizer(model: MGVMoEForZeroShotIE, arguments: TrainingArguments) -> torch.optim.Optimizer:
-    """AdamW over what is to be trained; what is not is frozen first.
-
-    Raises:
-        ValueError: a learning rate is given for a part that is not trained.
-    """
+    """AdamW over what is to be trained; what is not is frozen first."""
     if arguments.freeze_text_layers is not None:
         freeze_text_layers(model, arguments.freeze_text_layers)
     if arguments.gradient_checkpointing:
         # Called otherwise before transformers 5.23.
         getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)()
     groups = parameter_groups(model, arguments.weight_decay, learning_rates(arguments))
-    trained = {group["name"].removesuffix(" (no decay)") for group in groups}
-    for part, reason in (("vision", "freeze_vision"), ("perturbation", "adversary")):
-        given = getattr(arguments, f"{part}_learning_rate")
-        if given is not None and part not in trained:
-            raise ValueError(
-                f"{part}_learning_rate: the model has no {part} parameters that are trained "
-                f"({reason} is {getattr(model.config, reason)!r}), got {given}."
-            )
     # One pass over each weight, on a CPU too, where it is not the default: a third of the time (benchmarks/LOG.md).
     return torch.optim.AdamW(groups, lr=arguments.learning_rate, fused=True)
 
 
 def make_schedule(optimizer: torch.optim.Optimizer, arguments: TrainingArguments) -> LRScheduler:
-    """The schedule that the arguments name, over all steps, the same shape for every group.
-
-    Raises:
-        ValueError: `lr_scheduler_kwargs` does not fit the schedule.
-    """
+    """The schedule that the arguments name, over all steps, the same shape for every group."""
     steps = arguments.max_train_steps
-    if arguments.lr_scheduler_kwargs and arguments.lr_scheduler_type.startswith("constant"):
-        raise ValueError(
-            f"lr_scheduler_kwargs: {arguments.lr_scheduler_type!r} takes none, got {arguments.lr_scheduler_kwargs}."
-        )
-    try:
-        return get_scheduler(
-            arguments.lr_scheduler_type,
-            optimizer,
-            num_warmup_steps=round(steps * arguments.warmup_ratio),
-            num_training_steps=steps,
-            scheduler_specific_kwargs=dict(arguments.lr_scheduler_kwargs),
-        )
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"lr_scheduler_kwargs: {arguments.lr_scheduler_kwargs} do not fit lr_scheduler_type "
-            f"{arguments.lr_scheduler_type!r}: {error}"
-        ) from error
+    return get_scheduler(
+        arguments.lr_scheduler_type,
+        optimizer,
+        num_warmup_steps=round(steps * arguments.warmup_ratio),
+        num_training_steps=steps,
+    )

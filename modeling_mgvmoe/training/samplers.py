@@ -11,11 +11,6 @@ from torch.utils.data import Sampler
 
 from .arguments import TrainingArguments
 
-# `task_sampling="alternate"` takes the tasks in this order.
-TASK_ORDER = ("typing", "relation")
-# Between the seeds of the tasks, far above the seeds that people choose. Of a seed the generator takes 32 bits.
-SEED_DISTANCE = 1_000_003
-
 
 class ClassBalancedSampler(Sampler[int]):
     """Draws posts with replacement: first a class, every class alike, then a post of it.
@@ -75,32 +70,6 @@ class ShuffledSampler(Sampler[int]):
         return self.num_samples
 
 
-class AlternatingSampler(Sampler[int]):
-    """Batches of one part of the posts in turn: a batch of the first part, one of the second, one of the first again.
-
-    Args:
-        parts: indices of the posts of each part.
-        samplers: for each part one that draws places among them, with enough draws.
-        batch_size: posts of a batch, of all processes together.
-        num_samples: how many to draw.
-    """
-
-    def __init__(
-        self, parts: Sequence[Sequence[int]], samplers: Sequence[Sampler[int]], batch_size: int, num_samples: int
-    ):
-        self.parts, self.samplers = parts, samplers
-        self.batch_size, self.num_samples = batch_size, num_samples
-
-    def __iter__(self) -> Iterator[int]:
-        draws = [iter(sampler) for sampler in self.samplers]
-        for position in range(self.num_samples):
-            turn = position // self.batch_size % len(self.parts)
-            yield self.parts[turn][next(draws[turn])]
-
-    def __len__(self) -> int:
-        return self.num_samples
-
-
 class From(Sampler[int]):
     """A sampler without its first draws: they are drawn, so that the others stay the same, but no post is loaded."""
 
@@ -115,7 +84,7 @@ class From(Sampler[int]):
 
 
 def training_sampler(
-    posts: Sequence[Mapping[str, Any]], arguments: TrainingArguments, num_samples: int, batch_size: int
+    posts: Sequence[Mapping[str, Any]], arguments: TrainingArguments, num_samples: int
 ) -> Sampler[int]:
     """The sampler that the arguments describe.
 
@@ -123,30 +92,8 @@ def training_sampler(
         posts: encoded ones.
         arguments: of the training.
         num_samples: how many posts the whole run reads.
-        batch_size: posts of a batch, of all processes together.
-
-    Raises:
-        ValueError: tasks are to alternate and the posts have only one.
     """
-
-    def sampler(rows: Sequence[Mapping[str, Any]], number: int, seed: int) -> Sampler[int]:
-        if not arguments.class_balanced:
-            return ShuffledSampler(len(rows), number, seed)
-        classes = [(post["task"], post["label"]) for post in rows]
-        return ClassBalancedSampler(classes, number, seed, arguments.class_order == "in_turn")
-
-    if arguments.task_sampling == "mixed":
-        return sampler(posts, num_samples, arguments.seed)
-    tasks = [post["task"] for post in posts]
-    missing = [task for task in TASK_ORDER if task not in tasks]
-    if missing:
-        raise ValueError(
-            f'task_sampling: "alternate" needs posts of both tasks, got {len(posts)} posts and none of {missing[0]}.'
-        )
-    parts = [[index for index, own in enumerate(tasks) if own == task] for task in TASK_ORDER]
-    # The same seed would draw the same sequence for every part.
-    samplers = [
-        sampler([posts[index] for index in part], num_samples, arguments.seed + number * SEED_DISTANCE)
-        for number, part in enumerate(parts)
-    ]
-    return AlternatingSampler(parts, samplers, batch_size, num_samples)
+    if not arguments.class_balanced:
+        return ShuffledSampler(len(posts), num_samples, arguments.seed)
+    classes = [(post["task"], post["label"]) for post in posts]
+    return ClassBalancedSampler(classes, num_samples, arguments.seed, arguments.class_order == "in_turn")
