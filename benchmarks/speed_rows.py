@@ -292,24 +292,6 @@ def peak_head(flags):
     return {"seconds": [], "measured": statistics.median(peaks), "note": note}
 
 
-def import_time(flags):
-    """Seconds of our package and its public classes, after torch and what these are made of in transformers."""
-    code = (
-        "import time, torch, transformers\n"
-        "from transformers import AutoConfig, AutoModel, AutoProcessor\n"
-        "from transformers import Pipeline, PreTrainedModel, ProcessorMixin, pipeline\n"
-        "t = time.perf_counter()\n"
-        "import modeling_mgvmoe\n"
-        "for name in modeling_mgvmoe.__all__: getattr(modeling_mgvmoe, name)\n"
-        "print(time.perf_counter() - t)"
-    )
-    seconds = [
-        float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
-        for _ in range(flags.repetitions)
-    ]
-    return {"seconds": seconds}
-
-
 def first(flags):
     """A new process to the first scores of a tiny saved model, by the pipeline and without our package."""
     from transformers import pipeline
@@ -346,7 +328,6 @@ ROWS = {
     "post_16": Row("one post, 4 mentions typed, 12 pairs related", 16 * REFERENCE_CALL / 8, "U", post_16),
     "peak_train_fp32": Row("peak memory of train_fp32", 3.5, "GiB", train_fp32),
     "peak_head": Row("experts, batch 16, 705 tokens, K 8, H 768", HEAD_GIB / 6, "GiB", peak_head),
-    "import": Row("import of the package and its classes", 0.2, "s", import_time),
     "first": Row("new process to first scores of a tiny saved model", None, "s", first),
 }
 

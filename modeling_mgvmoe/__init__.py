@@ -1,41 +1,29 @@
 """MG-VMoE: zero-shot multimodal information extraction for Hugging Face transformers.
 
-Importing this package is cheap: every name is loaded when it is first used.
+Importing the package registers its classes: `AutoConfig`, `AutoModel`, `AutoProcessor` and `pipeline` know them.
 """
 
-import importlib
-from typing import TYPE_CHECKING
+from transformers import AutoConfig, AutoModel, AutoProcessor
+from transformers.pipelines import PIPELINE_REGISTRY
 
-from ._registration import register_when_imported
-
-if TYPE_CHECKING:
-    from .configuration_mgvmoe import MGVMoEConfig
-    from .extraction import GraphExtractor
-    from .graph_pipeline_mgvmoe import MultimodalGraphExtractionPipeline
-    from .modeling_mgvmoe import MGVMoEForZeroShotIE, MGVMoEModel
-    from .outputs_mgvmoe import MGVMoEModelOutput, MGVMoEOutput
-    from .pipeline_mgvmoe import ZeroShotMultimodalIEPipeline
-    from .post_scoring import PostEmbeds
-    from .processing_mgvmoe import MGVMoEProcessor
-    from .rejection import Rejection
-    from .variational_experts import VariationalMixtureOfExperts
+from .configuration_mgvmoe import MGVMoEConfig
+from .extraction import GraphExtractor
+from .graph_pipeline_mgvmoe import GRAPH_TASK, MultimodalGraphExtractionPipeline
+from .modeling_mgvmoe import MGVMoEForZeroShotIE, MGVMoEModel
+from .outputs_mgvmoe import MGVMoEModelOutput, MGVMoEOutput
+from .pipeline_mgvmoe import TASK, ZeroShotMultimodalIEPipeline
+from .post_scoring import PostEmbeds
+from .processing_mgvmoe import MGVMoEProcessor
+from .rejection import Rejection
+from .variational_experts import VariationalMixtureOfExperts
 
 __version__ = "0.1.0"
 
-_HOME = {
-    "GraphExtractor": "extraction",
-    "MGVMoEConfig": "configuration_mgvmoe",
-    "MGVMoEForZeroShotIE": "modeling_mgvmoe",
-    "MGVMoEModel": "modeling_mgvmoe",
-    "MGVMoEModelOutput": "outputs_mgvmoe",
-    "MGVMoEOutput": "outputs_mgvmoe",
-    "MGVMoEProcessor": "processing_mgvmoe",
-    "MultimodalGraphExtractionPipeline": "graph_pipeline_mgvmoe",
-    "PostEmbeds": "post_scoring",
-    "Rejection": "rejection",
-    "VariationalMixtureOfExperts": "variational_experts",
-    "ZeroShotMultimodalIEPipeline": "pipeline_mgvmoe",
-}
+AutoConfig.register("mgvmoe", MGVMoEConfig, exist_ok=True)
+AutoModel.register(MGVMoEConfig, MGVMoEForZeroShotIE, exist_ok=True)
+AutoProcessor.register(MGVMoEConfig, MGVMoEProcessor, exist_ok=True)
+for _task, _pipeline in ((TASK, ZeroShotMultimodalIEPipeline), (GRAPH_TASK, MultimodalGraphExtractionPipeline)):
+    PIPELINE_REGISTRY.register_pipeline(_task, pipeline_class=_pipeline, pt_model=AutoModel, type="multimodal")
 
 __all__ = [
     "GraphExtractor",
@@ -51,16 +39,3 @@ __all__ = [
     "VariationalMixtureOfExperts",
     "ZeroShotMultimodalIEPipeline",
 ]
-
-
-def __getattr__(name: str) -> object:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
-
-
-register_when_imported()

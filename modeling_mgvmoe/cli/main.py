@@ -38,7 +38,7 @@ class OneLineParser(argparse.ArgumentParser):
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """The parser of all commands. It loads neither torch nor transformers."""
+    """The parser of all commands."""
     parser = OneLineParser(
         prog=PROGRAM,
         description=DESCRIPTION,

@@ -1,6 +1,6 @@
 """Posts for training and evaluation: one schema, and the data sets that are brought into it.
 
-Importing this package loads neither `datasets` nor `torch`; the functions that need them import them when called.
+The functions that need `datasets` import it when called.
 """
 
 from .schema import post_features, task_of, validate_post
