@@ -86,6 +86,8 @@ def run(flags: argparse.Namespace, argv: Sequence[str]) -> None:
         return
     answers = None
     if flags.output is not None:
+        if flags.dtype == "auto":
+            flags.dtype = str(model.dtype)  # answers of one file are of one precision
         answers = AnswerFile(flags.output, _fingerprint(flags, arguments), flags.overwrite)
     done = 0 if answers is None else answers.done
     if done:

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import Field, dataclass, field, fields
 from typing import Any
 
+from ..data.precision import MIXED_PRECISIONS
+
 # Of transformers' get_scheduler, all that go by the step alone.
 SCHEDULES = ("linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup",
              "inverse_sqrt", "cosine_with_min_lr", "cosine_warmup_with_min_lr", "warmup_stable_decay")  # fmt: skip
@@ -201,11 +203,12 @@ class TrainingArguments:
     keep_best: bool = field(
         default=True, metadata={"help": "Save the weights with the best validation macro-F1, not the last ones."}
     )
-    mixed_precision: str | None = field(
-        default=None,
+    mixed_precision: str = field(
+        default="auto",
         metadata={
-            "help": '"no", "fp16" or "bf16"; default: what `accelerate launch` says, else "no".',
-            "choices": ["no", "fp16", "bf16"],
+            "help": '"no" (float32), "fp16", "bf16", or "auto": what `accelerate launch --mixed_precision` asks for, '
+            "else bf16 where the hardware has it (GPU; AVX-512-BF16, AMX, Arm), else float32.",
+            "choices": list(MIXED_PRECISIONS),
         },
     )
     num_threads: int | None = field(
@@ -254,9 +257,9 @@ class TrainingArguments:
                 raise ValueError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}.")
         if self.class_order != "drawn" and not self.class_balanced:
             raise ValueError(f"class_order: {self.class_order!r} needs class_balanced, got class_balanced False.")
-        if self.mixed_precision not in (None, "no", "fp16", "bf16"):
+        if self.mixed_precision not in MIXED_PRECISIONS:
             raise ValueError(
-                'mixed_precision must be "no" (in YAML with the quotes), "fp16" or "bf16", '
+                'mixed_precision must be "auto", "no" (in YAML with the quotes), "fp16" or "bf16", '
                 f"got {self.mixed_precision!r}."
             )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -72,6 +73,9 @@ def train(
     from .trackers import make_accelerator
 
     accelerator = accelerator or make_accelerator(arguments, model)
+    # From here on, in checkpoints and trackers too, the precision that is computed in.
+    arguments = copy.copy(arguments)
+    arguments.mixed_precision = accelerator.mixed_precision
     if accelerator.device.type == "cpu":
         keep_freed_memory()
     with locked(arguments.output_dir, accelerator.is_main_process):
