@@ -197,6 +197,13 @@ class TrainingArguments:
         },
     )
     eval_steps: int = field(default=200, metadata={"help": "Steps between validations."})
+    max_eval_samples: int | None = field(
+        default=None,
+        metadata={
+            "help": "Validate on so many posts at most, those whose ids have the lowest SHA-256; all candidate labels "
+            "stay. Default: on all."
+        },
+    )
     early_stopping_patience: int = field(
         default=0, metadata={"help": "Stop after so many validations without a better macro-F1; 0: never."}
     )
@@ -227,12 +234,12 @@ class TrainingArguments:
 
     def __post_init__(self) -> None:
         at_least_one = ("max_train_steps", "per_device_train_batch_size", "per_device_eval_batch_size",
-                        "gradient_accumulation_steps", "eval_steps", "logging_steps")  # fmt: skip
+                        "gradient_accumulation_steps", "eval_steps", "logging_steps", "num_threads",
+                        "max_eval_samples")  # fmt: skip
         for name in at_least_one:
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
-        if self.num_threads is not None and self.num_threads < 1:
-            raise ValueError(f"num_threads must be at least 1, got {self.num_threads}.")
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}.")
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"seed must be between 0 and 2**32 - 1, got {self.seed}.")
         for name in ("learning_rate", "head_learning_rate", "vision_learning_rate", "perturbation_learning_rate"):

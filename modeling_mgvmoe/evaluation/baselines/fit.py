@@ -13,6 +13,7 @@ from transformers import get_linear_schedule_with_warmup
 
 from ...data.encoding import PostCollator
 from ...data.precision import choose_precision
+from ...data.progress_bar import progress_bar
 from ...training.freezing import freeze_layers
 from ...training.samplers import ClassBalancedSampler
 from .base import Baseline
@@ -70,8 +71,6 @@ def fit(
     Raises:
         ValueError: the loss is not finite.
     """
-    from tqdm.auto import tqdm
-
     freeze_text_layers_of(baseline, arguments.freeze_text_layers)
     steps = arguments.max_train_steps
     classes = [(post["task"], post["label"]) for post in encoded_posts]
@@ -84,7 +83,7 @@ def fit(
     total, since = 0.0, 0
     baseline.train()
     half = choose_precision(arguments.mixed_precision, baseline.device) == "bf16"
-    for step, batch in enumerate(tqdm(loader, desc=progress, disable=progress is None, unit="step"), 1):
+    for step, batch in enumerate(progress_bar(loader, progress, unit="step"), 1):
         inputs = {name: value.to(baseline.device) for name, value in batch.items()}
         with torch.autocast(baseline.device.type, torch.bfloat16, enabled=half):
             loss = baseline(**inputs).loss
