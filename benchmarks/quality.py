@@ -27,12 +27,14 @@ from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 from modeling_mgvmoe.data.crossner import crossner_data
 from modeling_mgvmoe.data.labels import read_label_set
 from modeling_mgvmoe.data.mnre import mnre_data, mnre_files, read_mnre
+from modeling_mgvmoe.data.precision import choose_precision
 from modeling_mgvmoe.data.zero_shot_data import sketchbook_data
 from modeling_mgvmoe.evaluation.baselines.fit import FitArguments
 from modeling_mgvmoe.evaluation.comparison import Comparison, fewer_posts, run_method
 from modeling_mgvmoe.evaluation.methods import METHODS, choose_methods
 from modeling_mgvmoe.evaluation.report import markdown_table
 from modeling_mgvmoe.training.arguments import DataArguments, parse_arguments
+from modeling_mgvmoe.training.processes import launch_device
 
 CONFIGURATION = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "configuration")
 # A package that carries all-MiniLM-L6-v2 as files: the default text encoder, if it is installed.
@@ -123,7 +125,6 @@ def comparison(flags, others, data, words):
     if flags.task != "sketchbook":
         encoders = ["--text_model_name_or_path", text_model(flags)]
         encoders += ["--vision_model_name_or_path", vision_model(flags) or make_blind_tower(flags)]
-        encoders += ["--mixed_precision", "bf16"]
     model, _, training = parse_arguments(["--config", recipe, "--num_threads", "1", *encoders, *others])
     torch.set_num_threads(training.num_threads)
     data.posts = {
@@ -138,7 +139,7 @@ def comparison(flags, others, data, words):
         head_learning_rate=training.learning_rate if scratch else 1e-3,
         freeze_text_layers=None if scratch else training.freeze_text_layers,
         eval_steps=training.eval_steps,
-        mixed_precision=training.mixed_precision or "no",
+        mixed_precision=training.mixed_precision,
     )
     return Comparison(data, model, training, fit_arguments, *words, progress=sys.stderr.isatty())
 
@@ -202,6 +203,16 @@ def line_of(method, splits, found):
     return [method, "-".join(map(str, numbers)), *cells, f"{statistics.mean(pairs):+.3f}" if pairs else ""]
 
 
+def check_rows(path, rows, **run):
+    """Rows of other data, settings or precision must not stand in the same file."""
+    # Rows without a precision are older than the choice: bf16, except on the built-in posts.
+    rows = [{"precision": "no" if row["data"] == "sketchbook" else "bf16", **row} for row in rows]
+    other = {tuple(row[name] for name in run) for row in rows} - {tuple(run.values())}
+    if other:
+        raise SystemExit(f"--json: {path} holds rows with another {' and '.join(run)}, {sorted(other)}; this run has "
+                         f"{tuple(run.values())}. Name another file.")  # fmt: skip
+
+
 def main(argv=None):
     """Run what is missing in FILE, print the summary."""
     flags, others = read_command_line(argv)
@@ -219,14 +230,13 @@ def main(argv=None):
     set_verbosity_error()
     settings = " ".join([*map(str, others), f"--baseline_steps {flags.baseline_steps}",
                          f"--validation_posts_per_class {flags.validation_posts_per_class}"])  # fmt: skip
-    other = {(row["data"], row["settings"]) for row in rows} - {(flags.task, settings)}
-    if other:
-        raise SystemExit(f"--json: {flags.json} holds rows of other data or settings, {sorted(other)}; this run is "
-                         f"{(flags.task, settings)}. Name another file.")  # fmt: skip
+    check_rows(flags.json, rows, data=flags.task, settings=settings)
     done = {(row["method"], row["split"], row["train_seed"]) for row in rows}
     for split_seed in flags.split_seeds:
         data, split, words = load(flags, split_seed)
         shared = comparison(flags, others, data, words)
+        precision = choose_precision(shared.training_arguments.mixed_precision, launch_device())
+        check_rows(flags.json, rows, precision=precision)
         for method in flags.methods:
             for seed in flags.train_seeds if method.trained else [None]:
                 if (method.name, split, seed) in done:
@@ -238,7 +248,7 @@ def main(argv=None):
                     row = {"method": method.name, "task": name, "split": split, "train_seed": seed}
                     row |= {key: scores[key] for key in ("accuracy", "macro_f1", "n", "chance", "majority")}
                     row |= {"seconds": round(time.time() - started, 1), "machine": platform.machine()}
-                    rows.append({**row, "data": flags.task, "settings": settings})
+                    rows.append({**row, "data": flags.task, "settings": settings, "precision": precision})
                     print(f"{method.name} {split} {seed} {name}: {scores['macro_f1']:.3f} {scores['accuracy']:.3f} "
                           f"({rows[-1]['seconds']} s)", file=sys.stderr, flush=True)  # fmt: skip
                 write(flags.json, rows)

@@ -16,6 +16,7 @@ from modeling_mgvmoe.training.build import build_model, check_sources, load_data
 from modeling_mgvmoe.training.interruption import exit_when_interrupted
 from modeling_mgvmoe.training.loop import train
 from modeling_mgvmoe.training.run_record import write_run_record
+from modeling_mgvmoe.training.trackers import make_accelerator
 
 
 @one_line()
@@ -31,7 +32,9 @@ def main(argv: list[str] | None = None) -> dict:
     model, processor = build_model(model_arguments, data, training_arguments.seed)
     feature_cache = load_feature_cache(data_arguments)
     with exit_when_interrupted(argv):
-        result = train(model, processor, data, training_arguments, feature_cache=feature_cache)
+        accelerator = make_accelerator(training_arguments, model)
+        result = train(model, processor, data, training_arguments, accelerator, feature_cache)
+    training_arguments.mixed_precision = accelerator.mixed_precision
     best, processes = result["best"], PartialState()
     if processes.is_main_process:
         sizes = (model.num_parameters(), model.num_parameters(only_trainable=True))

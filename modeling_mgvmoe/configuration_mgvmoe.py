@@ -3,6 +3,7 @@
 import math
 import os
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any, Literal
 
 import transformers
@@ -333,13 +334,8 @@ class MGVMoEConfig(PreTrainedConfig):
         for name in (
             "margin",
             "initializer_range",
-            "ranking_loss_coef",
-            "kl_loss_coef",
-            "router_entropy_loss_coef",
-            "alignment_loss_coef",
-            "consistency_loss_coef",
-            "type_loss_coef",
             "type_score_coef",
+            *(f"{term}_coef" for term in LOSS_TERMS),
         ):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}.")
@@ -348,5 +344,15 @@ class MGVMoEConfig(PreTrainedConfig):
         if not 0 <= self.projection_dropout < 1:
             raise ValueError(f"projection_dropout must be at least 0 and below 1, got {self.projection_dropout}.")
 
+    @property
+    def loss_terms(self) -> dict[str, str]:
+        """The terms of E12 that a model computes: fields of its output, by the names to report them under."""
+        return {f"{self.objective}_loss" if term == "ranking_loss" else term: term for term in LOSS_TERMS}
 
-__all__ = ["MGVMoEConfig"]
+
+# Every term of E12, a field of the model's output, has a coefficient.
+LOSS_TERMS = tuple(
+    field.name.removesuffix("_coef") for field in fields(MGVMoEConfig) if field.name.endswith("_loss_coef")
+)
+
+__all__ = ["LOSS_TERMS", "MGVMoEConfig"]

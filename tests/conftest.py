@@ -10,6 +10,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
+from modeling_mgvmoe.data import precision  # noqa: E402
 from tests.documents import demo_command, run  # noqa: E402
 from tests.tiny import tiny_config, tiny_inputs, tiny_model  # noqa: E402
 
@@ -24,6 +25,15 @@ def repeatable():
     dtype = torch.get_default_dtype()
     yield
     torch.set_default_dtype(dtype)
+
+
+has_bf16 = precision.has_bf16
+
+
+@pytest.fixture(autouse=True)
+def float32_by_default(monkeypatch):
+    """On any processor mixed_precision "auto" is float32, so that a tolerance means the same everywhere."""
+    monkeypatch.setattr(precision, "has_bf16", lambda device="cpu": False)
 
 
 @pytest.fixture

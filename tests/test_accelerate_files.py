@@ -46,7 +46,7 @@ def test_accelerate_reads_the_file(name):
     assert isinstance(config, ClusterConfig)
     assert config.distributed_type == KINDS[name]
     assert config.use_cpu == (name == "cpu")
-    assert config.mixed_precision == ("no" if name == "cpu" else "bf16")
+    assert config.mixed_precision == (None if name == "cpu" else "bf16")
     assert (config.num_processes > 1) == (name not in ("cpu", "gpu"))
     # A file that was not run here says so in its first line.
     first = Path(path_of(name)).read_text(encoding="utf-8").splitlines()[0]

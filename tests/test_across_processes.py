@@ -25,10 +25,10 @@ from modeling_mgvmoe.data.sketchbook import generate_posts, split_classes
 from modeling_mgvmoe.data.zero_shot_data import ZeroShotData
 from modeling_mgvmoe.training.arguments import TrainingArguments
 from modeling_mgvmoe.training.from_scratch import model_from_scratch
-from modeling_mgvmoe.training.loop import TERMS, train
+from modeling_mgvmoe.training.loop import train
 from modeling_mgvmoe.training.trackers import read_log
 from tests.from_scratch import scratch_config
-from tests.small_runs import without_noise
+from tests.small_runs import TERMS, without_noise
 from tests.tiny import doubled, tiny_config, tiny_inputs, tiny_model
 
 ROOT = Path(__file__).parents[1]

@@ -69,7 +69,7 @@ COMMANDS = {
         ([*SKETCHBOOK, "--seeds", "1", "1"], "seeds must be one or more different numbers, got [1, 1]"),
         ([*SKETCHBOOK, "--seeds", "x"], "argument --seeds: invalid int value: 'x'"),
         ([*SKETCHBOOK, "--device", "x"], "device: 'x' cannot be used here"),
-        ([*SKETCHBOOK, "--dtype", "int8"], "dtype must be one of float32, bfloat16, float16, got 'int8'"),
+        ([*SKETCHBOOK, "--dtype", "int8"], "dtype must be one of float32, bfloat16, float16, auto, got 'int8'"),
     ],
     "explain": [
         ([], "the following arguments are required: command"),

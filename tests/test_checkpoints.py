@@ -32,7 +32,7 @@ from modeling_mgvmoe.training.loop import train
 from modeling_mgvmoe.training.random_state import random_state, set_random_state
 from modeling_mgvmoe.training.run_folder import list_checkpoints
 from modeling_mgvmoe.training.trackers import read_log
-from tests.small_runs import small_data, small_trainee
+from tests.small_runs import TERMS, small_data, small_trainee
 
 ROOT = Path(__file__).parents[1]
 STEPS = 8
@@ -470,7 +470,7 @@ def test_a_loss_that_is_not_a_number_names_terms_and_posts(tmp_path, monkeypatch
         train(model, processor, small_data(), arguments_of(tmp_path))
     message = str(caught.value)
     assert message.startswith("The loss is nan at step 5; its terms are {")
-    assert all(f"'{name}': " in message for name in loop.TERMS)
+    assert all(f"'{name}': " in message for name in TERMS)
     assert message.endswith(f"the posts of its batch {seen[-1]}.")
     assert len(seen[-1]) == 4
     assert set(seen[-1]) <= {post["id"] for post in small_data().posts["train"]}

@@ -210,7 +210,7 @@ class TestMisuse:
             ({"--descriptions": ["{folder}/list.json"]}, "a JSON object is needed"),
             ({"--label-types": ["{folder}/types.json"]}, r"label_types\['greets'\]: types of the head"),
             ({"--device": ["tpu9"]}, "device: 'tpu9' cannot be used here"),
-            ({"--dtype": ["int8"]}, "dtype must be one of float32, bfloat16, float16, got 'int8'"),
+            ({"--dtype": ["int8"]}, "dtype must be one of float32, bfloat16, float16, auto, got 'int8'"),
             ({"--model": ["./nowhere"]}, "model: the folder ./nowhere does not exist"),
             ({"--model": ["{folder}"]}, "holds no config.json; did you mean .*model?"),
             ({"--output": ["a.json"]}, "--output goes with --input"),

@@ -5,7 +5,7 @@ import sys
 from PIL import Image
 
 from modeling_mgvmoe.training.curves import draw_curves, panels, series
-from modeling_mgvmoe.training.loop import TERMS
+from tests.small_runs import TERMS
 
 ENTRIES = [
     {

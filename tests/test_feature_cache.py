@@ -27,11 +27,11 @@ from modeling_mgvmoe.data.post_pictures import picture_key
 from modeling_mgvmoe.data.schema import post_features
 from modeling_mgvmoe.data.zero_shot_data import ZeroShotData
 from modeling_mgvmoe.evaluation.unseen import predict_labels
-from modeling_mgvmoe.training import loop
 from modeling_mgvmoe.training.arguments import DataArguments, TrainingArguments
 from modeling_mgvmoe.training.build import load_feature_cache
 from modeling_mgvmoe.training.loop import train
 from tests.from_scratch import picture, scratch_model
+from tests.small_runs import TERMS
 
 ROOT = Path(__file__).parents[1]
 LABELS = {"train": ["boat", "bird"], "validation": ["cake"], "test": ["robot"]}
@@ -191,7 +191,7 @@ def run_training(folder, monkeypatch, cache):
 
     def record(module, arguments, output):
         if module.training and output.loss is not None:
-            losses.append([output[name].item() for name in ("loss", *loop.TERMS)])
+            losses.append([output[name].item() for name in ("loss", *TERMS)])
 
     model.register_forward_hook(record)
     posts = all_posts()
@@ -211,7 +211,7 @@ def test_training_from_the_cache_gives_the_losses_and_logits_of_training_from_pi
     cache = load_feature_cache(DataArguments(image_feature_cache=built[0]))
     with monkeypatch.context() as patch:
         cached_losses, cached_model, _ = run_training(tmp_path / "cached", patch, cache)
-    assert losses.shape == (12, 1 + len(loop.TERMS))
+    assert losses.shape == (12, 1 + len(TERMS))
     assert np.ptp(losses[:, 0]) > 0.1  # something was learned
     np.testing.assert_allclose(cached_losses, losses, rtol=1e-3, atol=1e-5)
     # The cache made a difference, if a small one: it is not pixels compared with themselves.

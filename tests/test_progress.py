@@ -1,9 +1,13 @@
-"""The live line."""
+"""The live line, and progress where there is no terminal."""
 
 import io
+import sys
+import time
 
 import pytest
 
+from modeling_mgvmoe.data import progress_bar as progress
+from modeling_mgvmoe.data.progress_bar import progress_bar
 from modeling_mgvmoe.training.progress import ProgressLine, layouts, short_number
 
 MEANS = {
@@ -66,6 +70,7 @@ def test_terms_that_it_does_not_know_and_none_at_all():
 
 
 def test_the_loss_is_not_read_at_every_step(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", Terminal())
     line = ProgressLine(10, 0, show=True)
     assert line.due()
     line.update(MEANS, 1.0, None)
@@ -75,3 +80,55 @@ def test_the_loss_is_not_read_at_every_step(monkeypatch):
     assert not hidden.due()
     hidden.update(MEANS, 1.0, None)
     hidden.close()
+
+
+def test_a_loss_is_called_after_the_objective():
+    means = {"loss": 1.0, "cross_entropy_loss": 0.75}
+    texts = layouts(means, 1.0, None)
+    assert "cross-entropy 0.75" in texts[0] and "CE 0.75" in texts[1] and not any("rank" in text for text in texts)
+
+
+def test_a_log_file_gets_a_line_now_and_then(monkeypatch):
+    log = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", log)
+    monkeypatch.setattr(progress, "LOG_INTERVAL", 0.2)
+    for _ in progress_bar(range(30), "encoding"):
+        time.sleep(0.02)  # 0.6 seconds: lines after 0.2 and 0.4, and the last
+    lines = log.getvalue().splitlines()
+    assert log.getvalue().count("\r") == log.getvalue().count("\x1b") == 0
+    assert 2 <= len(lines) <= 4 and all(line.startswith("encoding: ") for line in lines)
+    assert lines[-1].startswith("encoding: 100% 30/30 [00:")
+
+
+def test_what_is_done_at_once_or_hidden_writes_nothing_to_a_log_file(monkeypatch):
+    log = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", log)
+    for arguments in ({"desc": "quick"}, {"desc": None}, {"desc": "hidden", "show": False}):
+        assert list(progress_bar(range(3), **arguments)) == [0, 1, 2]
+    assert log.getvalue() == ""
+
+
+def test_a_terminal_gets_a_bar(monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    assert list(progress_bar(range(3), "encoding")) == [0, 1, 2]
+    assert "\r" in terminal.getvalue() and "encoding: 100%|" in terminal.getvalue()
+
+
+def test_a_training_in_a_log_file(monkeypatch):
+    log = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", log)
+    monkeypatch.setattr(progress, "LOG_INTERVAL", 0.1)
+    line, read = ProgressLine(20, 0, show=True), 0
+    for _ in range(20):
+        time.sleep(0.02)
+        if line.due():
+            read += 1
+            line.update(MEANS, 812.4, 0.5)
+        line.advance()
+    line.close()
+    lines = log.getvalue().splitlines()
+    # The loss is read for what is written, not more often.
+    assert "\r" not in log.getvalue() and 2 <= len(lines) <= 6 and read <= len(lines)
+    assert all("812 posts/s, loss 1234: ranking 6.78" in text and "|" not in text for text in lines)
+    assert lines[-1].startswith("training: 100% 20/20 [00:")

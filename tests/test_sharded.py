@@ -9,9 +9,8 @@ import torch
 from accelerate.commands.config.config_args import load_config_from_file
 from safetensors.torch import load_file, save_file
 
-from modeling_mgvmoe.training.loop import TERMS
 from modeling_mgvmoe.training.optimization import parameter_groups
-from tests.small_runs import without_noise
+from tests.small_runs import TERMS, without_noise
 from tests.test_across_processes import ROOT, loop_run
 from tests.tiny import doubled, tiny_inputs, tiny_model
 

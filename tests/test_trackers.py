@@ -12,9 +12,10 @@ from accelerate.tracking import GeneralTracker, get_available_trackers
 
 from modeling_mgvmoe.training import loop
 from modeling_mgvmoe.training.arguments import TrainingArguments
-from modeling_mgvmoe.training.loop import TERMS, train
+from modeling_mgvmoe.training.curves import panels
+from modeling_mgvmoe.training.loop import train
 from modeling_mgvmoe.training.trackers import JsonLinesTracker, make_accelerator, read_log, tracker_names
-from tests.small_runs import small_data, small_trainee
+from tests.small_runs import TERMS, small_data, small_trainee
 
 
 @pytest.fixture(autouse=True)
@@ -75,6 +76,22 @@ def test_the_log_names_everything(tmp_path, capsys):
     assert entries[-1]["learning_rate/text"] == pytest.approx(3e-3 / 7)
     assert f"curves: {tmp_path}/training_curves.png" in capsys.readouterr().out
     assert (tmp_path / "training_curves.png").is_file()
+
+
+def test_the_loss_is_called_after_the_objective_everywhere(tmp_path):
+    model, processor = small_trainee()
+    model.config.objective = "cross_entropy"
+    recorder = Recorder()
+    arguments = TrainingArguments(output_dir=str(tmp_path), max_train_steps=1, per_device_train_batch_size=2)
+    train(model, processor, small_data(), arguments, Accelerator(cpu=True, log_with=[recorder]))
+    metrics = json.loads((tmp_path / "metrics.json").read_text(encoding="utf-8"))
+    logged = [dict(entry) for entry in read_log(str(tmp_path / "log.jsonl"))]
+    tracked = next(values for step, values in recorder.calls[2:-1] if step == 1)
+    for names in (logged[-1], tracked):
+        assert "train/cross_entropy_loss" in names and "train/ranking_loss" not in names
+    assert metrics["best"]["cross_entropy_loss"] == logged[-1]["train/cross_entropy_loss"]
+    titles = [title for title, _, _ in panels(logged)]
+    assert "cross-entropy of the labels" in titles and not any("ranking" in title for title in titles)
 
 
 def test_a_run_that_goes_on_logs_nothing_twice(tmp_path, monkeypatch):

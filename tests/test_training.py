@@ -36,9 +36,10 @@ from modeling_mgvmoe.training.arguments import (
 )
 from modeling_mgvmoe.training.build import build_model, load_data
 from modeling_mgvmoe.training.from_scratch import model_from_scratch, train_tokenizer
-from modeling_mgvmoe.training.loop import TERMS, train
+from modeling_mgvmoe.training.loop import train
 from modeling_mgvmoe.training.optimization import parameter_groups
 from tests.from_scratch import scratch_config
+from tests.small_runs import TERMS
 
 ROOT = Path(__file__).parents[1]
 RECIPES = sorted((ROOT / "configuration" / "recipes").rglob("*.yaml"))
@@ -149,7 +150,7 @@ def test_an_unknown_flag(tmp_path):
         (TrainingArguments, {"learning_rate": math.nan}, "learning_rate must be greater than 0, got nan"),
         (TrainingArguments, {"warmup_ratio": 1.1}, "warmup_ratio must be between 0 and 1, got 1.1"),
         (TrainingArguments, {"weight_decay": -0.1}, "weight_decay must not be negative, got -0.1"),
-        (TrainingArguments, {"mixed_precision": "False"}, "must be \"no\" .in YAML with the quotes.*got 'False'"),
+        (TrainingArguments, {"mixed_precision": "False"}, "must be .*\"no\" .in YAML with the quotes.*got 'False'"),
         (ModelArguments, {}, "A model is needed: model_name_or_path, or"),
         (ModelArguments, {"text_model_name_or_path": "bert"}, "must be given together, got 'bert' and None"),
         (ModelArguments, {"model_name_or_path": "a", "model_config": {"margin": 1}}, "model_name_or_path excludes"),
@@ -522,6 +523,31 @@ def test_the_best_weights_are_kept(tmp_path, data, trainee, monkeypatch):
     saved = load_file(tmp_path / "model" / "model.safetensors")["mention_projection.weight"]
     assert torch.equal(saved, weights[1])
     assert not torch.equal(saved, trainee[0].mention_projection.weight)
+
+
+def test_a_cap_on_validation_posts(tmp_path, data, trainee, capsys):
+    whole = len(data.posts["validation"])
+    found = [
+        train(*copy.deepcopy(trainee), data, arguments_of(tmp_path / name, max_train_steps=1, max_eval_samples=cap))
+        for name, cap in (("few", 3), ("again", 3), ("all", whole))
+    ]
+    numbers = [sum(scores["n"] for scores in one["best"]["validation"].values()) for one in found]
+    assert numbers == [3, 3, whole] and found[0] == found[1]
+    told = [line for line in capsys.readouterr().err.splitlines() if "max_eval_samples" in line]
+    assert len(told) == 2 and all(f"3 of {whole} validation posts" in line for line in told)
+    with pytest.raises(ValueError, match="max_eval_samples must be at least 1, got 0"):
+        arguments_of(tmp_path, max_eval_samples=0)
+
+
+def test_validation_has_a_bar_of_its_own(tmp_path, data, trainee, monkeypatch):
+    from modeling_mgvmoe.evaluation import unseen
+
+    seen, batches = [], unseen.logits_in_batches
+    monkeypatch.setattr(
+        unseen, "logits_in_batches", lambda *given, **more: seen.append((given[4], more)) or batches(*given, **more)
+    )
+    train(*trainee, data, arguments_of(tmp_path, max_train_steps=1))
+    assert seen == [("validation", {"leave": False})]
 
 
 def test_accumulated_steps_count_once(tmp_path, data, trainee):

@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from ..data.progress_bar import progress_bar
 from ..evaluation.command import add_loading_flags
 from .answer_file import AnswerFile, as_text, check_output, fingerprint
 from .errors import UsageError, usage
@@ -86,6 +87,8 @@ def run(flags: argparse.Namespace, argv: Sequence[str]) -> None:
         return
     answers = None
     if flags.output is not None:
+        if flags.dtype == "auto":
+            flags.dtype = str(model.dtype)  # answers of one file are of one precision
         answers = AnswerFile(flags.output, _fingerprint(flags, arguments), flags.overwrite)
     done = 0 if answers is None else answers.done
     if done:
@@ -200,8 +203,4 @@ def _answers(
 
 def _with_progress(answers: Iterable[dict[str, Any]], done: int, total: int) -> Iterator[dict[str, Any]]:
     """A bar on standard error, where a person looks on."""
-    from tqdm.auto import tqdm
-
-    return iter(
-        tqdm(answers, desc="predicting", initial=done, total=total, unit="post", disable=not sys.stderr.isatty())
-    )
+    return iter(progress_bar(answers, "predicting", total, initial=done))

@@ -11,6 +11,7 @@ import torch
 
 from ..padding import MENTION_MASK, TEXT_NAMES
 from ..training_objectives import NO_LABEL
+from .progress_bar import progress_bar
 from .schema import task_of
 
 if TYPE_CHECKING:
@@ -43,8 +44,6 @@ def encode_posts(
     Raises:
         ValueError: a post does not fit the schema, or the cache does not have its picture.
     """
-    from tqdm.auto import tqdm
-
     from .post_pictures import undecoded
 
     posts = undecoded(posts)
@@ -68,7 +67,7 @@ def encode_posts(
         waiting.clear()
 
     total = len(posts) if isinstance(posts, Sized) else None
-    for post in tqdm(posts, desc=progress, total=total, disable=progress is None, unit="post"):
+    for post in progress_bar(posts, progress, total):
         mentions = [tuple(span) for span in post["mentions"]]
         try:
             features = processor.encode_post(post["text"], mentions)

@@ -37,6 +37,7 @@ from .feature_cache_files import (
 from .feature_cache_origin import check_frozen, difference, preprocessing_fingerprint, tower_fingerprint
 from .feature_cache_reader import ImageFeatureCache
 from .post_pictures import picture_key, read_picture, undecoded
+from .progress_bar import progress_bar
 from .whole_file import write_whole
 
 if TYPE_CHECKING:
@@ -167,13 +168,11 @@ def _lock(folder: str, wanted: bool) -> Iterator[None]:
 
 def _plan(posts: Mapping[str, Any], num_workers: int, progress: bool) -> dict[str, Any]:
     """Decode every picture; the distinct ones in order of first appearance, and what was counted."""
-    from tqdm.auto import tqdm
-
     places = [("", split, row) for split, rows in posts.items() for row in range(len(rows))]
     counts = {"records": len(places), "with_picture": 0, "distinct": 0, "without": 0, "missing": 0, "broken": 0}
     distinct: dict[str, tuple[str, int]] = {}
     found = (item for batch in _load(_Pictures(posts, places), 16, num_workers) for item in batch)
-    bar = tqdm(found, desc="looking for distinct pictures", total=len(places), unit="post", disable=not progress)
+    bar = progress_bar(found, "looking for distinct images", len(places), show=progress)
     for (_, split, row), (key, reason, _) in zip(places, bar, strict=True):
         counts[reason or "with_picture"] += 1
         if key:
@@ -218,14 +217,12 @@ def _fill(
     processes: int,
     progress: bool,
 ) -> None:
-    from tqdm.auto import tqdm
-
     places = [(key, split, row) for key, split, row in plan["pictures"]]
     size, was_training = plan["shard_size"], model.training
     numbers = range(rank, -(-len(places) // size), processes)
     mine = sum(len(places[number * size : (number + 1) * size]) for number in numbers)
     model.eval()
-    with tqdm(total=mine, desc="vision tower", unit="picture", disable=not progress or rank > 0) as bar:
+    with progress_bar(total=mine, desc="vision tower", unit="image", show=progress and rank == 0) as bar:
         for number in numbers:
             shard = places[number * size : (number + 1) * size]
             if not os.path.exists(os.path.join(folder, shard_name(number))):

@@ -12,6 +12,7 @@ from PIL import Image
 from .feature_cache_files import DTYPE, HEADER, PLAN, array_layout, file_digest, read_header, shard_name
 from .feature_cache_origin import check_frozen, difference, preprocessing_fingerprint, tower_fingerprint
 from .post_pictures import picture_key
+from .progress_bar import progress_bar
 
 if TYPE_CHECKING:
     from ..modeling_mgvmoe import MGVMoEForZeroShotIE
@@ -72,10 +73,8 @@ class ImageFeatureCache:
         Raises:
             ValueError: one differs.
         """
-        from tqdm.auto import tqdm
-
         for path, entry in zip(
-            tqdm(self.files, desc="checking the feature cache", unit="file", disable=not progress),
+            progress_bar(self.files, "checking the feature cache", unit="file", show=progress),
             self.header["shards"],
             strict=True,
         ):

@@ -65,7 +65,7 @@ def load_evaluation_data(
     data = _sketchbook(needed, seed) if dataset == "sketchbook" else _folder(dataset, needed)
     if max_posts is None:
         return data
-    kept = {name: _sample(posts, max_posts) for name, posts in data.posts.items()}
+    kept = {name: sample_posts(posts, max_posts) for name, posts in data.posts.items()}
     return replace(
         data,
         posts=kept,
@@ -134,10 +134,11 @@ def posts_of_task(posts: Posts, task: str) -> Posts:
 
 def id_digest(post: Mapping[str, Any]) -> int:
     """A number that depends on the post's id alone, the same in every process: its SHA-256."""
-    return int(hashlib.sha256(post["id"].encode("utf-8")).hexdigest(), 16)
+    return int(hashlib.sha256(str(post["id"]).encode("utf-8")).hexdigest(), 16)
 
 
-def _sample(posts: Posts, count: int) -> Posts:
+def sample_posts(posts: Posts, count: int) -> Posts:
+    """The posts whose ids have the lowest SHA-256, in their order: the same ones in every process and run."""
     digests = [id_digest(post) for post in without_pictures(posts)]
     return select_posts(posts, sorted(sorted(range(len(digests)), key=digests.__getitem__)[:count]))
 

@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from .progress_bar import progress_bar
 from .schema import post_features
 from .splits import SPLITS
 from .whole_folder import whole_folder
@@ -140,12 +141,11 @@ def _write_parquet(path: str, posts: Sequence[Mapping[str, Any]], progress: str 
     import pyarrow.parquet  # comes with datasets
     from datasets import Dataset
     from datasets.table import embed_table_storage
-    from tqdm.auto import tqdm
 
     features = post_features()
     with (
         pyarrow.parquet.ParquetWriter(path, features.arrow_schema) as writer,
-        tqdm(total=len(posts), desc=f"writing {progress}", disable=progress is None, unit="post") as bar,
+        progress_bar(total=len(posts), desc=f"writing {progress}", show=progress is not None) as bar,
     ):
         for start in range(0, len(posts), BATCH):
             # One by one: a slice of a data set is not a list of posts.

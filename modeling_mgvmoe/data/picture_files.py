@@ -9,6 +9,7 @@ from typing import Any
 
 from ..pictures import to_rgb
 from .counts import Counts
+from .progress_bar import progress_bar
 
 
 def attach_pictures(
@@ -28,15 +29,13 @@ def attach_pictures(
     Raises:
         FileNotFoundError: the folder does not exist.
     """
-    from tqdm.auto import tqdm
-
     check_folder(image_dir)
     posts = list(posts)
     names = dict.fromkeys(post["image"] for post in posts if post["image"] is not None)
     counts.pictures_referenced = len(names)
     found: dict[str, str] = {}
     digests: set[bytes] = set()
-    for name in tqdm(names, desc=progress, disable=progress is None, unit="picture"):
+    for name in progress_bar(names, progress, unit="image"):
         path = None if image_dir is None else os.path.join(image_dir, name)
         if path is None or not os.path.isfile(path):
             counts.pictures_missing += 1

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 def add_loading_flags(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
     """How a model is loaded, as [`load_model`] takes it."""
     parser.add_argument("--device", help="cpu, cuda, ... (default: a GPU if there is one)")
-    parser.add_argument("--dtype", help=f"of the weights: {', '.join(DTYPES)} (default: as they were saved)")
+    parser.add_argument(
+        "--dtype", help=f"of the weights: {', '.join(DTYPES)} (default: as saved; auto: by the hardware)"
+    )
     parser.add_argument("--revision", help="branch, tag or commit of a model on the Hub")
     parser.add_argument(
         "--trust_remote_code",

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ..data.encoding import PostCollator, TypesOfLabels, encode_posts
+from ..data.precision import choose_precision
 from ..data.zero_shot_data import ZeroShotData
 from .baselines.fit import FitArguments, fit
 from .methods import Method
@@ -91,7 +92,7 @@ def _predict(
     """In the precision of the training."""
     import torch
 
-    half = comparison.fit_arguments.mixed_precision == "bf16"
+    half = choose_precision(comparison.fit_arguments.mixed_precision, scorer.device) == "bf16"
     with torch.autocast(scorer.device.type, torch.bfloat16, enabled=half):
         return predict_labels(scorer, encoded, collator)
 

@@ -11,6 +11,7 @@ import torch
 
 from ..data.encoding import encode_posts
 from ..data.held_out import select_posts
+from ..data.progress_bar import progress_bar
 from ..training.statistics import MODALITIES
 
 if TYPE_CHECKING:
@@ -70,8 +71,6 @@ def expert_usage(
     Raises:
         ValueError: there are no posts, or the model has no experts.
     """
-    from tqdm.auto import tqdm
-
     if not len(posts):
         raise ValueError("posts: at least one is needed, got none.")
     if batch_size < 1:
@@ -84,7 +83,7 @@ def expert_usage(
     was_training = model.training
     model.eval()
     try:
-        with tqdm(desc="experts", total=len(posts), disable=not progress, unit="post") as bar:
+        with progress_bar(desc="experts", total=len(posts), show=progress) as bar:
             for start in range(0, len(posts), ENCODED_AT_ONCE):
                 chosen = range(start, min(start + ENCODED_AT_ONCE, len(posts)))
                 encoded = encode_posts(select_posts(posts, chosen), processor)

@@ -7,10 +7,12 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import torch
+
     from ..modeling_mgvmoe import MGVMoEForZeroShotIE
     from ..processing_mgvmoe import MGVMoEProcessor
 
-DTYPES = ("float32", "bfloat16", "float16")
+DTYPES = ("float32", "bfloat16", "float16", "auto")
 
 
 def check_model_folder(name: str, argument: str = "model") -> None:
@@ -93,14 +95,14 @@ def load_model(
         name: folder or Hub name. The code is that of this package, not what lies beside the weights.
         device: "cpu", "cuda", ...
         revision: branch, tag or commit on the Hub.
-        dtype: of the weights, one of `DTYPES`; default: as they were saved.
+        dtype: of the weights, one of `DTYPES`; default: as they were saved. "auto": bfloat16 where the device has it
+            in hardware, else float32.
         trust_remote_code: run code that an encoder or a tokenizer in it brings along.
 
     Raises:
         ValueError: it is another kind of model, weights are missing, or the two do not fit.
         OSError: there is neither such a folder nor, within reach, such a name on the Hub.
     """
-    import torch
     from transformers import AutoConfig
 
     from ..modeling_mgvmoe import MGVMoEForZeroShotIE
@@ -120,7 +122,7 @@ def load_model(
         raise OSError(f"model: {name!r} cannot be loaded: {error}") from error
     if kind != "mgvmoe":
         raise ValueError(f"model: {name} must be a model of this package (mgvmoe), got {kind!r}")
-    as_type = {} if dtype is None else {"dtype": getattr(torch, dtype)}
+    as_type = {} if dtype is None else {"dtype": _torch_dtype(dtype, device)}
     loaded: Any = MGVMoEForZeroShotIE.from_pretrained(name, output_loading_info=True, **source, **as_type)
     model, report = loaded
     if report["missing_keys"]:
@@ -136,3 +138,12 @@ def load_model(
     processor = MGVMoEProcessor.from_pretrained(name, **source)
     ZeroShotMultimodalIEPipeline(model=model, processor=processor)  # raises where the two do not fit
     return model.to(device).eval(), processor
+
+
+def _torch_dtype(name: str, device: str) -> torch.dtype:
+    import torch
+
+    from ..data.precision import choose_precision
+
+    precision = choose_precision({"bfloat16": "bf16"}.get(name, name), device, "dtype")
+    return {"no": torch.float32, "bf16": torch.bfloat16}.get(precision) or getattr(torch, name)

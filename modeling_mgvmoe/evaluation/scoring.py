@@ -10,6 +10,7 @@ import torch
 
 from ..data.encoding import PostCollator, TypesOfLabels, encode_posts, has_picture
 from ..data.held_out import select_posts, without_pictures
+from ..data.progress_bar import progress_bar
 from ..data.schema import task_of
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ def logits_in_batches(
     progress: str | None = None,
     candidates: Mapping[str, torch.Tensor] | None = None,
     num_samples: int | None = None,
+    leave: bool = True,
 ) -> Iterator[tuple[list[int], torch.Tensor]]:
     """The model's logits, batch by batch.
 
@@ -37,13 +39,12 @@ def logits_in_batches(
         progress: title of a progress bar over the posts; `None` shows none.
         candidates: of [`embed_candidates`], where they are known already.
         num_samples: draws from the experts; see `uncertainty.py`.
+        leave: keep the bar on the screen when it is done.
 
     Yields:
         The numbers of B posts, and their logits (B, C) on the model's device, -inf for the labels of other tasks. With
         draws (1 + num_samples, B, C), first those without noise.
     """
-    from tqdm.auto import tqdm
-
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
     was_training = model.training
@@ -58,7 +59,7 @@ def logits_in_batches(
             range(len(encoded_posts)),
             key=lambda index: (has_picture(encoded_posts[index]), len(encoded_posts[index]["input_ids"])),
         )
-        with tqdm(desc=progress, total=len(order), disable=progress is None, unit="post") as bar:
+        with progress_bar(desc=progress, total=len(order), leave=leave) as bar:
             for start in range(0, len(order), batch_size):
                 chunk = order[start : start + batch_size]
                 batch = collator.model_inputs([encoded_posts[index] for index in chunk])
@@ -125,15 +126,13 @@ class ModelScorer:
         return self._score(posts, labels, num_samples)
 
     def _score(self, posts: Sequence[Mapping[str, Any]], labels: Sequence[str], num_samples: int | None) -> np.ndarray:
-        from tqdm.auto import tqdm
-
         tasks = {task_of(post) for post in without_pictures(posts)}
         if len(tasks) != 1:
             raise ValueError(f"posts must be of one task, got {sorted(tasks) or 'none'}.")
         collator = PostCollator(self.processor, {tasks.pop(): labels}, self.label_descriptions, types=self.types)
         candidates = embed_candidates(self.model, collator)
         logits = np.empty((1 + (num_samples or 0), len(posts), len(labels)))
-        with tqdm(desc="scoring", total=len(posts), disable=not self.progress, unit="post") as bar:
+        with progress_bar(desc="scoring", total=len(posts), show=self.progress) as bar:
             for start in range(0, len(posts), self.encoded_at_once):
                 chosen = range(start, min(start + self.encoded_at_once, len(posts)))
                 encoded = encode_posts(select_posts(posts, chosen), self.processor)

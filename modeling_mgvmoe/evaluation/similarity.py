@@ -10,6 +10,7 @@ import torch
 
 from ..candidates import check_labels, label_texts
 from ..data.held_out import without_pictures
+from ..data.progress_bar import progress_bar
 from ..objectives import at_least_float32
 from ..similarity_score import label_mean
 from ..text_states import token_mean
@@ -80,8 +81,6 @@ class SimilarityScorer:
     @torch.no_grad()
     def __call__(self, posts: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> np.ndarray:
         """Cosines times `SCALE` (posts, labels)."""
-        from tqdm.auto import tqdm
-
         texts = [
             (" and ".join(post["text"][start:end] for start, end in post["mentions"]) + ": " + post["text"]).strip()
             for post in without_pictures(posts)
@@ -89,7 +88,7 @@ class SimilarityScorer:
         targets = self._labels(label_texts(check_labels(list(labels)), self.label_descriptions, self.label_template))
         distinct = sorted(dict.fromkeys(texts), key=len)  # of like length together, so that little is padded
         found: dict[str, np.ndarray] = {}
-        with tqdm(desc="similarity", total=len(distinct), disable=not self.progress, unit="post") as bar:
+        with progress_bar(desc="similarity", total=len(distinct), show=self.progress) as bar:
             for start in range(0, len(distinct), self.batch_size):
                 chunk = distinct[start : start + self.batch_size]
                 cosines = self._unit(chunk) @ targets.T

@@ -23,6 +23,8 @@ def predict_labels(
     encoded_posts: Sequence[Mapping[str, Any]],
     collator: PostCollator,
     batch_size: int = 64,
+    progress: str | None = None,
+    leave: bool = True,
 ) -> list[str]:
     """The best candidate of every post; of several with one score the first.
 
@@ -31,13 +33,15 @@ def predict_labels(
         encoded_posts: of [`encode_posts`].
         collator: with the candidate labels.
         batch_size: in posts; changes nothing but speed.
+        progress: title of a progress bar over the posts; `None` shows none.
+        leave: keep the bar on the screen when it is done.
 
     Returns:
         A label per post, in the order of the posts.
     """
     names = collator.candidate_labels
     predictions = [""] * len(encoded_posts)
-    for rows, logits in logits_in_batches(model, encoded_posts, collator, batch_size):
+    for rows, logits in logits_in_batches(model, encoded_posts, collator, batch_size, progress, leave=leave):
         if bool(logits.isnan().any()):
             raise ValueError("logits: a post has NaN scores, so the weights are damaged or there was an overflow")
         for row, column in zip(rows, logits.argmax(-1).tolist(), strict=True):

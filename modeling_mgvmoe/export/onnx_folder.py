@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from PIL import Image
 
+from ..data.progress_bar import progress_bar
 from ..data.whole_folder import whole_folder
 from .graphs import Part, parts_of
 from .requirements import check_onnx_packages
@@ -45,7 +46,6 @@ def export_graphs(model: MGVMoEForZeroShotIE, processor: MGVMoEProcessor, progre
             f"model must be in float32 on the CPU to be exported, got {str(model.dtype).removeprefix('torch.')} on "
             f"{model.device.type}; load it with dtype=torch.float32."
         )
-    from tqdm.auto import tqdm
     from transformers.exporters.base import ExportedComponent, ExportedModel
     from transformers.exporters.exporter_onnx import OnnxExporter
 
@@ -56,7 +56,7 @@ def export_graphs(model: MGVMoEForZeroShotIE, processor: MGVMoEProcessor, progre
         parts = parts_of(model, _image_size(processor))
         with _quiet():
             exporter = OnnxExporter()
-            for name, part in tqdm(parts.items(), desc="exporting", unit="graph", disable=not progress):
+            for name, part in progress_bar(parts.items(), "exporting", len(parts), "graph", progress):
                 components[name] = _export(exporter, part)
     finally:
         model.train(was_training)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..data.progress_bar import progress_bar
 from ..data.schema import check_choice
 from ..training.interruption import LOCK, StopSignals, locked
 from .part_tables import PartTables, check_answer
@@ -280,13 +281,11 @@ class _Progress:
     """A bar over the posts of all processes of this run: own ones batch by batch, others' part by part."""
 
     def __init__(self, output: str, todo: Sequence[Part], own: Sequence[Part], show: bool) -> None:
-        from tqdm.auto import tqdm
-
         self.output, self.others = output, set(todo) - set(own)
         self.done = self.errors = self.errors_before = 0
         self.looked = time.monotonic()
         total = sum(part.end - part.start for part in todo)
-        self.bar: Any = tqdm(total=total, desc="extracting", unit=" posts", disable=not show, dynamic_ncols=True)
+        self.bar: Any = progress_bar(total=total, desc="extracting", show=show)
 
     def __enter__(self) -> _Progress:
         return self

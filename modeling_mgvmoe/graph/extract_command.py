@@ -10,13 +10,14 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ..data.precision import MIXED_PRECISIONS
 from ..rejection import METHODS
 from ..training.interruption import typed_command
 from ..training.processes import patient_state
 from .bulk import BulkArguments, BulkResult, extract_in_bulk
 from .label_file import CandidateLabels, read_candidate_labels
 from .merging import MERGING
-from .model_extractor import PRECISIONS, ExtractionOptions, ModelExtractor, load_mention_finder
+from .model_extractor import ExtractionOptions, ModelExtractor, load_mention_finder
 from .ntriples import BASE_IRI, check_base_iri
 from .post_check import ON_BROKEN_PICTURE
 from .post_files import PostFiles
@@ -99,7 +100,7 @@ def _parser(description: str | None) -> argparse.ArgumentParser:
     add("--top_k", type=int, help="labels in each ranking (default all)")
     add("--num_samples", type=int, help="draws from the experts, for deviations (default none)")
     add("--max_length", type=int, help="tokens of a post (default: the processor's)")
-    add("--mixed_precision", choices=list(PRECISIONS), default="no", help="default no")
+    add("--mixed_precision", choices=MIXED_PRECISIONS, default="no", help="auto: bf16 in hardware (default no)")
     add("--overwrite", action="store_true", help="remove what another run has left in the folder")
     return parser
 

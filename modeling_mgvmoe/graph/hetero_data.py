@@ -30,6 +30,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
+from ..data.progress_bar import progress_bar
 from .merging import entity_key
 from .tables import GraphTables
 
@@ -49,10 +50,9 @@ def build_hetero_data(graph: GraphTables, merging: str = "name", progress: bool 
         The data, see the top of this file.
     """
     from torch_geometric.data import HeteroData
-    from tqdm.auto import tqdm
 
     builder = _Builder(graph, merging)
-    for part in tqdm(graph.parts, desc="building the graph", unit="part", disable=not progress):
+    for part in progress_bar(graph.parts, "building the graph", unit="part", show=progress):
         builder.add_posts(graph.table("posts", part))
         builder.add_mentions(graph.table("mentions", part))
         builder.add_relations(graph.table("relations", part))

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from ..data.progress_bar import progress_bar
 from ..evaluation.metrics import average_precision, rejection_auroc
 from .link_data import LinkData, Links, corrupt, link_data, split_links
 
@@ -44,11 +45,9 @@ def predict_links(data: HeteroData, seeds: Sequence[int] = (0, 1, 2), progress: 
     Raises:
         ValueError: there are too few related pairs.
     """
-    from tqdm.auto import tqdm
-
     links = link_data(data)
     rows = []
-    for seed in tqdm(seeds, desc="link prediction", unit="seed", disable=not progress):
+    for seed in progress_bar(seeds, "link prediction", unit="seed", show=progress):
         parts = split_links(links, seed)
         generator = torch.Generator().manual_seed(seed)
         wrong = {name: corrupt(links, parts[name], generator) for name in ("validation", "test")}

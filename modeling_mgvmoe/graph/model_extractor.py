@@ -8,13 +8,14 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from ..data.fingerprint import module_fingerprint
+from ..data.precision import MIXED_PRECISIONS, choose_precision
 from ..data.schema import check_choice
 from ..extraction import GraphExtractor
 from ..rejection import TASKS, Rejection
@@ -42,7 +43,8 @@ class ExtractionOptions:
         rejection_method: what that value is, of `rejection.METHODS`.
         num_samples: draws from the experts; default none.
         max_length: of a tokenized text.
-        mixed_precision: "no", "bf16" or "fp16".
+        mixed_precision: "no", "bf16", "fp16", or "auto": bf16 where the hardware has it. A run goes on only in the
+            precision in which it began.
     """
 
     texts_at_once: int = 32
@@ -54,7 +56,7 @@ class ExtractionOptions:
     mixed_precision: str = "no"
 
     def __post_init__(self) -> None:
-        check_choice("mixed_precision", self.mixed_precision, tuple(PRECISIONS))
+        check_choice("mixed_precision", self.mixed_precision, MIXED_PRECISIONS)
 
     def identity(self) -> dict[str, Any]:
         """As JSON values."""
@@ -95,6 +97,7 @@ class ModelExtractor:
         options: ExtractionOptions,
         mention_finder: Any = None,
     ) -> None:
+        options = replace(options, mixed_precision=choose_precision(options.mixed_precision, model.device))
         self.model, self.processor, self.dtype = model, processor, PRECISIONS[options.mixed_precision]
         with self._precision():
             self.extractor = GraphExtractor(

@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from ..data.progress_bar import progress_bar
 from ..data.sketchbook import TASKS, label_parts, split_classes
 from ..data.sketchbook_drawings import draw_entity, draw_relation
 from ..data.sketchbook_words import SYLLABLES, write_sentence
@@ -164,7 +165,6 @@ def write_world(
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
-    from tqdm.auto import tqdm
 
     os.makedirs(folder, exist_ok=True)
     posts_path, labels_path = (os.path.join(folder, name) for name in (POSTS_FILE, LABELS_FILE))
@@ -177,9 +177,7 @@ def write_world(
             ("label", pa.string()),
         ]
     )
-    posts = tqdm(
-        world_posts(world, count, **arguments), total=count, desc="writing posts", unit=" posts", disable=not progress
-    )
+    posts = progress_bar(world_posts(world, count, **arguments), "writing posts", count, show=progress)
     with whole_file(posts_path) as partial, pq.ParquetWriter(partial, schema) as writer:
         chunk: list[dict[str, Any]] = []
         for post in posts:

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import Field, dataclass, field, fields
 from typing import Any
 
+from ..data.precision import MIXED_PRECISIONS
+
 # Names of transformers' get_scheduler.
 SCHEDULES = ("linear", "cosine", "constant", "constant_with_warmup")
 # Fields that are mappings, given as JSON on the command line.
@@ -170,17 +172,25 @@ class TrainingArguments:
         },
     )
     eval_steps: int = field(default=200, metadata={"help": "Steps between validations."})
+    max_eval_samples: int | None = field(
+        default=None,
+        metadata={
+            "help": "Validate on so many posts at most, those whose ids have the lowest SHA-256; all candidate labels "
+            "stay. Default: on all."
+        },
+    )
     early_stopping_patience: int = field(
         default=0, metadata={"help": "Stop after so many validations without a better macro-F1; 0: never."}
     )
     keep_best: bool = field(
         default=True, metadata={"help": "Save the weights with the best validation macro-F1, not the last ones."}
     )
-    mixed_precision: str | None = field(
-        default=None,
+    mixed_precision: str = field(
+        default="auto",
         metadata={
-            "help": '"no", "fp16" or "bf16"; default: what `accelerate launch` says, else "no".',
-            "choices": ["no", "fp16", "bf16"],
+            "help": '"no" (float32), "fp16", "bf16", or "auto": what `accelerate launch --mixed_precision` asks for, '
+            "else bf16 where the hardware has it (GPU; AVX-512-BF16, AMX, Arm), else float32.",
+            "choices": list(MIXED_PRECISIONS),
         },
     )
     num_threads: int | None = field(
@@ -199,12 +209,12 @@ class TrainingArguments:
 
     def __post_init__(self) -> None:
         at_least_one = ("max_train_steps", "per_device_train_batch_size", "per_device_eval_batch_size",
-                        "gradient_accumulation_steps", "eval_steps", "logging_steps")  # fmt: skip
+                        "gradient_accumulation_steps", "eval_steps", "logging_steps", "num_threads",
+                        "max_eval_samples")  # fmt: skip
         for name in at_least_one:
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
-        if self.num_threads is not None and self.num_threads < 1:
-            raise ValueError(f"num_threads must be at least 1, got {self.num_threads}.")
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}.")
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"seed must be between 0 and 2**32 - 1, got {self.seed}.")
         for name in ("learning_rate", "head_learning_rate"):
@@ -226,9 +236,9 @@ class TrainingArguments:
                 raise ValueError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}.")
         if self.class_order != "drawn" and not self.class_balanced:
             raise ValueError(f"class_order: {self.class_order!r} needs class_balanced, got class_balanced False.")
-        if self.mixed_precision not in (None, "no", "fp16", "bf16"):
+        if self.mixed_precision not in MIXED_PRECISIONS:
             raise ValueError(
-                'mixed_precision must be "no" (in YAML with the quotes), "fp16" or "bf16", '
+                'mixed_precision must be "auto", "no" (in YAML with the quotes), "fp16" or "bf16", '
                 f"got {self.mixed_precision!r}."
             )
 

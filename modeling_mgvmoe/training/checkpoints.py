@@ -173,7 +173,9 @@ class Checkpointer:
     def _load(self, folder: str) -> Progress:
         with open(os.path.join(folder, STATE), encoding="utf-8") as file:
             state = json.load(file)
-        found = list(differences(state["identity"], self.identity))
+        # Version 0.1 wrote null for the default, which was float32.
+        there = {**state["identity"], "mixed_precision": state["identity"]["mixed_precision"] or "no"}
+        found = list(differences(there, self.identity))
         if found:
             raise ValueError(
                 f"resume_from_checkpoint: {folder} belongs to another run: {'; '.join(found[:5])}"

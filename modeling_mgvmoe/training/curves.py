@@ -6,16 +6,13 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from .statistics import TERM_NAMES
+
 # Panels in reading order: title, the entries it draws as a pattern of which the group names a line, vertical scale.
 # Terms that are not among them get a panel each.
 PANELS = (
     ("loss (E12)", r"train/(loss)", "linear"),
-    ("ranking loss (E9)", r"train/(ranking_loss)", "linear"),
-    ("KL of the experts (E4)", r"train/(kl_loss)", "log"),
-    ("router entropy, the loss term (E5)", r"train/(router_entropy_loss)", "linear"),
-    ("alignment (E6)", r"train/(alignment_loss)", "linear"),
-    ("consistency (E11)", r"train/(consistency_loss)", "linear"),
-    ("types of heads and tails", r"train/(type_loss)", "linear"),
+    *((names.curve, rf"train/({term})", names.scale) for term, names in TERM_NAMES.items()),
     ("learning rate", r"learning_rate/(.+)", "rate"),
     ("validation", r"validation/(.*macro_f1)", "score"),
     ("expert usage, text", r"expert_usage/text_(\d+)", "share"),
@@ -48,7 +45,7 @@ def panels(entries: Sequence[Mapping[str, Any]]) -> list[tuple[str, dict[str, tu
     for name in names:
         if not any(re.fullmatch(pattern, name) for _, pattern, _ in PANELS):
             title = name.removeprefix("train/").replace("_", " ")
-            chosen.insert(7, (title, f"({re.escape(name)})", "linear"))
+            chosen.insert(1 + len(TERM_NAMES), (title, f"({re.escape(name)})", "linear"))
     drawn = [(title, series(entries, pattern), scale) for title, pattern, scale in chosen]
     return [panel for panel in drawn if panel[1]]
 

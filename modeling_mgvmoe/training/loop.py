@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,6 +15,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from ..data.encoding import PostCollator, encode_splits
+from ..data.held_out import sample_posts
 from ..data.whole_folder import whole_folder
 from ..data.zero_shot_data import ZeroShotData
 from ..evaluation.unseen import predict_labels, score_predictions
@@ -32,8 +36,6 @@ if TYPE_CHECKING:
     from ..data.feature_cache_reader import ImageFeatureCache
     from ..modeling_mgvmoe import MGVMoEForZeroShotIE
     from ..processing_mgvmoe import MGVMoEProcessor
-
-TERMS = ("ranking_loss", "kl_loss", "router_entropy_loss", "alignment_loss", "consistency_loss", "type_loss")
 
 
 def train(
@@ -72,6 +74,9 @@ def train(
     from .trackers import make_accelerator
 
     accelerator = accelerator or make_accelerator(arguments, model)
+    # From here on, in checkpoints and trackers too, the precision that is computed in.
+    arguments = copy.copy(arguments)
+    arguments.mixed_precision = accelerator.mixed_precision
     if accelerator.device.type == "cpu":
         keep_freed_memory()
     with locked(arguments.output_dir, accelerator.is_main_process):
@@ -98,6 +103,7 @@ def _train(
     if feature_cache is not None:
         feature_cache.check(model, processor)
     show = accelerator.is_main_process
+    data = _fewer_to_validate(data, arguments.max_eval_samples, accelerator)
     encoded, collators = _encode(data, processor, feature_cache, show, model)
     start = 0 if checkpoint is None else read_progress(checkpoint).step
     collator = even_pictures(accelerator, collators["train"], processor)
@@ -112,7 +118,8 @@ def _train(
               "types": [dict(data.label_types), dict(data.type_descriptions)]}  # fmt: skip
     run = identity(arguments, model.config.to_dict(), encoded, labels, accelerator.num_processes)
     checkpointer = Checkpointer(arguments.output_dir, run, accelerator, wrapped, optimizer, schedule)
-    statistics = Statistics(("loss", *TERMS), model.config.num_experts, accelerator.device)
+    terms = {"loss": "loss", **model.config.loss_terms}
+    statistics = Statistics(terms, model.config.num_experts, accelerator.device)
     progress = _begin(checkpointer, checkpoint, arguments, statistics)
     if checkpoint is not None and progress.best.get("step") == progress.step:
         # The run may have ended between the checkpoint and the model, which comes after it.
@@ -163,6 +170,17 @@ def _train(
             json.dump(found, file, indent=2)
     accelerator.wait_for_everyone()
     return found
+
+
+def _fewer_to_validate(data: ZeroShotData, count: int | None, accelerator: Accelerator) -> ZeroShotData:
+    posts = data.posts["validation"]
+    if count is None or count >= len(posts):
+        return data
+    accelerator.print(
+        f"max_eval_samples: {count:,} of {len(posts):,} validation posts, those whose ids have the lowest SHA-256",
+        file=sys.stderr,
+    )
+    return replace(data, posts={**data.posts, "validation": sample_posts(posts, count)})
 
 
 def _encode(
@@ -217,7 +235,7 @@ def _learn(
     ids = batch.pop("ids")
     with accelerator.accumulate(wrapped):
         output = wrapped(**batch)
-        _check_finite(output, progress.step, ids)
+        _check_finite(output, statistics.terms, progress.step, ids)
         accelerator.backward(output.loss)
         if accelerator.sync_gradients and max_grad_norm > 0:
             accelerator.clip_grad_norm_(wrapped.parameters(), max_grad_norm)
@@ -259,9 +277,9 @@ def _train_loader(
     return DataLoader(posts, batch_size=batch_size, sampler=sampler, collate_fn=collator, drop_last=True)  # type: ignore[arg-type]
 
 
-def _check_finite(output: Any, step: int, ids: Sequence[str]) -> None:
+def _check_finite(output: Any, names: Mapping[str, str], step: int, ids: Sequence[str]) -> None:
     if not torch.isfinite(output.loss):
-        terms = {name: output[name].item() for name in TERMS if name in output}
+        terms = {name: output[field].item() for name, field in names.items() if name != "loss"}
         raise ValueError(
             f"The loss is {output.loss.item()} at step {step + 1}; its terms are {terms}, "
             f"the posts of its batch {ids}."
@@ -289,7 +307,10 @@ def validate(
     number, own = accelerator.num_processes, accelerator.process_index
     if is_spread(accelerator):
         number, own = 1, 0
-    predicted = predict_labels(model, posts[own::number], collator, arguments.per_device_eval_batch_size)
+    # A bar of its own; it shows the first process, whose share is as large as any.
+    title = "validation" if accelerator.is_main_process else None
+    batch_size = arguments.per_device_eval_batch_size
+    predicted = predict_labels(model, posts[own::number], collator, batch_size, title, leave=False)
     shares = gather_object([predicted])
     predictions = [shares[index % number][index // number] for index in range(len(posts))]
     tasks = score_predictions(posts, predictions, data.labels["validation"])

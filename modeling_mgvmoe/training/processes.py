@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import torch
     from accelerate import PartialState
 
 
@@ -15,9 +16,15 @@ def patient_state() -> PartialState:
     On the CPU where `ACCELERATE_USE_CPU` says so or there is nothing else. Left to itself, `PartialState` does not
     take processes on a CPU for a group, and each would believe that it is the only one.
     """
-    import torch
     from accelerate import PartialState
+
+    return PartialState(cpu=launch_device().type == "cpu", timeout=timedelta(days=30))
+
+
+def launch_device() -> torch.device:
+    """The kind of device that Accelerate will choose; asking sets up nothing."""
+    import torch
     from accelerate.utils import parse_flag_from_env
 
-    cpu = bool(parse_flag_from_env("ACCELERATE_USE_CPU")) or not torch.accelerator.is_available()
-    return PartialState(cpu=cpu, timeout=timedelta(days=30))
+    found = None if parse_flag_from_env("ACCELERATE_USE_CPU") else torch.accelerator.current_accelerator()
+    return torch.device("cpu") if found is None or not torch.accelerator.is_available() else found

@@ -1,4 +1,4 @@
-"""The live line of a training in the terminal."""
+"""The live line of a training in the terminal, or its lines in a log file."""
 
 from __future__ import annotations
 
@@ -6,15 +6,9 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-# Long and short names of the loss terms; others are shown without their "_loss".
-NAMES = {
-    "ranking_loss": ("ranking", "rank"),
-    "kl_loss": ("KL", "KL"),
-    "router_entropy_loss": ("entropy", "ent"),
-    "alignment_loss": ("alignment", "align"),
-    "consistency_loss": ("consistency", "cons"),
-    "type_loss": ("types", "types"),
-}
+from ..data.progress_bar import progress_bar, writes_lines
+from .statistics import TERM_NAMES, TermNames
+
 # Seconds between two readings of the loss, for which the device must be waited for.
 READING = 0.5
 
@@ -37,11 +31,14 @@ def layouts(means: Mapping[str, float], throughput: float, f1: float | None) -> 
         throughput: posts a second.
         f1: best validation macro-F1 so far.
     """
-    terms = [(*NAMES.get(name, (name.removesuffix("_loss"),) * 2), value)
-             for name, value in means.items() if name != "loss"]  # fmt: skip
-    long = ", ".join(f"{name} {short_number(value)}" for name, _, value in terms)
-    short = " ".join(f"{name} {short_number(value)}" for _, name, value in terms)
-    shortest = " ".join(f"{name} {short_number(value, 2)}" for _, name, value in terms)
+    terms = [
+        (TERM_NAMES.get(name, TermNames(*[name.removesuffix("_loss")] * 3)), value)
+        for name, value in means.items()
+        if name != "loss"
+    ]
+    long = ", ".join(f"{names.bar} {short_number(value)}" for names, value in terms)
+    short = " ".join(f"{names.short} {short_number(value)}" for names, value in terms)
+    shortest = " ".join(f"{names.short} {short_number(value, 2)}" for names, value in terms)
     speed = f"{throughput:.0f}" if throughput >= 10 else f"{throughput:.2g}"
     loss = f"loss {short_number(means['loss'])}" if means else "loss ?"
     best = "" if f1 is None else f", best F1 {f1:.3f}"
@@ -68,16 +65,19 @@ class ProgressLine:
     """
 
     def __init__(self, total: int, initial: int, show: bool):
-        from tqdm.auto import tqdm
-
-        self.bar: Any = tqdm(
-            total=total, initial=initial, desc="training", unit="step", disable=not show, dynamic_ncols=True
-        )
+        self.bar: Any = progress_bar(desc="training", total=total, unit="step", show=show, initial=initial)
         self.read = 0.0
 
     def due(self) -> bool:
         """Whether the loss should be read for [`update`]: not at every step of a fast run."""
-        return not self.bar.disable and time.monotonic() - self.read >= READING
+        if self.bar.disable:
+            return False
+        if self.bar.n + 1 == self.bar.total:
+            return True
+        if writes_lines(self.bar):
+            # The next step writes a line.
+            return time.time() - self.bar.last_print_t >= self.bar.mininterval
+        return time.monotonic() - self.read >= READING
 
     def advance(self) -> None:
         """One more step is done."""
@@ -90,6 +90,9 @@ class ProgressLine:
         self.read = time.monotonic()
         values = self.bar.format_dict
         formats, columns = layouts(means, throughput, f1), values.pop("ncols")
+        if writes_lines(self.bar):
+            self.bar.bar_format = formats[0].replace("|{bar}|", "")
+            return
         fitting = (
             text
             for text in formats

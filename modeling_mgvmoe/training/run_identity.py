@@ -31,7 +31,7 @@ def identity(
     """What must be the same for a run to go on from a checkpoint: arguments, model, data.
 
     Args:
-        arguments: of the training.
+        arguments: of the training, with the precision that is computed in for "auto".
         model_config: the model's configuration.
         posts: encoded ones of each split; ids, labels and tokens count, pictures do not.
         labels: candidates of each split and descriptions.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
@@ -13,6 +13,27 @@ if TYPE_CHECKING:
 # What is summed up: since the last entry of the log, and since the last validation.
 WINDOWS = ("log", "validation")
 MODALITIES = ("text", "picture")
+
+
+class TermNames(NamedTuple):
+    """How a loss term is called in the bar, in a narrow bar and above its curve, and the scale of the curve."""
+
+    bar: str
+    short: str
+    curve: str
+    scale: str = "linear"
+
+
+# By the names of `MGVMoEConfig.loss_terms`. Terms that are not here are shown by these names.
+TERM_NAMES = {
+    "ranking_loss": TermNames("ranking", "rank", "ranking loss (E9)"),
+    "cross_entropy_loss": TermNames("cross-entropy", "CE", "cross-entropy of the labels"),
+    "kl_loss": TermNames("KL", "KL", "KL of the experts (E4)", "log"),
+    "router_entropy_loss": TermNames("entropy", "ent", "router entropy, the loss term (E5)"),
+    "alignment_loss": TermNames("alignment", "align", "alignment (E6)"),
+    "consistency_loss": TermNames("consistency", "cons", "consistency (E11)"),
+    "type_loss": TermNames("types", "types", "types of heads and tails"),
+}
 
 
 def expert_sums(router_probs: torch.Tensor | None, mask: torch.Tensor | None, num_experts: int) -> torch.Tensor | None:
@@ -47,20 +68,20 @@ class Statistics:
     """Sums of the loss terms, of the experts' use and of the router's entropy, for each of `WINDOWS`.
 
     Args:
-        terms: fields of the model's output that are summed.
+        terms: fields of the model's output that are summed, by the names to report them under.
         num_experts: K.
         device: where the sums are.
     """
 
-    def __init__(self, terms: Sequence[str], num_experts: int, device: torch.device):
-        self.terms, self.num_experts = tuple(terms), num_experts
+    def __init__(self, terms: Mapping[str, str], num_experts: int, device: torch.device):
+        self.terms, self.num_experts = dict(terms), num_experts
         # Batches, terms, then for each modality tokens, entropy and K probabilities.
         size = 1 + len(self.terms) + len(MODALITIES) * (2 + num_experts)
         self.sums = torch.zeros(len(WINDOWS), size, dtype=_dtype(device), device=device)
 
     def add(self, output: Mapping[str, Any], batch: Mapping[str, Any]) -> None:
         """Add what the model gave for a batch."""
-        terms = torch.stack([output[name].detach().to(self.sums) for name in self.terms])
+        terms = torch.stack([output[field].detach().to(self.sums) for field in self.terms.values()])
         masks = (batch.get("attention_mask"), batch.get("image_mask"))
         experts = [
             expert_sums(probs, mask, self.num_experts)

@@ -5,13 +5,16 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import sys
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker, get_available_trackers
 
+from ..data.precision import choose_precision
 from .curves import draw_curves
+from .processes import launch_device
 from .progress import ProgressLine
 
 if TYPE_CHECKING:
@@ -123,6 +126,9 @@ def make_accelerator(arguments: TrainingArguments, model: nn.Module) -> Accelera
 
     Raises:
         ValueError: a tracker is unknown or not installed, or fp16 was asked for on a CPU.
+
+    Warns:
+        UserWarning: bf16 was asked for on a processor without it.
     """
     from accelerate import Accelerator
     from accelerate.utils import DistributedDataParallelKwargs, ProjectConfiguration
@@ -131,7 +137,7 @@ def make_accelerator(arguments: TrainingArguments, model: nn.Module) -> Accelera
     buffers = any(buffer.is_floating_point() for buffer in model.buffers())
     accelerator = Accelerator(
         kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=buffers, gradient_as_bucket_view=True)],
-        mixed_precision=arguments.mixed_precision,
+        mixed_precision=_precision(arguments.mixed_precision),
         gradient_accumulation_steps=arguments.gradient_accumulation_steps,
         log_with=tracker_names(arguments.report_to) or None,
         project_config=ProjectConfiguration(
@@ -141,7 +147,18 @@ def make_accelerator(arguments: TrainingArguments, model: nn.Module) -> Accelera
     if accelerator.mixed_precision == "fp16" and accelerator.device.type == "cpu":
         # Accelerate would train in single precision and not say so.
         raise ValueError('mixed_precision: "fp16" needs a GPU, got a CPU, which has "bf16" and "no".')
+    if arguments.mixed_precision == "auto":
+        accelerator.print(f"mixed_precision: {accelerator.mixed_precision}", file=sys.stderr)
     return accelerator
+
+
+def _precision(asked: str) -> str:
+    """The argument, with "auto" resolved."""
+    # Without a word about precision, `accelerate launch` says "no".
+    launched = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+    if asked == "auto" and launched != "no":
+        asked = launched
+    return choose_precision(asked, launch_device())
 
 
 class Reporter:

@@ -12,6 +12,8 @@ from torch.utils.data import DataLoader
 from transformers import get_linear_schedule_with_warmup
 
 from ...data.encoding import PostCollator
+from ...data.precision import choose_precision
+from ...data.progress_bar import progress_bar
 from ...training.freezing import freeze_layers
 from ...training.samplers import ClassBalancedSampler
 from .base import Baseline
@@ -30,7 +32,7 @@ class FitArguments:
             nothing does.
         eval_steps: steps between validations; the weights of the best one are kept.
         seed: of weights and order.
-        mixed_precision: "no" or "bf16".
+        mixed_precision: "no", "bf16", or "auto": bf16 where the hardware has it.
     """
 
     max_train_steps: int = 200
@@ -42,7 +44,7 @@ class FitArguments:
     warmup_ratio: float = 0.1
     eval_steps: int = 50
     seed: int = 0
-    mixed_precision: str = "bf16"
+    mixed_precision: str = "auto"
 
 
 def fit(
@@ -69,8 +71,6 @@ def fit(
     Raises:
         ValueError: the loss is not finite.
     """
-    from tqdm.auto import tqdm
-
     freeze_text_layers_of(baseline, arguments.freeze_text_layers)
     steps = arguments.max_train_steps
     classes = [(post["task"], post["label"]) for post in encoded_posts]
@@ -82,9 +82,10 @@ def fit(
     best: dict[str, torch.Tensor] = {}
     total, since = 0.0, 0
     baseline.train()
-    for step, batch in enumerate(tqdm(loader, desc=progress, disable=progress is None, unit="step"), 1):
+    half = choose_precision(arguments.mixed_precision, baseline.device) == "bf16"
+    for step, batch in enumerate(progress_bar(loader, progress, unit="step"), 1):
         inputs = {name: value.to(baseline.device) for name, value in batch.items()}
-        with torch.autocast(baseline.device.type, torch.bfloat16, enabled=arguments.mixed_precision == "bf16"):
+        with torch.autocast(baseline.device.type, torch.bfloat16, enabled=half):
             loss = baseline(**inputs).loss
         if not torch.isfinite(loss):
             raise ValueError(f"The loss of {type(baseline).__name__} is {loss.item()} at step {step}.")
