@@ -14,7 +14,7 @@ Strings are arrays of NumPy.
 | mention, in, post | | |
 | mention, refers_to, entity | | |
 | mention, scored, entity_type | score | the ranking of every mention |
-| entity, has_type, entity_type | mean score over its mentions that have a type | `count`, of those that have this one |
+| entity, has_type, entity_type | mean score over its mentions that have a type | `count`, those that have this one |
 | mention, LABEL, mention | score | head to tail; one kind of edge for each relation that occurs |
 | entity, LABEL, entity | mean score | the same between entities, each pair once; `count`, of the mentions' relations |
 """
