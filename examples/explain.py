@@ -3,8 +3,9 @@
     python examples/explain.py post --model runs/demo/model --posts runs/demo/posts/posts.json --number 1
     python examples/explain.py experts --model runs/demo/model --dataset sketchbook
 
-`post` draws one post as a PNG: its words and the patches of its picture by what they weighed in the fusion, the scored
-labels, the experts' shares, and how unsure the model is. `experts` draws how much each expert is used by text and
+`post` draws one post as a PNG: its words by what they weighed in the fusion, the patches of its image likewise and as
+strongly as the image moves the answer, the scored labels, the answer without the image, the experts' shares, and how
+unsure the model is. `experts` draws how much each expert is used by text and
 pictures, over all posts and by class. Both write their numbers as JSON beside the picture.
 """
 
@@ -17,7 +18,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from modeling_mgvmoe.data.held_out import load_evaluation_data
 from modeling_mgvmoe.evaluation.expert_usage import expert_usage
-from modeling_mgvmoe.evaluation.explanation import check_none_threshold, explain_post
+from modeling_mgvmoe.evaluation.explanation import check_none_threshold, explain_post, image_effect_words
 from modeling_mgvmoe.evaluation.explanation_plot import draw_explanation
 from modeling_mgvmoe.evaluation.loading import check_device, check_model_folder, check_output_folder, load_model
 from modeling_mgvmoe.evaluation.plots import draw_expert_usage
@@ -84,6 +85,8 @@ def main(argv=None):
             result = explain_post(model, processor, post, arguments.labels, **options)
             draw_explanation(result, arguments.output)
             print(f"{result.answer or 'none of these'}   uncertainty {result.uncertainty:.2f}")
+            if words := image_effect_words(result):
+                print(words)
         else:
             posts = load_evaluation_data(arguments.dataset, (), arguments.seed, arguments.max_posts).posts
             model, processor = load_model(arguments.model, arguments.device)

@@ -29,8 +29,8 @@ from modeling_mgvmoe.app.form import (
     write_label_lines,
 )
 from modeling_mgvmoe.app.served_model import ServedModel, load_served_model
+from modeling_mgvmoe.evaluation.attention_overlay import PALE, STRONGEST, TINT, attention_overlay, resized
 from modeling_mgvmoe.evaluation.explanation import explain_post
-from modeling_mgvmoe.evaluation.weighed_picture import PALE, STRONGEST, TINT, resized, weighed_picture
 from modeling_mgvmoe.training.from_scratch import model_from_scratch
 from tests.from_scratch import LABELS, TEXTS, picture, scratch_config, scratch_model
 
@@ -268,7 +268,7 @@ def test_patches_are_tinted_and_what_was_not_shown_turns_pale(served):
     weights = np.array([[0.4, 0.0], [0.1, 0.2]])
     # The grid covers the left 20 x 20 pixels: patches of 10.
     drawn = replace(found, image=grey, patches=weights, patch_area=(0.0, 0.0, 20.0, 20.0))
-    pixels = np.asarray(weighed_picture(drawn, 40)).astype(int)
+    pixels = np.asarray(attention_overlay(drawn, 40)).astype(int)
     assert pixels.shape == (20, 40, 3)
 
     def mixed(share, over):
@@ -280,7 +280,7 @@ def test_patches_are_tinted_and_what_was_not_shown_turns_pale(served):
     assert pixels[15, 15].tolist() == mixed(STRONGEST / 2, TINT)
     assert (pixels[:, 20:] == mixed(PALE, (255, 255, 255))).all()
     with pytest.raises(ValueError, match="one with a picture and a grid of patches is needed"):
-        weighed_picture(replace(drawn, patches=None), 40)
+        attention_overlay(replace(drawn, patches=None), 40)
 
 
 @pytest.mark.parametrize(

@@ -84,7 +84,7 @@ def test_all_forms_come_of_a_finished_graph_without_a_model(undisturbed, capsys)
     with open(undisturbed / "graph.jsonl", encoding="utf-8") as file:
         assert sum(1 for _ in file) == 59
     data = load_hetero_data(undisturbed / "hetero_data")
-    assert data["post"].num_nodes == 59 and data["type"].name.tolist() == LABELS["typing_labels"]
+    assert data["post"].num_nodes == 59 and data["entity_type"].name.tolist() == LABELS["typing_labels"]
     for name in ("graph.jsonl", "graph.nt"):
         (undisturbed / name).unlink()
     for path in (undisturbed / "hetero_data").iterdir():

@@ -204,18 +204,18 @@ def test_hetero_data_by_hand(graph):
     ]
     assert data["post"].x.shape == (3, 3) and not data["post"].x[1:].any() and data["post"].x[0].all()
     assert data["mention"].text.tolist() == ["Kelo", "Mura", "KELO's", "Mura"]
-    assert data["type"].name.tolist() == ["boat", "bird", "cake"]  # the candidates, also those that nothing is
+    assert data["entity_type"].name.tolist() == ["boat", "bird", "cake"]  # the candidates, also those that nothing is
     assert data["mention"].y.tolist() == [0, 1, 1, -1]
     assert data["entity"].name.tolist() == ["kelo", "mura"] and data["entity"].num_mentions.tolist() == [2, 2]
     assert data["entity"].text[1] == "Mura"
     assert data["mention", "in", "post"].edge_index.tolist() == [[0, 1, 2, 3], [0, 0, 1, 1]]
     assert data["mention", "refers_to", "entity"].edge_index.tolist() == [[0, 1, 2, 3], [0, 1, 0, 1]]
-    assert data["mention", "scored", "type"].edge_index.shape == (2, 8)
+    assert data["mention", "scored", "entity_type"].edge_index.shape == (2, 8)
     # Kelo: boat (0.75 + 0.25) / 2, bird (0.25 + 0.75) / 2. Mura: bird 0.5, of the one mention that is of a type.
-    assert edges(data, "entity", "has_type", "type") == {
+    assert edges(data, "entity", "has_type", "entity_type") == {
         ("kelo", "boat"): 0.5, ("kelo", "bird"): 0.5, ("mura", "bird"): 0.5
     }  # fmt: skip
-    assert data["entity", "has_type", "type"].count.tolist() == [1, 1, 1]
+    assert data["entity", "has_type", "entity_type"].count.tolist() == [1, 1, 1]
     assert data["mention", "greets", "mention"].edge_index.tolist() == [[0, 2], [1, 3]]
     assert edges(data, "entity", "greets", "entity") == {("kelo", "mura"): 0.75}  # (0.5 + 1.0) / 2
     assert data["entity", "greets", "entity"].count.tolist() == [2]
@@ -237,13 +237,38 @@ def test_torch_geometric_works_on_it(graph):
 
     data = build_hetero_data(graph)
     undirected = ToUndirected()(data)
-    assert ("type", "rev_has_type", "entity") in undirected.edge_types
+    assert ("entity_type", "rev_has_type", "entity") in undirected.edge_types
     flat = data.to_homogeneous(node_attrs=[], edge_attrs=[])
     assert flat.num_nodes == 3 + 4 + 2 + 3 and flat.num_edges == 4 + 4 + 8 + 3 + 2 + 1 + 1 + 1
     parts = RandomLinkSplit(num_val=0.25, num_test=0.25, edge_types=[("mention", "refers_to", "entity")])(data)
     assert len(parts) == 3
     kept = data.subgraph({"mention": torch.tensor([0, 1])})
     assert kept["mention"].num_nodes == 2 and kept["mention"].text.tolist() == ["Kelo", "Mura"]
+
+
+def test_graph_networks_take_every_node_type(graph):
+    """A `ModuleDict` refuses a name that torch modules use themselves, as "type" is."""
+    from torch_geometric.nn import SAGEConv, to_hetero
+    from torch_geometric.transforms import ToUndirected
+
+    data = ToUndirected()(build_hetero_data(graph))
+    assert set(torch.nn.ModuleDict({kind: torch.nn.Identity() for kind in data.node_types})) == {
+        "post", "mention", "entity", "entity_type",
+    }  # fmt: skip
+
+    class Network(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = SAGEConv((-1, -1), 4)
+
+        def forward(self, x, edge_index):
+            return self.conv(x, edge_index).relu()
+
+    network = to_hetero(Network(), data.metadata())
+    found = network({kind: torch.ones(data[kind].num_nodes, 3) for kind in data.node_types}, data.edge_index_dict)
+    assert {kind: tuple(own.shape) for kind, own in found.items()} == {
+        kind: (data[kind].num_nodes, 4) for kind in data.node_types
+    }
 
 
 @pytest.fixture
@@ -267,14 +292,27 @@ def test_saved_and_loaded_it_is_the_same(saved):
                 assert type(value) is type(other[name]) and bool(np.all(value == other[name]))
 
 
+def test_a_folder_of_version_1_is_read_under_the_names_of_today(saved, tmp_path):
+    data, folder = saved
+    path = tmp_path / "hetero_data" / "graph.json"
+    structure = json.loads(path.read_text())
+    assert structure["version"] == 2
+    old = json.dumps({**structure, "version": 1}).replace('"entity_type"', '"type"')
+    assert old.count('["mention", "scored", "type"]') == old.count('["entity", "has_type", "type"]') == 1
+    path.write_text(old)
+    loaded = load_hetero_data(folder)
+    assert loaded.node_types == data.node_types and loaded.edge_types == data.edge_types
+    assert loaded["entity_type"].name.tolist() == data["entity_type"].name.tolist()
+
+
 def test_what_is_no_graph_is_refused(saved, tmp_path):
     _, folder = saved
     with pytest.raises(FileNotFoundError, match=r"must hold graph.json and graph.safetensors"):
         load_hetero_data(tmp_path)
     structure = json.loads((tmp_path / "hetero_data" / "graph.json").read_text())
     path = tmp_path / "hetero_data" / "graph.json"
-    path.write_text(json.dumps({**structure, "version": 2}))
-    with pytest.raises(ValueError, match="version must be 1, got 2"):
+    path.write_text(json.dumps({**structure, "version": 3}))
+    with pytest.raises(ValueError, match="version must be 1 or 2, got 3"):
         load_hetero_data(folder)
     path.write_text(json.dumps(structure).replace("0.row", "0.line"))
     with pytest.raises(ValueError, match="lacks '0.line'"):
@@ -303,7 +341,7 @@ def test_mentions_without_types_and_posts_without_relations(tmp_path):
     graph = GraphTables(tmp_path / "graph")
     data = build_hetero_data(graph)
     data.validate(raise_on_error=True)
-    assert data["mention"].y.tolist() == [-1] * 4 and data["type"].num_nodes == 0 and not relation_types(data)
+    assert data["mention"].y.tolist() == [-1] * 4 and data["entity_type"].num_nodes == 0 and not relation_types(data)
     assert len(parsed(write_n_triples(graph))) > 20
     (part,) = graph.parts
     assert [set(post["mentions"][0]) for post in graph.posts(part) if post["mentions"]] == [

@@ -40,14 +40,14 @@ def graph_of(people, statements, types, names=("greets", "chases")):
     data["entity"].num_nodes, data["entity"].text = people, strings(f"person {number}" for number in range(people))
     data["entity"].name = data["entity"].text
     data["entity"].num_mentions = torch.bincount(ends.flatten(), minlength=people)
-    data["type"].num_nodes, data["type"].name = size, strings(f"type {number}" for number in range(size))
+    data["entity_type"].num_nodes, data["entity_type"].name = size, strings(f"type {number}" for number in range(size))
     everyone = torch.arange(2 * posts)
     data["mention", "in", "post"].edge_index = torch.stack([everyone, everyone // 2])
     data["mention", "refers_to", "entity"].edge_index = torch.stack([everyone, ends.flatten()])
-    data["mention", "scored", "type"].edge_index = torch.stack([everyone, data["mention"].y])
-    data["mention", "scored", "type"].edge_attr = torch.ones(2 * posts, 1)
+    data["mention", "scored", "entity_type"].edge_index = torch.stack([everyone, data["mention"].y])
+    data["mention", "scored", "entity_type"].edge_attr = torch.ones(2 * posts, 1)
     kinds = torch.arange(people)[data["entity"].num_mentions > 0]
-    store = data["entity", "has_type", "type"]
+    store = data["entity", "has_type", "entity_type"]
     store.edge_index = torch.stack([kinds, torch.tensor(types)[kinds]])
     store.edge_attr, store.count = torch.ones(len(kinds), 1), data["entity"].num_mentions[kinds]
     for number, name in enumerate(names):
@@ -95,16 +95,16 @@ def test_posts_of_held_out_relations_give_no_types():
     before, open_ = links.features([test]), links.features()
     # Other types in the hidden posts: nobody sees it.
     mentions = hidden.repeat_interleave(2)
-    data["mention", "scored", "type"].edge_attr[mentions] = 0.0
+    data["mention", "scored", "entity_type"].edge_attr[mentions] = 0.0
     assert torch.equal(links.features([test]), before) and not torch.equal(links.features(), open_)
-    data["mention", "scored", "type"].edge_attr[~mentions] = 0.0
+    data["mention", "scored", "entity_type"].edge_attr[~mentions] = 0.0
     assert not links.features([test]).any()
 
 
 def test_features_are_means_over_mentions_that_have_a_type():
     # Person 0 in two posts, as type 0; person 1 in both, type 1; person 2 in none.
     data = graph_of(3, [(0, 0, 1), (0, 1, 1)], [0, 1, 1])
-    data["mention", "scored", "type"].edge_attr = torch.tensor([[0.5], [0.75], [0.25], [1.0]])
+    data["mention", "scored", "entity_type"].edge_attr = torch.tensor([[0.5], [0.75], [0.25], [1.0]])
     links = link_data_of(data)
     assert links.features().tolist() == [[0.375, 0], [0, 0.875], [0, 0]]
     data["mention"].y[0] = -1
@@ -211,7 +211,7 @@ def test_statistics_by_hand():
     # 0-1-2 and 3-4 are related, 5 is alone; 0 also talks to itself.
     data = graph_of(6, [(0, 0, 1), (1, 1, 0), (1, 0, 2), (3, 1, 4), (0, 0, 0)], [0, 0, 1, 1, 1, 1])
     found = graph_statistics(data, top=2)
-    assert found["nodes"] == {"post": 5, "mention": 10, "entity": 6, "type": 2}
+    assert found["nodes"] == {"post": 5, "mention": 10, "entity": 6, "entity_type": 2}
     assert found["entities"] == {
         "mentions per entity": pytest.approx(10 / 6), "related pairs": 3, "without a relation": 1,
         "mean degree": 1.0, "median degree": 1.0, "greatest degree": 2, "components": 3,

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from transformers import CLIPImageProcessorPil, ViTImageProcessorPil
 
+from modeling_mgvmoe.evaluation.crop_region import crop_region
 from modeling_mgvmoe.evaluation.patch_grid import patch_grid
-from modeling_mgvmoe.evaluation.seen_area import seen_area
 
 
 @pytest.mark.parametrize(
@@ -56,22 +56,22 @@ class Crop:
 @pytest.mark.parametrize("box", [(0, 0, 60, 40), (10, 5, 50, 35), (0, 20, 60, 40), (-10, -20, 70, 60)])
 def test_crops_and_paddings_are_found(box):
     # A ramp of 60 pixels has steps of 255/59: rounded, each is off by at most half a step of brightness, 0.12 pixels.
-    assert seen_area(Crop(*box), 60, 40) == pytest.approx(box, abs=0.3)
+    assert crop_region(Crop(*box), 60, 40) == pytest.approx(box, abs=0.3)
 
 
 def test_the_processors_of_transformers():
     whole = ViTImageProcessorPil(size={"height": 32, "width": 32})
-    assert seen_area(whole, 90, 50) == (0, 0, 90, 50)
+    assert crop_region(whole, 90, 50) == (0, 0, 90, 50)
     # The shorter side becomes 16, of which 16 x 16 in the middle are kept: of 90 x 45 pixels the middle 45 x 45.
     cropping = CLIPImageProcessorPil(size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16})
-    assert seen_area(cropping, 90, 45) == pytest.approx((22.5, 0, 67.5, 45), abs=0.8)
-    assert seen_area(cropping, 45, 90) == pytest.approx((0, 22.5, 45, 67.5), abs=0.8)
+    assert crop_region(cropping, 90, 45) == pytest.approx((22.5, 0, 67.5, 45), abs=0.8)
+    assert crop_region(cropping, 45, 90) == pytest.approx((0, 22.5, 45, 67.5), abs=0.8)
 
 
 def test_pictures_of_one_pixel_and_processors_that_see_nothing():
-    assert seen_area(Crop(0, 0, 1, 1), 1, 1) == (0, 0, 1, 1)
+    assert crop_region(Crop(0, 0, 1, 1), 1, 1) == (0, 0, 1, 1)
 
     def blind(images):
         return {"pixel_values": [np.zeros((3, 8, 8))]}
 
-    assert seen_area(blind, 30, 20) == (0, 0, 30, 20)
+    assert crop_region(blind, 30, 20) == (0, 0, 30, 20)

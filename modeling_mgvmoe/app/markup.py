@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..evaluation.attention_overlay import STRONGEST, attention_overlay, relative_weights, resized
 from ..evaluation.explanation import best_label, normalized_entropy
-from ..evaluation.weighed_picture import STRONGEST, relative_weights, resized, weighed_picture
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -117,7 +117,7 @@ def _pictures(explanation: Explanation) -> str:
         caption = f"orange: weighed more ({rows} × {columns} patches)"
         alt = f"The picture in grey, orange where it is weighed; the strongest patch is row {row + 1} of {rows}, "
         shown += _figure(
-            weighed_picture(explanation, LONGEST_SIDE), alt + f"column {column + 1} of {columns}", caption
+            attention_overlay(explanation, LONGEST_SIDE), alt + f"column {column + 1} of {columns}", caption
         )
     return f'<div class="mg-pictures">{shown}</div>'
 

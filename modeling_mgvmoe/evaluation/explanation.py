@@ -6,7 +6,8 @@ With the weights :math:`a_j` of the fusion (E7) and the router's probabilities :
     f = \sum_j a_j z_j, \quad z_j = \sum_k p_{jk} m_{jk} \qquad
     \text{so } \sum_{j} a_j p_{jk} \text{ is the share of expert } k \text{ in } f.
 
-The weights say what the fusion looked at. They do not say what would have to change for another answer.
+The weights say what the fusion looked at. They do not say what would have to change for another answer: a model may
+give half of them to an image that moves no score. So a post with an image is scored without it as well.
 
 Axes: Lt = text tokens, Li = picture tokens, K = experts, C = candidate labels.
 """
@@ -16,7 +17,7 @@ from __future__ import annotations
 import inspect
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -26,8 +27,8 @@ import torch
 from ..mention_windows import read_mentions, splits_character
 from ..pictures import to_rgb
 from ..pipeline_mgvmoe import mentions_of
+from .crop_region import Area, crop_region
 from .patch_grid import patch_grid
-from .seen_area import Area, seen_area
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
     from ..modeling_mgvmoe import MGVMoEForZeroShotIE
     from ..processing_mgvmoe import MGVMoEProcessor
 
+# A smaller change of the best label's score is no effect of the image; a change by FULL_EFFECT or more draws the
+# weights of its patches in full colour.
+NO_EFFECT, FULL_EFFECT = 0.005, 0.5
 # Kana and Chinese characters: languages without spaces between words.
 UNSPACED = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
 
@@ -73,6 +77,7 @@ class Explanation:
         expert_usage: for "text", and "picture" if there is one, the mean (K,) of p over the tokens, as in the
             training log.
         expert_shares: likewise, the sum of a_j p_jk (K,); all of them add up to 1.
+        ranking_without_image: as `ranking`, of the same post without its image; `None` where it has none.
         mutual_information: between the answer and the experts' samples, in nats, if samples were drawn.
         gate: g of E8', for a model whose scores begin as similarity: how much of what was weighed is added.
     """
@@ -89,6 +94,7 @@ class Explanation:
     patch_experts: np.ndarray | None = None
     patch_area: Area | None = None
     image: Image.Image | None = field(default=None, repr=False)
+    ranking_without_image: list[dict[str, Any]] | None = None
     mutual_information: float | None = None
     gate: float | None = None
 
@@ -102,6 +108,28 @@ class Explanation:
         """Entropy of the scores over its greatest value, log C: 0 is sure, 1 is all alike. 0 for a single label."""
         return normalized_entropy([entry["score"] for entry in self.ranking])
 
+    @property
+    def image_effect(self) -> float | None:
+        """Score of the best label minus its score without the image, between -1 and 1; `None` without an image."""
+        if self.ranking_without_image is None:
+            return None
+        without = {entry["label"]: entry["score"] for entry in self.ranking_without_image}
+        return float(self.ranking[0]["score"] - without[self.ranking[0]["label"]])
+
+    @property
+    def image_changes_answer(self) -> bool:
+        """Whether another label is the best one without the image."""
+        without = self.ranking_without_image
+        return without is not None and without[0]["label"] != self.ranking[0]["label"]
+
+    @property
+    def image_strength(self) -> float:
+        """How strongly the weights of the patches are drawn, 0 (the image changes nothing) to 1."""
+        effect = abs(self.image_effect or 0.0)
+        if effect < NO_EFFECT and not self.image_changes_answer:
+            return 0.0
+        return min(1.0, effect / FULL_EFFECT)
+
     def as_json(self) -> dict[str, Any]:
         """Everything but the picture, in types that JSON has."""
         return {
@@ -111,6 +139,8 @@ class Explanation:
             "answer": self.answer,
             "none_threshold": self.none_threshold,
             "uncertainty": self.uncertainty,
+            "ranking_without_image": self.ranking_without_image,
+            "image_effect": self.image_effect,
             "mutual_information": self.mutual_information,
             "words": [vars(word) | {"word": self.text[word.start : word.end]} for word in self.words],
             "patches": None if self.patches is None else self.patches.tolist(),
@@ -134,6 +164,26 @@ def normalized_entropy(scores: Sequence[float]) -> float:
         return 0.0
     positive = probs[probs > 0]
     return float(np.clip(-(positive * np.log(positive)).sum() / np.log(len(probs)), 0, 1))
+
+
+def image_effect_words(explanation: Explanation, show: Callable[[str], str] = str) -> str:
+    """Answer without and with the image, and what the image changes; empty for a post without an image.
+
+    Args:
+        explanation: of one post.
+        show: what every label goes through, to shorten it say.
+    """
+    without = explanation.ranking_without_image
+    if without is None or explanation.image_effect is None:
+        return ""
+    best, before = explanation.ranking[0], without[0]
+    words = f"Without the image: {show(before['label'])} {before['score']:.2f}. "
+    words += f"With it: {show(best['label'])} {best['score']:.2f}. "
+    if explanation.image_changes_answer:
+        return words + "The image changes the answer."
+    if explanation.image_strength == 0:
+        return words + "The image changes nothing here."
+    return words + f"The image moves the score by {explanation.image_effect:+.2f}."
 
 
 def offers_samples(model: Any) -> bool:
@@ -202,17 +252,24 @@ def explain_post(
     offsets = features.pop("offset_mapping")
     image = None if post.get("image") is None else to_rgb(post["image"], "image")
     (pixel_values,) = processor.encode_images([image])
-    if pixel_values is not None:
-        features["pixel_values"] = pixel_values
-    inputs = {**processor.pad_posts([features], return_tensors="pt"), **candidates}
+    drawn: dict[str, Any] = {}
     if num_samples is not None:
         noise = torch.randn(num_samples, 1, model.config.hidden_size, generator=torch.Generator().manual_seed(0))
-        inputs |= {"num_samples": num_samples, "sample_noise": noise.to(model.dtype)}
-    inputs = {name: value.to(model.device) if hasattr(value, "to") else value for name, value in inputs.items()}
-    was_training = model.training
+        drawn = {"num_samples": num_samples, "sample_noise": noise.to(model.dtype)}
+
+    def score(encoded: dict[str, Any], **more: Any) -> Any:
+        inputs = {**processor.pad_posts([encoded], return_tensors="pt"), **candidates, **more}
+        return model(
+            **{key: value.to(model.device) if hasattr(value, "to") else value for key, value in inputs.items()}
+        )
+
+    was_training, without = model.training, None
     model.eval()
     try:
-        output = model(**inputs)
+        if pixel_values is not None:
+            (without,) = processor.post_process_zero_shot_ie(score(dict(features)).logits, labels)
+            features["pixel_values"] = pixel_values
+        output = score(features, **drawn)
     finally:
         model.train(was_training)
     (ranking,) = processor.post_process_zero_shot_ie(output.logits, labels)
@@ -224,6 +281,7 @@ def explain_post(
         ranking=ranking,
         none_threshold=float(none_threshold),
         image=image,
+        ranking_without_image=without,
         mutual_information=None if information is None else float(information[0]),
         gate=None if similarity is None else float(similarity.gate),
         **_weights(output, text, offsets),
@@ -313,7 +371,7 @@ def _patches(
     return {
         "patches": weights.reshape(rows, columns),
         "patch_experts": probs[before:].reshape(rows, columns, -1),
-        "patch_area": seen_area(processor.image_processor, image.width, image.height),
+        "patch_area": crop_region(processor.image_processor, image.width, image.height),
     }
 
 

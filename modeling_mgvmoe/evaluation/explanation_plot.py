@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import textwrap
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .attention_overlay import STRONGEST, attention_overlay, relative_weights, resized
+from .explanation import image_effect_words
+from .fonts import Glyphs, drawable
 from .plots import BLUE, GREY, RED, _pyplot, shortened
-from .weighed_picture import STRONGEST, relative_weights, resized, weighed_picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,6 +23,7 @@ ORANGE = "#e08214"
 SIDE = 480  # pixels of a picture
 WIDTH, MARGIN, FONT = 9.0, 0.25, 12.0  # inches, inches, points
 LINE = 0.31  # inches from one line of the post to the next
+SMALL_LINE, SMALL_WIDTH = 0.18, 112  # of the sentences below: inches from line to line, characters a line
 
 
 def draw_explanation(
@@ -34,40 +38,57 @@ def draw_explanation(
         top_k: bars of labels.
     """
     plt = _pyplot()
-    figure = plt.figure(figsize=(WIDTH, 4), dpi=110)
-    try:
-        lines = _wrap(figure, explanation)
-        has_picture = explanation.image is not None
-        shown = min(top_k, len(explanation.ranking))
-        heights = {
-            "title": 0.35 if title else 0.0,
-            "post": LINE * len(lines) + 0.3,
-            "middle": max(2.1 if has_picture else 0.0, 0.3 * shown + 0.5),
-            "experts": 1.75 if explanation.expert_usage["text"].size else 0.3,
-        }
-        total = sum(heights.values()) + 2 * MARGIN
-        figure.set_size_inches(WIDTH, total)
-        top = total - MARGIN
-        if title:
-            figure.text(MARGIN / WIDTH, top / total, title, fontsize=12.5, va="top", fontweight="bold")
-        top -= heights["title"]
-        _draw_post(_axes(figure, 0, top, WIDTH - 2 * MARGIN, heights["post"]), lines, explanation)
-        top -= heights["post"] + 0.1
-        left = 0.0
-        if has_picture:
-            side = heights["middle"] - 0.2
-            _draw_picture(_axes(figure, 0, top, side, side), explanation, weighed=False)
-            _draw_picture(_axes(figure, side + 0.1, top, side, side), explanation, weighed=True)
-            left = 2 * side + 0.35
-        room = WIDTH - 2 * MARGIN - left
-        _draw_labels(_axes(figure, left, top - 0.25, room, heights["middle"] - 0.45), explanation, shown)
-        top -= heights["middle"] + 0.1
-        if explanation.expert_usage["text"].size:
-            _draw_experts(_axes(figure, 0.4, top - 0.25, 4.2, heights["experts"] - 0.65), explanation)
-        _draw_facts(_axes(figure, 5.0, top, WIDTH - 2 * MARGIN - 5.0, heights["experts"]), explanation)
-        figure.savefig(path)
-    finally:
-        plt.close(figure)
+    texts = [explanation.text, title or "", *(entry["label"] for entry in explanation.ranking)]
+    with drawable(texts) as glyphs:
+        figure = plt.figure(figsize=(WIDTH, 4), dpi=110)
+        try:
+            _fill(figure, explanation, glyphs, title, min(top_k, len(explanation.ranking)))
+            figure.savefig(path)
+        finally:
+            plt.close(figure)
+
+
+def _fill(figure: Figure, explanation: Explanation, glyphs: Glyphs, title: str | None, shown: int) -> None:
+    """Lay everything out from top to bottom; the figure becomes as high as it needs to be."""
+    lines = _wrap(figure, explanation, glyphs)
+    has_picture = explanation.image is not None
+    effect = textwrap.wrap(
+        image_effect_words(explanation, lambda label: shortened(glyphs.show(label), 40, 1)), SMALL_WIDTH
+    )
+    note = textwrap.wrap(glyphs.note, SMALL_WIDTH)
+    heights = {
+        "title": 0.35 if title else 0.0,
+        "post": LINE * len(lines) + 0.3,
+        "middle": max(2.1 if has_picture else 0.0, 0.3 * shown + 0.5),
+        "effect": SMALL_LINE * len(effect) + 0.15 if effect else 0.0,
+        "experts": 1.75 if explanation.expert_usage["text"].size else 0.9,
+        "note": SMALL_LINE * len(note) + 0.05 if note else 0.0,
+    }
+    total = sum(heights.values()) + 2 * MARGIN
+    figure.set_size_inches(WIDTH, total)
+    top = total - MARGIN
+    if title:
+        figure.text(MARGIN / WIDTH, top / total, glyphs.show(title), fontsize=12.5, va="top", fontweight="bold")
+    top -= heights["title"]
+    _draw_post(_axes(figure, 0, top, WIDTH - 2 * MARGIN, heights["post"]), lines, explanation, glyphs)
+    top -= heights["post"] + 0.1
+    left = 0.0
+    if has_picture:
+        side = heights["middle"] - 0.2
+        _draw_picture(_axes(figure, 0, top, side, side), explanation, weighed=False)
+        _draw_picture(_axes(figure, side + 0.1, top, side, side), explanation, weighed=True)
+        left = 2 * side + 0.35
+    room = WIDTH - 2 * MARGIN - left
+    _draw_labels(_axes(figure, left, top - 0.25, room, heights["middle"] - 0.45), explanation, shown, glyphs)
+    top -= heights["middle"] + 0.1
+    if effect:
+        figure.text(MARGIN / WIDTH, top / total, "\n".join(effect), fontsize=9, va="top", linespacing=1.3)
+        top -= heights["effect"]
+    if explanation.expert_usage["text"].size:
+        _draw_experts(_axes(figure, 0.4, top - 0.25, 4.2, heights["experts"] - 0.65), explanation)
+    _draw_facts(_axes(figure, 5.0, top, WIDTH - 2 * MARGIN - 5.0, heights["experts"]), explanation)
+    if note:
+        figure.text(MARGIN / WIDTH, 0.15 / total, "\n".join(note), fontsize=8, va="bottom", color="#555555")
 
 
 def _axes(figure: Figure, left: float, top: float, width: float, height: float) -> Axes:
@@ -78,10 +99,10 @@ def _axes(figure: Figure, left: float, top: float, width: float, height: float) 
     )
 
 
-def _wrap(figure: Figure, explanation: Explanation) -> list[list[tuple[int, float, float]]]:
+def _wrap(figure: Figure, explanation: Explanation, glyphs: Glyphs) -> list[list[tuple[int, float, float]]]:
     """The lines of the post: for each word its number, left end and width in inches."""
     renderer: Any = figure.canvas.get_renderer()  # type: ignore[attr-defined]
-    probe = figure.text(0, 0, "", fontsize=FONT, parse_math=False)
+    probe = figure.text(0, 0, "", fontsize=FONT)
 
     def width(text: str) -> float:
         probe.set_text(text)
@@ -91,7 +112,7 @@ def _wrap(figure: Figure, explanation: Explanation) -> list[list[tuple[int, floa
     lines: list[list[tuple[int, float, float]]] = [[]]
     right = 0.0
     for number, word in enumerate(explanation.words):
-        own = width(explanation.text[word.start : word.end])
+        own = width(glyphs.show(explanation.text[word.start : word.end]))
         gap = space if number and explanation.words[number - 1].end < word.start else 0.0
         if right + gap + own > room and lines[-1]:
             lines.append([])
@@ -102,7 +123,9 @@ def _wrap(figure: Figure, explanation: Explanation) -> list[list[tuple[int, floa
     return lines
 
 
-def _draw_post(axis: Axes, lines: list[list[tuple[int, float, float]]], explanation: Explanation) -> None:
+def _draw_post(
+    axis: Axes, lines: list[list[tuple[int, float, float]]], explanation: Explanation, glyphs: Glyphs
+) -> None:
     width, height = WIDTH - 2 * MARGIN, LINE * len(lines) + 0.3
     axis.set(xlim=(0, width), ylim=(height, 0))
     axis.axis("off")
@@ -118,8 +141,8 @@ def _draw_post(axis: Axes, lines: list[list[tuple[int, float, float]]], explanat
             )
             axis.add_patch(box)
             colour = "black" if word.was_read else "#9a9a9a"
-            text = explanation.text[word.start : word.end]
-            axis.text(left, base, text, fontsize=FONT, va="center_baseline", color=colour, parse_math=False)
+            text = glyphs.show(explanation.text[word.start : word.end])
+            axis.text(left, base, text, fontsize=FONT, va="center_baseline", color=colour)
             for slot, (start, end) in enumerate(explanation.mentions):
                 if word.start < end and start < word.end:
                     below = base + 0.105 + 0.03 * slot
@@ -134,30 +157,29 @@ def _draw_picture(axis: Axes, explanation: Explanation, weighed: bool) -> None:
     if weighed and explanation.patches is None:
         axis.axis("off")
         return
-    axis.imshow(weighed_picture(explanation, SIDE) if weighed else resized(image, SIDE))
+    axis.imshow(attention_overlay(explanation, SIDE) if weighed else resized(image, SIDE))
     axis.set(xticks=[], yticks=[])
     for side in axis.spines.values():
         side.set_visible(False)
-    share = f"orange: weighed more ({explanation.shares['picture']:.0%} in all)"
-    axis.set_xlabel(share if weighed else "picture", fontsize=8, color="#555555")
+    tint = "orange: weighed more" if explanation.image_strength else "no orange: it changes nothing"
+    axis.set_xlabel(tint if weighed else "image", fontsize=8, color="#555555")
 
 
-def _draw_labels(axis: Axes, explanation: Explanation, shown: int) -> None:
+def _draw_labels(axis: Axes, explanation: Explanation, shown: int, glyphs: Glyphs) -> None:
     best = explanation.ranking[:shown][::-1]
     answered = explanation.answer is not None
     colours = [GREY] * (shown - 1) + ["#8fb8d8" if answered else GREY]
     axis.barh(range(shown), [entry["score"] for entry in best], color=colours, height=0.72)
     for place, entry in enumerate(best):
-        axis.text(0.015, place, shortened(entry["label"], 40, 1), va="center", fontsize=9, parse_math=False)
+        axis.text(0.015, place, shortened(glyphs.show(entry["label"]), 40, 1), va="center", fontsize=9)
         axis.text(1.13, place, f"{entry['score']:.2f}", va="center", ha="right", fontsize=9)
     if explanation.none_threshold:
         axis.axvline(explanation.none_threshold, color=RED, linewidth=1, linestyle="--", zorder=0)
     axis.set(xlim=(0, 1.13), xticks=[], yticks=[])
     for side in axis.spines.values():
         side.set_visible(False)
-    answer = shortened(explanation.answer or "none of these", 40, 1)
-    axis.set_title(answer, loc="left", fontsize=11, fontweight="bold", color="black" if answered else RED,
-                   parse_math=False)  # fmt: skip
+    answer = shortened(glyphs.show(explanation.answer or "none of these"), 40, 1)
+    axis.set_title(answer, loc="left", fontsize=11, fontweight="bold", color="black" if answered else RED)
 
 
 def _draw_experts(axis: Axes, explanation: Explanation) -> None:
@@ -166,7 +188,7 @@ def _draw_experts(axis: Axes, explanation: Explanation) -> None:
     places = np.arange(len(text))
     axis.bar(places, text, color=BLUE, width=0.7, label="text")
     if picture is not None:
-        axis.bar(places, picture, bottom=text, color=ORANGE, width=0.7, label="picture")
+        axis.bar(places, picture, bottom=text, color=ORANGE, width=0.7, label="image")
     axis.set_xticks(places, [str(place) for place in places], fontsize=8.5)
     axis.tick_params(length=0)
     axis.tick_params(axis="y", labelsize=8)
@@ -181,11 +203,7 @@ def _draw_experts(axis: Axes, explanation: Explanation) -> None:
 
 def _draw_facts(axis: Axes, explanation: Explanation) -> None:
     axis.axis("off")
-    shares = explanation.shares
-    facts = [
-        f"uncertainty {explanation.uncertainty:.2f}  (0 sure, 1 all labels alike)",
-        f"weighed: words {shares['words']:.0%}, picture {shares['picture']:.0%}, markers {shares['other']:.0%}",
-    ]
+    facts = [f"uncertainty {explanation.uncertainty:.2f}  (0 sure, 1 all labels alike)"]
     if explanation.none_threshold:
         facts.append(f"none of these below {explanation.none_threshold:.2f}")
     if explanation.mutual_information is not None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from .fonts import drawable, widened
 
 Scores = Mapping[str, Mapping[str, Mapping[str, float]]]
 
@@ -72,43 +75,51 @@ def draw_predictions(
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    columns = 2
-    rows = -(-len(posts) // columns)
-    figure, axes = plt.subplots(
-        rows, 2 * columns, figsize=(5.6 * columns, 1.9 * rows + 0.5), width_ratios=[1, 1.6] * columns, squeeze=False
-    )
-    for axis in axes.flat:
-        axis.axis("off")
-    for number, (post, ranking) in enumerate(zip(posts, rankings, strict=True)):
-        picture, bars = axes[number // columns][2 * (number % columns) : 2 * (number % columns) + 2]
-        if post.get("image") is not None:
-            picture.imshow(post["image"])
-        bars.axis("on")
-        best = list(ranking[:top_k])[::-1]
-        colours = ["#b8c4d0"] * (len(best) - 1)
-        right = "label" not in post or best[-1]["label"] == post["label"]
-        colours.append("#8fd0a5" if right else "#eba39c")
-        bars.barh(range(len(best)), [item["score"] for item in best], color=colours, height=0.7)
-        bars.set_xlim(0, 1.15)  # room for the figures beside a bar of 1
-        bars.set_xticks([])
-        bars.set_yticks([])
-        for place, item in enumerate(best):
-            bars.text(0.02, place, item["label"], va="center", fontsize=9)
-            bars.text(1.14, place, f"{item['score']:.2f}", va="center", ha="right", fontsize=9)
-        for side in ("top", "right", "bottom", "left"):
-            bars.spines[side].set_visible(False)
-        bars.set_title(_marked(post), fontsize=8.5, loc="left", x=-0.0, pad=6)
-        if not right:
-            bars.set_xlabel(f"right: {post['label']}", fontsize=8, color="#c0504d", loc="left")
-    if title:
-        figure.suptitle(title, fontsize=11)
-    figure.tight_layout()
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    texts = [title or "", *(post["text"] for post in posts), *(post.get("label", "") for post in posts)]
+    texts += [item["label"] for ranking in rankings for item in ranking]
+    with drawable(texts) as glyphs:
+        columns = 2
+        rows = -(-len(posts) // columns)
+        figure, axes = plt.subplots(
+            rows,
+            2 * columns,
+            figsize=(5.6 * columns, 1.9 * rows + 0.5),
+            width_ratios=[1, 1.6] * columns,
+            squeeze=False,
+        )
+        for axis in axes.flat:
+            axis.axis("off")
+        for number, (post, ranking) in enumerate(zip(posts, rankings, strict=True)):
+            picture, bars = axes[number // columns][2 * (number % columns) : 2 * (number % columns) + 2]
+            if post.get("image") is not None:
+                picture.imshow(post["image"])
+            bars.axis("on")
+            best = list(ranking[:top_k])[::-1]
+            colours = ["#b8c4d0"] * (len(best) - 1)
+            right = "label" not in post or best[-1]["label"] == post["label"]
+            colours.append("#8fd0a5" if right else "#eba39c")
+            bars.barh(range(len(best)), [item["score"] for item in best], color=colours, height=0.7)
+            bars.set_xlim(0, 1.15)  # room for the figures beside a bar of 1
+            bars.set_xticks([])
+            bars.set_yticks([])
+            for place, item in enumerate(best):
+                bars.text(0.02, place, glyphs.show(item["label"]), va="center", fontsize=9)
+                bars.text(1.14, place, f"{item['score']:.2f}", va="center", ha="right", fontsize=9)
+            for side in ("top", "right", "bottom", "left"):
+                bars.spines[side].set_visible(False)
+            bars.set_title(glyphs.show(_marked(post)), fontsize=8.5, loc="left", x=-0.0, pad=6)
+            if not right:
+                bars.set_xlabel(f"right: {glyphs.show(post['label'])}", fontsize=8, color="#c0504d", loc="left")
+        if title:
+            figure.suptitle(glyphs.show(title), fontsize=11)
+        if glyphs.note:
+            figure.supxlabel(glyphs.note, fontsize=8, color="#555555")
+        figure.tight_layout()
+        figure.savefig(path, dpi=110)
+        plt.close(figure)
 
 
 def _marked(post: Mapping[str, Any], width: int = 46) -> str:
     """The marked text, broken into lines."""
-    import textwrap
-
-    return textwrap.fill(mark_mentions(post), width)
+    text = mark_mentions(post)
+    return textwrap.fill(text, widened(width, text))

@@ -5,7 +5,7 @@
 | post | `id`, `row`; `x` (posts, H') and `has_picture`, if picture features were asked for: zeros without a picture |
 | mention | `text`; `y`, the number of its type, -1 if all were rejected; `score` |
 | entity | `name`, normalised; `text`, as it is written most often; `num_mentions` |
-| type | `name` |
+| entity_type | `name`; not "type", which is a method of every torch module and so no name in a `ModuleDict` |
 
 Strings are arrays of NumPy.
 
@@ -13,8 +13,8 @@ Strings are arrays of NumPy.
 |---|---|---|
 | mention, in, post | | |
 | mention, refers_to, entity | | |
-| mention, scored, type | score | the ranking of every mention |
-| entity, has_type, type | mean score over all its mentions that have a type | `count`, of those that have this one |
+| mention, scored, entity_type | score | the ranking of every mention |
+| entity, has_type, entity_type | mean score over its mentions that have a type | `count`, those that have this one |
 | mention, LABEL, mention | score | head to tail; one kind of edge for each relation that occurs |
 | entity, LABEL, entity | mean score | the same between entities, each pair once; `count`, of the mentions' relations |
 """
@@ -165,14 +165,15 @@ class _Builder:
         data["entity"].text = _strings([most[number] for number in range(entities)])
         data["entity"].num_nodes = entities
         data["entity"].num_mentions = torch.bincount(entity, minlength=entities)
-        data["type"].name, data["type"].num_nodes = _strings(list(self.types.number_of)), len(self.types)
+        data["entity_type"].name = _strings(list(self.types.number_of))
+        data["entity_type"].num_nodes = len(self.types)
 
         everyone = torch.arange(mentions)
         data["mention", "in", "post"].edge_index = torch.stack([everyone, self._column("post", np.int64)])
         data["mention", "refers_to", "entity"].edge_index = torch.stack([everyone, entity])
         scored_mention = self._column("scored_mention", np.int64)
         scored_type, scored = self._column("scored_type", np.int64), self._column("scored", np.float32)
-        store = data["mention", "scored", "type"]
+        store = data["mention", "scored", "entity_type"]
         store.edge_index, store.edge_attr = torch.stack([scored_mention, scored_type]), scored[:, None]
         self._fill_types(data, scored_mention, scored_type, scored, entity, y)
         self._fill_relations(data, entity)
@@ -197,7 +198,7 @@ class _Builder:
         place = torch.searchsorted(keys, scored_keys).clamp(max=max(0, len(keys) - 1))
         known = keys[place] == scored_keys if len(keys) else torch.zeros_like(scored_keys, dtype=torch.bool)
         total = torch.zeros(len(keys)).index_add(0, place[known], scored[known])
-        store = data["entity", "has_type", "type"]
+        store = data["entity", "has_type", "entity_type"]
         store.edge_index, store.count = pairs, counts
         typed_mentions = torch.bincount(entity[typed], minlength=len(data["entity"].num_mentions))
         store.edge_attr = (total / typed_mentions[pairs[0]])[:, None]

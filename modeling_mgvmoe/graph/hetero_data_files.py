@@ -16,7 +16,9 @@ from ..data.whole_folder import whole_folder
 if TYPE_CHECKING:
     from torch_geometric.data import HeteroData
 
-FORMAT, VERSION = "mgvmoe hetero data", 1
+FORMAT, VERSION = "mgvmoe hetero data", 2
+# Version 1 called a node type "type". Still read, under the name of today.
+OLD_VERSION, OLD_NAMES = 1, {"type": "entity_type"}
 TENSORS, STRUCTURE = "graph.safetensors", "graph.json"
 
 
@@ -58,7 +60,7 @@ def save_hetero_data(data: HeteroData, folder: str | os.PathLike[str]) -> str:
 
 
 def load_hetero_data(folder: str | os.PathLike[str]) -> HeteroData:
-    """The `HeteroData` that [`save_hetero_data`] has written.
+    """The `HeteroData` that [`save_hetero_data`] has written, of this version or the one before.
 
     Raises:
         FileNotFoundError: there is none.
@@ -70,16 +72,24 @@ def load_hetero_data(folder: str | os.PathLike[str]) -> HeteroData:
     if not (os.path.isfile(path) and os.path.isfile(tensor_path)):
         raise FileNotFoundError(f"{os.fspath(folder)!r} must hold {STRUCTURE} and {TENSORS}")
     structure = read_json_object(path)
-    for name, value in (("format", FORMAT), ("version", VERSION)):
-        if structure.get(name) != value:
-            raise ValueError(f"{path}: {name} must be {value!r}, got {structure.get(name)!r}")
+    if structure.get("format") != FORMAT:
+        raise ValueError(f"{path}: format must be {FORMAT!r}, got {structure.get('format')!r}")
+    version = structure.get("version")
+    if version not in (OLD_VERSION, VERSION):
+        raise ValueError(f"{path}: version must be {OLD_VERSION} or {VERSION}, got {version!r}")
+    renamed = OLD_NAMES if version == OLD_VERSION else {}
     try:
         tensors = load_file(tensor_path)
     except Exception as error:  # safetensors has a class of its own, which it does not document
         raise ValueError(f"{tensor_path} cannot be read: {error}") from error
     data = HeteroData()
     for one in structure["stores"]:
-        store = data[one["type"] if isinstance(one["type"], str) else tuple(one["type"])]
+        kind = one["type"]
+        if isinstance(kind, str):
+            store = data[renamed.get(kind, kind)]
+        else:
+            head, relation, tail = kind
+            store = data[renamed.get(head, head), relation, renamed.get(tail, tail)]
         for name, key in one["tensors"].items():
             if key not in tensors:
                 raise ValueError(f"{tensor_path} lacks {key!r}, which {path} names")

@@ -78,13 +78,13 @@ class LinkData:
             there are none or a ranking was cut off.
         """
         graph = self.source
-        count, size, mentions = self.num_entities, graph["type"].num_nodes, graph["mention"].num_nodes
+        count, size, mentions = self.num_entities, graph["entity_type"].num_nodes, graph["mention"].num_nodes
         entity_of, post_of = (torch.empty(mentions, dtype=torch.long) for _ in range(2))
         for target, kind in ((entity_of, "refers_to"), (post_of, "in")):
             mention, other = graph["mention", kind, "entity" if kind == "refers_to" else "post"].edge_index
             target[mention] = other
         kept = (graph["mention"].y >= 0) & ~self._hidden_posts(hidden, entity_of, post_of)[post_of]
-        store = graph["mention", "scored", "type"]
+        store = graph["mention", "scored", "entity_type"]
         own = kept[store.edge_index[0]]
         keys = entity_of[store.edge_index[0, own]] * size + store.edge_index[1, own]
         total = torch.zeros(count * size).index_add(0, keys, store.edge_attr.flatten()[own])

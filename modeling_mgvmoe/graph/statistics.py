@@ -27,7 +27,7 @@ def entity_graph(data: HeteroData) -> networkx.Graph:
 
 def best_types(data: HeteroData) -> list[str | None]:
     """Of each entity the type with the highest mean score among those that its mentions have; `None`: it has none."""
-    store, names = data["entity", "has_type", "type"], data["type"].name
+    store, names = data["entity", "has_type", "entity_type"], data["entity_type"].name
     best: list[tuple[float, str] | None] = [None] * data["entity"].num_nodes
     for entity, kind, score in zip(*store.edge_index.tolist(), store.edge_attr.flatten().tolist(), strict=True):
         best[entity] = max(best[entity] or (0.0, ""), (score, names[kind]))
@@ -67,7 +67,9 @@ def graph_statistics(data: HeteroData, top: int = 10) -> dict[str, Any]:
             "share in the largest": sizes[0] / len(degrees) if sizes else 0.0,
         },
         "types": _label_rows(
-            data["type"].name, data["mention"].y[data["mention"].y >= 0], data["mention"].score[data["mention"].y >= 0]
+            data["entity_type"].name,
+            data["mention"].y[data["mention"].y >= 0],
+            data["mention"].score[data["mention"].y >= 0],
         ),
         "mentions of no type": int((data["mention"].y < 0).sum()),
         "relations": [

@@ -1,4 +1,4 @@
-"""The picture of a post with its patches tinted by their weights, as pixels."""
+"""The image of a post with its patches tinted by their weights, as far as the image moves the answer."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from .explanation import Explanation
 
 TINT = (224, 130, 20)
-STRONGEST = 0.8  # of the tint, where the weight is greatest
+STRONGEST = 0.8  # of the tint, where the weight is greatest and the image decides the answer
 # The picture turns grey, so that no colour of its own is taken for the tint; what the model was not shown turns pale.
 PALE = 0.85
 
@@ -33,8 +33,10 @@ def resized(image: Image.Image, longest_side: int) -> Image.Image:
     return image.resize((image.width * times, image.height * times), Image.Resampling.NEAREST)
 
 
-def weighed_picture(explanation: Explanation, longest_side: int) -> Image.Image:
-    """The picture in grey, each patch tinted by its weight over that of the strongest one.
+def attention_overlay(explanation: Explanation, longest_side: int) -> Image.Image:
+    """The image in grey, each patch tinted by its weight over that of the strongest one, times `image_strength`.
+
+    An image that changes nothing stays grey, wherever the fusion looked.
 
     Args:
         explanation: with a picture and its patches.
@@ -54,7 +56,7 @@ def weighed_picture(explanation: Explanation, longest_side: int) -> Image.Image:
     column = np.floor((x - left) / (right - left) * columns).astype(int)
     row = np.floor((y - top) / (bottom - top) * rows).astype(int)
     shown = ((row >= 0) & (row < rows))[:, None] & ((column >= 0) & (column < columns))[None]
-    share = STRONGEST * patches / max(patches.max(), np.finfo(float).tiny)
+    share = STRONGEST * explanation.image_strength * patches / max(patches.max(), np.finfo(float).tiny)
     alpha = np.where(shown, share[row.clip(0, rows - 1)][:, column.clip(0, columns - 1)], PALE)[..., None]
     over = np.where(shown[..., None], np.array(TINT), 255)
     grey = np.asarray(picture.convert("L"), dtype=float)[..., None]

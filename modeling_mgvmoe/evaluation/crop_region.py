@@ -13,7 +13,7 @@ TOLERANCE = 0.01
 Area = tuple[float, float, float, float]
 
 
-def seen_area(image_processor: Any, width: int, height: int) -> Area:
+def crop_region(image_processor: Any, width: int, height: int) -> Area:
     """The part of a picture that its pixel values show, learnt by trying: image processors crop and pad.
 
     Two pictures that grow brighter from left to right, and from top to bottom, go through the image processor; how
