@@ -203,7 +203,7 @@ class ZeroShotMultimodalIEPipeline(Pipeline):
         labels = model_outputs["candidate_labels"]
         # Alone a post comes as a list of one; taken out of a batch, its labels come bare and its logits as (1, C).
         labels = list(labels[0] if isinstance(labels, list) else labels)
-        logits = model_outputs["logits"][0].float()
+        logits = model_outputs["logits"][0].double()
         (ranked,) = self.processor.post_process_zero_shot_ie(
             [logits],
             [labels],

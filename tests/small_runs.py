@@ -44,9 +44,10 @@ def _built(hidden_size):
         return model_from_scratch(config, small_data().training_texts(), max_length=48)
 
 
-def small_trainee(hidden_size=16):
-    """A copy of one and the same model and of its processor."""
-    return copy.deepcopy(_built(hidden_size))
+def small_trainee(hidden_size=16, dtype=torch.float32):
+    """A copy of one and the same model and of its processor; double precision where two computations are compared."""
+    model, processor = copy.deepcopy(_built(hidden_size))
+    return model.to(dtype), processor
 
 
 @contextlib.contextmanager

@@ -9,10 +9,11 @@ from transformers import pipeline
 from modeling_mgvmoe import GraphExtractor, MultimodalGraphExtractionPipeline
 from modeling_mgvmoe.graph_pipeline_mgvmoe import GRAPH_TASK
 from modeling_mgvmoe.pipeline_mgvmoe import TASK, ZeroShotMultimodalIEPipeline
-from tests.from_scratch import LABELS, RELATIONS, picture, scratch_model
+from tests.from_scratch import LABELS, RELATIONS, nearly, picture, scratch_model
 from tests.test_uncertainty import scratch_similarity
 
-MODEL, PROCESSOR = scratch_model()
+# Extraction batches what single calls do one by one: equal up to the rounding of double precision.
+MODEL, PROCESSOR = scratch_model(torch.double)
 POSTS = [
     {"id": "a", "text": "Kelo greets Mura at dawn", "image": picture(1), "mentions": [(0, 4), (12, 16), (20, 24)]},
     {"text": "a bird sails", "mentions": [{"start": 2, "end": 6}]},
@@ -57,7 +58,7 @@ def singles(pipe, post, **options):
 
 def assert_ranking(found, expected):
     assert [entry["label"] for entry in found] == [entry["label"] for entry in expected]
-    assert [entry["score"] for entry in found] == pytest.approx([entry["score"] for entry in expected], abs=1e-5)
+    assert [entry["score"] for entry in found] == pytest.approx([entry["score"] for entry in expected], abs=1e-9)
 
 
 @pytest.mark.parametrize("batch_size", [1, 5, 64])
@@ -80,7 +81,7 @@ def test_scores_are_those_of_single_calls(batch_size):
 
 
 def test_scores_of_a_model_whose_scores_begin_as_similarity():
-    model, processor = scratch_similarity()
+    model, processor = scratch_similarity(torch.double)
     with torch.no_grad():
         model.similarity.gate.fill_(0.2)
     options = {"label_types": {"greets": ("boat", "bird")}, "type_descriptions": {"boat": "it sails"}}
@@ -94,7 +95,7 @@ def test_scores_of_a_model_whose_scores_begin_as_similarity():
 
 
 def test_the_tower_sees_every_picture_once_and_labels_are_encoded_once():
-    model, processor = scratch_model()
+    model, processor = scratch_model(torch.double)
     pictures, texts = [], []
     model.mgvmoe.vision_model.register_forward_pre_hook(
         lambda *args: pictures.append(len(args[-1]["pixel_values"])), with_kwargs=True
@@ -112,7 +113,7 @@ def test_the_tower_sees_every_picture_once_and_labels_are_encoded_once():
 
 def test_marked_texts_of_like_length_share_a_batch(monkeypatch):
     lengths = []
-    model, processor = scratch_model()
+    model, processor = scratch_model(torch.double)
     model.mgvmoe.register_forward_pre_hook(
         lambda *args: lengths.append(args[-1]["attention_mask"].sum(1).tolist()), with_kwargs=True
     )
@@ -175,7 +176,7 @@ def test_a_constraint_leaves_the_other_relations_of_a_pair():
         scores = {entry["label"]: entry["score"] for entry in free["scores"]}
         # A softmax over what is left.
         left = {label: score / (1 - scores["greets"]) for label, score in scores.items() if label != "greets"}
-        assert {entry["label"]: entry["score"] for entry in relation["scores"]} == pytest.approx(left, abs=1e-5)
+        assert {entry["label"]: entry["score"] for entry in relation["scores"]} == pytest.approx(left, abs=1e-9)
 
 
 def logits_of(post, head, tail, labels=RELATIONS):
@@ -195,7 +196,7 @@ def test_a_symmetric_relation_has_one_score_from_the_mean_of_both_logits():
     (relation,) = graph["relations"]
     assert (relation["head"], relation["tail"]) == (0, 1)
     scores = {entry["label"]: entry["score"] for entry in relation["scores"]}
-    assert [scores[label] for label in RELATIONS] == pytest.approx(mean.softmax(-1).tolist(), abs=1e-5)
+    assert [scores[label] for label in RELATIONS] == pytest.approx(mean.softmax(-1).tolist(), abs=1e-9)
     # One of them: its score is the same in both directions.
     (graph,) = graphs([post], symmetric=["chases"])
     rankings = [{entry["label"]: entry["score"] for entry in one["scores"]} for one in graph["relations"]]
@@ -203,7 +204,7 @@ def test_a_symmetric_relation_has_one_score_from_the_mean_of_both_logits():
     one, other = forward.clone(), backward.clone()
     one[place] = other[place] = mean[place]
     expected = (one.softmax(-1)[place] + other.softmax(-1)[place]).item() / 2
-    assert [ranking["chases"] for ranking in rankings] == pytest.approx([expected] * len(rankings), abs=1e-5)
+    assert [ranking["chases"] for ranking in rankings] == pytest.approx([expected] * len(rankings), abs=1e-9)
 
 
 def test_inverse_relations_are_consistent_both_ways():
@@ -269,7 +270,8 @@ def test_top_k_and_embeddings():
     inputs = PROCESSOR(text="Kelo", mentions=(0, 4), images=[picture(1)], return_tensors="pt")
     with torch.no_grad():
         expected = MODEL.mgvmoe(**inputs).image_embeds[0].numpy()
-    assert short[0]["image_embeds"] == pytest.approx(expected, abs=1e-5)
+    # Embeddings come in single precision.
+    assert short[0]["image_embeds"] == pytest.approx(expected, rel=1e-6)
 
 
 def test_draws():
@@ -304,7 +306,7 @@ def test_any_number_of_posts_in_a_stream():
 
 
 def test_the_model_stays_in_its_mode():
-    model, processor = scratch_model()
+    model, processor = scratch_model(torch.double)
     model.train()
     assert [one["relations"] for one in model.extract(POSTS, LABELS, RELATIONS, processor=processor)] == [
         one["relations"] for one in graphs()
@@ -359,13 +361,13 @@ def test_bad_posts(post, message):
     with pytest.raises(ValueError, match=message):
         graphs([POSTS[0], post])
     found = graphs([POSTS[0], post, POSTS[2]], errors="return")
-    assert "error" not in found[0] and "error" not in found[2] and found[0] == graphs()[0]
+    assert "error" not in found[0] and "error" not in found[2] and found[0] == nearly(graphs()[0])
     assert found[1]["mentions"] == found[1]["relations"] == []
     assert found[1]["error"].startswith(("posts[1]", "images"))
 
 
 def test_a_mention_without_a_token_is_told_of_one_post():
-    model, processor = scratch_similarity()
+    model, processor = scratch_similarity(torch.double)
     control = {"id": 5, "text": "Kelo \u200b\ufffd sails", "mentions": [(0, 4), (6, 7)]}
     with pytest.raises(ValueError, match="makes no token of the mention.*in the post 'Kelo"):
         model.extract([control], LABELS, RELATIONS, processor=processor)
@@ -429,7 +431,7 @@ def test_the_pipeline_gives_the_same(pipe):
                     assert [item["label"] for item in one[name]] == [item["label"] for item in other[name]]
                     for item, same in zip(one[name], other[name], strict=True):
                         assert_ranking(item["scores"], same["scores"])
-    assert pipe(POSTS[1], **labels) == graphs(POSTS[1:2], symmetric=["chases"])[0]
+    assert pipe(POSTS[1], **labels) == nearly(graphs(POSTS[1:2], symmetric=["chases"])[0])
     assert pipe(POSTS[1:2], **labels) == [pipe(POSTS[1], **labels)]
     assert pipe([], **labels) == []
 
@@ -458,7 +460,7 @@ def test_a_saved_folder_gives_both_pipelines(pipe, tmp_path, own_module_cache):
     graph_pipe = pipeline(GRAPH_TASK, model=folder, trust_remote_code=True)
     assert type(graph_pipe).__module__.startswith("transformers_modules")
     labels = {"typing_labels": LABELS, "relation_labels": RELATIONS}
-    assert graph_pipe(POSTS, **labels) == pipe(POSTS, **labels)
+    assert graph_pipe(POSTS, **labels) == nearly(pipe(POSTS, **labels))
     # Without a task the folder is still that of the first pipeline.
     assert pipeline(model=folder, trust_remote_code=True).task == TASK
     graph_pipe.save_pretrained(tmp_path / "again")
@@ -469,4 +471,4 @@ def test_images_of_several_kinds(pipe, tmp_path):
     picture(1).save(tmp_path / "one.png")
     kinds = [picture(1), str(tmp_path / "one.png"), np.asarray(picture(1))]
     found = pipe([{**POSTS[0], "image": kind} for kind in kinds], LABELS, RELATIONS, batch_size=3)
-    assert found[0]["mentions"] == found[1]["mentions"] == found[2]["mentions"]
+    assert found[0]["mentions"] == nearly(found[1]["mentions"]) == nearly(found[2]["mentions"])

@@ -57,7 +57,7 @@ def test_bad_paths(labels, message):
 
 @pytest.fixture
 def pipe():
-    model, processor = scratch_model()
+    model, processor = scratch_model(torch.double)
     return ZeroShotMultimodalIEPipeline(model=model, processor=processor)
 
 
@@ -74,13 +74,13 @@ def test_the_pipeline_scores_level_by_level(pipe):
             "person > singer > tenor": top["person"] * below["singer"],
             "place": top["place"],
         },
-        abs=1e-6,
+        abs=1e-9,
     )
     assert sum(scores.values()) == pytest.approx(1)
     assert [entry["score"] for entry in found] == sorted(scores.values(), reverse=True)
     levels = {entry["label"]: entry["levels"] for entry in found}
-    assert levels["place"] == [{"label": "place", "score": pytest.approx(top["place"], abs=1e-6)}]
-    assert levels["person > politician"][0]["score"] == pytest.approx(top["person"], abs=1e-6)
+    assert levels["place"] == [{"label": "place", "score": pytest.approx(top["place"], abs=1e-9)}]
+    assert levels["person > politician"][0]["score"] == pytest.approx(top["person"], abs=1e-9)
 
 
 def test_posts_with_paths_of_their_own_share_a_batch(pipe):
@@ -89,7 +89,7 @@ def test_posts_with_paths_of_their_own_share_a_batch(pipe):
     together = pipe([POST, own], batch_size=2, **options)
     for post, ranking in zip([POST, own], together, strict=True):
         alone = {entry["label"]: entry["score"] for entry in pipe(post, **options)}
-        assert {entry["label"]: entry["score"] for entry in ranking} == pytest.approx(alone, abs=1e-5)
+        assert {entry["label"]: entry["score"] for entry in ranking} == pytest.approx(alone, abs=1e-9)
 
 
 def test_processor_and_model_alone_agree_with_the_pipeline(pipe):
@@ -108,8 +108,8 @@ def test_processor_and_model_alone_agree_with_the_pipeline(pipe):
     for labels, ranking in zip(lists, rankings, strict=True):
         expected = pipe(POST, candidate_labels=labels, label_separator=">")
         assert [entry["label"] for entry in ranking] == [entry["label"] for entry in expected]
-        assert [entry["score"] for entry in ranking] == pytest.approx([entry["score"] for entry in expected], abs=1e-5)
-        assert ranking[0]["levels"][0]["score"] == pytest.approx(expected[0]["levels"][0]["score"], abs=1e-5)
+        assert [entry["score"] for entry in ranking] == pytest.approx([entry["score"] for entry in expected], abs=1e-9)
+        assert ranking[0]["levels"][0]["score"] == pytest.approx(expected[0]["levels"][0]["score"], abs=1e-9)
 
 
 def test_without_a_separator_labels_are_no_paths(pipe):

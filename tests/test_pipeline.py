@@ -8,7 +8,7 @@ from transformers import pipeline
 
 from modeling_mgvmoe import MGVMoEForZeroShotIE, MGVMoEProcessor, ZeroShotMultimodalIEPipeline
 from modeling_mgvmoe.pipeline_mgvmoe import TASK
-from tests.from_scratch import LABELS, RELATIONS, picture, posts, scratch_model
+from tests.from_scratch import LABELS, RELATIONS, nearly, picture, posts, scratch_model
 
 POST = {"text": "Kelo sails at dawn", "mention": (0, 4)}
 RELATION = {"text": "Kelo greets Mura", "head": (0, 4), "tail": (12, 16)}
@@ -16,21 +16,22 @@ RELATION = {"text": "Kelo greets Mura", "head": (0, 4), "tail": (12, 16)}
 
 @pytest.fixture
 def pipe():
-    model, processor = scratch_model()
+    # What a pipeline computes and what is worked out beside it are not the same sequence of operations.
+    model, processor = scratch_model(torch.double)
     return pipeline(TASK, model=model, processor=processor)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     saved = tmp_path_factory.mktemp("checkpoint")
-    for part in scratch_model():
+    for part in scratch_model(torch.double):
         part.save_pretrained(saved)
     return saved
 
 
 def by_hand(post, labels, texts=None, function="softmax"):
     """Scores by label with processor and model alone; `texts` are what is read in place of the labels."""
-    model, processor = scratch_model()
+    model, processor = scratch_model(torch.double)
     spans = post.get("mention") or post.get("mentions") or [post["head"], post["tail"]]
     inputs = processor(
         text=post["text"],
@@ -52,7 +53,7 @@ def scores_of(ranking):
     return {entry["label"]: entry["score"] for entry in ranking}
 
 
-def assert_same(found, expected, tolerance=1e-5):
+def assert_same(found, expected, tolerance=1e-9):
     assert len(found) == len(expected)
     for ranking, other in zip(found, expected, strict=True):
         assert scores_of(ranking) == pytest.approx(scores_of(other), abs=tolerance)
@@ -68,7 +69,7 @@ def test_from_objects_by_task(pipe):
 
 
 def test_from_objects_by_class(pipe):
-    model, processor = scratch_model()
+    model, processor = scratch_model(torch.double)
     by_class = ZeroShotMultimodalIEPipeline(model=model, processor=processor)
     assert by_class(POST, candidate_labels=LABELS) == pipe(POST, candidate_labels=LABELS)
 
@@ -77,7 +78,7 @@ def test_from_a_folder_with_its_own_code(pipe, folder, own_module_cache):
     loaded = pipeline(model=str(folder), trust_remote_code=True)
     assert loaded.task == TASK
     assert type(loaded).__module__.startswith("transformers_modules")
-    assert loaded(posts(), candidate_labels=LABELS) == pipe(posts(), candidate_labels=LABELS)
+    assert loaded(posts(), candidate_labels=LABELS) == nearly(pipe(posts(), candidate_labels=LABELS))
 
 
 def test_from_a_folder_with_the_class_of_this_package(pipe, folder):
@@ -98,7 +99,7 @@ def test_half_precision(pipe, folder, dtype):
 
 
 def test_a_model_in_training_mode_is_put_into_evaluation_mode(pipe):
-    model, processor = scratch_model()
+    model, processor = scratch_model(torch.double)
     model.train()
     found = ZeroShotMultimodalIEPipeline(model=model, processor=processor)(POST, candidate_labels=LABELS)
     assert not model.training
@@ -113,7 +114,7 @@ def test_saved_pipeline_is_complete(pipe, tmp_path, own_module_cache):
     config = json.loads((tmp_path / "saved" / "config.json").read_text())
     assert config["custom_pipelines"][TASK]["impl"] == "pipeline_mgvmoe.ZeroShotMultimodalIEPipeline"
     loaded = pipeline(model=str(tmp_path / "saved"), trust_remote_code=True)
-    assert loaded(posts(), candidate_labels=LABELS) == pipe(posts(), candidate_labels=LABELS)
+    assert loaded(posts(), candidate_labels=LABELS) == nearly(pipe(posts(), candidate_labels=LABELS))
 
 
 # What goes in
@@ -123,7 +124,7 @@ def test_saved_pipeline_is_complete(pipe, tmp_path, own_module_cache):
 def test_equals_processor_and_model_by_hand(pipe, number):
     post = posts()[number]
     labels = post.get("candidate_labels", LABELS)
-    assert scores_of(pipe(post, candidate_labels=LABELS)) == pytest.approx(by_hand(post, labels), abs=1e-6)
+    assert scores_of(pipe(post, candidate_labels=LABELS)) == pytest.approx(by_hand(post, labels), abs=1e-9)
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 4])
@@ -165,7 +166,7 @@ def test_pictures_of_several_kinds_are_the_same(pipe, tmp_path):
     picture(1).save(tmp_path / "one.png")
     kinds = [picture(1), str(tmp_path / "one.png"), np.asarray(picture(1)), (tmp_path / "one.png").read_bytes()]
     found = pipe([{**POST, "image": kind} for kind in kinds], candidate_labels=LABELS)
-    assert_same(found[1:], [found[0]] * 3, tolerance=1e-7)
+    assert_same(found[1:], [found[0]] * 3, tolerance=1e-9)
 
 
 def test_head_and_tail_are_told_apart(pipe):
@@ -193,7 +194,7 @@ def test_max_length_cuts_the_post(pipe):
     # [CLS], two markers, two words, [SEP]; the mention and what is nearest to it stay.
     tokens = len(pipe.processor.encode_post(short["text"], short["mention"])["input_ids"])
     assert scores_of(pipe(long, candidate_labels=LABELS, max_length=tokens)) == pytest.approx(
-        scores_of(pipe(short, candidate_labels=LABELS)), abs=1e-6
+        scores_of(pipe(short, candidate_labels=LABELS)), abs=1e-9
     )
 
 
@@ -221,14 +222,14 @@ def test_softmax_is_over_the_labels_of_the_post(pipe):
     logits = scores_of(pipe(POST, candidate_labels=LABELS, function_to_apply="none"))
     two = scores_of(pipe(POST, candidate_labels=["boat", "cake"]))
     odds = np.exp(logits["boat"] - logits["cake"])
-    assert two["boat"] == pytest.approx(odds / (1 + odds), abs=1e-6)
+    assert two["boat"] == pytest.approx(odds / (1 + odds), abs=1e-9)
     assert sum(two.values()) == pytest.approx(1, abs=1e-9)
 
 
 def test_template(pipe):
     found = pipe(posts()[0], candidate_labels=LABELS, label_template="it is a red {}")
     texts = [f"it is a red {label}" for label in LABELS]
-    assert scores_of(found) == pytest.approx(by_hand(posts()[0], LABELS, texts), abs=1e-6)
+    assert scores_of(found) == pytest.approx(by_hand(posts()[0], LABELS, texts), abs=1e-9)
     assert scores_of(found) != pytest.approx(by_hand(posts()[0], LABELS), abs=1e-3)
 
 
@@ -236,7 +237,7 @@ def test_descriptions(pipe):
     described = {"boat": "it sails in the harbour", "bird": "Kelo", "unused": "dawn"}
     found = pipe(posts()[0], candidate_labels=LABELS, label_descriptions=described, label_template="a {}")
     texts = ["a it sails in the harbour", "a Kelo", "a cake", "a robot"]
-    assert scores_of(found) == pytest.approx(by_hand(posts()[0], LABELS, texts), abs=1e-6)
+    assert scores_of(found) == pytest.approx(by_hand(posts()[0], LABELS, texts), abs=1e-9)
 
 
 def test_labels_with_one_description_score_alike(pipe):
@@ -250,7 +251,7 @@ def test_labels_with_one_description_score_alike(pipe):
 @pytest.mark.parametrize("function", ["softmax", "sigmoid", "none"])
 def test_function_to_apply(pipe, function):
     found = pipe(posts()[0], candidate_labels=LABELS, function_to_apply=function)
-    assert scores_of(found) == pytest.approx(by_hand(posts()[0], LABELS, function=function), abs=1e-5)
+    assert scores_of(found) == pytest.approx(by_hand(posts()[0], LABELS, function=function), abs=1e-9)
 
 
 def test_top_k_and_threshold(pipe):
@@ -264,7 +265,7 @@ def test_top_k_and_threshold(pipe):
 
 
 def test_arguments_of_the_construction_are_defaults():
-    model, processor = scratch_model()
+    model, processor = scratch_model(torch.double)
     arguments = {"candidate_labels": LABELS, "top_k": 2, "label_template": "a {}", "batch_size": 2}
     fixed = pipeline(TASK, model=model, processor=processor, **arguments)
     found = fixed(posts()[0])
@@ -435,7 +436,7 @@ def similarity_pipe():
         model, processor = model_from_scratch(config, TEXTS, max_length=48, mention_style="prefix")
         with torch.no_grad():
             model.similarity.gate.fill_(0.2)
-    return pipeline(TASK, model=model, processor=processor)
+    return pipeline(TASK, model=model.double(), processor=processor)
 
 
 SENTENCES = {"greets": ["Kelo greets Mura", "greets again"], "person": ["Kelo", "we all"]}
@@ -451,10 +452,10 @@ def test_types_and_sentences_reach_the_model(similarity_pipe):
     )
     with torch.no_grad():
         expected = pipe.model(**inputs).logits[0].tolist()
-    assert [found[label] for label in RELATIONS] == pytest.approx(expected, abs=1e-5)
+    assert [found[label] for label in RELATIONS] == pytest.approx(expected, abs=1e-9)
     plain = scores_of(pipe(RELATION, candidate_labels=RELATIONS, function_to_apply="none"))
     assert plain["greets"] != pytest.approx(found["greets"], abs=1e-3)
-    assert plain["teaches"] == pytest.approx(found["teaches"], abs=1e-5)  # neither a sentence nor types of its own
+    assert plain["teaches"] == pytest.approx(found["teaches"], abs=1e-9)  # neither a sentence nor types of its own
 
 
 def test_posts_with_labels_of_their_own_share_a_batch_with_types(similarity_pipe):
@@ -463,14 +464,14 @@ def test_posts_with_labels_of_their_own_share_a_batch_with_types(similarity_pipe
     together = similarity_pipe(batch, batch_size=3, **options)
     for post, ranking in zip(batch, together, strict=True):
         alone = scores_of(similarity_pipe(post, **options))
-        assert scores_of(ranking) == pytest.approx(alone, abs=1e-4)
+        assert scores_of(ranking) == pytest.approx(alone, abs=1e-9)
 
 
 def test_saved_it_is_complete(similarity_pipe, tmp_path, own_module_cache):
     similarity_pipe.save_pretrained(tmp_path / "saved")
     loaded = pipeline(model=str(tmp_path / "saved"), trust_remote_code=True)
     options = {"candidate_labels": RELATIONS, "label_types": TYPES}
-    assert loaded(RELATION, **options) == similarity_pipe(RELATION, **options)
+    assert loaded(RELATION, **options) == nearly(similarity_pipe(RELATION, **options))
 
 
 def test_types_for_a_model_without_them_are_refused(pipe):

@@ -22,10 +22,10 @@ def counted(module):
 
 @pytest.fixture(params=["projection", "similarity"])
 def trial(request):
-    """Model, processor, and what labels are given with."""
+    """Model, processor, and what labels are given with; double precision, as every test compares two computations."""
     if request.param == "projection":
-        return *scratch_model(), {}
-    model, processor = scratch_similarity()
+        return *scratch_model(torch.double), {}
+    model, processor = scratch_similarity(torch.double)
     with torch.no_grad():
         model.similarity.gate.fill_(0.3)
     return model, processor, {"label_types": TYPES}
@@ -85,17 +85,15 @@ def test_embeddings_of_candidates_for_each_post(trial):
 def test_kept_posts_are_joined_and_taken_apart(trial):
     model, processor, options = trial
     inputs = processor(**POSTS, return_tensors="pt")
-    whole = model.encode_posts(**inputs, sample_noise=torch.zeros(2, 3, 32))
+    whole = model.encode_posts(**inputs, sample_noise=torch.zeros(2, 3, 32).double())
     typing = processor(
         text=POSTS["text"][0], mentions=POSTS["mentions"][0], images=POSTS["images"][:1], return_tensors="pt"
     )
-    first = model.encode_posts(**typing, sample_noise=torch.zeros(2, 1, 32))
+    first = model.encode_posts(**typing, sample_noise=torch.zeros(2, 1, 32).double())
     joined = PostEmbeds.concatenate([first, whole.rows(slice(1, 3))])
     labels = model.encode_candidates(processor.encode_candidates(RELATIONS, return_tensors="pt", **options))
-    torch.testing.assert_close(model.score(joined, **labels), model.score(whole, **labels), atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(
-        model.score_samples(joined, **labels)[0], model.score(whole, **labels), atol=1e-5, rtol=1e-5
-    )
+    torch.testing.assert_close(model.score(joined, **labels), model.score(whole, **labels))
+    torch.testing.assert_close(model.score_samples(joined, **labels)[0], model.score(whole, **labels))
     with pytest.raises(ValueError, match="posts that were encoded alike are needed"):
         PostEmbeds.concatenate([first, model.encode_posts(**inputs)])
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from modeling_mgvmoe.data.held_out import EvaluationData, id_digest
 from modeling_mgvmoe.evaluation.metrics import rejection_auroc
@@ -160,7 +161,7 @@ def everything(needed=("seen_test", "validation", "none")):
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_batch_size_and_order_of_the_posts_change_nothing(protocol):
-    model, processor = small_trainee()
+    model, processor = small_trainee(dtype=torch.double)
     model.train()
     data = everything()
     turned = EvaluationData({name: posts[::-1] for name, posts in data.posts.items()}, data.labels)
@@ -179,13 +180,13 @@ def test_batch_size_and_order_of_the_posts_change_nothing(protocol):
             assert dict(zip(other.ids, other.predictions["ours"], strict=True)) == answers
             assert other.scores.keys() == first.scores.keys()
             for method, scores in first.scores.items():
-                assert other.scores[method] == pytest.approx(scores, abs=1e-5), method
+                assert other.scores[method] == pytest.approx(scores, abs=1e-9), method
 
 
 def test_logits_are_those_of_the_model_and_predictions_those_of_predict_labels():
     from modeling_mgvmoe.data.encoding import PostCollator, encode_posts
 
-    model, processor = small_trainee()
+    model, processor = small_trainee(dtype=torch.double)
     model.eval()
     posts, labels = drawn_posts()
     typing = [post for post in posts["test"] if len(post["mentions"]) == 1]
@@ -195,11 +196,11 @@ def test_logits_are_those_of_the_model_and_predictions_those_of_predict_labels()
             text=post["text"], images=post["image"], mentions=[tuple(post["mentions"][0])],
             candidate_labels=list(labels["test"]["typing"]), return_tensors="pt",
         )  # fmt: skip
-        assert row == pytest.approx(model(**inputs).logits[0].detach().numpy(), abs=1e-4)
+        assert row == pytest.approx(model(**inputs).logits[0].detach().numpy(), abs=1e-9)
     encoded = encode_posts(typing, processor)
     few = ModelScorer(model, processor)
     few.encoded_at_once = 5
-    assert few(typing, labels["test"]["typing"]) == pytest.approx(logits, abs=1e-4)
+    assert few(typing, labels["test"]["typing"]) == pytest.approx(logits, abs=1e-9)
     best = [labels["test"]["typing"][column] for column in logits.argmax(-1)]
     assert predict_labels(model, encoded, PostCollator(processor, labels["test"])) == best
     result = evaluate_protocol("unseen", {"ours": ModelScorer(model, processor)}, everything(()))["typing"]

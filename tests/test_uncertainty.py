@@ -159,7 +159,7 @@ def test_candidates_that_a_post_does_not_have_stay_out(model, inputs):
 def test_draws_of_a_model_whose_scores_begin_as_similarity():
     from tests.test_label_paths import POST
 
-    model, processor = scratch_similarity()
+    model, processor = scratch_similarity(torch.double)
     inputs = processor(text=POST["text"], mentions=POST["mention"], candidate_labels=LABELS, return_tensors="pt")
     with torch.no_grad():
         closed = model(**inputs, num_samples=4)
@@ -169,7 +169,7 @@ def test_draws_of_a_model_whose_scores_begin_as_similarity():
     assert (opened.sample_logits - opened.logits).abs().max() > 1e-3
 
 
-def scratch_similarity():
+def scratch_similarity(dtype=torch.float32):
     from modeling_mgvmoe.training.from_scratch import model_from_scratch
     from tests.from_scratch import TEXTS, scratch_config
 
@@ -177,7 +177,7 @@ def scratch_similarity():
     model, processor = model_from_scratch(
         scratch_config(score="similarity"), TEXTS, max_length=48, mention_style="prefix"
     )
-    return model.eval(), processor
+    return model.to(dtype).eval(), processor
 
 
 @pytest.mark.parametrize(
