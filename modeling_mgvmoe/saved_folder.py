@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from safetensors import SafetensorError, safe_open
+
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 JSON_FILES = {
     "config": ("config.json",),
@@ -19,8 +21,6 @@ REFERENCE = re.compile(r"(?:[\w.-]+/[\w.-]+--)?[\w-]+\.\w+")
 # More than any encoder has, and little enough to be built in a moment.
 MOST = {"num_hidden_layers": 1000}
 LARGEST = 2**31 - 1
-# Of a .safetensors file, as safetensors has it.
-LARGEST_HEAD = 100_000_000
 SIZES = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "vocab_size",
          "max_position_embeddings", "image_size", "patch_size", "num_channels")  # fmt: skip
 
@@ -49,11 +49,10 @@ def reading(source: Any, part: str) -> Iterator[None]:
     except (OSError, ValueError, ImportError, RuntimeError):
         raise  # transformers and we say it well
     except Exception as error:
-        kind = type(error).__name__
-        if kind == "SafetensorError":
+        if isinstance(error, SafetensorError):
             raise OSError(f"{part}: a file of weights of {name!r} is damaged: {error}") from error
         # A message of torch may go on with a stack of C++.
-        raise ValueError(f"{part}: {name!r} cannot be read: {kind}: {str(error)[:300]}") from error
+        raise ValueError(f"{part}: {name!r} cannot be read: {type(error).__name__}: {str(error)[:300]}") from error
 
 
 def check_json_files(folder: str, part: str) -> None:
@@ -151,22 +150,12 @@ def read_head(path: str) -> dict[str, tuple[tuple[int, ...], str]]:
     Raises:
         OSError: the file is no such, or cut off.
     """
-    whole = os.path.getsize(path)
-    with open(path, "rb") as file:
-        size = int.from_bytes(file.read(8), "little")
-        most = min(max(whole - 8, 0), LARGEST_HEAD)
-        if not 2 <= size <= most:
-            raise OSError(f"{path}: damaged: its head must have 2 to {most:,} bytes, as the file has, got {size:,}")
-        try:
-            head = json.loads(file.read(size))
-            head.pop("__metadata__", None)
-            tensors = {name: (tuple(entry["shape"]), str(entry["dtype"])) for name, entry in head.items()}
-            end = 8 + size + max((entry["data_offsets"][1] for entry in head.values()), default=0)
-        except (AttributeError, IndexError, KeyError, RecursionError, TypeError, ValueError) as error:
-            raise OSError(f"{path}: damaged: its head is not that of a .safetensors file: {error}") from error
-    if end != whole:
-        raise OSError(f"{path}: damaged: it must have {end:,} bytes, got {whole:,}")
-    return tensors
+    try:
+        with safe_open(path, framework="pt") as file:
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
+            return {name: (tuple(part.get_shape()), part.get_dtype()) for name, part in slices.items()}
+    except SafetensorError as error:
+        raise OSError(f"{path}: damaged: {error}") from error
 
 
 def other_shapes(folder: Any, model: Any) -> str | None:

@@ -185,12 +185,6 @@ COMMANDS = {
     "mgvmoe": [
         ([], "the following arguments are required: COMMAND"),
         (["nope"], "invalid choice: 'nope'"),
-        (["summary"], "one of the arguments --model --preset is required"),
-        (["summary", "--model", "M", "--preset", "T/bad.json"], "not allowed with argument --model"),
-        (["summary", "--preset", "T/none"], "path: the file 'T/none' does not exist"),
-        (["summary", "--preset", "T/bad.json"], "T/bad.json: Expecting property name"),
-        (["summary", "--model", "M", "--depth", "-1"], "--depth must not be negative, got -1"),
-        (["summary", "--model", "T/number"], "config.json: a JSON object is needed, got 3"),
         (["evaluate", "--model", "T/damaged", "--dataset", "sketchbook", "--output-dir", "RUN"], "damaged"),
         (["predict", "--model", "T/damaged", "--text", "Kelo", "--mention", "0", "4", "--labels", "a"], "damaged"),
         (["predict", "--model", "M", "--input", "T/bad.parquet"], "T/bad.parquet: it cannot be read as Parquet"),

@@ -290,7 +290,7 @@ class TestMisuse:
         with pytest.raises(KeyError):
             main([*base, "--traceback"])
 
-    @pytest.mark.parametrize("words", [[], ["guess"], ["summary"]])
+    @pytest.mark.parametrize("words", [[], ["guess"], ["evaluate"]])
     def test_commands(self, capsys, words):
         code, out, err = run(capsys, *words)
         assert code == 2 and out == "" and err.count("\n") == 1
@@ -321,54 +321,6 @@ class TestEvaluate:
         monkeypatch.setattr(loading, "find_spec", lambda name: None if name == "matplotlib" else name)
         code, out, err = run(capsys, "evaluate", "--model", folder / "model", "--dataset", "sketchbook")
         assert (code, out) == (1, "") and "matplotlib must be installed for this: pip install 'mg-vmoe[demo]'" in err
-
-
-class TestSummary:
-    def test_the_numbers_are_those_of_the_parameters(self, capsys, folder):
-        model = MGVMoEForZeroShotIE.from_pretrained(folder / "model")
-        code, out, _ = run(capsys, "summary", "--model", folder / "model", "--json", "--depth", 2)
-        answer = json.loads(out)
-        assert code == 0 and answer["parameters"] == model.num_parameters()
-        # The vision tower is frozen.
-        assert answer["frozen"] == sum(own.numel() for own in model.mgvmoe.vision_model.parameters())
-        assert answer["trainable"] == model.num_parameters(only_trainable=True) > 0
-        rows = {row["name"]: row for row in answer["modules"]}
-        assert set(rows) == {name for name, _ in model.named_modules() if name.count(".") < 2}
-        for name, module in model.named_modules():
-            if name in rows:
-                assert rows[name]["parameters"] == sum(own.numel() for own in module.parameters())
-        # 2 posts of 16 tokens, 5 tokens of a picture of 16 px in patches of 8 px; 3 experts of 32 wide.
-        assert rows["mgvmoe.text_model"]["inputs"][0] == [2, 16]
-        assert rows["mgvmoe.vision_model"]["outputs"][0] == [2, 5, 24]
-        assert rows["mgvmoe.experts"]["outputs"][:2] == [[2, 5, 32], [2, 5, 3]]
-        assert rows["mention_projection"]["outputs"] == [[2, 16]]
-
-    def test_the_table(self, capsys, folder):
-        code, out, _ = run(capsys, "summary", "--model", folder / "model", "--depth", 2)
-        lines = out.splitlines()
-        assert code == 0 and len({len(line) for line in lines[:-1]}) == 1 and lines[-1].count("parameters: ") == 1
-        assert any(re.match(r"\| ├─\(mgvmoe\) MGVMoEModel ", line) for line in lines)
-        assert any(re.match(r"\| │  ├─\(vision_model\) ViTModel .* frozen ", line) for line in lines)
-        assert any(re.match(r"\| └─\(candidate_projection\) Linear .*\[3, 32\] .*\[3, 16\] ", line) for line in lines)
-
-    @pytest.mark.parametrize("score", ["projection", "similarity"])
-    def test_a_preset(self, capsys, folder, tmp_path, score):
-        content = json.loads((folder / "model" / "config.json").read_text(encoding="utf-8"))
-        path = tmp_path / "preset.json"
-        path.write_text(json.dumps({**content, "score": score, "max_mentions": 1}), encoding="utf-8")
-        code, out, err = run(capsys, "summary", "--preset", path, "--depth", 1)
-        assert code == 0 and ("SimilarityScore" in out) == (score == "similarity"), err
-
-    def test_misuse(self, capsys, folder, tmp_path):
-        (tmp_path / "a.json").write_text('{"model_type": "bert"}')
-        for words, message in (
-            (["--preset", tmp_path / "a.json"], "model_type must be 'mgvmoe', got 'bert'"),
-            (["--preset", "nowhere.json"], "the file 'nowhere.json' does not exist"),
-            (["--model", folder / "model", "--depth", -1], "--depth must not be negative, got -1"),
-            (["--model", folder / "model", "--preset", "x"], "not allowed with argument"),
-        ):
-            code, out, err = run(capsys, "summary", *words)
-            assert code == 2 and out == "" and message in err and err.count("\n") == 1
 
 
 def test_as_a_program(folder):

@@ -19,7 +19,7 @@ from modeling_mgvmoe.pipeline_mgvmoe import TASK, ZeroShotMultimodalIEPipeline
 from tests.from_scratch import LABELS, RELATIONS, posts, scratch_model
 
 PACKAGE = Path(modeling_mgvmoe.__file__).parent
-LIBRARIES = {"torch", "transformers", "numpy", "PIL", "huggingface_hub"}
+LIBRARIES = {"torch", "transformers", "numpy", "PIL", "huggingface_hub", "safetensors"}
 # What transformers reads as a relative import, in whatever line it stands.
 READ_AS_IMPORT = re.compile(r"^\s*(?:import\s+\.(\S+)\s*$|from\s+\.(\S+)\s+import)", re.MULTILINE)
 TEXT_FILES = {"config.json", "processor_config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors"}

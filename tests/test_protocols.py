@@ -49,11 +49,11 @@ def test_unseen_by_hand():
     assert result.per_class("ours")["b"] == {"precision": 0.5, "recall": 1.0, "f1": pytest.approx(2 / 3), "support": 1}
 
 
-def test_a_candidate_without_a_post_counts_in_no_average():
+def test_a_candidate_without_a_post_has_an_f1_of_0():
     scorer = by_table({post["id"]: {post["label"]: 1.0} for post in TEST})
     data = hand_made({"test": TEST}, test=("a", "b", "c"))
     result = evaluate_protocol("unseen", {"ours": scorer}, data)["typing"]
-    assert result.scores["ours"]["macro_f1"] == 1.0 and result.scores[CHANCE]["accuracy"] == 1 / 3
+    assert result.scores["ours"]["macro_f1"] == pytest.approx(2 / 3) and result.scores[CHANCE]["accuracy"] == 1 / 3
 
 
 def test_generalised_by_hand():
@@ -70,11 +70,11 @@ def test_generalised_by_hand():
     assert (ours["seen_accuracy"], ours["unseen_accuracy"]) == (2 / 3, 2 / 4)
     # 2 (2/3)(1/2) / (7/6) = 4/7
     assert ours["harmonic_accuracy"] == pytest.approx(4 / 7)
-    # s: TP 2, FP 1, FN 1. a: TP 1, FP 1, FN 2. b: TP 1, FP 1, FN 0. t has no post.
-    assert ours["seen_macro_f1"] == pytest.approx(2 / 3)
+    # s: TP 2, FP 1, FN 1. a: TP 1, FP 1, FN 2. b: TP 1, FP 1, FN 0. t has no post: 0.
+    assert ours["seen_macro_f1"] == pytest.approx((2 / 3 + 0) / 2)
     assert ours["unseen_macro_f1"] == pytest.approx((2 / 5 + 2 / 3) / 2)
-    # 2 (2/3)(8/15) / (18/15) = 16/27
-    assert ours["harmonic_macro_f1"] == pytest.approx(16 / 27)
+    # 2 (1/3)(8/15) / (13/15) = 16/39
+    assert ours["harmonic_macro_f1"] == pytest.approx(16 / 39)
     # Every answer has the probability e^5 / (e^5 + 3 e^-9).
     assert ours["ece"] == pytest.approx(1 / (1 + 3 * np.exp(-14)) - 4 / 7)
     # Three of s, three of a: the first of them, s, right for all seen posts and no other.

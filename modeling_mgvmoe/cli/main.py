@@ -18,7 +18,6 @@ DESCRIPTION = f"""Zero-shot multimodal information extraction with MG-VMoE.
     {PROGRAM} predict --model FOLDER --text "Kelo sails at dawn" --mention-text Kelo --labels boat bird
     {PROGRAM} predict --model FOLDER --input posts.jsonl --output answers.jsonl --labels boat bird
     {PROGRAM} evaluate --model FOLDER --dataset sketchbook
-    {PROGRAM} summary --model FOLDER
 
 Exit code {GOOD}: done; {MISUSED}: the command line or a file that it names is wrong; {FAILED}: it failed.
 """
@@ -26,7 +25,6 @@ Exit code {GOOD}: done; {MISUSED}: the command line or a file that it names is w
 COMMANDS = {
     "predict": "score labels for one post, or for every post of a file",
     "evaluate": "score a model on classes that it was not trained on",
-    "summary": "list a model's modules, shapes and parameters",
 }
 
 

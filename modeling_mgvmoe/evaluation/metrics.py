@@ -1,14 +1,14 @@
-"""Scores of predictions, as plain functions of label strings and numbers: the one place where they are defined.
+"""Scores of predictions, as plain functions of label strings and numbers, by scikit-learn where it has them.
 
 Two rules hold for all of them. Nothing to score is an error, never 0. A quotient whose denominator is 0 (the precision
-of a class that is never predicted, the recall of one that never occurs) is 0.
+of a class that is never predicted, the recall of one that never occurs) is 0. scikit-learn is imported when a function
+needs it, so that what only runs models does without.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -33,34 +33,20 @@ def _check_labels(labels: Sequence[str], name: str = "labels") -> list[str]:
     return list(labels)
 
 
-def _counts(
-    predictions: Sequence[str], references: Sequence[str], labels: Sequence[str]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """How often each label is right, predicted and actual."""
-    _check(predictions, references)
-    names = _check_labels(labels)
-    right = Counter(p for p, r in zip(predictions, references, strict=True) if p == r)
-    predicted, actual = Counter(predictions), Counter(references)
-    rows = np.array([(right[name], predicted[name], actual[name]) for name in names])
-    return rows[:, 0], rows[:, 1], rows[:, 2]
-
-
-def _ratio(above: Any, below: Any) -> Any:
-    """Quotient, 0 where the denominator is 0."""
-    above, below = np.asarray(above, dtype=float), np.asarray(below)
-    return np.divide(above, below, out=np.zeros_like(above), where=below != 0)
-
-
 def accuracy(predictions: Sequence[str], references: Sequence[str]) -> float:
     """Share of predictions that are right."""
+    from sklearn.metrics import accuracy_score
+
     _check(predictions, references)
-    return sum(p == r for p, r in zip(predictions, references, strict=True)) / len(references)
+    return float(accuracy_score(references, predictions))
 
 
 def macro_f1(predictions: Sequence[str], references: Sequence[str], labels: Sequence[str]) -> float:
-    """Mean over `labels` of F1 = 2 TP / (2 TP + FP + FN), 0 for a label that is neither predicted nor there."""
-    right, predicted, actual = _counts(predictions, references, labels)
-    return float(_ratio(2 * right, predicted + actual).mean())
+    """Mean over `labels`, all candidates, of F1 = 2 TP / (2 TP + FP + FN).
+
+    It is 0 for a label that is neither predicted nor there.
+    """
+    return precision_recall_f1(predictions, references, labels)["f1"]
 
 
 def majority_accuracy(references: Sequence[str]) -> float:
@@ -89,11 +75,14 @@ def per_class_scores(
         By label `precision` = TP / (TP + FP), `recall` = TP / (TP + FN), `f1` = 2 TP / (2 TP + FP + FN), and
         `support`, the number of references (an integer).
     """
-    right, predicted, actual = _counts(predictions, references, labels)
-    columns = (_ratio(right, predicted), _ratio(right, actual), _ratio(2 * right, predicted + actual))
+    from sklearn.metrics import precision_recall_fscore_support
+
+    _check(predictions, references)
+    names = _check_labels(labels)
+    columns = precision_recall_fscore_support(references, predictions, labels=names, zero_division=0)
     return {
         name: {"precision": float(p), "recall": float(r), "f1": float(f), "support": int(n)}
-        for name, p, r, f, n in zip(labels, *columns, actual, strict=True)
+        for name, p, r, f, n in zip(names, *columns, strict=True)
     }
 
 
@@ -115,16 +104,12 @@ def precision_recall_f1(
     """
     if average not in AVERAGES:
         raise ValueError(f"average must be one of {', '.join(AVERAGES)}, got {average!r}.")
-    right, predicted, actual = _counts(predictions, references, labels)
-    if average == "micro":
-        right, predicted, actual = (array.sum() for array in (right, predicted, actual))
-    values = {
-        "precision": _ratio(right, predicted),
-        "recall": _ratio(right, actual),
-        "f1": _ratio(2 * right, predicted + actual),
-    }
-    weights = actual if average == "weighted" else np.ones_like(actual)
-    return {name: float(_ratio((value * weights).sum(), weights.sum())) for name, value in values.items()}
+    from sklearn.metrics import precision_recall_fscore_support
+
+    _check(predictions, references)
+    names = _check_labels(labels)
+    values = precision_recall_fscore_support(references, predictions, labels=names, average=average, zero_division=0)
+    return {name: float(value) for name, value in zip(("precision", "recall", "f1"), values[:3], strict=True)}
 
 
 def confusion_matrix(predictions: Sequence[str], references: Sequence[str], labels: Sequence[str]) -> np.ndarray:
@@ -133,14 +118,16 @@ def confusion_matrix(predictions: Sequence[str], references: Sequence[str], labe
     Raises:
         ValueError: a prediction or reference is not among `labels`, where it would have no cell.
     """
+    from sklearn import metrics
+
     _check(predictions, references)
-    place = {name: number for number, name in enumerate(_check_labels(labels))}
-    strange = sorted({*predictions, *references} - set(place))
+    names = _check_labels(labels)
+    strange = sorted({*predictions, *references} - set(names))
     if strange:
         raise ValueError(f"labels must hold every prediction and reference, got others: {strange[:5]}.")
-    matrix = np.zeros((len(place), len(place)), dtype=np.int64)
-    np.add.at(matrix, ([place[name] for name in references], [place[name] for name in predictions]), 1)
-    return matrix
+    if len(names) == 1:  # where scikit-learn warns
+        return np.array([[len(references)]])
+    return metrics.confusion_matrix(references, predictions, labels=names)
 
 
 def harmonic_mean(seen: float, unseen: float) -> float:
@@ -163,8 +150,8 @@ def generalised_scores(
 
     Returns:
         `seen` and `unseen`, each with `accuracy`, of the posts of this group's classes, and `macro_f1`, the mean of
-        the F1 of this group's classes that have a post; posts of the other group that are taken for one of them lower
-        it. And `harmonic`, the harmonic mean of the two accuracies and of the two macro-F1.
+        the F1 of this group's classes; posts of the other group that are taken for one of them lower it.
+        And `harmonic`, the harmonic mean of the two accuracies and of the two macro-F1.
 
     Raises:
         ValueError: a group has no post, a class is in both groups, or a reference in none.
@@ -186,7 +173,7 @@ def generalised_scores(
         own = [references[row] for row in rows]
         scores[group] = {
             "accuracy": accuracy([predictions[row] for row in rows], own),
-            "macro_f1": macro_f1(predictions, references, sorted(set(own))),
+            "macro_f1": macro_f1(predictions, references, sorted(names)),
         }
     scores["harmonic"] = {
         metric: harmonic_mean(scores["seen"][metric], scores["unseen"][metric]) for metric in ("accuracy", "macro_f1")
@@ -221,10 +208,9 @@ def rejection_auroc(scores: Numbers, is_known: Truths) -> float:
     positive, negative = int(known.sum()), int((~known).sum())
     if not positive or not negative:
         raise ValueError(f"is_known must hold both kinds, got {positive} true and {negative} false.")
-    _, group, counts = np.unique(values, return_inverse=True, return_counts=True)
-    # Rank from 1; equal scores share the mean of their ranks.
-    ranks = (np.cumsum(counts) - (counts - 1) / 2)[group]
-    return float((ranks[known].sum() - positive * (positive + 1) / 2) / (positive * negative))
+    from sklearn.metrics import roc_auc_score
+
+    return float(roc_auc_score(known, values))
 
 
 def average_precision(scores: Numbers, is_positive: Truths) -> float:
@@ -242,11 +228,9 @@ def average_precision(scores: Numbers, is_positive: Truths) -> float:
     values, positive = _known(scores, is_positive)
     if not positive.any():
         raise ValueError(f"is_positive must hold a true one, got {len(positive)} false.")
-    order = np.argsort(-values)
-    values, hits = values[order], np.cumsum(positive[order])
-    last = np.append(values[1:] != values[:-1], True)  # of each run of equal scores
-    hits, number = hits[last], np.flatnonzero(last) + 1
-    return float((np.diff(hits, prepend=0) / hits[-1] * hits / number).sum())
+    from sklearn.metrics import average_precision_score
+
+    return float(average_precision_score(positive, values))
 
 
 def rejection_scores(scores: Numbers, is_known: Truths, threshold: float) -> dict[str, float]:
@@ -265,12 +249,14 @@ def rejection_scores(scores: Numbers, is_known: Truths, threshold: float) -> dic
     if np.isnan(threshold):
         raise ValueError(f"threshold must be a number, got {threshold}.")
     rejected = values < threshold
-    right, predicted, actual = (rejected & ~known).sum(), rejected.sum(), (~known).sum()
+    from sklearn.metrics import precision_recall_fscore_support
+
+    precision, recall, f1, _ = precision_recall_fscore_support(~known, rejected, average="binary", zero_division=0)
     return {
         "accuracy": float((rejected != known).mean()),
-        "precision": float(_ratio(right, predicted)),
-        "recall": float(_ratio(right, actual)),
-        "f1": float(_ratio(2 * right, predicted + actual)),
+        "precision": float(precision),
+        "recall": float(recall),
+        "f1": float(f1),
     }
 
 

@@ -109,22 +109,24 @@ def _unseen(task: str, scorers: Mapping[str, Scorer], posts: Mapping[str, Posts]
     answers = {name: answer(scorer, posts["test"], candidates) for name, scorer in scorers.items()}
     majority = [majority_label(references)] * len(references)
     scores = {
-        MAJORITY: _unseen_scores(majority, references),
+        MAJORITY: _unseen_scores(majority, references, candidates),
         CHANCE: {"accuracy": 1 / len(candidates)},
     }
     for name, own in answers.items():
-        scores[name] = _unseen_scores(own.predictions, references) | {"ece": own.calibration_error(references)}
+        scores[name] = _unseen_scores(own.predictions, references, candidates) | {
+            "ece": own.calibration_error(references)
+        }
     counts = {"posts": len(ids), "candidates": len(candidates)}
     return _result("unseen", task, candidates, (), counts, scores, ids, references, answers)
 
 
-def _unseen_scores(predictions: Sequence[str], references: Sequence[str]) -> dict[str, float]:
-    # A candidate without a post has no recall to be measured: averages are over the classes that have one.
-    names = list(dict.fromkeys(references))
+def _unseen_scores(
+    predictions: Sequence[str], references: Sequence[str], candidates: Sequence[str]
+) -> dict[str, float]:
     averages = {
         f"{average}_{name}": value
         for average in AVERAGES
-        for name, value in precision_recall_f1(predictions, references, names, average).items()
+        for name, value in precision_recall_f1(predictions, references, candidates, average).items()
     }
     return {"accuracy": accuracy(predictions, references), **averages}
 
@@ -236,7 +238,7 @@ def _open(task: str, scorers: Mapping[str, Scorer], posts: Mapping[str, Posts], 
         own = best.predictions[: len(references)]
         scores[name] = {
             "known_accuracy": accuracy(own, references),
-            "known_macro_f1": macro_f1(own, references, list(dict.fromkeys(references))),
+            "known_macro_f1": macro_f1(own, references, candidates),
             "ece": best.calibration_error(with_none, known_rows),
         }
         thresholds = {}

@@ -21,6 +21,7 @@ from typing import Any
 from urllib.parse import quote
 
 import numpy as np
+from rdflib import RDF, RDFS, XSD, Graph, Literal, Namespace, URIRef
 
 from ..data.whole_file import whole_file
 from .merging import entity_key
@@ -28,16 +29,10 @@ from .run_folder import N_TRIPLES
 from .tables import GraphTables
 
 BASE_IRI = "https://example.org/mgvmoe/"
-RDF_TYPE = "<http://www.w3.org/1999/02/22-rdf-syntax-ns#type>"
-RDFS_LABEL = "<http://www.w3.org/2000/01/rdf-schema#label>"
-XSD = "http://www.w3.org/2001/XMLSchema#"
-ESCAPES = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t", "\b": "\\b", "\f": "\\f"}
-# What must or should not stand bare in a literal: quotes, backslashes, control characters.
-ESCAPED = re.compile(r'[\\"\x00-\x1f\x7f]')
 # What a base may be: an absolute IRI, without the characters that IRIREF excludes.
 BASE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[^\x00-\x20<>\"{}|^`\\]*[/#]")
 
-Triple = tuple[str, str, str]
+Triple = tuple[URIRef, URIRef, URIRef | Literal]
 
 
 def write_n_triples(
@@ -65,9 +60,13 @@ def write_n_triples(
     names = _Names(base_iri)
     with whole_file(target) as partial, open(partial, "w", encoding="utf-8", newline="\n") as file:
         for part in graph.parts:
-            # In the order in which they come, each once a part.
-            lines = dict.fromkeys(triple for post in graph.posts(part) for triple in _triples(post, names, merging))
-            file.writelines(f"{subject} {predicate} {thing} .\n" for subject, predicate, thing in lines)
+            triples = Graph()
+            for post in graph.posts(part):
+                for triple in _triples(post, names, merging):
+                    triples.add(triple)
+            # Sorted: the order of a set differs from run to run.
+            lines = sorted(filter(None, triples.serialize(format="nt").split("\n")))
+            file.writelines(f"{line}\n" for line in lines)
     return target
 
 
@@ -80,24 +79,19 @@ def check_base_iri(base_iri: str) -> None:
         )
 
 
-def literal(value: Any) -> str:
+def literal(value: Any) -> Literal:
     """A string, an integer or a score as a literal; a score as the shortest number that is the same in float32.
 
     Raises:
         TypeError: it is something else.
     """
     if isinstance(value, str):
-        return f'"{ESCAPED.sub(_escape, value)}"'
+        return Literal(value)
     if isinstance(value, int) and not isinstance(value, bool):
-        return f'"{value}"^^<{XSD}integer>'
+        return Literal(str(value), datatype=XSD.integer)
     if isinstance(value, float):
-        return f'"{np.format_float_positional(np.float32(value), trim="0")}"^^<{XSD}float>'
+        return Literal(np.format_float_positional(np.float32(value), trim="0"), datatype=XSD.float, normalize=False)
     raise TypeError(f"a string, an integer or a float is needed, got {type(value).__name__}")
-
-
-def _escape(found: re.Match[str]) -> str:
-    char = found[0]
-    return ESCAPES.get(char, f"\\u{ord(char):04X}")
 
 
 def _encoded(name: str) -> str:
@@ -109,18 +103,18 @@ class _Names:
     """IRIs below a base; names are percent-encoded, so that the IRIs are ASCII."""
 
     def __init__(self, base: str) -> None:
-        self.base = base
+        self.base, self.vocabulary = base, Namespace(f"{base}vocabulary#")
 
-    def __call__(self, kind: str, *names: str) -> str:
-        return f"<{self.base}{kind}/{'/'.join(map(_encoded, names))}>"
+    def __call__(self, kind: str, *names: str) -> URIRef:
+        return URIRef(f"{self.base}{kind}/{'/'.join(map(_encoded, names))}")
 
-    def word(self, name: str) -> str:
-        return f"<{self.base}vocabulary#{name}>"
+    def word(self, name: str) -> URIRef:
+        return self.vocabulary[name]
 
 
 def _triples(post: dict[str, Any], names: _Names, merging: str) -> Iterator[Triple]:
     own, word = names("post", post["id"]), names.word
-    yield own, RDF_TYPE, word("Post")
+    yield own, RDF.type, word("Post")
     for key in ("id", "text", "row"):
         yield own, word(key), literal(post[key])
     entities = []
@@ -129,32 +123,32 @@ def _triples(post: dict[str, Any], names: _Names, merging: str) -> Iterator[Trip
         name, kind = entity_key(mention["text"], mention.get("label"), merging)
         entity = names("entity", name) if kind is None else names("entity", name, kind)
         entities.append(entity)
-        yield subject, RDF_TYPE, word("Mention")
+        yield subject, RDF.type, word("Mention")
         yield subject, word("inPost"), own
         for key in ("start", "end", "text"):
             yield subject, word(key), literal(mention[key])
         yield subject, word("refersTo"), entity
-        yield entity, RDF_TYPE, word("Entity")
-        yield entity, RDFS_LABEL, literal(name)
+        yield entity, RDF.type, word("Entity")
+        yield entity, RDFS.label, literal(name)
         if mention.get("label") is not None:
             kind_of = names("type", mention["label"])
             yield subject, word("type"), kind_of
             yield subject, word("score"), literal(mention["score"])
             yield entity, word("type"), kind_of
-            yield kind_of, RDF_TYPE, word("Type")
-            yield kind_of, RDFS_LABEL, literal(mention["label"])
+            yield kind_of, RDF.type, word("Type")
+            yield kind_of, RDFS.label, literal(mention["label"])
     for relation in post["relations"]:
         head, tail = relation["head"], relation["tail"]
         subject, kind_of = (
             names("relation", post["id"], str(head), str(tail)),
             names("relation-type", relation["label"]),
         )
-        yield subject, RDF_TYPE, word("Relation")
+        yield subject, RDF.type, word("Relation")
         yield subject, word("inPost"), own
         yield subject, word("head"), names("mention", post["id"], str(head))
         yield subject, word("tail"), names("mention", post["id"], str(tail))
         yield subject, word("label"), kind_of
         yield subject, word("score"), literal(relation["score"])
-        yield kind_of, RDF_TYPE, word("RelationType")
-        yield kind_of, RDFS_LABEL, literal(relation["label"])
+        yield kind_of, RDF.type, word("RelationType")
+        yield kind_of, RDFS.label, literal(relation["label"])
         yield entities[head], kind_of, entities[tail]
