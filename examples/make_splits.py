@@ -26,8 +26,9 @@ def main(argv: list[str] | None = None) -> None:
     folder = parser.parse_args(argv).output_dir
     check_output_folder("output_dir", folder)
     os.makedirs(folder, exist_ok=True)
-    mnre, crossner = (read_label_set(os.path.join(CONFIGURATION, "labels", f"{n}.json")) for n in ("mnre", "crossner"))
-    for name, content in split_files(mnre, crossner).items():
+    names = ("mnre", "mnre_v1", "crossner", "twitter10000")
+    label_sets = {name: read_label_set(os.path.join(CONFIGURATION, "labels", f"{name}.json")) for name in names}
+    for name, content in split_files(**label_sets).items():
         path = os.path.join(folder, f"{name}.json")
         write_split_file(path, content)
         print(f"{path}: {len(content['splits'])} divisions")

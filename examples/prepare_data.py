@@ -1,18 +1,19 @@
 """Prepare data for training: a data set as a folder of Parquet files, or the features of a frozen vision tower.
 
     python examples/prepare_data.py mnre --data FOLDER [--images FOLDER] --output_dir OUT [--split mnre:seed-0]
-    python examples/prepare_data.py wikidiverse --data FOLDER [--images FOLDER] --output_dir OUT [--split ...]
-    python examples/prepare_data.py conll --data FOLDER --train-domains A B --test-domain C --output_dir OUT
     python examples/prepare_data.py sketchbook --output_dir OUT [--seed 0]
+    python examples/prepare_data.py --help               all data sets
+    python examples/prepare_data.py mnre --help          the flags of one
     python examples/prepare_data.py --cache-image-features [FOLDER] --config RECIPE [--dataset ...] [--batch_size 32]
 
-The first four read and check the raw download, print what they found, and write posts, pictures inside, and the words
-of the labels into a folder that `examples/train.py --dataset OUT` reads. The README says where to get the data.
+A data set's command reads and checks the raw download, prints what it found, and writes posts, pictures inside, and
+the words of the labels into a folder that `examples/train.py --dataset OUT` reads. The README says where to get the
+data.
 
-The last one runs the tower once per distinct picture. The recipe and its flags are those of `examples/train.py`: they
-name the posts (a folder of Parquet files or the sketchbook) and the model, whose tower and image processor run.
-Without FOLDER, the recipe's `image_feature_cache`. Stopped at any moment and started again, it goes on. Under
-`accelerate launch --num_processes N` the work is shared.
+The last one, whose flags `--cache-image-features --help` lists, runs the tower once per distinct picture. The recipe
+and its flags are those of `examples/train.py`: they name the posts (a folder of Parquet files or the sketchbook) and
+the model, whose tower and image processor run. Without FOLDER, the recipe's `image_feature_cache`. Stopped at any
+moment and started again, it goes on. Under `accelerate launch --num_processes N` the work is shared.
 """
 
 import argparse
@@ -77,7 +78,7 @@ def cache_image_features(folder: str, arguments: argparse.Namespace, flags: list
 def main(argv: list[str] | None = None) -> dict[str, int]:
     """Read the command line and run what it asks for."""
     argv = sys.argv[1:] if argv is None else argv
-    if not argv or not argv[0].startswith("-"):
+    if not argv or not argv[0].startswith("-") or argv[0] in ("-h", "--help"):
         return prepare_command(argv, CONFIGURATION, __doc__)
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False

@@ -17,7 +17,7 @@ TASK = "zero-shot-multimodal-ie"
 MENTION_KEYS = ("mention", "head", "tail", "mentions")
 POST_KEYS = ("text", "image", *MENTION_KEYS, "candidate_labels")
 # Columns of the data sets of this package that say nothing about what is to be predicted from.
-IGNORED_KEYS = ("id", "label", "source")
+IGNORED_KEYS = ("id", "label", "source", "image_text")
 
 
 class ZeroShotMultimodalIEPipeline(Pipeline):

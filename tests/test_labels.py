@@ -34,7 +34,9 @@ class TestFilesOfTheConfiguration:
         ("name", "task", "size", "none", "left_out"),
         [
             ("mnre", "relation", 22, "None", ()),
-            ("mnre_v1", "relation", 27, "none", ()),
+            ("mnre_v1", "relation", 30, "none", ()),
+            ("semeval", "relation", 18, "Other", ()),
+            ("crossre", "relation", 17, None, ("related-to",)),
             ("wikidiverse", "typing", 12, None, ("Other",)),
             ("crossner", "typing", 39, None, ("misc",)),
         ],
@@ -47,7 +49,7 @@ class TestFilesOfTheConfiguration:
         assert all(sentence.endswith(".") for sentence in found.descriptions().values())
         assert all(raw == name or "_" not in info.name for raw, info in found.classes.items())
 
-    @pytest.mark.parametrize("name", ["wikidiverse", "crossner"])
+    @pytest.mark.parametrize("name", ["wikidiverse", "crossner", "twitter10000"])
     def test_sentences_of_types_are_of_ten_to_twenty_words(self, name):
         for sentence in read_label_set(FOLDER / f"{name}.json").descriptions().values():
             assert 10 <= len(sentence.split()) <= 20, sentence
@@ -55,9 +57,16 @@ class TestFilesOfTheConfiguration:
     def test_both_versions_of_mnre_say_the_same_of_the_same_relation(self):
         first, second = (read_label_set(FOLDER / f"{name}.json") for name in ("mnre_v1", "mnre"))
         shared = set(first.classes) & set(second.classes)
-        assert len(shared) == 19
+        assert len(shared) == 21
         assert {raw: first.classes[raw] for raw in shared} == {raw: second.classes[raw] for raw in shared}
         assert (first.types, first.none_info) == (second.types, second.none_info)
+
+    def test_fine_types_of_twitter10000_have_parents(self):
+        found = read_label_set(FOLDER / "twitter10000.json")
+        rest = {raw for raw in found.classes if raw.endswith("_other")}
+        assert (len(found.classes), len(rest), set(found.left_out)) == (51, 7, rest | {"other"})
+        assert {info.parent for info in found.classes.values()} == set(found.parents) and len(found.parents) == 8
+        assert all(found.classes[raw].parent == raw.removesuffix("_other") for raw in rest)
 
     def test_domains_of_crossner(self):
         found = read_label_set(FOLDER / "crossner.json")
@@ -136,5 +145,8 @@ def test_types_and_names_are_checked_without_a_file_too():
     twice = {"x": LabelInfo("thing", "An x."), "y": LabelInfo("thing", "A y.")}
     with pytest.raises(ValueError, match="class 'y': name must be unique, got 'thing', as 'x' has"):
         LabelSet("toy", 1, "typing", twice)
-    with pytest.raises(ValueError, match="class 'x': head_types belong to relations, and to each, got"):
-        LabelSet("toy", 1, "relation", {"x": LabelInfo("x", "An x.")})
+    with pytest.raises(ValueError, match="class 'x': head_types belong to relations, and to each if there are types"):
+        LabelSet("toy", 1, "relation", {"x": LabelInfo("x", "An x.")}, {"a": "An a."})
+    assert LabelSet("toy", 1, "relation", {"x": LabelInfo("x", "An x.")}).allowed_types() == {}
+    with pytest.raises(ValueError, match="class 'x': parent must be among the parents, got 'b'; did you mean 'a'"):
+        LabelSet("toy", 1, "typing", {"x": LabelInfo("x", "An x.", parent="b")}, parents={"a": LabelInfo("a", "A.")})

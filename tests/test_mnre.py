@@ -80,6 +80,11 @@ class TestReading:
         assert (counts.records, counts.none, counts.pictures_referenced) == (3, 1, 2)
         assert counts.classes == {"/per/per/peer": 2}
 
+    def test_an_image_may_be_a_number(self, tmp_path):
+        Image.new("RGB", (4, 4)).save(tmp_path / "7.jpg")
+        (post,), _ = read_mnre(write(tmp_path / "train.txt", record(image=7)), tmp_path)
+        assert post["image"] == str(tmp_path / "7.jpg")
+
     def test_only_a_newline_ends_a_line(self, tmp_path):
         # As bytes in the file, inside of a word: a line separator and a carriage return.
         text = str(record()).replace("greets", "gre\u2028et\x85s")
@@ -259,6 +264,14 @@ class TestRealFiles:
         # Head and tail overlap in 67 of the records.
         spans = [sorted(post["mentions"]) for post in posts]
         assert sum(second[0] < first[1] for first, second in spans) == 67
+
+    def test_version_one(self):
+        posts, counts = read_mnre(mnre_files(os.path.join(os.environ["MGVMOE_DATA"], "mnre_v1"), 1), version=1)
+        assert (counts.records, counts.none, len(counts.classes)) == (10_081, 6_080, 30)
+        assert (counts.pictures_referenced, counts.bad_spans) == (5_170, [])
+        assert {type(post["image"]) for post in posts} == {type(None)}
+        found = read_label_set(LABELS.with_name("mnre_v1.json"))
+        assert list(found.classes) == list(counts.classes)  # order of first appearance
 
     def test_label_set_has_the_order_of_first_appearance(self, found):
         assert list(dict.fromkeys(post["label"] for post in found[0])) == RELATIONS

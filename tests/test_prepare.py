@@ -11,11 +11,12 @@ import pytest
 from PIL import Image
 
 from modeling_mgvmoe.data import parquet_folder
+from modeling_mgvmoe.data.adapters import prepare_sketchbook
 from modeling_mgvmoe.data.crossner import crossner_data
 from modeling_mgvmoe.data.held_out import read_optional_posts
 from modeling_mgvmoe.data.labels import read_label_set
-from modeling_mgvmoe.data.mnre import mnre_data, mnre_files, read_mnre
-from modeling_mgvmoe.data.prepare import find_split, hold_out_seen, prepare_mnre, prepare_sketchbook
+from modeling_mgvmoe.data.mnre import mnre_data, mnre_files, prepare_mnre, read_mnre
+from modeling_mgvmoe.data.prepare import find_split, hold_out_seen
 from modeling_mgvmoe.data.splits import read_splits
 from modeling_mgvmoe.data.wikidiverse import picture_name
 from modeling_mgvmoe.data.zero_shot_data import data_from_folder
@@ -222,7 +223,7 @@ class TestFolder:
     def prepared(self, tmp_path):
         folder = mnre_folder(tmp_path / "raw")
         label_set = read_label_set(CONFIGURATION / "labels" / "mnre.json")
-        return prepare_mnre(folder, "mnre:seed-0", label_set, CONFIGURATION / "splits", folder / "images")
+        return prepare_mnre(folder, "mnre:seed-0", label_set, CONFIGURATION, folder / "images")
 
     def test_a_folder_that_is_not_empty_is_kept(self, tmp_path, prepared):
         out = tmp_path / "out"

@@ -10,6 +10,7 @@ from modeling_mgvmoe.data.labels import read_label_set
 from modeling_mgvmoe.data.splits import (
     ClassSplit,
     crossner_class_split,
+    grouped_class_split,
     m_unseen_split,
     met_class_splits,
     mre_class_split,
@@ -46,12 +47,27 @@ class TestPapersRelations:
         ("names", "message"),
         [
             (["a", "b", "c", "b"], "distinct, got twice: 'b'"),
-            (["a", "b", "c", "None", "none"], "at least 4 besides 'None'"),
+            (["a", "b", "c", "None", "none"], "classes: at least 4 are needed for three splits"),
         ],
     )
     def test_refused(self, names, message):
         with pytest.raises(ValueError, match=message):
             mre_class_split(names, seed=0)
+
+
+class TestGroups:
+    def test_classes_of_a_group_stay_together(self):
+        # Seed 0 and seven groups as above: gcbdafe, three, two, two.
+        groups = {name: [f"{name}1", f"{name}2"] for name in "abcdefg"}
+        split = grouped_class_split(groups, seed=0)
+        assert split.train == ("g1", "g2", "c1", "c2", "b1", "b2")
+        assert (split.validation, split.test) == (("d1", "d2", "a1", "a2"), ("f1", "f2", "e1", "e2"))
+        with pytest.raises(ValueError, match="classes must be distinct, got twice: 'a1'"):
+            grouped_class_split({**groups, "h": ["a1"]}, seed=0)
+
+    def test_of_twitter10000(self):
+        split = read_splits(FILES / "twitter10000.json")["seed-1"]
+        assert [len(part) for part in vars(split).values()] == [15, 14, 15]
 
 
 class TestTransfer:
@@ -109,7 +125,7 @@ class TestFiles:
         assert made == {path.name: path.read_text(encoding="utf-8") for path in FILES.iterdir()}
         assert "mnre.json: 10 divisions" in capsys.readouterr().out
 
-    @pytest.mark.parametrize("name", ["mnre", "wikidiverse", "crossner"])
+    @pytest.mark.parametrize("name", ["mnre", "mnre_v1", "wikidiverse", "crossner", "twitter10000"])
     def test_their_classes_are_those_of_the_label_set(self, name):
         label_set = LABELS[name]
         for division, split in read_splits(FILES / f"{name}.json").items():

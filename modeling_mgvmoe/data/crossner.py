@@ -5,6 +5,7 @@ Zero-shot transfer: learn types in some domains, be tested on the types that onl
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
 import warnings
@@ -15,7 +16,8 @@ from typing import Any
 from .conll import read_conll
 from .counts import Counts
 from .files import nearest
-from .labels import LabelInfo, LabelSet
+from .labels import LabelInfo, LabelSet, read_label_set
+from .prepare import DatasetAdapter, PreparedData, add_source_flags, check_filled, label_file
 from .splits import ClassSplit, crossner_class_split
 from .zero_shot_data import ZeroShotData, data_from_posts
 
@@ -23,14 +25,18 @@ CROSSNER_FILES = ("train.txt", "dev.txt", "test.txt")
 
 
 def read_crossner(
-    folder: str | os.PathLike[str], domains: Sequence[str], on_bad_span: str = "error"
+    folder: str | os.PathLike[str],
+    domains: Sequence[str],
+    on_bad_span: str = "error",
+    tag_column: int | None = None,
+    word_column: int | None = None,
 ) -> tuple[dict[str, list[dict[str, Any]]], dict[str, Counts]]:
     """Posts of some domains, all three files of each: which of them a sentence is in plays no part.
 
     Args:
         folder: holds a folder for each domain.
         domains: names of these folders.
-        on_bad_span: of [`read_conll`].
+        on_bad_span, tag_column, word_column: of [`read_conll`].
 
     Returns:
         For each domain its posts, with ids like "crossner-politics-train-17", and what was counted.
@@ -50,7 +56,7 @@ def read_crossner(
                 f"(there: {', '.join(there)})"
             )
         files = [os.path.join(folder, domain, name) for name in CROSSNER_FILES]
-        posts[domain], counts[domain] = read_conll(files, f"crossner-{domain}", on_bad_span)
+        posts[domain], counts[domain] = read_conll(files, f"crossner-{domain}", on_bad_span, tag_column, word_column)
     return posts, counts
 
 
@@ -111,6 +117,39 @@ def transfer_data(
     source = [post for domain in train_domains for post in relabelled[domain]]
     pools = {"train": source, "validation": source, "test": relabelled[test_domain]}
     return data_from_posts(pools, split, "typing", label_set), split, label_set
+
+
+def _add_flags(parser: argparse.ArgumentParser) -> None:
+    add_source_flags(parser)
+    parser.add_argument("--train_domains", "--train-domains", nargs="+", required=True, metavar="DOMAIN")
+    parser.add_argument("--test_domain", "--test-domain", required=True, metavar="DOMAIN")
+    parser.add_argument(
+        "--split_seed", "--split-seed", type=int, default=0, help="of the choice of validation types (default 0)"
+    )
+    for name in ("tag", "word"):
+        parser.add_argument(
+            f"--{name}_column",
+            f"--{name}-column",
+            type=int,
+            metavar="N",
+            help=f"of the {name}s, from 1 (default: found)",
+        )
+
+
+def _prepare(arguments: argparse.Namespace, configuration: str | os.PathLike[str]) -> PreparedData:
+    label_set = read_label_set(label_file(arguments, configuration, "crossner"))
+    train, test, seed = arguments.train_domains, arguments.test_domain, arguments.split_seed
+    posts, counts = read_crossner(
+        arguments.data, [*train, test], arguments.on_bad_span, arguments.tag_column, arguments.word_column
+    )
+    data, _, label_set = transfer_data(posts, train, test, label_set, seed)
+    name = f"{'+'.join(train)}-to-{test}, seed {seed}"
+    return PreparedData(label_set.name, name, check_filled(data), counts, label_set.version)
+
+
+CONLL = DatasetAdapter(
+    "conll", "CrossNER, and any folder of domains with CoNLL files: types of mentions", _add_flags, _prepare
+)
 
 
 def complete_label_set(label_set: LabelSet, tags: Iterable[str]) -> tuple[LabelSet, dict[str, str]]:

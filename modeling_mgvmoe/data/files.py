@@ -12,8 +12,8 @@ from typing import Any
 def read_lines(path: str | os.PathLike[str]) -> Iterator[tuple[int, str]]:
     """The lines of a text file in UTF-8 with their numbers, from 1, and without what ends them.
 
-    Only a newline ends a line, with a carriage return before it or not: posts hold other characters that Python's
-    universal newlines would take for an end.
+    A newline ends a line, with a carriage return before it or not: posts hold other characters that Python's universal
+    newlines would take for an end. Only in a file without a single newline do carriage returns end the lines.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -26,37 +26,65 @@ def read_lines(path: str | os.PathLike[str]) -> Iterator[tuple[int, str]]:
     with open(name, encoding="utf-8-sig", newline="\n") as file:
         try:
             for number, line in enumerate(file, 1):
-                yield number, line.removesuffix("\n").removesuffix("\r")
+                if number == 1 and not line.endswith("\n"):
+                    yield from enumerate(line.removesuffix("\r").split("\r"), 1)
+                else:
+                    yield number, line.removesuffix("\n").removesuffix("\r")
         except UnicodeDecodeError as error:
             raise ValueError(f"{name}: a text file in UTF-8 is needed, {error}") from error
 
 
-def read_json_object(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The object that a file holds.
+def read_json(path: str | os.PathLike[str]) -> Any:
+    """What a JSON file in UTF-8 holds.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it holds no JSON, or no object, or a key occurs twice; the message names the file.
+        ValueError: it holds no JSON, or an object in it has a key twice; the message names the file.
     """
     name = os.fspath(path)
     if not os.path.isfile(name):
         raise FileNotFoundError(f"path: the file {name!r} does not exist")
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        keys = [key for key, _ in pairs]
-        twice = sorted({key for key in keys if keys.count(key) > 1})
-        if twice:
+        content = dict(pairs)
+        if len(content) < len(pairs):
+            keys = [key for key, _ in pairs]
+            twice = sorted({key for key in keys if keys.count(key) > 1})
             raise ValueError(f"keys must be distinct, got twice: {', '.join(map(repr, twice))}")
-        return dict(pairs)
+        return content
 
-    with open(name, encoding="utf-8") as file:
+    with open(name, encoding="utf-8-sig") as file:
         try:
-            content = json.load(file, object_pairs_hook=unique)
+            return json.load(file, object_pairs_hook=unique)
         except (ValueError, RecursionError) as error:  # JSON's and Unicode's errors; nested too deep
-            raise ValueError(f"{name}: {error}") from error
+            raise ValueError(f"{name}: a JSON file is needed, {error}") from error
+
+
+def read_json_object(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The object that a JSON file holds.
+
+    Raises:
+        FileNotFoundError, ValueError: as for [`read_json`], and a ValueError where it holds another value.
+    """
+    content = read_json(path)
     if not isinstance(content, dict):
-        raise ValueError(f"{name}: a JSON object is needed, got {content!r:.80}")
+        raise ValueError(f"{os.fspath(path)}: a JSON object is needed, got {content!r:.80}")
     return content
+
+
+def read_json_lines(path: str | os.PathLike[str]) -> Iterator[tuple[int, Any]]:
+    """The values of a file with one JSON value a line, with the numbers of their lines; blank lines are skipped.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: a line is no JSON; the message names file and line.
+    """
+    for number, line in read_lines(path):
+        if line.strip():
+            try:
+                yield number, json.loads(line)
+            except (ValueError, RecursionError) as error:
+                raise ValueError(f"{os.fspath(path)}, line {number}: one JSON value is needed, {error}") from error
 
 
 def check_keys(content: Any, required: Iterable[str], optional: Iterable[str] = ()) -> None:

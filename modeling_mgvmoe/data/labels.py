@@ -26,6 +26,7 @@ class LabelInfo:
         description: one sentence, or nothing where none was written.
         head_types, tail_types: of a relation, the names of the types that its head and tail may have.
         phrasings: further sentences that say the same in other words.
+        parent: the coarse class that this one is a kind of, by the data set's own name, or nothing.
     """
 
     name: str
@@ -33,6 +34,7 @@ class LabelInfo:
     head_types: tuple[str, ...] = ()
     tail_types: tuple[str, ...] = ()
     phrasings: tuple[str, ...] = ()
+    parent: str = ""
 
     def texts(self) -> tuple[str, ...]:
         """Everything that says what the class is: the name, for a relation between its types, and all sentences."""
@@ -50,13 +52,14 @@ class LabelSet:
         task: "typing" or "relation".
         classes: for each class of the data set, by the name it has there, its words. The order is the order of first
             appearance in the data set where a division depends on it (MNRE).
-        types: for relations, the types of heads and tails, each with a sentence.
+        types: for relations, the types of heads and tails, each with a sentence; empty where the data set has none.
         type_phrasings: for these types, further sentences.
         none: the class that says that none of the others holds, or `None`. It is not in `classes`.
         none_info: its words.
         left_out: classes that take no part, for they are a rest without a meaning of their own. They may be in
             `classes` or not.
         domains: for each domain, its classes; empty where there are none.
+        parents: coarse classes, of which the classes are kinds; empty where there are none.
         source: where the classes come from.
 
     Raises:
@@ -74,6 +77,7 @@ class LabelSet:
     left_out: tuple[str, ...] = ()
     domains: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     source: str = ""
+    parents: Mapping[str, LabelInfo] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_choice("task", self.task, TASKS)
@@ -83,6 +87,12 @@ class LabelSet:
             raise ValueError(f"none must not be one of the classes, got {self.none!r}")
         self._check_names()
         self._check_types()
+        for raw, info in self.classes.items():
+            if info.parent and info.parent not in self.parents:
+                raise ValueError(
+                    f"class {raw!r}: parent must be among the parents, got {info.parent!r}; "
+                    f"{nearest(info.parent, self.parents)}"
+                )
         for domain, names in self.domains.items():
             for name in names:
                 if name not in self.classes:
@@ -125,7 +135,7 @@ class LabelSet:
 
     def allowed_types(self) -> dict[str, tuple[tuple[str, ...], tuple[str, ...]]]:
         """For each relation, by its plain name, the types that its head and its tail may have."""
-        if self.task != "relation":
+        if not self.types:
             return {}
         return {info.name: (info.head_types, info.tail_types) for info in self.classes.values()}
 
@@ -150,8 +160,10 @@ class LabelSet:
         for raw, info in self.classes.items():
             for key in ("head_types", "tail_types"):
                 names = getattr(info, key)
-                if bool(names) != (self.task == "relation"):
-                    raise ValueError(f"class {raw!r}: {key} belong to relations, and to each, got {names!r}")
+                if bool(names) != (self.task == "relation" and bool(self.types)):
+                    raise ValueError(
+                        f"class {raw!r}: {key} belong to relations, and to each if there are types, got {names!r}"
+                    )
                 for name in names:
                     if name not in self.types:
                         raise ValueError(
@@ -175,18 +187,18 @@ def read_label_set(path: str | os.PathLike[str]) -> LabelSet:
 
 def _label_set(content: Mapping[str, Any]) -> LabelSet:
     required = ("name", "version", "source", "task", "classes")
-    check_keys(content, required, ("types", "type_phrasings", "none", "left_out", "domains"))
+    check_keys(content, required, ("types", "type_phrasings", "none", "left_out", "domains", "parents"))
     version = content["version"]
     if not isinstance(version, int) or isinstance(version, bool) or version < 1:
         raise ValueError(f"version must be an integer from 1, got {version!r}")
     check_choice("task", content["task"], TASKS)
-    for key in ("classes", "types", "type_phrasings", "domains"):
+    for key in ("classes", "types", "type_phrasings", "domains", "parents"):
         if not isinstance(content.get(key, {}), Mapping):
             raise ValueError(f"{key} must be an object, got {content[key]!r:.80}")
     if not content["classes"]:
         raise ValueError("classes must not be empty, got {}")
-    relation = content["task"] == "relation"
-    classes = {raw: _label_info(raw, entry, relation) for raw, entry in content["classes"].items()}
+    types = ("head_types", "tail_types") if content["task"] == "relation" and content.get("types") else ()
+    classes = {raw: _label_info(raw, entry, types) for raw, entry in content["classes"].items()}
     none = none_info = None
     if content.get("none") is not None:
         entry = content["none"]
@@ -214,14 +226,14 @@ def _label_set(content: Mapping[str, Any]) -> LabelSet:
         none_info=none_info,
         left_out=_texts(content["left_out"], "left_out") if "left_out" in content else (),
         domains={name: _texts(names, f"domain {name!r}") for name, names in content.get("domains", {}).items()},
+        parents={raw: _label_info(raw, entry) for raw, entry in content.get("parents", {}).items()},
     )
 
 
-def _label_info(raw: str, entry: Any, relation: bool) -> LabelInfo:
+def _label_info(raw: str, entry: Any, types: Iterable[str] = ()) -> LabelInfo:
     place = f"class {raw!r}"
-    types = ("head_types", "tail_types") if relation else ()
     try:
-        check_keys(entry, ("name", "description", *types), ("phrasings",))
+        check_keys(entry, ("name", "description", *types), ("phrasings", "parent"))
     except ValueError as error:
         raise ValueError(f"{place}: {error}") from error
     return LabelInfo(
@@ -229,6 +241,7 @@ def _label_info(raw: str, entry: Any, relation: bool) -> LabelInfo:
         description=_text(entry["description"], f"{place}: description"),
         **{key: _texts(entry[key], f"{place}: {key}") for key in types},
         phrasings=_texts(entry["phrasings"], f"{place}: phrasings") if "phrasings" in entry else (),
+        parent=_text(entry["parent"], f"{place}: parent") if "parent" in entry else "",
     )
 
 

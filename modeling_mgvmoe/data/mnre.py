@@ -7,11 +7,13 @@ A file has one Python dict a line:
 
 `pos` counts words, end exclusive; head and tail may overlap. Both published versions are written so. They differ in
 their posts, in their relations (version 2 refined and merged those of version 1), in the name for no relation, "none"
-in version 1 and "None" in version 2, and in the names of their files. The files are not part of this project.
+in version 1 and "None" in version 2, and in the names of their files. Version 1 writes some images as a number, 7 for
+"7.jpg". The files are not part of this project.
 """
 
 from __future__ import annotations
 
+import argparse
 import ast
 import os
 import re
@@ -21,13 +23,17 @@ from typing import Any
 from ..mention_windows import word_span_to_char_span, words_to_text
 from .counts import Counts
 from .files import read_lines
-from .labels import LabelSet
+from .labels import LabelSet, read_label_set
 from .picture_files import attach_pictures, check_folder
+from .prepare import DatasetAdapter, PreparedData, add_source_flags, choose_split, divide, label_file
 from .schema import ON_BAD_SPAN, check_choice, validate_post
 from .splits import MNRE_NONE, ClassSplit, mre_class_split
 from .zero_shot_data import ZeroShotData, data_from_posts
 
 MNRE_FILES = ("train.txt", "val.txt", "test.txt")
+# What MKGformer, HVPNeT and the archive of version 1 call them, in both versions.
+USERS_FILES = ("ours_train.txt", "ours_val.txt", "ours_test.txt")
+FOLDERS = ("", "mnre_txt", "txt")
 # By version, what the authors' repository calls them. The space is theirs.
 AUTHORS_FILES = {
     1: (("mnre_org_train.txt",), ("mnre_org_val.txt",), ("mnre_org_test.txt",)),
@@ -38,10 +44,10 @@ RELATION = re.compile(r"/\w+/\w+/\w+")
 
 
 def mnre_files(folder: str | os.PathLike[str], version: int = 2) -> list[str]:
-    """Paths of the training, validation and test file, in the folder or in `mnre_txt/` below it.
+    """Paths of the training, validation and test file, in the folder or in `mnre_txt/` or `txt/` below it.
 
-    They are called as in the authors' repository ("mnre_train.txt", in version 1 "mnre_org_train.txt") or plainly
-    "train.txt", "val.txt" and "test.txt".
+    They are called as in the authors' repository ("mnre_train.txt", in version 1 "mnre_org_train.txt"), as in the
+    archive of version 1 and the repositories of later methods ("ours_train.txt"), or plainly "train.txt".
 
     Raises:
         FileNotFoundError: one of them is missing.
@@ -49,8 +55,8 @@ def mnre_files(folder: str | os.PathLike[str], version: int = 2) -> list[str]:
     """
     check_choice("version", version, tuple(AUTHORS_FILES))
     found = []
-    for plain, names in zip(MNRE_FILES, AUTHORS_FILES[version], strict=True):
-        paths = [os.path.join(folder, place, name) for place in ("", "mnre_txt") for name in (plain, *names)]
+    for plain, users, names in zip(MNRE_FILES, USERS_FILES, AUTHORS_FILES[version], strict=True):
+        paths = [os.path.join(folder, place, name) for place in FOLDERS for name in (plain, users, *names)]
         there = [path for path in paths if os.path.isfile(path)]
         if not there:
             raise FileNotFoundError(f"folder: none of {', '.join(paths)} exists; version {version} needs one of them")
@@ -148,6 +154,71 @@ def mnre_data(
     return data, split if label_set is None else split.in_words(label_set)
 
 
+def prepare_mnre(
+    folder: str | os.PathLike[str],
+    split: str,
+    label_set: LabelSet,
+    configuration: str | os.PathLike[str],
+    image_dir: str | os.PathLike[str] | None = None,
+    version: int = 2,
+    on_bad_span: str = "error",
+    progress: bool = False,
+) -> PreparedData:
+    """MNRE, divided by relation.
+
+    Args:
+        folder: of the text files; see [`mnre_files`].
+        split: of [`prepare.choose_split`]: "mnre:seed-0", or "seed-S", the paper's division of the relations as they
+            are found in the data.
+        label_set: words for the relations of this version.
+        configuration: folder with `splits/`.
+        image_dir, version, on_bad_span: of [`read_mnre`].
+        progress: show a progress bar.
+
+    Raises:
+        FileNotFoundError: a file or folder is missing.
+        ValueError: a line breaks the format, or data, label set and division do not fit each other.
+    """
+    title = "checking images" if progress else None
+    posts, counts = read_mnre(mnre_files(folder, version), image_dir, title, version, on_bad_span)
+    chosen = choose_split(split, [*counts.classes], configuration, mre_class_split)
+    return divide("mnre" if version == 2 else f"mnre_v{version}", posts, counts, split, chosen, label_set)
+
+
+def _add_flags(parser: argparse.ArgumentParser) -> None:
+    add_source_flags(parser, images=True)
+    parser.add_argument("--version", type=int, choices=(1, 2), default=2, help="of the data set (default 2)")
+    parser.add_argument(
+        "--split",
+        help="FILE:NAME in configuration/splits, or seed-S, by the data's own relations (default mnre:seed-0 or, "
+        "for version 1, mnre_v1:seed-0)",
+    )
+
+
+def _prepare(arguments: argparse.Namespace, configuration: str | os.PathLike[str]) -> PreparedData:
+    name = "mnre" if arguments.version == 2 else "mnre_v1"
+    return prepare_mnre(
+        arguments.data,
+        arguments.split or f"{name}:seed-0",
+        read_label_set(label_file(arguments, configuration, name)),
+        configuration,
+        arguments.images,
+        arguments.version,
+        arguments.on_bad_span,
+        progress=True,
+    )
+
+
+MNRE = DatasetAdapter(
+    "mnre",
+    "MNRE, versions 1 and 2: relations of tweets with an image",
+    _add_flags,
+    _prepare,
+    not_public="its tweets may not be passed on",
+    other_names=("mnre_v1",),
+)
+
+
 class _BadSpanError(ValueError):
     """A mention reaches beyond its post."""
 
@@ -164,6 +235,8 @@ def _read_line(line: str, identifier: str, version: int) -> dict[str, Any]:
     if missing:
         raise ValueError(f"token, h, t, img_id and relation are needed, {', '.join(missing)} is missing")
     image = record["img_id"]
+    if type(image) is int:  # 353 records of version 1 have the number alone
+        image = f"{image}.jpg"
     if not isinstance(image, str) or not image or os.path.basename(image) != image:
         # A name with folders in it could reach outside of the folder of pictures.
         raise ValueError(f"img_id must be the name of a file, without folders, got {image!r}")

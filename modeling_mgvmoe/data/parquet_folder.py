@@ -7,8 +7,9 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from .adapters import NOT_PUBLIC
 from .progress_bar import progress_bar
-from .schema import post_features
+from .schema import OPTIONAL_COLUMNS, post_features
 from .splits import SPLITS
 from .whole_folder import whole_folder
 from .zero_shot_data import LABELS_FILE, OPTIONAL_PARTS
@@ -18,12 +19,6 @@ if TYPE_CHECKING:
 
 # Posts that are in memory at a time, with their pictures.
 BATCH = 256
-# Data sets that may not be passed on as they are written here, and why.
-NOT_PUBLIC = {
-    "mnre": "its tweets may not be passed on",
-    "mnre_v1": "its tweets may not be passed on",
-    "wikidiverse": "its pictures may not be passed on without the names of their authors, which are not kept",
-}
 
 
 def write_prepared(
@@ -46,10 +41,11 @@ def write_prepared(
     """
     check_output(output_dir, overwrite)
     parts = prepared.parts()
+    optional = [name for name in OPTIONAL_COLUMNS if any(name in post for posts in parts.values() for post in posts)]
     needed = 2**20 + sum(_bytes_of(post) for posts in parts.values() for post in posts)
     with whole_folder(os.fspath(output_dir), needed, "run the command again") as partial:
         for name, posts in parts.items():
-            _write_parquet(os.path.join(partial, f"{name}.parquet"), posts, name if progress else None)
+            _write_parquet(os.path.join(partial, f"{name}.parquet"), posts, optional, name if progress else None)
         with open(os.path.join(partial, LABELS_FILE), "w", encoding="utf-8") as file:
             json.dump(_labels(prepared), file, indent=1, ensure_ascii=False)
             file.write("\n")
@@ -137,12 +133,14 @@ def _bytes_of(post: Mapping[str, Any]) -> int:
     return len(post["text"]) + (0 if image is None else 3 * image.width * image.height)
 
 
-def _write_parquet(path: str, posts: Sequence[Mapping[str, Any]], progress: str | None) -> None:
+def _write_parquet(
+    path: str, posts: Sequence[Mapping[str, Any]], optional: Sequence[str], progress: str | None
+) -> None:
     import pyarrow.parquet  # comes with datasets
     from datasets import Dataset
     from datasets.table import embed_table_storage
 
-    features = post_features()
+    features = post_features(*optional)
     with (
         pyarrow.parquet.ParquetWriter(path, features.arrow_schema) as writer,
         progress_bar(total=len(posts), desc=f"writing {progress}", show=progress is not None) as bar,
@@ -150,6 +148,7 @@ def _write_parquet(path: str, posts: Sequence[Mapping[str, Any]], progress: str 
         for start in range(0, len(posts), BATCH):
             # One by one: a slice of a data set is not a list of posts.
             batch = [dict(posts[place]) for place in range(start, min(start + BATCH, len(posts)))]
+            batch = [{name: post.get(name) for name in features} for post in batch]
             table = Dataset.from_list(batch, features=features).with_format("arrow")[:]
             writer.write_table(embed_table_storage(table).cast(features.arrow_schema))
             bar.update(len(batch))

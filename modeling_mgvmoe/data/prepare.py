@@ -8,21 +8,20 @@ labels.json                                       candidates of each split, also
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from .counts import Counts
-from .crossner import read_crossner, transfer_data
 from .files import nearest
 from .labels import LabelSet
-from .mnre import mnre_files, read_mnre
-from .splits import SPLITS, ClassSplit, mre_class_split, read_splits
-from .wikidiverse import read_wikidiverse, wikidiverse_files
-from .zero_shot_data import ZeroShotData, data_from_posts, sketchbook_data
+from .schema import ON_BAD_SPAN
+from .splits import SPLITS, ClassSplit, read_splits, thirds_class_split
+from .zero_shot_data import ZeroShotData, data_from_posts
 
 SEED_SPLIT = re.compile(r"seed-(\d+)")
 
@@ -62,73 +61,89 @@ class PreparedData:
         return {**self.data.posts, **{name: posts for name, posts in optional.items() if posts}}
 
 
-def prepare_mnre(
-    folder: str | os.PathLike[str],
-    split: str,
-    label_set: LabelSet,
-    splits_folder: str | os.PathLike[str],
-    image_dir: str | os.PathLike[str] | None = None,
-    version: int = 2,
+@dataclass(frozen=True)
+class DatasetAdapter:
+    """A data set of others, or the built-in one: a sub-command of `examples/prepare_data.py`.
+
+    Attributes:
+        name: of the sub-command, and of the data set in the files that it writes.
+        help: what it is, in one line.
+        add_flags: adds the sub-command's own flags to its parser; [`add_source_flags`] has those that most need.
+        prepare: reads and divides the data set, from the parsed flags and the folder `configuration`.
+        not_public: why it may not be passed on as it is written; empty if it may.
+        other_names: further names under which it is written.
+    """
+
+    name: str
+    help: str
+    add_flags: Callable[[argparse.ArgumentParser], None]
+    prepare: Callable[[argparse.Namespace, str | os.PathLike[str]], PreparedData]
+    not_public: str = ""
+    other_names: tuple[str, ...] = ()
+
+
+def add_source_flags(
+    parser: argparse.ArgumentParser,
+    split: str = "",
+    images: bool = False,
     on_bad_span: str = "error",
-    progress: bool = False,
-) -> PreparedData:
-    """MNRE, divided by relation.
+    labels: str = "words of the labels (default: in configuration/labels)",
+) -> None:
+    """Add the flags of data sets that are read from a folder.
 
     Args:
-        folder: of the text files; see [`mnre.mnre_files`].
-        split: "FILE:NAME", a division in a file of `splits_folder` ("mnre:seed-0"), or "seed-S", the paper's division
-            of the relations as they are found in the data.
-        label_set: words for the relations of this version.
-        splits_folder: `configuration/splits`.
-        image_dir, version, on_bad_span: of [`mnre.read_mnre`].
-        progress: show a progress bar.
+        parser: of the sub-command.
+        split: the default of `--split`; without one there is no such flag.
+        images: whether the data set has images.
+        on_bad_span: the default of `--on_bad_span`.
+        labels: help of `--labels`; without one there is no such flag.
+    """
+    parser.add_argument("--data", required=True, metavar="FOLDER", help="folder of the raw text files")
+    if images:
+        parser.add_argument("--images", metavar="FOLDER", help="folder of the images; without it no post has one")
+    if labels:
+        parser.add_argument("--labels", metavar="FILE", help=labels)
+    if split:
+        parser.add_argument(
+            "--split",
+            default=split,
+            help=f"FILE:NAME in configuration/splits, or seed-S, by the data's own classes (default {split})",
+        )
+    parser.add_argument(
+        "--on_bad_span",
+        "--on-bad-span",
+        choices=ON_BAD_SPAN,
+        default=on_bad_span,
+        help=f"where a mention is not where the file says: refuse the file, or leave the record out "
+        f"(default {on_bad_span})",
+    )
+
+
+def label_file(arguments: argparse.Namespace, configuration: str | os.PathLike[str], name: str) -> str:
+    """Path of the label set: the one of `--labels`, or the file of this name in `configuration/labels`."""
+    return str(arguments.labels or os.path.join(configuration, "labels", f"{name}.json"))
+
+
+def choose_split(
+    name: str,
+    classes: Sequence[str],
+    configuration: str | os.PathLike[str],
+    rule: Callable[[Sequence[str], int], ClassSplit] = thirds_class_split,
+) -> ClassSplit:
+    """The division "FILE:NAME" in `configuration/splits`, or "seed-S": the classes that the data have, by a rule.
+
+    Args:
+        name: of the division.
+        classes: that take part, in the order of the rule.
+        configuration: the folder.
+        rule: makes a division of the classes and a seed.
 
     Raises:
-        FileNotFoundError: a file or folder is missing.
-        ValueError: a line breaks the format, or data, label set and division do not fit each other.
+        FileNotFoundError, ValueError: as for [`find_split`], and the rule's own.
     """
-    title = "checking pictures" if progress else None
-    posts, counts = read_mnre(mnre_files(folder, version), image_dir, title, version, on_bad_span)
-    if match := SEED_SPLIT.fullmatch(split):
-        chosen = mre_class_split([*counts.classes], int(match[1]))
-    else:
-        chosen = find_split(split, splits_folder)
-    return _divide("mnre" if version == 2 else f"mnre_v{version}", posts, counts, split, chosen, label_set)
-
-
-def prepare_wikidiverse(
-    folder: str | os.PathLike[str],
-    split: str,
-    label_set: LabelSet,
-    splits_folder: str | os.PathLike[str],
-    image_dir: str | os.PathLike[str] | None = None,
-    on_bad_span: str = "skip",
-    progress: bool = False,
-) -> PreparedData:
-    """WikiDiverse, divided by type; arguments and errors as for [`prepare_mnre`]."""
-    title = "checking pictures" if progress else None
-    posts, counts = read_wikidiverse(wikidiverse_files(folder), image_dir, title, on_bad_span)
-    return _divide("wikidiverse", posts, counts, split, find_split(split, splits_folder), label_set)
-
-
-def prepare_conll(
-    folder: str | os.PathLike[str],
-    train_domains: Sequence[str],
-    test_domain: str,
-    label_set: LabelSet,
-    seed: int = 0,
-    on_bad_span: str = "error",
-) -> PreparedData:
-    """A folder in CrossNER's format, divided by domain and type; arguments and errors as for [`crossner_data`]."""
-    posts, counts = read_crossner(folder, [*train_domains, test_domain], on_bad_span)
-    data, _, label_set = transfer_data(posts, train_domains, test_domain, label_set, seed)
-    name = f"{'+'.join(train_domains)}-to-{test_domain}, seed {seed}"
-    return PreparedData(label_set.name, name, _filled(data), counts, label_set.version)
-
-
-def prepare_sketchbook(seed: int = 0, posts_per_class: int = 60, eval_posts_per_class: int = 20) -> PreparedData:
-    """The built-in posts, typing and relations together; arguments of [`sketchbook_data`]."""
-    return PreparedData("sketchbook", f"seed-{seed}", sketchbook_data(seed, posts_per_class, eval_posts_per_class))
+    if match := SEED_SPLIT.fullmatch(name):
+        return rule(classes, int(match[1]))
+    return find_split(name, os.path.join(configuration, "splits"))
 
 
 def find_split(name: str, folder: str | os.PathLike[str]) -> ClassSplit:
@@ -178,7 +193,7 @@ def check_share(share: float) -> None:
         raise ValueError(f"seen_test_share must have 0 <= share < 1, got {share!r}")
 
 
-def _divide(
+def divide(
     dataset: str,
     posts: Sequence[dict[str, Any]],
     counts: Counts,
@@ -186,6 +201,18 @@ def _divide(
     chosen: ClassSplit,
     label_set: LabelSet,
 ) -> PreparedData:
+    """Divide the posts of a data set by class, and put the words of a label set in the place of its classes.
+
+    Args:
+        dataset: name.
+        posts, counts: as read.
+        split: name of the division.
+        chosen: the division.
+        label_set: has every class of the posts.
+
+    Raises:
+        ValueError: a class is not in the label set, or a split has no post.
+    """
     for raw in counts.classes:
         if raw not in label_set.left_out:
             label_set.words_of(raw, "posts")  # a class that nobody knows must not be left out in silence
@@ -194,7 +221,7 @@ def _divide(
     return PreparedData(
         dataset,
         split,
-        _filled(data_from_posts(posts, chosen, counts.task, label_set)),
+        check_filled(data_from_posts(posts, chosen, counts.task, label_set)),
         {dataset: counts},
         label_set.version,
         none,
@@ -203,7 +230,12 @@ def _divide(
     )
 
 
-def _filled(data: ZeroShotData) -> ZeroShotData:
+def check_filled(data: ZeroShotData) -> ZeroShotData:
+    """The data, if each split has a post.
+
+    Raises:
+        ValueError: naming the split and its classes.
+    """
     for name in SPLITS:
         if not data.posts[name]:
             raise ValueError(f"{name}: no post has one of its classes, {', '.join(*data.labels[name].values())}")

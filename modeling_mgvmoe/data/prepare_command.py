@@ -6,21 +6,10 @@ import argparse
 import os
 from collections.abc import Sequence
 
-from .labels import read_label_set
+from .adapters import ADAPTERS
 from .parquet_folder import check_output, check_public, push_prepared, write_prepared
-from .prepare import (
-    PreparedData,
-    check_share,
-    hold_out_seen,
-    prepare_conll,
-    prepare_mnre,
-    prepare_sketchbook,
-    prepare_wikidiverse,
-)
-from .schema import ON_BAD_SPAN
+from .prepare import PreparedData, check_share, hold_out_seen
 from .splits import SPLITS
-
-DATA_SETS = ("mnre", "wikidiverse", "conll", "sketchbook")
 
 
 def prepare_command(
@@ -49,7 +38,9 @@ def prepare_command(
         check_share(arguments.seen_test_share)
         if push:
             check_public(arguments.dataset, arguments.private)
-        prepared = hold_out_seen(_prepare(arguments, configuration), arguments.seen_test_share)
+        prepared = hold_out_seen(
+            ADAPTERS[arguments.dataset].prepare(arguments, configuration), arguments.seen_test_share
+        )
     except (OSError, ValueError) as error:
         parser.exit(1, f"{parser.prog}: error: {error}\n")
     written = write_prepared(prepared, arguments.output_dir, arguments.overwrite, progress=True)
@@ -63,9 +54,12 @@ def _parser(description: str | None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    kinds = parser.add_subparsers(dest="dataset", required=True)
-    found = {name: kinds.add_parser(name, allow_abbrev=False) for name in DATA_SETS}
-    for name, sub in found.items():
+    kinds = parser.add_subparsers(
+        dest="dataset", required=True, title="data sets", description="Each has a --help of its own."
+    )
+    for name, adapter in ADAPTERS.items():
+        sub = kinds.add_parser(name, help=adapter.help, description=adapter.help, allow_abbrev=False)
+        adapter.add_flags(sub)
         sub.add_argument("--output_dir", "--output-dir", required=True, help="folder to write; new, or empty")
         sub.add_argument("--overwrite", action="store_true", help="replace a folder that was written so before")
         sub.add_argument(
@@ -77,68 +71,7 @@ def _parser(description: str | None) -> argparse.ArgumentParser:
         )
         sub.add_argument("--push_to_hub", "--push-to-hub", metavar="USER/NAME", help="push it as a data set")
         sub.add_argument("--private", action="store_true", help="nobody else may see what is pushed")
-        if name != "sketchbook":
-            sub.add_argument("--data", required=True, metavar="FOLDER", help="folder of the raw text files")
-            sub.add_argument("--labels", metavar="FILE", help="words of the labels (default: in configuration/labels)")
-            sub.add_argument(
-                "--on_bad_span",
-                "--on-bad-span",
-                choices=ON_BAD_SPAN,
-                default="skip" if name == "wikidiverse" else "error",
-                help="where a mention is not where the file says: refuse the file, or leave the record out",
-            )
-        if name in ("mnre", "wikidiverse"):
-            sub.add_argument("--images", metavar="FOLDER", help="folder of the pictures; without it no post has one")
-    found["mnre"].add_argument("--version", type=int, choices=(1, 2), default=2, help="of the data set (default 2)")
-    found["mnre"].add_argument(
-        "--split", help="FILE:NAME in configuration/splits, or seed-S for any seed (default mnre:seed-0)"
-    )
-    found["wikidiverse"].add_argument(
-        "--split", default="wikidiverse:task-1", help="FILE:NAME in configuration/splits (default wikidiverse:task-1)"
-    )
-    found["conll"].add_argument("--train_domains", "--train-domains", nargs="+", required=True, metavar="DOMAIN")
-    found["conll"].add_argument("--test_domain", "--test-domain", required=True, metavar="DOMAIN")
-    found["conll"].add_argument(
-        "--split_seed", "--split-seed", type=int, default=0, help="of the choice of validation types (default 0)"
-    )
-    found["sketchbook"].add_argument("--seed", type=int, default=0, help="of split and posts (default 0)")
-    found["sketchbook"].add_argument("--posts_per_class", type=int, default=60, help="in training (default 60)")
-    found["sketchbook"].add_argument("--eval_posts_per_class", type=int, default=20, help="elsewhere (default 20)")
     return parser
-
-
-def _prepare(arguments: argparse.Namespace, configuration: str | os.PathLike[str]) -> PreparedData:
-    if arguments.dataset == "sketchbook":
-        return prepare_sketchbook(arguments.seed, arguments.posts_per_class, arguments.eval_posts_per_class)
-    first_version = arguments.dataset == "mnre" and arguments.version == 1
-    file = "mnre_v1" if first_version else {"conll": "crossner"}.get(arguments.dataset, arguments.dataset)
-    label_set = read_label_set(arguments.labels or os.path.join(configuration, "labels", f"{file}.json"))
-    splits_folder = os.path.join(configuration, "splits")
-    if arguments.dataset == "conll":
-        return prepare_conll(
-            arguments.data,
-            arguments.train_domains,
-            arguments.test_domain,
-            label_set,
-            arguments.split_seed,
-            arguments.on_bad_span,
-        )
-    if arguments.dataset == "wikidiverse":
-        return prepare_wikidiverse(
-            arguments.data, arguments.split, label_set, splits_folder, arguments.images, arguments.on_bad_span, True
-        )
-    # The order of first appearance in version 1, on which the division rests, is in no file of ours.
-    split = arguments.split or ("seed-0" if first_version else "mnre:seed-0")
-    return prepare_mnre(
-        arguments.data,
-        split,
-        label_set,
-        splits_folder,
-        arguments.images,
-        arguments.version,
-        arguments.on_bad_span,
-        True,
-    )
 
 
 def _report(prepared: PreparedData, folder: str | os.PathLike[str]) -> str:

@@ -16,8 +16,16 @@ if TYPE_CHECKING:
 ON_BAD_SPAN = ("error", "skip")
 
 
-def post_features() -> datasets.Features:
+# Columns that a data set may have, and a post may leave empty: a list of strings each.
+OPTIONAL_COLUMNS = ("image_text", "candidate_labels")
+
+
+def post_features(*optional: str) -> datasets.Features:
     """Column types of a data set of posts.
+
+    Args:
+        optional: names of `OPTIONAL_COLUMNS` to have: `image_text`, words for the picture (a caption, alternative
+            text), and `candidate_labels`, the post's own candidates.
 
     Returns:
         `datasets.Features` with `id`, `text`, `label` and `source` (strings), `image` (`datasets.Image`, may be
@@ -26,6 +34,8 @@ def post_features() -> datasets.Features:
     """
     import datasets  # here, because it takes over a second to import
 
+    for name in optional:
+        check_choice("optional", name, OPTIONAL_COLUMNS)
     return datasets.Features(
         {
             "id": datasets.Value("string"),
@@ -34,6 +44,7 @@ def post_features() -> datasets.Features:
             "label": datasets.Value("string"),
             "image": datasets.Image(),
             "source": datasets.Value("string"),
+            **{name: datasets.List(datasets.Value("string")) for name in optional},
         }
     )
 
@@ -67,13 +78,14 @@ def validate_post(post: Mapping[str, Any], where: str = "") -> None:
     The two spans of a relation may overlap: one name may stand within the other.
 
     Args:
-        post: a mapping with the columns of `post_features`; `image` and `source` may be absent.
+        post: a mapping with the columns of `post_features`; `image`, `source` and the optional columns may be absent.
         where: where the post was read (a file and line, say), put at the front of the error.
 
     Raises:
         ValueError: naming the post, the rule and the value, if `id`, `text` or `label` is not a string with something
-            in it, if there are neither one nor two mentions, or if a span is not two integers, is empty or reversed,
-            reaches outside the text, or covers nothing but white space.
+            in it, if an optional column is neither `None` nor a list of such strings (`image_text` may be one
+            string), if there are neither one nor two mentions, or if a span is not two integers, is empty or
+            reversed, reaches outside the text, or covers nothing but white space.
     """
     place = f"{where}: " if where else ""
     name = f"{place}post {post.get('id')!r}"
@@ -82,6 +94,12 @@ def validate_post(post: Mapping[str, Any], where: str = "") -> None:
         if not isinstance(value, str) or not value.strip():
             raise ValueError(f"{name}: {column} must be a string that is not empty, got {value!r}")
         check_unicode(value, f"{name}: {column}")
+
+    for column in OPTIONAL_COLUMNS:
+        value = post.get(column)
+        strings = [value] if column == "image_text" and isinstance(value, str) else value
+        if value is not None and not (_is_list(strings) and all(isinstance(s, str) and s.strip() for s in strings)):
+            raise ValueError(f"{name}: {column} must be a list of strings that are not empty, got {value!r:.80}")
 
     try:
         task_of(post)

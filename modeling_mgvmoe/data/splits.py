@@ -82,12 +82,28 @@ def mre_class_split(relations: Sequence[str], seed: int) -> ClassSplit:
     Raises:
         ValueError: a relation occurs twice, or there are fewer than four, so that a split would be empty.
     """
+    return thirds_class_split([name for name in relations if name not in MNRE_NONE], seed)
+
+
+def thirds_class_split(classes: Sequence[str], seed: int) -> ClassSplit:
+    """The rule of [`mre_class_split`] for any classes.
+
+    The classes are shuffled with numpy's `RandomState(seed)`; of these n, the first n // 3 + 1 are for training, the
+    next n // 3 for validation, and all others for testing.
+
+    Args:
+        classes: distinct names. The order decides: another one gives another division.
+        seed: of the shuffle.
+
+    Raises:
+        ValueError: a class occurs twice, or there are fewer than four, so that a split would be empty.
+    """
     import numpy as np
 
-    names = [name for name in relations if name not in MNRE_NONE]
-    _check_distinct("relations", names)
+    names = list(classes)
+    _check_distinct("classes", names)
     if len(names) < 4:
-        raise ValueError(f"relations: at least 4 besides {MNRE_NONE[0]!r} are needed for three splits, got {names!r}")
+        raise ValueError(f"classes: at least 4 are needed for three splits, got {names!r}")
     np.random.RandomState(seed).shuffle(names)
     third = len(names) // 3
     return ClassSplit(
@@ -95,6 +111,21 @@ def mre_class_split(relations: Sequence[str], seed: int) -> ClassSplit:
         validation=tuple(names[third + 1 : 2 * third + 1]),
         test=tuple(names[2 * third + 1 :]),
     )
+
+
+def grouped_class_split(groups: Mapping[str, Sequence[str]], seed: int) -> ClassSplit:
+    """[`thirds_class_split`] of groups whose classes stay together: the two directions of a relation, say.
+
+    Args:
+        groups: classes by the name of their group.
+        seed: of the shuffle of the groups.
+
+    Raises:
+        ValueError: a class is in two groups, or there are fewer than four groups.
+    """
+    _check_distinct("classes", [name for names in groups.values() for name in names])
+    split = thirds_class_split(list(groups), seed)
+    return ClassSplit(*(tuple(name for group in own for name in groups[group]) for own in vars(split).values()))
 
 
 def met_class_splits() -> dict[str, ClassSplit]:

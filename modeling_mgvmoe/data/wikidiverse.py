@@ -11,15 +11,18 @@ release with candidates for entity linking ("w_10cands") has another format, and
 
 from __future__ import annotations
 
+import argparse
 import hashlib
-import json
 import os
 from collections.abc import Sequence
 from typing import Any
 
 from ..mention_windows import check_unicode
 from .counts import Counts
+from .files import read_json
+from .labels import read_label_set
 from .picture_files import attach_pictures, check_folder
+from .prepare import DatasetAdapter, PreparedData, add_source_flags, choose_split, divide, label_file
 from .schema import ON_BAD_SPAN, check_choice, validate_post
 
 WIKIDIVERSE_FILES = ("train.json", "valid.json", "test.json")
@@ -117,17 +120,33 @@ def read_wikidiverse(
     return posts, counts
 
 
+def _add_flags(parser: argparse.ArgumentParser) -> None:
+    add_source_flags(parser, "wikidiverse:task-1", images=True, on_bad_span="skip")
+
+
+def _prepare(arguments: argparse.Namespace, configuration: str | os.PathLike[str]) -> PreparedData:
+    label_set = read_label_set(label_file(arguments, configuration, "wikidiverse"))
+    posts, counts = read_wikidiverse(
+        wikidiverse_files(arguments.data), arguments.images, "checking images", arguments.on_bad_span
+    )
+    classes = [name for name in counts.classes if name not in label_set.left_out]
+    chosen = choose_split(arguments.split, classes, configuration)
+    return divide("wikidiverse", posts, counts, arguments.split, chosen, label_set)
+
+
+WIKIDIVERSE = DatasetAdapter(
+    "wikidiverse",
+    "WikiDiverse, version 2: types of mentions in captions of news images",
+    _add_flags,
+    _prepare,
+    not_public="its pictures may not be passed on without the names of their authors, which are not kept",
+)
+
+
 def _records(path: str | os.PathLike[str]) -> list[Any]:
-    name = os.fspath(path)
-    if not os.path.isfile(name):
-        raise FileNotFoundError(f"paths: the file {name!r} does not exist")
-    with open(name, encoding="utf-8-sig") as file:
-        try:
-            records = json.load(file)
-        except (ValueError, RecursionError) as error:  # of JSON and of UTF-8; nested too deep
-            raise ValueError(f"{name}: a JSON file is needed, {error}") from error
+    records = read_json(path)
     if not isinstance(records, list):
-        raise ValueError(f"{name}: a JSON list of captions is needed, got {records!r:.80}")
+        raise ValueError(f"{os.fspath(path)}: a JSON list of captions is needed, got {records!r:.80}")
     return records
 
 
