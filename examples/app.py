@@ -1,4 +1,4 @@
-"""The demo page: a post, its picture, marked mentions and any labels in; scores and their explanation out.
+"""The demo page: a post, its image, marked mentions and any labels in; scores and their explanation out.
 
     python examples/app.py --model runs/demo/model
     python examples/app.py --model USER/NAME --revision COMMIT --write_space runs/space
@@ -12,10 +12,11 @@ import sys
 
 from transformers.utils.logging import disable_progress_bar
 
-from modeling_mgvmoe.app.example_posts import examples_from_file, sketchbook_examples
-from modeling_mgvmoe.app.served_model import load_served_model
+from modeling_mgvmoe.app.example_posts import examples_for, examples_from_file
+from modeling_mgvmoe.app.markup import check_least
+from modeling_mgvmoe.app.served_model import find_run_record, load_served_model
 from modeling_mgvmoe.app.space import write_space
-from modeling_mgvmoe.evaluation.explanation import check_none_threshold
+from modeling_mgvmoe.evaluation.loading import check_model_folder
 
 
 def read_flags(argv):
@@ -33,9 +34,12 @@ def read_flags(argv):
     parser.add_argument("--device", help="cpu, cuda, ... (default: a GPU if there is one)")
     parser.add_argument("--server_name", help="address to listen at (default: this machine only)")
     parser.add_argument("--server_port", type=int, help="default: the first free one from 7860 on")
-    parser.add_argument("--examples", metavar="POSTS.json", help="posts to try it with (default: the sketchbook's)")
+    parser.add_argument("--examples", metavar="POSTS.json", help="posts to try it with (default: some like its data)")
     parser.add_argument(
-        "--none_threshold", type=float, default=0.5, help='best score of "none of these" (default 0.5)'
+        "--none_threshold",
+        type=float,
+        default=5.0,
+        help='"none of these" if the best label is fewer times as likely as the average other one (default 5)',
     )
     parser.add_argument("--write_space", metavar="FOLDER", help="write a Hub Space and do not start the page")
     parser.add_argument("--overwrite", action="store_true", help="replace a Space that was written before")
@@ -47,11 +51,13 @@ def main(argv=None):
     parser, arguments = read_flags(sys.argv[1:] if argv is None else argv)
     disable_progress_bar()
     try:
-        check_none_threshold(arguments.none_threshold)
-        examples = examples_from_file(arguments.examples) if arguments.examples else sketchbook_examples()
+        check_least(arguments.none_threshold)
+        examples = examples_from_file(arguments.examples) if arguments.examples else None
         if arguments.write_space and arguments.trust_remote_code:
             raise ValueError("trust_remote_code: a Space runs the code that is written into it; leave it out")
         if arguments.write_space:
+            check_model_folder(arguments.model)
+            examples = examples or examples_for(find_run_record(arguments.model, arguments.revision))
             files = write_space(
                 arguments.write_space, arguments.model, examples, arguments.revision, overwrite=arguments.overwrite
             )
@@ -62,7 +68,7 @@ def main(argv=None):
         parser.error(" ".join(str(error).split()))
     from modeling_mgvmoe.app.page import build_page, launch_page  # Gradio takes seconds to import
 
-    page = build_page(served, examples, arguments.none_threshold)
+    page = build_page(served, examples or examples_for(served.record), arguments.none_threshold)
     launch_page(page, arguments.server_name, arguments.server_port)
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from modeling_mgvmoe.app import markup
 from modeling_mgvmoe.app.answers import answer, verdict_again
-from modeling_mgvmoe.app.example_posts import examples_from_file, sketchbook_examples, write_examples
+from modeling_mgvmoe.app.example_posts import examples_for, examples_from_file, sketchbook_examples, write_examples
 from modeling_mgvmoe.app.form import (
     MAX_CHARACTERS,
     MAX_LABELS,
@@ -33,6 +33,7 @@ from modeling_mgvmoe.evaluation.attention_overlay import PALE, STRONGEST, TINT, 
 from modeling_mgvmoe.evaluation.explanation import explain_post
 from modeling_mgvmoe.training.from_scratch import model_from_scratch
 from tests.from_scratch import LABELS, TEXTS, picture, scratch_config, scratch_model
+from tests.published_run import make_run
 
 TEXT = "Kelo sails at dawn & <b>greets</b> Mura"
 GOOD = Fields(TEXT, picture(1), TYPING, (0, 4, None, None), "\n".join(LABELS))
@@ -98,7 +99,7 @@ def test_numbers_of_the_tail_are_not_asked_for_with_one_mention():
         ({"text": " \n"}, "There is no post yet. Type or paste one."),
         ({"text": None}, "There is no post yet."),
         ({"text": "a" * (MAX_CHARACTERS + 1)}, "The post has 5,001 characters. At most 5,000 are taken."),
-        ({"image": UnreadablePicture("OSError")}, "The picture cannot be read. Take another one, such as a PNG"),
+        ({"image": UnreadablePicture("OSError")}, "The image cannot be read. Take another one, such as a PNG"),
         ({"kind": "both"}, "Choose whether one mention or a pair is asked about."),
         ({"numbers": (None,) * 4}, "No mention is marked. Select its words in the post, then press “Mark as mention”"),
         ({"kind": RELATION}, "No tail is marked."),
@@ -109,8 +110,9 @@ def test_numbers_of_the_tail_are_not_asked_for_with_one_mention():
         ({"numbers": (4, 4, None, None)}, "from character 4 to 4"),
         ({"numbers": (4, 5, None, None)}, "The mention cannot be used: span (4, 5) covers only white space"),
         ({"text": "a \U0001f469\u200d\U0001f4bb b", "numbers": (2, 3, None, None)}, "cuts a character in two"),
-        ({"labels": " \n "}, "There is no label yet. Write one a line."),
+        ({"labels": " \n "}, "There is no label yet. Write some, with commas or line ends between them."),
         ({"labels": "boat\nbird\nboat | b"}, "The label “boat” stands twice."),
+        ({"labels": "boat, boat"}, "The label “boat” stands twice."),
         ({"labels": "boat\n| it sails"}, "Line 2 of the labels has nothing before “|”."),
         ({"labels": "boat | it sails | it sails"}, "The label “boat” has the same sentence twice."),
         ({"labels": "boat" * 130}, "Line 1 of the labels has 520 characters. At most 500 are taken."),
@@ -128,8 +130,33 @@ def test_types_are_written_in_three_parts(line):
         read_type_lines(line)
 
 
+@pytest.mark.parametrize(
+    ("lines", "labels"),
+    [
+        ("city, person,film", ["city", "person", "film"]),
+        ("city, person\nfilm,\n", ["city", "person", "film"]),
+        ('"Washington, D.C.", city', ["Washington, D.C.", "city"]),
+        ('"the ""Kelo"", a boat"', ['the "Kelo", a boat']),
+        ("城市，人、电影", ["城市", "人", "电影"]),
+        ("made of, in part | it is made of this, and more", ["made of, in part"]),
+    ],
+)
+def test_labels_between_commas_and_lines(lines, labels):
+    found, sentences = read_label_lines(lines)
+    assert found == labels
+    assert read_label_lines(write_label_lines(found, sentences)) == (found, sentences)
+    shown = Text(markup.chips(lines))
+    assert sum(tag == "li" for tag, _ in shown.tags) == len(labels)
+    assert all(label in shown.text for label in labels) and f"{len(labels)} label" in shown.text
+
+
+def test_chips_say_what_is_wrong_with_the_labels():
+    assert markup.chips(" \n") == markup.chips(None) == ""
+    assert "stands twice" in Text(markup.chips("boat, boat")).text and "<li" not in markup.chips("boat, boat")
+
+
 def test_label_lines_there_and_back():
-    labels, sentences = ["boat", "bird", "cake"], {"boat": "it sails", "cake": ["sweet", "with cream"]}
+    labels, sentences = ["boat", "bird, or two", "cake"], {"boat": "it sails", "cake": ["sweet", "with cream"]}
     assert read_label_lines(write_label_lines(labels, sentences)) == (labels, sentences)
 
 
@@ -152,15 +179,37 @@ def test_the_scores_are_those_of_the_explanation(served):
 
 
 def test_none_of_these_and_another_threshold(served):
-    shown = answer(served, GOOD, 0.0)
+    shown = answer(served, GOOD, 1.0)
     best = shown.ranking[0]
-    none = verdict_again(shown.ranking, 1.0)
-    assert Text(none).text.startswith(
-        f"None of theseThe best, “{best['label']}”, has {best['score']:.2f}, which is below"
-    )
+    none = verdict_again(shown.ranking, 1000.0)
+    assert Text(none).text.startswith(f"None of theseThe best, “{best['label']}”, is only ")
     assert "mg-best" not in none
-    assert verdict_again(shown.ranking, 0.0) == shown.verdict
-    assert verdict_again(None, 0.5) is None
+    assert verdict_again(shown.ranking, 1.0) == shown.verdict
+    assert verdict_again(None, 5.0) is None
+
+
+@pytest.mark.parametrize("count", [2, 12, 100])
+def test_none_of_these_does_not_depend_on_how_many_labels_there_are(count):
+    """The best label is exp(2) or exp(1.2) times as likely as each of the others, two of them or ninety-nine."""
+    for margin, answered in ((2.0, True), (1.2, False)):
+        logits = np.array([margin] + [0.0] * (count - 1))
+        scores = np.exp(logits) / np.exp(logits).sum()
+        ranking = [{"label": f"label {number}", "score": score} for number, score in enumerate(scores)]
+        assert markup.lead(ranking) == pytest.approx(np.exp(margin))
+        assert ("None of these" not in markup.verdict(ranking, 5.0)) is answered
+
+
+def test_a_right_answer_among_twelve_labels_is_kept():
+    """Far ahead of the others, and below one half."""
+    ranking = [{"label": str(number), "score": score} for number, score in enumerate([0.45, 0.125] + [0.0425] * 10)]
+    assert sum(entry["score"] for entry in ranking) == pytest.approx(1)
+    assert markup.verdict(ranking, 5.0).startswith('<p class="mg-answer">0</p>')
+
+
+@pytest.mark.parametrize("least", [0.5, float("nan"), float("inf"), "5"])
+def test_a_threshold_that_is_none(least):
+    with pytest.raises(ValueError, match="none_threshold"):
+        markup.check_least(least)
 
 
 def test_one_label_is_explained(served):
@@ -197,9 +246,9 @@ def test_nothing_that_people_write_becomes_html(served):
 
 
 def test_pictures_are_shown_beside_each_other(served):
-    shown = answer(served, GOOD, 0.0)
+    shown = answer(served, GOOD, 1.0)
     images = [attrs for tag, attrs in Text(shown.weighed).tags if tag == "img"]
-    assert len(images) == 2 and "strongest patch is row" in images[1]["alt"]
+    assert len(images) == 2
     sizes = set()
     for attrs in images:
         content = base64.b64decode(attrs["src"].removeprefix("data:image/png;base64,"))
@@ -207,8 +256,8 @@ def test_pictures_are_shown_beside_each_other(served):
             sizes.add(image.size)
     assert sizes == {(24 * 21, 20 * 21)}  # 24 x 20 pixels, enlarged to at most 520
     without = answer(served, changed(image=None), 0.0)
-    assert "<img" not in without.weighed and "picture" not in Text(without.weighed).text
-    assert "picture" not in Text(without.experts).text
+    assert "<img" not in without.weighed and "image" not in Text(without.weighed).text
+    assert "image" not in Text(without.experts).text
 
 
 def test_experts_are_drawn_by_modality(served):
@@ -218,7 +267,7 @@ def test_experts_are_drawn_by_modality(served):
     assert "mutual information of the answer and samples" in page.text
     titles = [attrs["title"] for tag, attrs in page.tags if tag == "li"]
     assert titles == [
-        f"{text:.1%} text, {image:.1%} picture"
+        f"{text:.1%} text, {image:.1%} image"
         for text, image in zip(expected["text"], expected["picture"], strict=True)
     ]
 
@@ -267,7 +316,10 @@ def test_patches_are_tinted_and_what_was_not_shown_turns_pale(served):
     grey = Image.new("RGB", (40, 20), (100, 100, 100))
     weights = np.array([[0.4, 0.0], [0.1, 0.2]])
     # The grid covers the left 20 x 20 pixels: patches of 10.
-    drawn = replace(found, image=grey, patches=weights, patch_area=(0.0, 0.0, 20.0, 20.0))
+    before = [{"label": entry["label"], "score": 0.0} for entry in found.ranking]
+    sure = [{**found.ranking[0], "score": 1.0}, *found.ranking[1:]]
+    area = (0.0, 0.0, 20.0, 20.0)
+    drawn = replace(found, image=grey, patches=weights, patch_area=area, ranking=sure, ranking_without_image=before)
     pixels = np.asarray(attention_overlay(drawn, 40)).astype(int)
     assert pixels.shape == (20, 40, 3)
 
@@ -279,6 +331,11 @@ def test_patches_are_tinted_and_what_was_not_shown_turns_pale(served):
     assert pixels[15, 5].tolist() == mixed(STRONGEST / 4, TINT)
     assert pixels[15, 15].tolist() == mixed(STRONGEST / 2, TINT)
     assert (pixels[:, 20:] == mixed(PALE, (255, 255, 255))).all()
+    # Half as much, and nothing, where the image moves the score half as much, and not.
+    for score, strength in ((0.75, 0.5), (1.0, 0.0)):
+        before[0]["score"] = score
+        pixels = np.asarray(attention_overlay(drawn, 40)).astype(int)
+        assert pixels[5, 5].tolist() == mixed(strength * STRONGEST, TINT)
     with pytest.raises(ValueError, match="one with a picture and a grid of patches is needed"):
         attention_overlay(replace(drawn, patches=None), 40)
 
@@ -296,7 +353,7 @@ def test_sizes_of_shown_pictures(size, expected):
 def test_the_sketchbooks_examples_can_be_asked():
     examples = sketchbook_examples()
     assert [example.name for example in examples] == [
-        "type 1", "type 2", "pair 1", "pair 2", "no label fits", "without a picture",
+        "type 1", "type 2", "pair 1", "pair 2", "no label fits", "without an image",
     ]  # fmt: skip
     for example in examples:
         arguments = read_fields(example.fields)
@@ -304,6 +361,34 @@ def test_the_sketchbooks_examples_can_be_asked():
         assert len(spans) == (2 if example.name.startswith("pair") else 1)
         assert all(arguments["post"]["text"][start].isupper() for start, _ in spans)
     assert sketchbook_examples()[0].fields.text == examples[0].fields.text
+
+
+def test_examples_are_like_what_the_model_was_trained_on():
+    def record(name, **labels):
+        arguments = {"model": {}, "data": {"dataset_seed": 3}, "training": {}}
+        return {"arguments": arguments, "dataset": {"name": name, "split": None}, "labels": {"train": labels}}
+
+    drawn = examples_for(record("sketchbook", typing=["boat"], relation=[]))
+    assert [one.fields.text for one in drawn] == [one.fields.text for one in sketchbook_examples(3)]
+    both = examples_for(None)
+    assert {one.fields.kind for one in both} == {TYPING, RELATION}
+    assert {one.fields.image is None for one in both} == {True, False}
+    for name, expected in (("mnre", RELATION), ("twitter10000", TYPING)):
+        task = "relation" if expected == RELATION else "typing"
+        labels = {"typing": [], "relation": []} | {task: ["a class"]}
+        assert {one.fields.kind for one in examples_for(record(name, **labels))} == {expected}
+    for example in both:
+        assert len(read_fields(example.fields)["candidate_labels"]) >= 4
+
+
+def test_the_page_names_the_model_and_what_it_was_trained_on(folder, tmp_path):
+    unknown = load_served_model(str(folder / "model"), device="cpu")
+    assert unknown.title == f"{folder.name}/model" and "not written" in unknown.training
+    make_run(tmp_path)
+    known = load_served_model(str(tmp_path / "model"), device="cpu")
+    assert known.training == "trained on sketchbook (seed 0): 3 types, 3 relations"
+    assert ServedModel("user/name", None, None, "main").title == "user/name at main"
+    assert "<b>&lt;i&gt;" in markup.served("<i>", known.training)
 
 
 def test_examples_there_and_back(tmp_path):

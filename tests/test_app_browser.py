@@ -56,7 +56,7 @@ def address(served):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    page = build_page(served, sketchbook_examples(), none_threshold=0.0)
+    page = build_page(served, sketchbook_examples(), least=1.0)
     _, url, share = launch_page(page, "127.0.0.1", port, prevent_thread_lock=True, quiet=True)
     assert share is None and url.startswith("http://127.0.0.1:")
     yield url
@@ -247,7 +247,7 @@ def test_errors_are_words_and_can_be_mended(page, tmp_path):
     page.click("#mg-mark-mention")
     page.locator("#mg-marked mark").wait_for()
     ask(page)
-    said("There is no label yet. Write one a line.")
+    said("There is no label yet. Write some, with commas or line ends between them.")
     write(page, "labels", "boat\nbird\nboat")
     ask(page)
     said("The label “boat” stands twice.")
@@ -257,7 +257,7 @@ def test_errors_are_words_and_can_be_mended(page, tmp_path):
     page.set_input_files("#mg-image input[type=file]", broken)
     page.wait_for_timeout(500)
     ask(page)
-    said("The picture cannot be read. Take another one")
+    said("The image cannot be read. Take another one")
     page.locator("#mg-image button[aria-label='Clear']").or_(
         page.locator("#mg-image button[aria-label='Remove Image']")
     ).first.click()
@@ -327,19 +327,43 @@ def test_none_of_these_without_asking_again(page):
     ask(page)
     answer, before = page.locator(".mg-answer").inner_text(), bars(page)
     field = page.locator("#mg-threshold input[type=number]")
-    field.fill("1")
+    field.fill("50")
     field.press("Enter")
     page.locator(".mg-answer.mg-none", has_text="None of these").wait_for()
     assert bars(page) == before
-    field.fill("0")
+    field.fill("1")
     field.press("Enter")
     page.locator(".mg-answer", has_text=re.compile(f"^{answer}$")).wait_for()
 
 
+def test_labels_are_shown_as_they_are_read(page):
+    def read():
+        return page.locator("#mg-chips li").all_inner_texts()
+
+    write(page, "labels", 'boat, bird\n"a cake, with cream"')
+    page.wait_for_function("document.querySelectorAll('#mg-chips li').length === 3")
+    assert read() == ["boat", "bird", "a cake, with cream"]
+    textarea(page, "labels").fill("boat, bird, boat")
+    page.locator("#mg-chips", has_text="The label “boat” stands twice.").wait_for()
+    assert not read()
+    textarea(page, "labels").fill("boat, bird")
+    page.wait_for_function("document.querySelectorAll('#mg-chips li').length === 2")
+    write(page, "post", POST)
+    select_with_keys(page, 0, 4)
+    page.click("#mg-mark-mention")
+    page.locator("#mg-marked mark").wait_for()
+    ask(page)
+    assert set(bars(page)) == {"boat", "bird"}
+
+
+def test_the_page_says_which_model_answers(page):
+    assert page.locator("#mg-model").inner_text() == ("Model: tiny, what it was trained on is not written beside it.")
+
+
 def test_examples_fill_the_form(page):
-    """Also after another one, of the other kind and without a picture; the last answer goes."""
+    """Also after another one, of the other kind and without an image; the last answer goes."""
     examples = {example.name: example.fields for example in sketchbook_examples()}
-    for name in ("pair 1", "without a picture"):
+    for name in ("pair 1", "without an image"):
         page.get_by_role("button", name=name, exact=True).click()
         own = examples[name]
         page.wait_for_function("text => document.querySelector('#mg-post textarea').value === text", arg=own.text)

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from modeling_mgvmoe import ZeroShotMultimodalIEPipeline
 from modeling_mgvmoe.evaluation.explanation import (
     best_label,
     explain_post,
+    image_effect_words,
     normalized_entropy,
     offers_samples,
     split_words,
@@ -216,6 +218,43 @@ def test_the_model_stays_in_its_mode(parts):
         assert model.training
     finally:
         model.eval()
+
+
+def test_what_the_image_changes(parts):
+    found = explain_post(*parts, POST, LABELS)
+    without = explain_post(*parts, {**POST, "image": None}, LABELS)
+    assert found.ranking_without_image == without.ranking
+    scores = [{entry["label"]: entry["score"] for entry in own.ranking} for own in (found, without)]
+    best = found.ranking[0]["label"]
+    assert found.image_effect == pytest.approx(scores[0][best] - scores[1][best], abs=1e-12)
+    assert found.as_json()["image_effect"] == found.image_effect
+    assert without.ranking_without_image is without.image_effect is None
+    assert without.image_strength == 0 and image_effect_words(without) == ""
+
+
+@pytest.mark.parametrize(
+    ("before", "strength", "words"),
+    [
+        ((0.60, 0.40), 0.0, "The image changes nothing here."),
+        ((0.604, 0.396), 0.0, "The image changes nothing here."),
+        ((0.55, 0.45), 0.1, "The image moves the score by +0.05."),
+        ((0.90, 0.10), 0.6, "The image moves the score by -0.30."),
+        ((0.40, 0.60), 0.4, "The image changes the answer."),
+        ((0.05, 0.95), 1.0, "The image changes the answer."),
+    ],
+)
+def test_words_and_strength_of_what_the_image_changes(parts, before, strength, words):
+    """By hand: boat 0.6 with the image, drawn in full from a change of 0.5 on."""
+    found = explain_post(*parts, POST, ["boat", "bird"])
+    ranking = [{"label": "boat", "score": 0.6}, {"label": "bird", "score": 0.4}]
+    without = [{"label": name, "score": score} for name, score in zip(("boat", "bird"), before, strict=True)]
+    without.sort(key=lambda entry: -entry["score"])
+    changed = replace(found, ranking=ranking, ranking_without_image=without)
+    assert changed.image_strength == pytest.approx(strength)
+    best = without[0]
+    assert image_effect_words(changed) == (
+        f"Without the image: {best['label']} {best['score']:.2f}. With it: boat 0.60. {words}"
+    )
 
 
 def test_json_has_everything_but_the_picture(parts):

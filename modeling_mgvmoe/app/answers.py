@@ -35,8 +35,14 @@ class Shown:
     ranking: list[dict[str, Any]] | None = None
 
 
-def answer(served: ServedModel, fields: Fields, none_threshold: float) -> Shown:
-    """Score the labels and explain the scores. Never raises: what goes wrong is shown in words."""
+def answer(served: ServedModel, fields: Fields, least: float) -> Shown:
+    """Score the labels and explain the scores. Never raises: what goes wrong is shown in words.
+
+    Args:
+        served: the model.
+        fields: of the page.
+        least: see [`markup.verdict`].
+    """
     from ..evaluation.explanation import explain_post, offers_samples
 
     try:
@@ -46,11 +52,10 @@ def answer(served: ServedModel, fields: Fields, none_threshold: float) -> Shown:
             served.model,
             served.processor,
             **read_fields(fields),
-            none_threshold=none_threshold,
             num_samples=NUM_SAMPLES if offers_samples(served.model) else None,
         )
         return Shown(
-            markup.verdict(explanation.ranking, none_threshold),
+            markup.verdict(explanation.ranking, least),
             markup.weighed(explanation),
             markup.experts(explanation),
             explanation.ranking,
@@ -64,6 +69,6 @@ def answer(served: ServedModel, fields: Fields, none_threshold: float) -> Shown:
         return Shown(markup.message("Something went wrong on the server while answering; its log says what."))
 
 
-def verdict_again(ranking: Sequence[Mapping[str, Any]] | None, none_threshold: float) -> str | None:
+def verdict_again(ranking: Sequence[Mapping[str, Any]] | None, least: float) -> str | None:
     """The verdict of known scores under another threshold; `None` if there is no answer yet."""
-    return None if ranking is None else markup.verdict(ranking, none_threshold)
+    return None if ranking is None else markup.verdict(ranking, least)

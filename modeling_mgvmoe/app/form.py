@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,8 @@ from ..mention_windows import read_mentions
 # What one request may cost a server that is open to everybody.
 MAX_CHARACTERS, MAX_LABELS, MAX_LABEL_CHARACTERS = 5000, 100, 500
 SEPARATOR = "|"
+# A label of a list with commas, Latin or Chinese, or one in quotes, in which a quote is written twice.
+LABEL = re.compile(r'\s*"(?:[^"]|"")+"\s*(?=[,，、]|$)|[^,，、]+')
 # The two kinds of questions, as the page names them.
 TYPING, RELATION = "One mention: its type", "A pair: its relation"
 SLOTS = {TYPING: ("mention",), RELATION: ("head", "tail")}
@@ -40,7 +43,7 @@ class Fields:
         image: a PIL picture, `None`, or [`UnreadablePicture`].
         kind: `TYPING` or `RELATION`.
         numbers: start and end of the mention or the head, then of the tail; `None` where a field is empty.
-        labels: one a line, see [`read_label_lines`].
+        labels: see [`read_label_lines`].
         label_types: one relation a line, "label | types of the head | types of the tail", each with commas between.
         type_sentences: one type a line, as labels.
     """
@@ -66,7 +69,7 @@ def read_fields(fields: Fields) -> dict[str, Any]:
     if len(text) > MAX_CHARACTERS:
         raise FormError(f"The post has {len(text):,} characters. At most {MAX_CHARACTERS:,} are taken.")
     if isinstance(fields.image, UnreadablePicture):
-        raise FormError("The picture cannot be read. Take another one, such as a PNG, JPEG or WebP file, or none.")
+        raise FormError("The image cannot be read. Take another one, such as a PNG, JPEG or WebP file, or none.")
     if fields.kind not in SLOTS:
         raise FormError("Choose whether one mention or a pair is asked about.")
     spans = read_spans(text, fields.kind, fields.numbers)
@@ -120,7 +123,8 @@ def read_label_lines(lines: str, what: str = "label") -> tuple[list[str], dict[s
     """Labels and the sentences that are read in their place.
 
     Args:
-        lines: one label a line, "label" or "label | sentence"; several sentences have "|" between them, too.
+        lines: labels with commas or line ends between them, `"in quotes"` where a label has a comma itself; or
+            "label | sentence" on a line of its own, with "|" between several sentences. There a comma is a comma.
         what: how to call a label in messages.
 
     Returns:
@@ -132,28 +136,39 @@ def read_label_lines(lines: str, what: str = "label") -> tuple[list[str], dict[s
     labels: list[str] = []
     sentences: dict[str, str | list[str]] = {}
     for number, line in enumerate((lines or "").splitlines(), 1):
-        if not line.strip():
-            continue
-        label, *own = (part.strip() for part in line.split(SEPARATOR))
-        own = [sentence for sentence in own if sentence]
-        if not label:
-            raise FormError(f"Line {number} of the {what}s has nothing before “{SEPARATOR}”.")
-        if label in labels:
-            raise FormError(f"The {what} “{label}” stands twice.")
-        if len(set(own)) < len(own):
-            raise FormError(f"The {what} “{label}” has the same sentence twice.")
-        if len(line) > MAX_LABEL_CHARACTERS:
+        if SEPARATOR in line:
+            label, *rest = (part.strip() for part in line.split(SEPARATOR))
+            if not label:
+                raise FormError(f"Line {number} of the {what}s has nothing before “{SEPARATOR}”.")
+            found, own = [_unquoted(label)], [sentence for sentence in rest if sentence]
+            if len(set(own)) < len(own):
+                raise FormError(f"The {what} “{found[0]}” has the same sentence twice.")
+            if own:
+                sentences[found[0]] = own[0] if len(own) == 1 else own
+        else:
+            found = [_unquoted(label) for label in LABEL.findall(line) if label.strip()]
+        longest = max(map(len, [line] if SEPARATOR in line else found), default=0)
+        if longest > MAX_LABEL_CHARACTERS:
             raise FormError(
-                f"Line {number} of the {what}s has {len(line):,} characters. At most {MAX_LABEL_CHARACTERS} are taken."
+                f"Line {number} of the {what}s has {longest:,} characters. At most {MAX_LABEL_CHARACTERS} are taken."
             )
-        labels.append(label)
-        if own:
-            sentences[label] = own[0] if len(own) == 1 else own
+        for label in found:
+            if label in labels:
+                raise FormError(f"The {what} “{label}” stands twice.")
+            labels.append(label)
     if not labels:
-        raise FormError(f"There is no {what} yet. Write one a line.")
+        raise FormError(f"There is no {what} yet. Write some, with commas or line ends between them.")
     if len(labels) > MAX_LABELS:
         raise FormError(f"There are {len(labels)} {what}s. At most {MAX_LABELS} are taken.")
     return labels, sentences
+
+
+def _unquoted(label: str) -> str:
+    """A label without the quotes around it, with single ones for doubled ones inside."""
+    label = label.strip()
+    if len(label) > 2 and label[0] == label[-1] == '"':
+        return label[1:-1].replace('""', '"').strip()
+    return label
 
 
 def read_type_lines(lines: str) -> dict[str, tuple[list[str], list[str]]]:
@@ -177,9 +192,11 @@ def read_type_lines(lines: str) -> dict[str, tuple[list[str], list[str]]]:
 
 
 def write_label_lines(labels: Sequence[str], sentences: dict[str, Any] | None = None) -> str:
-    """The text that [`read_label_lines`] reads."""
+    """The text that [`read_label_lines`] reads, a label a line."""
     lines = []
     for label in labels:
         own = (sentences or {}).get(label, [])
+        if not own and (len(LABEL.findall(label)) > 1 or label != _unquoted(label)):
+            label = '"' + label.replace('"', '""') + '"'
         lines.append(f" {SEPARATOR} ".join([label, *([own] if isinstance(own, str) else own)]))
     return "\n".join(lines)

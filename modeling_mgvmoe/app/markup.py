@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import math
 from collections.abc import Mapping, Sequence
 from html import escape
 from io import BytesIO
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..evaluation.attention_overlay import STRONGEST, attention_overlay, relative_weights, resized
-from ..evaluation.explanation import best_label, normalized_entropy
+from ..evaluation.explanation import image_effect_words, normalized_entropy
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -29,15 +30,42 @@ def message(text: str) -> str:
     return f'<div class="mg-message" role="alert">{escape(text)}</div>'
 
 
-def verdict(ranking: Sequence[Mapping[str, Any]], none_threshold: float) -> str:
-    """The answer or "none of these", how sure it is, and a bar for each label."""
-    answer = best_label(ranking, none_threshold)
+def lead(ranking: Sequence[Mapping[str, Any]]) -> float:
+    """How many times as likely as the average other label the best one is; infinite for a single label.
+
+    A share of the whole falls with every label that is added. This does not: against 11 or 99 labels that fit equally
+    badly it is the same number.
+    """
+    best, others = ranking[0]["score"], [entry["score"] for entry in ranking[1:]]
+    average = sum(others) / len(others) if others else 0.0
+    return best / average if average > 0 else math.inf
+
+
+def check_least(least: float) -> float:
+    """Returns it, or raises ValueError if no `lead` could be compared with it."""
+    if not isinstance(least, (int, float)) or not 1 <= least < math.inf:
+        raise ValueError(
+            "none_threshold must be at least 1: how many times as likely as the average other label the best one must "
+            f"be. Got {least!r}."
+        )
+    return float(least)
+
+
+def verdict(ranking: Sequence[Mapping[str, Any]], least: float) -> str:
+    """The answer or "none of these", how sure it is, and a bar for each label.
+
+    Args:
+        ranking: {"label", "score"} with falling scores.
+        least: the answer is "none of these" if [`lead`] is below it.
+    """
+    ahead = lead(ranking)
+    answer = ranking[0]["label"] if ahead >= least else None
     best, uncertainty = ranking[0], normalized_entropy([entry["score"] for entry in ranking])
     if answer is None:
         head = '<p class="mg-answer mg-none">None of these</p>'
         head += (
-            f'<p class="mg-hint">The best, “{escape(best["label"])}”, has {best["score"]:.2f}, which is below '
-            f"{none_threshold:.2f}.</p>"
+            f'<p class="mg-hint">The best, “{escape(best["label"])}”, is only {ahead:.1f} times as likely as the '
+            f"average other label, which is below {least:g}.</p>"
         )
     else:
         head = f'<p class="mg-answer">{escape(answer)}</p>'
@@ -66,19 +94,35 @@ def _bar(name: str, share: float, figure: str, kind: str) -> str:
     )
 
 
+def chips(lines: str) -> str:
+    """The labels of the field as they are read, a chip each, or what is wrong with them."""
+    from .form import FormError, read_label_lines
+
+    if not (lines or "").strip():
+        return ""
+    try:
+        labels, sentences = read_label_lines(lines)
+    except FormError as error:
+        return f'<p class="mg-hint mg-wrong">{escape(str(error))}</p>'
+    shown = "".join(
+        f"<li{' class=mg-described' if label in sentences else ''}>{escape(label)}</li>" for label in labels
+    )
+    count = "1 label" if len(labels) == 1 else f"{len(labels)} labels"
+    return f'<ul class="mg-chips" aria-label="{count} that will be scored">{shown}</ul><p class="mg-hint">{count}</p>'
+
+
+def served(title: str, training: str) -> str:
+    """Which model answers."""
+    return f'<p class="mg-hint">Model: <b>{escape(title)}</b>, {escape(training)}.</p>'
+
+
 def weighed(explanation: Explanation) -> str:
-    """The post with its words tinted by their weights and its mentions underlined, and the picture."""
-    shares = explanation.shares
-    parts = [f"words {shares['words']:.0%}"]
-    if explanation.image is not None:
-        parts.append(f"picture {shares['picture']:.0%}")
-    parts.append(f"markers and special tokens {shares['other']:.0%}")
-    html = '<p class="mg-title">What was weighed</p>'
-    html += f'<p class="mg-hint">Of the fusion’s weights: {", ".join(parts)}.</p>{_post(explanation)}'
+    """The post with its words tinted by their weights and its mentions underlined, and what the image changes."""
+    html = f'<p class="mg-title">What was weighed</p>{_post(explanation)}'
     if any(not word.was_read for word in explanation.words):
         html += '<p class="mg-hint">Grey words were not read: the post is longer than the model takes.</p>'
     if explanation.image is not None:
-        html += _pictures(explanation)
+        html += f'<p class="mg-effect">{escape(image_effect_words(explanation))}</p>{_pictures(explanation)}'
     if explanation.gate is not None:
         html += (
             '<p class="mg-hint">The scores of this model begin as the similarity of post and label; what was weighed '
@@ -110,15 +154,17 @@ def _post(explanation: Explanation) -> str:
 def _pictures(explanation: Explanation) -> str:
     image = explanation.image
     assert image is not None  # the caller has asked
-    shown = _figure(resized(image, LONGEST_SIDE), "The picture of the post", "picture")
+    shown = _figure(resized(image, LONGEST_SIDE), "The image of the post", "image")
     if explanation.patches is not None:
         row, column = np.unravel_index(explanation.patches.argmax(), explanation.patches.shape)
         rows, columns = explanation.patches.shape
-        caption = f"orange: weighed more ({rows} × {columns} patches)"
-        alt = f"The picture in grey, orange where it is weighed; the strongest patch is row {row + 1} of {rows}, "
-        shown += _figure(
-            attention_overlay(explanation, LONGEST_SIDE), alt + f"column {column + 1} of {columns}", caption
-        )
+        if explanation.image_strength == 0:
+            alt, caption = "The image in grey, for it changes nothing", "no orange: the image changes nothing here"
+        else:
+            caption = f"orange: weighed more ({rows} × {columns} patches), as strong as it moves the score"
+            alt = f"The image in grey, orange where it is weighed; the strongest patch is row {row + 1} of {rows}, "
+            alt += f"column {column + 1} of {columns}"
+        shown += _figure(attention_overlay(explanation, LONGEST_SIDE), alt, caption)
     return f'<div class="mg-pictures">{shown}</div>'
 
 
@@ -145,17 +191,18 @@ def experts(explanation: Explanation) -> str:
             f'<span class="mg-part mg-{name}" style="width:{100 * part / widest:.1f}%"></span>'
             for name, part in (("text", of_text), ("picture", of_picture))
         )
-        said = f"{of_text:.1%} text" + (f", {of_picture:.1%} picture" if explanation.image is not None else "")
+        said = f"{of_text:.1%} text" + (f", {of_picture:.1%} image" if explanation.image is not None else "")
         bars.append(
             f'<li title="{said}"><span class="mg-expert">{number}</span><span class="mg-track">{fills}</span>'
             f'<span class="mg-figure">{of_text + of_picture:.0%}</span></li>'
         )
     key = '<span class="mg-key mg-text"></span>text'
     if explanation.image is not None:
-        key += ' <span class="mg-key mg-picture"></span>picture'
+        key += ' <span class="mg-key mg-picture"></span>image'
     html = (
         '<p class="mg-title">Experts that fired</p>'
-        f'<ul class="mg-experts" aria-label="Shares of the experts">{"".join(bars)}</ul><p class="mg-hint">{key}</p>'
+        f'<ul class="mg-experts" aria-label="Shares of the experts">{"".join(bars)}</ul>'
+        f'<p class="mg-hint">{key}: shares of the vector that is compared with the labels, not of the answer</p>'
     )
     if explanation.mutual_information is not None:
         most = np.log(len(explanation.ranking))

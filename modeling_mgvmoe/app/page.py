@@ -20,7 +20,15 @@ from .served_model import ServedModel
 FONT = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")
 FONT_MONO = ("ui-monospace", "Menlo", "Consolas", "monospace")
 MAX_PICTURE = "20mb"
-LABELS_INFO = "One a line. A sentence after | is read in place of the label."
+LABELS_INFO = (
+    "With commas or line ends between them; in quotes where a label has a comma itself. On a line “label | sentence” "
+    "the sentence is read in place of the label."
+)
+# How many times as likely as the average other label the best one must be; see `markup.lead`.
+LEAST, MOST_LEAST = 5.0, 50.0
+NONE_INFO = (
+    "if the best label is less than this many times as likely as the average other label, however many there are"
+)
 
 # The functions of `page.js` get these, in this order.
 ARGUMENTS = "(kind, text, start, end, tailStart, tailEnd)"
@@ -33,19 +41,22 @@ def _calls(function: str) -> str:
     return f"{ARGUMENTS} => window.mgvmoe.{function}"
 
 
-def build_page(served: ServedModel, examples: Sequence[ExamplePost] = (), none_threshold: float = 0.5) -> gr.Blocks:
+def build_page(served: ServedModel, examples: Sequence[ExamplePost] = (), least: float = LEAST) -> gr.Blocks:
     """The page for a model.
 
     Args:
         served: answers.
         examples: posts to try it with, a button each.
-        none_threshold: where the slider of "none of these" stands at first.
+        least: where the slider of "none of these" stands at first.
     """
     with gr.Blocks(title="MG-VMoE", analytics_enabled=False) as page:
         gr.Markdown(
-            "# MG-VMoE\nScore any labels for a mention or a pair in a post, with or without a picture, and see what "
-            "the scores were made of." + (" Try it with:" if examples else "")
+            "# MG-VMoE\nScore any labels for a mention or a pair in a post, with or without an image, and see what "
+            "the scores were made of."
         )
+        gr.HTML(markup.served(served.title, served.training), elem_id="mg-model")
+        if examples:
+            gr.Markdown("Try it with:", elem_classes="mg-hint")
         with gr.Row():
             buttons = [
                 gr.Button(example.name, size="sm", min_width=100, elem_id=f"mg-example-{number}")
@@ -56,7 +67,7 @@ def build_page(served: ServedModel, examples: Sequence[ExamplePost] = (), none_t
                 fields = _fields(served)
                 ask = gr.Button("Score the labels", variant="primary", elem_id="mg-ask")
             with gr.Column():
-                shown = _results(none_threshold)
+                shown = _results(least)
         _fill_in(examples, buttons, fields, shown)
         _connect(served, fields, shown, ask)
     return page
@@ -115,9 +126,10 @@ def _fields(served: ServedModel) -> dict[str, Any]:
                     )
             found[f"{name}_row"] = row
     found["image"] = picture_input(
-        label="Picture (if there is one)", sources=["upload", "clipboard"], height=240, buttons=[], elem_id="mg-image"
+        label="Image (if there is one)", sources=["upload", "clipboard"], height=240, buttons=[], elem_id="mg-image"
     )
-    found["labels"] = gr.Textbox(label="Labels", info=LABELS_INFO, lines=5, max_lines=16, elem_id="mg-labels")
+    found["labels"] = gr.Textbox(label="Labels", info=LABELS_INFO, lines=4, max_lines=16, elem_id="mg-labels")
+    found["chips"] = gr.HTML(elem_id="mg-chips")
     with gr.Accordion("Types of head and tail", open=False, visible=served.has_types):
         found["label_types"] = gr.Textbox(
             label="Types that a relation allows", lines=3, info="label | types of the head | types of the tail",
@@ -129,13 +141,13 @@ def _fields(served: ServedModel) -> dict[str, Any]:
     return found
 
 
-def _results(none_threshold: float) -> dict[str, Any]:
+def _results(least: float) -> dict[str, Any]:
     """The components of the answer, by name."""
     found: dict[str, Any] = {}
     gr.Markdown("### Answer")
     found["verdict"] = gr.HTML(markup.EMPTY, elem_id="mg-verdict")
     found["threshold"] = gr.Slider(
-        0, 1, value=none_threshold, step=0.01, label="“None of these” below", elem_id="mg-threshold"
+        1, MOST_LEAST, value=least, step=0.5, label="“None of these”", info=NONE_INFO, elem_id="mg-threshold"
     )
     found["weighed"] = gr.HTML(elem_id="mg-weighed")
     found["experts"] = gr.HTML(elem_id="mg-experts")
@@ -183,6 +195,9 @@ def _connect(served: ServedModel, fields: dict[str, Any], shown: dict[str, Any],
     for number in numbers:
         number.input(**scripted, outputs=fields["marked"], js=_calls(f"take({SLOTS_OF_KIND}, text, {FIELDS})"))
 
+    fields["labels"].change(
+        markup.chips, fields["labels"], fields["chips"], show_progress="hidden", trigger_mode="always_last", **private
+    )
     slots = [fields[f"mark_{name}"] for name in ("mention", "head", "tail")]
     fields["kind"].change(
         _for_kind,

@@ -6,16 +6,19 @@ import inspect
 import os
 import re
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..evaluation.loading import check_device, check_model_folder, load_model
+from ..training.run_record import RUN_FILE, read_run_record
 
 if TYPE_CHECKING:
     from ..modeling_mgvmoe import MGVMoEForZeroShotIE
     from ..processing_mgvmoe import MGVMoEProcessor
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
+NOUNS = {"typing": "types", "relation": "relations"}
 
 
 @dataclass(frozen=True)
@@ -27,12 +30,32 @@ class ServedModel:
         model: in evaluation mode.
         processor: of the model.
         revision: commit, branch or tag on the Hub.
+        record: the `run.json` of its training, or `None`.
     """
 
     name: str
     model: MGVMoEForZeroShotIE
     processor: MGVMoEProcessor
     revision: str | None = None
+    record: Mapping[str, Any] | None = None
+
+    @property
+    def title(self) -> str:
+        """Hub name with its revision; of a folder its last part, with the one before where that is "model"."""
+        if not os.path.isdir(self.name):
+            return self.name + (f" at {self.revision}" if self.revision else "")
+        above, last = os.path.split(os.path.abspath(self.name))
+        return f"{os.path.basename(above)}/{last}" if last == "model" else last
+
+    @property
+    def training(self) -> str:
+        """What it was trained on, in words."""
+        if self.record is None:
+            return "what it was trained on is not written beside it"
+        data, labels = self.record["dataset"], self.record["labels"]["train"]
+        split = f" ({data['split']})" if data.get("split") else ""
+        classes = ", ".join(f"{len(names)} {NOUNS.get(task, task)}" for task, names in labels.items() if names)
+        return f"trained on {data['name']}{split}" + (f": {classes}" if classes else "")
 
     @property
     def has_types(self) -> bool:
@@ -76,7 +99,32 @@ def load_served_model(
         model, processor = load(name, device, revision)
     except OSError as error:  # transformers does not always name what it could not get
         raise OSError(f"model: {name} cannot be loaded. {error}") from error
-    return ServedModel(name, model, processor, revision)
+    return ServedModel(name, model, processor, revision, find_run_record(name, revision))
+
+
+def find_run_record(name: str, revision: str | None = None) -> dict[str, Any] | None:
+    """The `run.json` of a model: in its folder, in the run's folder above it, or in its repository on the Hub.
+
+    Args:
+        name: folder or Hub name.
+        revision: of a Hub name.
+
+    Returns:
+        The record, or `None` where there is none within reach.
+
+    Raises:
+        ValueError: the file is no such record.
+    """
+    folders = [name, os.path.dirname(os.path.abspath(name))]
+    if not os.path.isdir(name):
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError, LocalEntryNotFoundError
+
+        try:
+            folders = [os.path.dirname(hf_hub_download(name, RUN_FILE, revision=revision))]
+        except (HfHubHTTPError, HFValidationError, HTTPError, LocalEntryNotFoundError):
+            return None
+    return next((record for folder in folders if (record := read_run_record(folder)) is not None), None)
 
 
 def _load_with_its_code(name: str, device: str, revision: str | None) -> tuple[Any, Any]:

@@ -11,7 +11,9 @@ from pathlib import Path
 
 from ..data.whole_folder import whole_folder
 from ..evaluation.loading import check_model_folder
+from ..training.run_record import RUN_FILE
 from .example_posts import ExamplePost, write_examples
+from .served_model import find_run_record
 
 PACKAGE = Path(__file__).resolve().parents[1]
 # What the page imports, in the versions that are installed here. Gradio comes by `sdk_version`; as long as it takes no
@@ -37,8 +39,8 @@ short_description: {description}
 
 # MG-VMoE
 
-Type a post, add its picture, mark a mention or a pair by selecting words, and write any labels: the page scores each
-of them, and draws which words and which parts of the picture were weighed and which experts fired.
+Type a post, add its image, mark a mention or a pair by selecting words, and write any labels: the page scores each
+of them, and draws which words and which parts of the image were weighed and which experts fired.
 
 The page runs the files in this folder and no other code. The model is `{model}`{where}.
 
@@ -105,6 +107,8 @@ def write_space(
         )
         if is_folder:
             shutil.copytree(model, os.path.join(partial, copied), ignore=shutil.ignore_patterns("__pycache__", ".*"))
+            if (record := find_run_record(model)) is not None:  # it may lie in the folder above
+                Path(partial, copied, RUN_FILE).write_text(json.dumps(record, indent=1), encoding="utf-8")
         contents = {
             "README.md": README.format(
                 gradio=GRADIO,
