@@ -16,14 +16,14 @@ from modeling_mgvmoe.app.example_posts import examples_for, examples_from_file
 from modeling_mgvmoe.app.markup import check_least
 from modeling_mgvmoe.app.served_model import find_run_record, load_served_model
 from modeling_mgvmoe.app.space import write_space
+from modeling_mgvmoe.cli.script import one_line
+from modeling_mgvmoe.data.flags import FlagParser
 from modeling_mgvmoe.evaluation.loading import check_model_folder
 
 
 def read_flags(argv):
     """The parser and the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = FlagParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     parser.add_argument("--model", required=True, help="folder or Hub name")
     parser.add_argument("--revision", help="commit, branch or tag of a Hub name")
     parser.add_argument(
@@ -46,6 +46,7 @@ def read_flags(argv):
     return parser, parser.parse_args(argv)
 
 
+@one_line()
 def main(argv=None):
     """Start the page, or write the Space."""
     parser, arguments = read_flags(sys.argv[1:] if argv is None else argv)

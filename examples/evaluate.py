@@ -11,26 +11,26 @@ import argparse
 import shlex
 import sys
 
-from transformers.utils.logging import disable_progress_bar
-
 from modeling_mgvmoe.cli.script import one_line
+from modeling_mgvmoe.data.flags import FlagParser
 from modeling_mgvmoe.evaluation.command import add_evaluation_flags, evaluation_arguments
-from modeling_mgvmoe.evaluation.runs import run_evaluation
 
 
 @one_line()
 def main(argv=None):
     """Evaluate and return the results by task and seed."""
     argv = sys.argv[1:] if argv is None else argv
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = FlagParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     add_evaluation_flags(parser)
     flags = parser.parse_args(argv)
     try:
         arguments = evaluation_arguments(flags, shlex.join(["python", "examples/evaluate.py", *argv]))
     except (FileNotFoundError, ValueError) as error:
         parser.error(" ".join(str(error).split()))
+    from transformers.utils.logging import disable_progress_bar
+
+    from modeling_mgvmoe.evaluation.runs import run_evaluation
+
     disable_progress_bar()  # of loading weights; the posts have their own
     return run_evaluation(arguments)
 

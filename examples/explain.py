@@ -16,6 +16,8 @@ import sys
 
 from transformers.utils.logging import disable_progress_bar
 
+from modeling_mgvmoe.cli.script import one_line
+from modeling_mgvmoe.data.flags import FlagParser
 from modeling_mgvmoe.data.held_out import load_evaluation_data
 from modeling_mgvmoe.evaluation.expert_usage import expert_usage
 from modeling_mgvmoe.evaluation.explanation import check_none_threshold, explain_post, image_effect_words
@@ -26,9 +28,7 @@ from modeling_mgvmoe.evaluation.plots import draw_expert_usage
 
 def read_flags(argv):
     """The parser and the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = FlagParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     commands = parser.add_subparsers(dest="command", required=True)
     post, experts = (commands.add_parser(name, allow_abbrev=False) for name in ("post", "experts"))
     for command, output in ((post, "explanation.png"), (experts, "expert_usage.png")):
@@ -66,6 +66,7 @@ def read_post(path, number):
     return post
 
 
+@one_line()
 def main(argv=None):
     """Draw what is asked for."""
     parser, arguments = read_flags(sys.argv[1:] if argv is None else argv)

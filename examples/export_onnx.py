@@ -10,22 +10,15 @@ import argparse
 import os
 import sys
 
-from transformers.utils.logging import disable_progress_bar
-
-from modeling_mgvmoe import ZeroShotMultimodalIEPipeline
 from modeling_mgvmoe.cli.script import one_line
+from modeling_mgvmoe.data.flags import FlagParser
 from modeling_mgvmoe.evaluation.loading import check_model_folder, check_output_folder, load_model
-from modeling_mgvmoe.export.onnx_check import TOLERANCE, check_onnx, differences_table
-from modeling_mgvmoe.export.onnx_folder import export_onnx
-from modeling_mgvmoe.export.onnx_model import onnx_pipeline
 
 
 @one_line()
 def main(argv=None):
     """Export, check, and return the differences."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = FlagParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     parser.add_argument("--model", required=True, help="folder or Hub name")
     parser.add_argument("--output_dir", required=True, help="folder to write; new, or empty")
     parser.add_argument("--overwrite", action="store_true", help="replace a folder that is there")
@@ -38,6 +31,14 @@ def main(argv=None):
         parser.error(" ".join(str(error).split()))
     if not arguments.overwrite and os.path.isdir(arguments.output_dir) and os.listdir(arguments.output_dir):
         parser.error(f"--output_dir: {arguments.output_dir} is not empty; --overwrite replaces it")
+    # Not before the flags are read, for these take seconds.
+    from transformers.utils.logging import disable_progress_bar
+
+    from modeling_mgvmoe import ZeroShotMultimodalIEPipeline
+    from modeling_mgvmoe.export.onnx_check import TOLERANCE, check_onnx, differences_table
+    from modeling_mgvmoe.export.onnx_folder import export_onnx
+    from modeling_mgvmoe.export.onnx_model import onnx_pipeline
+
     disable_progress_bar()  # of loading weights; the graphs have their own
     model, processor = load_model(arguments.model, "cpu", arguments.revision, "float32")
     export_onnx(model, processor, arguments.output_dir, arguments.overwrite, progress=True)

@@ -16,13 +16,16 @@ Under `accelerate launch` or torchrun the processes share the work; machines wit
 `--shard_index` and `--num_shards`, into one shared folder, or into folders of their own that are put together.
 """
 
-from transformers.utils.logging import disable_progress_bar
-
-from modeling_mgvmoe.graph.extract_command import extract_command
+from modeling_mgvmoe.cli.script import one_line
 
 
+@one_line()
 def main(argv: list[str] | None = None) -> dict | None:
     """Extract, and return the summary once the graph is complete."""
+    from transformers.utils.logging import disable_progress_bar
+
+    from modeling_mgvmoe.graph.extract_command import extract_command
+
     disable_progress_bar()  # of loading weights; the posts have their own
     return extract_command(argv, __doc__)
 

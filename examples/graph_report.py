@@ -11,6 +11,7 @@ import shlex
 import sys
 
 from modeling_mgvmoe.cli.script import one_line
+from modeling_mgvmoe.data.flags import FlagParser
 from modeling_mgvmoe.evaluation.loading import check_output_folder
 from modeling_mgvmoe.graph.merging import MERGING
 from modeling_mgvmoe.graph.report import read_graph, write_report
@@ -20,9 +21,7 @@ from modeling_mgvmoe.graph.report import read_graph, write_report
 def main(argv: list[str] | None = None) -> str:
     """Write the report, and return it."""
     argv = sys.argv[1:] if argv is None else argv
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = FlagParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     parser.add_argument("--graph", required=True, help="folder of examples/extract.py, or its hetero_data")
     parser.add_argument("--output_dir", default="runs/graph_report", help="default runs/graph_report")
     parser.add_argument("--merging", choices=MERGING, default="name", help="what mentions of one entity share")

@@ -9,6 +9,7 @@ import argparse
 import os
 
 from modeling_mgvmoe.cli.script import one_line
+from modeling_mgvmoe.data.flags import FlagParser
 from modeling_mgvmoe.data.labels import read_label_set
 from modeling_mgvmoe.data.split_files import split_files, write_split_file
 from modeling_mgvmoe.evaluation.loading import check_output_folder
@@ -19,7 +20,7 @@ CONFIGURATION = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "
 @one_line()
 def main(argv: list[str] | None = None) -> None:
     """Read the command line and write the files."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = FlagParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--output_dir", default=os.path.join(CONFIGURATION, "splits"), help="default: configuration/splits"
     )

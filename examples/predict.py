@@ -8,6 +8,7 @@ This file imports nothing of this project: the model's folder, or its repository
 import argparse
 import json
 import os
+import sys
 
 import torch
 from transformers import AutoModel, AutoProcessor, pipeline
@@ -65,4 +66,8 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        print("predict.py: stopped", file=sys.stderr)
+        sys.exit(130)

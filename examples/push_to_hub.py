@@ -15,6 +15,8 @@ import tempfile
 
 from transformers.utils.logging import disable_progress_bar
 
+from modeling_mgvmoe.cli.script import one_line
+from modeling_mgvmoe.data.flags import FlagParser
 from modeling_mgvmoe.evaluation.loading import check_output_folder
 from modeling_mgvmoe.publishing.card import CardFacts
 from modeling_mgvmoe.publishing.push import check_repo_id, push_folder
@@ -30,9 +32,7 @@ from modeling_mgvmoe.publishing.repository import (
 
 def read_flags(argv=None):
     """The command line, with what it names checked."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = FlagParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     parser.add_argument("--model", required=True, help="folder of a run or of a saved model")
     parser.add_argument("--repo_id", required=True, help="user/name, new or there already")
     parser.add_argument("--private", action="store_true", help="only you may see it")
@@ -64,6 +64,7 @@ def read_flags(argv=None):
         parser.error(" ".join(str(error).split()))
 
 
+@one_line()
 def main(argv=None):
     """Build, check, show and push; returns the commit, or None for a dry run."""
     flags, source, facts = read_flags(argv)

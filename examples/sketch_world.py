@@ -9,6 +9,7 @@ Everything is made by this package from a seed. The labels are those that the mo
 import argparse
 
 from modeling_mgvmoe.cli.script import one_line
+from modeling_mgvmoe.data.flags import FlagParser
 from modeling_mgvmoe.evaluation.loading import check_output_folder
 from modeling_mgvmoe.graph.sketch_world import make_world, write_world
 
@@ -16,7 +17,7 @@ from modeling_mgvmoe.graph.sketch_world import make_world, write_world
 @one_line()
 def main(argv: list[str] | None = None) -> tuple[str, str]:
     """Write the files, and return their paths."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = FlagParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output_dir", required=True, help="folder for posts.parquet and labels.json")
     parser.add_argument("--posts", type=int, default=3000, help="default 3000")
     parser.add_argument("--people", type=int, default=150, help="default 150")

@@ -5,24 +5,26 @@
 Also under `accelerate launch` and `torchrun`. `--help` lists every field; a flag overrides the recipe.
 """
 
-import torch
-from accelerate import PartialState
-from transformers.utils.logging import disable_progress_bar
-
 from modeling_mgvmoe.cli.script import one_line
 from modeling_mgvmoe.evaluation.loading import check_output_folder
 from modeling_mgvmoe.training.arguments import parse_arguments
-from modeling_mgvmoe.training.build import build_model, check_sources, load_data, load_feature_cache
-from modeling_mgvmoe.training.interruption import exit_when_interrupted
-from modeling_mgvmoe.training.loop import train
-from modeling_mgvmoe.training.run_record import write_run_record
-from modeling_mgvmoe.training.trackers import make_accelerator
 
 
 @one_line()
 def main(argv: list[str] | None = None) -> dict:
     """Run one training and return its history."""
     model_arguments, data_arguments, training_arguments = parse_arguments(argv)
+    # Not before the flags are read, for these take seconds.
+    import torch
+    from accelerate import PartialState
+    from transformers.utils.logging import disable_progress_bar
+
+    from modeling_mgvmoe.training.build import build_model, check_sources, load_data, load_feature_cache
+    from modeling_mgvmoe.training.interruption import exit_when_interrupted
+    from modeling_mgvmoe.training.loop import train
+    from modeling_mgvmoe.training.run_record import write_run_record
+    from modeling_mgvmoe.training.trackers import make_accelerator
+
     check_output_folder("output_dir", training_arguments.output_dir)
     check_sources(model_arguments)
     disable_progress_bar()  # of loading and saving weights; the training has its own

@@ -10,6 +10,7 @@ from transformers.pipelines.base import GenericTensor
 
 from .candidate_embedder import CandidateEmbedder, check_processor
 from .candidates import check_labels
+from .extraction import ERRORS
 from .label_paths import LabelPaths, check_separator
 
 TASK = "zero-shot-multimodal-ie"
@@ -54,6 +55,8 @@ class ZeroShotMultimodalIEPipeline(Pipeline):
     - max_length (`int`): of the tokenized post.
     - allow_image_urls (`bool` or "private"): pictures may be http(s) addresses, which are fetched from public hosts
       (with "private" from any) and within limits; default `False`.
+    - errors ("raise", "return"): with "return" a post that cannot be read, or its image, gets `{"error": reason}` and
+      the others their labels; default "raise".
 
     Returns, per post, a list of `{"label", "score"}` with falling scores.
 
@@ -95,8 +98,11 @@ class ZeroShotMultimodalIEPipeline(Pipeline):
         top_k: int | None = None,
         threshold: float | None = None,
         function_to_apply: str | None = None,
+        errors: str | None = None,
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         # No **kwargs: a misspelt argument is a TypeError.
+        if errors not in (None, *ERRORS):
+            raise ValueError(f"errors: one of {', '.join(ERRORS)} is needed (got {errors!r})")
         preprocess = {
             "candidate_labels": candidate_labels,
             "label_descriptions": label_descriptions,
@@ -107,6 +113,7 @@ class ZeroShotMultimodalIEPipeline(Pipeline):
             "is_split_into_words": is_split_into_words,
             "max_length": max_length,
             "allow_image_urls": allow_image_urls,
+            "errors": errors,
         }
         postprocess = {
             "top_k": top_k,
@@ -132,46 +139,76 @@ class ZeroShotMultimodalIEPipeline(Pipeline):
         is_split_into_words: bool = False,
         max_length: int | None = None,
         allow_image_urls: bool | str = False,
+        errors: str = "raise",
     ) -> dict[str, Any]:
         """Reads one post. Lists of one keep the default collation from touching what only `_forward` can pad."""
-        mentions = mentions_of(input_)
-        labels = input_.get("candidate_labels")
-        labels = candidate_labels if labels is None else labels
-        if labels is None:
-            raise ValueError("candidate_labels: a non-empty list of labels is needed, in the call or in the post")
+        words = (label_descriptions, label_template, label_types, type_descriptions, label_separator)
+        try:
+            mentions = mentions_of(input_)
+            labels, own = input_.get("candidate_labels"), None
+            if labels is not None:
+                own = self._candidates(labels, *words)
+            elif candidate_labels is None:
+                raise ValueError("candidate_labels: a non-empty list of labels is needed, in the call or in the post")
+        except ValueError as error:
+            return _broken(input_, error, errors)
+        if own is None:
+            # The call's labels are no fault of the post, and the cheapest thing to get wrong.
+            labels, own = candidate_labels, self._candidates(candidate_labels, *words)
         text = input_["text"]
-        if is_split_into_words:
-            text = self.processor.words_to_text(text)[0]
-        # Labels first: they are the cheapest thing to get wrong.
+        try:
+            if is_split_into_words:
+                text = self.processor.words_to_text(text)[0]
+            post = self.processor.encode_post(text, mentions, max_length)
+            (pixel_values,) = self.processor.encode_images([input_.get("image")], allow_image_urls)
+        except ValueError as error:
+            return _broken(input_, error, errors)
+        if pixel_values is not None:
+            post["pixel_values"] = pixel_values
+        return {"posts": [post], "candidate_labels": [tuple(labels)], "candidates": [own], "errors": [None]}
+
+    def _candidates(
+        self,
+        labels: Sequence[str],
+        label_descriptions: Mapping[str, str | Sequence[str]] | None,
+        label_template: str | None,
+        label_types: Mapping[str, Any] | None,
+        type_descriptions: Mapping[str, str | Sequence[str]] | None,
+        label_separator: str | None,
+    ) -> dict[str, Any]:
+        """What the model reads for labels, checked."""
         columns = check_labels(labels)
         if label_separator is not None:
             tree = LabelPaths(columns, check_separator(label_separator))
             columns, label_descriptions = tree.names(), tree.node_descriptions(label_descriptions)
         texts = self.processor.candidate_texts(columns, label_descriptions, label_template)
         types, allowed = self.processor.read_label_types(label_types, columns)
-        candidates = {
+        return {
             "texts": tuple(texts),
             "types": tuple(self.processor.candidate_texts(types, type_descriptions, "{}")) if types else (),
             "allowed": allowed or [None] * len(texts),
         }
-        try:
-            post = self.processor.encode_post(text, mentions, max_length)
-            (pixel_values,) = self.processor.encode_images([input_.get("image")], allow_image_urls)
-        except ValueError as error:
-            # Posts may come from a generator, where a number would tell nothing.
-            raise ValueError(f"{error}, in the post {text!r:.100}") from error
-        if pixel_values is not None:
-            post["pixel_values"] = pixel_values
-        return {"posts": [post], "candidate_labels": [tuple(labels)], "candidates": [candidates]}
 
     def clear_candidate_cache(self) -> None:
         """Forget the label embeddings of earlier calls."""
         self.candidate_embedder.clear()
 
     def _forward(self, input_tensors: dict[str, GenericTensor], **forward_parameters: Any) -> dict[str, Any]:
-        posts, labels, candidates = (
-            _flatten(input_tensors[name]) for name in ("posts", "candidate_labels", "candidates")
+        posts, labels, candidates, errors = (
+            _flatten(input_tensors[name]) for name in ("posts", "candidate_labels", "candidates", "errors")
         )
+        good = [row for row, error in enumerate(errors) if error is None]
+        found = [torch.zeros(1, 0)] * len(errors)
+        if good:
+            scored = self._score([posts[row] for row in good], [candidates[row] for row in good], forward_parameters)
+            for row, logits in zip(good, scored, strict=True):
+                found[row] = logits
+        return {"logits": found, "candidate_labels": labels, "errors": errors}
+
+    def _score(
+        self, posts: list[dict[str, Any]], candidates: list[dict[str, Any]], forward_parameters: Mapping[str, Any]
+    ) -> list[torch.Tensor]:
+        """Logits of each post for its own candidates: (C,), or with draws (N, C)."""
         batch = self.processor.pad_posts(posts, return_tensors="pt", share_pictures=True).to(self.device)
         # One column per distinct candidate of the batch, words and types; every post then takes its own columns.
         keys = [[(words, repr(types)) for words, types in zip(own["texts"], own["allowed"], strict=True)]
@@ -186,11 +223,10 @@ class ZeroShotMultimodalIEPipeline(Pipeline):
         output = self.model(**batch, **inputs, **forward_parameters)
         # With draws (N, B, C), else (B, C).
         scores = output.logits if output.sample_logits is None else output.sample_logits
-        logits = [
+        return [
             row[..., torch.tensor([column_of[key] for key in own], device=row.device)]
             for row, own in zip(scores.unbind(-2), keys, strict=True)
         ]
-        return {"logits": logits, "candidate_labels": labels}
 
     def postprocess(
         self,
@@ -199,7 +235,10 @@ class ZeroShotMultimodalIEPipeline(Pipeline):
         threshold: float = 0.0,
         function_to_apply: str = "softmax",
         label_separator: str | None = None,
-    ) -> list[dict[str, Any]]:
+    ) -> list[dict[str, Any]] | dict[str, Any]:
+        (error,) = _flatten([model_outputs["errors"]])
+        if error is not None:
+            return {"error": error}
         labels = model_outputs["candidate_labels"]
         # Alone a post comes as a list of one; taken out of a batch, its labels come bare and its logits as (1, C).
         labels = list(labels[0] if isinstance(labels, list) else labels)
@@ -249,6 +288,15 @@ def mentions_of(post: object) -> Any:
     if given not in (["mention"], ["mentions"]):
         raise ValueError(f"inputs: a post needs either 'mention', or 'head' and 'tail' (got {given or 'none'})")
     return post[given[0]]
+
+
+def _broken(post: object, error: ValueError, errors: str) -> dict[str, Any]:
+    """Raise, or stand in the batch for a post that cannot be read, with the keys of the others."""
+    if errors == "raise":
+        # Posts may come from a generator, where a number would tell nothing.
+        text = post.get("text") if isinstance(post, Mapping) else None
+        raise ValueError(f"{error}, in the post {(post if text is None else text)!r:.100}") from error
+    return {"posts": [None], "candidate_labels": [()], "candidates": [None], "errors": [str(error)]}
 
 
 def _flatten(items: list[Any]) -> list[Any]:

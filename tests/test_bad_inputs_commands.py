@@ -2,13 +2,17 @@
 
 import importlib.util
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from transformers import HfArgumentParser
 
 from modeling_mgvmoe.cli.main import main as mgvmoe
 from modeling_mgvmoe.cli.script import one_line
+from modeling_mgvmoe.training.arguments import ARGUMENT_CLASSES, _flags
 from tests.from_scratch import scratch_model
 
 ROOT = Path(__file__).parents[1]
@@ -21,12 +25,17 @@ POST = ["post", "--model", "M", "--posts", "T/posts.json", "--output", "T/out.pn
 SKETCHBOOK = ["--model", "M", "--dataset", "sketchbook"]
 COMMANDS = {
     "train": [
-        ([], "A model is needed: model_name_or_path"),
+        ([], "A model is needed: --config with a recipe, --model_name_or_path"),
         (["--config", "T/none.yaml"], "config: the file 'T/none.yaml' does not exist"),
         (["--config", "T/full"], "config: the file 'T/full' does not exist"),
         (["--config", "T/bad.yaml"], "T/bad.yaml: a recipe in YAML is needed"),
         (["--config", "T/key.yaml"], "T/key.yaml: unknown key 'trainig'; did you mean 'training'?"),
-        ([*TRAIN, "--nope", "3"], "'--nope', '3'"),
+        ([*TRAIN, "--nope", "3"], "unrecognized arguments: --nope (did you mean --no"),
+        ([*TRAIN, "--lerning_rate", "3"], "--lerning_rate (did you mean --learning_rate?)"),
+        (
+            ["--config", str(RECIPES / "mgvmoe_small.yaml"), "--output_dir", "T/run"],
+            "needs encoders: --text_model_name_or_path and --vision_model_name_or_path",
+        ),
         ([*TRAIN, "--max_train_steps", "x"], "invalid int value: 'x'"),
         ([*TRAIN, "--max_train_steps", "-1"], "max_train_steps must be at least 1, got -1"),
         ([*TRAIN, "--learning_rate", "nan"], "learning_rate must be greater than 0, got nan"),
@@ -74,6 +83,8 @@ COMMANDS = {
     "explain": [
         ([], "the following arguments are required: command"),
         (["x"], "invalid choice: 'x'"),
+        (["post", "--number_of", "5"], "unrecognized arguments: --number_of (did you mean --number?)"),
+        (["experts", "--posts", "5"], "unrecognized arguments: --posts (did you mean --"),
         ([*POST, "--model", "T/none"], "model: the folder T/none does not exist"),
         ([*POST, "--posts", "T/none"], "posts: the file 'T/none' does not exist"),
         ([*POST, "--posts", "T/full"], "posts: the file 'T/full' does not exist"),
@@ -95,6 +106,7 @@ COMMANDS = {
     ],
     "export_onnx": [
         ([], "the following arguments are required: --model, --output_dir"),
+        (["--output-dir", "RUN"], "unrecognized arguments: --output-dir (did you mean --output_dir?)"),
         (["--model", "T/none", "--output_dir", "RUN"], "model: the folder T/none does not exist"),
         (["--model", "T/full", "--output_dir", "RUN"], "model: T/full holds no config.json"),
         (["--model", "M", "--output_dir", "T/full"], "--output_dir: T/full is not empty; --overwrite replaces it"),
@@ -103,6 +115,7 @@ COMMANDS = {
     ],
     "extract": [
         ([], "the following arguments are required: --output"),
+        (["--outptu", "RUN"], "unrecognized arguments: --outptu (did you mean --output?)"),
         (["--output", "RUN"], "--input is needed, files or folders of posts"),
         (["--output", "RUN", "--input", "T/none"], "input: 'T/none' does not exist"),
         (["--output", "RUN", "--input", "T/file"], "input: a file must end with .parquet or .jsonl, got 'T/file'"),
@@ -282,3 +295,53 @@ def test_faults_of_ours_and_wanted_tracebacks_are_shown(monkeypatch, capsys):
     monkeypatch.setenv("MGVMOE_TRACEBACK", "1")
     with pytest.raises(ValueError, match="shown"), one_line():
         raise ValueError("shown")
+
+
+@pytest.mark.parametrize(
+    ("name", "where", "flags"),
+    [
+        ("evaluate", "modeling_mgvmoe.evaluation.runs.run_evaluation", SKETCHBOOK),
+        ("export_onnx", "modeling_mgvmoe.evaluation.loading.load_model", ["--model", "M", "--output_dir", "RUN"]),
+        ("extract", "modeling_mgvmoe.graph.extract_command.PostFiles", ["--input", "T", "--output", "RUN"]),
+        ("train", "modeling_mgvmoe.training.build.load_data", TRAIN),
+        ("push_to_hub", "modeling_mgvmoe.publishing.card.CardFacts", ["--model", "M", "--repo_id", "a/b"]),
+        ("mgvmoe", "modeling_mgvmoe.evaluation.runs.run_evaluation", ["evaluate", *SKETCHBOOK]),
+    ],
+)
+def test_ctrl_c_is_one_line_and_130(places, scripts, capfd, monkeypatch, name, where, flags):
+    def stopped(*given, **more):
+        raise KeyboardInterrupt
+
+    flags = [str(places / flag) if flag in ("M", "T", "RUN") or flag.startswith("T/") else flag for flag in flags]
+    monkeypatch.setattr(sys, "argv", [f"{name}.py", *flags])
+    if name != "mgvmoe":
+        script = scripts(name)
+        if hasattr(script, where.rpartition(".")[2]):
+            monkeypatch.setattr(script, where.rpartition(".")[2], stopped)
+    monkeypatch.setattr(where, stopped)
+    if name == "mgvmoe":
+        code = mgvmoe(flags)
+    else:
+        with pytest.raises(SystemExit) as end:
+            script.main(flags)
+        code = end.value.code
+    said = capfd.readouterr().err
+    assert code == 130 and said.count("\n") == 1 and said.endswith(": stopped\n"), said
+
+
+def test_unknown_flags_of_a_training_are_told_before_anything_is_imported():
+    heavy = "import sys, runpy; sys.argv = ['train.py', '--seeed', '3']\ntry: runpy.run_path('examples/train.py', "
+    heavy += "run_name='__main__')\nexcept SystemExit: print([name in sys.modules for name in ('torch', 'datasets')])"
+    done = subprocess.run([sys.executable, "-c", heavy], cwd=ROOT, capture_output=True, text=True, timeout=120,
+                          env={**os.environ, "PYTHONPATH": str(ROOT)})  # fmt: skip
+    assert (done.stdout, done.stderr.count("\n")) == ("[False, False]\n", 1)
+    assert "--seeed (did you mean --seed?)" in done.stderr
+
+
+def test_the_flags_of_a_training_are_those_of_its_parser():
+    parser = HfArgumentParser(ARGUMENT_CLASSES)
+    parser.add_argument("--config")
+    expected = {flag for action in parser._actions for flag in action.option_strings} - {"-h"}
+    assert expected <= set(_flags()) and {flag.replace("_", "-") for flag in _flags()} == {
+        flag.replace("_", "-") for flag in expected
+    }

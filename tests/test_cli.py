@@ -154,7 +154,7 @@ class TestFiles:
 
         monkeypatch.setattr(answer_file.AnswerFile, "add", stop_at_the_second)
         code, out, err = run(capsys, *base)
-        assert (code, out, err) == (1, "", "mgvmoe predict: stopped\n") and not output.exists()
+        assert (code, out, err) == (130, "", "mgvmoe predict: stopped\n") and not output.exists()
         monkeypatch.undo()
         # Another number of labels is another run.
         code, _, err = run(capsys, *base, "--top-k", 1)
@@ -216,7 +216,7 @@ class TestMisuse:
             ({"--output": ["a.json"]}, "--output goes with --input"),
             ({"--batch-size": ["0"]}, "--batch-size must be at least 1, got 0"),
             ({"--input": ["x.json"]}, "either --text or --input must be given, got both"),
-            ({"--lables": ["x"]}, r"unrecognized arguments: --lables x \(mgvmoe --help lists the flags\)"),
+            ({"--lables": ["x"]}, r"arguments: --lables .did you mean --labels.. \(mgvmoe --help lists the flags\)"),
         ],
     )  # fmt: skip
     def test_one_post(self, capsys, folder, change, message):

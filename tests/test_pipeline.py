@@ -1,4 +1,5 @@
 import json
+import re
 
 import numpy as np
 import pytest
@@ -477,3 +478,46 @@ def test_saved_it_is_complete(similarity_pipe, tmp_path, own_module_cache):
 def test_types_for_a_model_without_them_are_refused(pipe):
     with pytest.raises(ValueError, match='candidate_types need a model with score="similarity"'):
         pipe(RELATION, candidate_labels=RELATIONS, label_types=TYPES)
+
+
+class TestErrors:
+    """One broken post among sound ones."""
+
+    BROKEN = (
+        {"text": "Kelo sails", "mention": (0, 99)},
+        {"text": "Kelo sails", "mention": (0, 4), "image": b"no image"},
+        {"text": "Kelo sails", "mention": (0, 4), "image": "nowhere.png"},
+        {"text": "Kelo sails", "mention": (0, 4), "candidate_labels": []},
+        {"text": "Kelo sails"},
+        {"text": 5, "mention": (0, 4)},
+        {"mention": (0, 4)},
+        "Kelo sails",
+        None,
+        [],
+    )
+
+    @pytest.mark.parametrize("batch_size", [1, 2, 8])
+    def test_every_other_answer_still_comes(self, pipe, batch_size):
+        sound = [post for post in posts() if "mention" in post][:2]
+        expected = pipe(sound, candidate_labels=LABELS)
+        given = [sound[0], *self.BROKEN, sound[1]]
+        for found in (
+            pipe(given, candidate_labels=LABELS, batch_size=batch_size, errors="return"),
+            list(pipe((post for post in given), candidate_labels=LABELS, batch_size=batch_size, errors="return")),
+        ):
+            assert_same(found[:: len(given) - 1], expected, 1e-4)
+            broken = found[1:-1]
+            assert all(set(answer) == {"error"} and answer["error"] for answer in broken)
+        assert pipe(self.BROKEN[0], candidate_labels=LABELS, errors="return") == broken[0]
+
+    @pytest.mark.parametrize("post", BROKEN)
+    def test_by_default_the_error_names_the_post(self, pipe, post):
+        text = post.get("text", post) if isinstance(post, dict) else post
+        with pytest.raises(ValueError, match=re.escape(f"in the post {text!r}")):
+            pipe([*posts()[:1], post], candidate_labels=LABELS)
+
+    def test_wrong_arguments_of_the_call_are_no_fault_of_a_post(self, pipe):
+        with pytest.raises(ValueError, match="errors: one of raise, return"):
+            pipe(posts(), candidate_labels=LABELS, errors="skip")
+        with pytest.raises(ValueError, match="labels must be distinct"):
+            pipe([posts()[0]], candidate_labels=["a", "a"], errors="return")

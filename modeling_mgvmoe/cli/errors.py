@@ -6,6 +6,8 @@ import contextlib
 from collections.abc import Iterator
 
 GOOD, FAILED, MISUSED = 0, 1, 2
+# Ctrl-C: 128 + SIGINT, as a shell has it.
+STOPPED = 130
 
 
 class UsageError(ValueError):

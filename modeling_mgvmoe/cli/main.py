@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from .. import __version__
-from .errors import FAILED, GOOD, MISUSED, UsageError
+from ..data.flags import FlagParser
+from .errors import FAILED, GOOD, MISUSED, STOPPED, UsageError
 
 PROGRAM = "mgvmoe"
 DESCRIPTION = f"""Zero-shot multimodal information extraction with MG-VMoE.
@@ -19,7 +20,8 @@ DESCRIPTION = f"""Zero-shot multimodal information extraction with MG-VMoE.
     {PROGRAM} predict --model FOLDER --input posts.jsonl --output answers.jsonl --labels boat bird
     {PROGRAM} evaluate --model FOLDER --dataset sketchbook
 
-Exit code {GOOD}: done; {MISUSED}: the command line or a file that it names is wrong; {FAILED}: it failed.
+Exit code {GOOD}: done; {MISUSED}: the command line or a file that it names is wrong; {FAILED}: it failed;
+{STOPPED}: stopped with Ctrl-C.
 """
 # Module of each command, with `add_flags(parser)` and `run(flags, argv)`, and its line of help.
 COMMANDS = {
@@ -28,7 +30,7 @@ COMMANDS = {
 }
 
 
-class OneLineParser(argparse.ArgumentParser):
+class OneLineParser(FlagParser):
     """Says what is wrong in one line, without the list of all flags."""
 
     def error(self, message: str) -> NoReturn:
@@ -82,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return FAILED
     except KeyboardInterrupt:
         print(f"{name}: stopped", file=sys.stderr)
-        return FAILED
+        return STOPPED
     except Exception as error:  # whatever fails, below a library too, is told in one line
         if flags.traceback:
             raise

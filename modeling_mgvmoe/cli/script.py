@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Iterator
 
-from .errors import FAILED
+from .errors import FAILED, STOPPED
 
 # Set to anything, where in the code is shown all the same.
 TRACEBACK = "MGVMOE_TRACEBACK"
@@ -15,15 +15,19 @@ TRACEBACK = "MGVMOE_TRACEBACK"
 
 @contextlib.contextmanager
 def one_line() -> Iterator[None]:
-    """Around or above a script's `main`: refusals go to standard error in one line, with exit code 1.
+    """Around or above a script's `main`: refusals and Ctrl-C go to standard error in one line.
 
-    These are ValueError, OSError and ImportError, which this package raises with the argument, the rule and the value,
-    and what a configuration says of its fields. Anything else is a fault of ours and comes with its traceback.
+    The exit code is 1, or 130 for Ctrl-C. Refusals are ValueError, OSError and ImportError, which this package raises
+    with the argument, the rule and the value, and what a configuration says of its fields. Anything else is a fault of
+    ours and comes with its traceback.
     """
-    from huggingface_hub.errors import StrictDataclassError
-
     try:
+        from huggingface_hub.errors import StrictDataclassError
+
         yield
+    except KeyboardInterrupt:
+        print(f"{os.path.basename(sys.argv[0])}: stopped", file=sys.stderr)
+        sys.exit(STOPPED)
     except (ImportError, OSError, ValueError, StrictDataclassError) as error:
         if os.environ.get(TRACEBACK) or isinstance(error, BrokenPipeError):
             raise

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ..data.flags import FlagParser
 from ..data.precision import MIXED_PRECISIONS
 from ..rejection import METHODS
 from ..training.interruption import typed_command
@@ -61,7 +62,7 @@ def extract_command(argv: Sequence[str] | None = None, description: str | None =
 
 
 def _parser(description: str | None) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = FlagParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     add = parser.add_argument

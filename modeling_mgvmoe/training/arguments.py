@@ -6,10 +6,12 @@ import argparse
 import difflib
 import json
 import os
+import sys
 from collections.abc import Sequence
 from dataclasses import Field, dataclass, field, fields
 from typing import Any
 
+from ..data.flags import unknown_flags
 from ..data.precision import MIXED_PRECISIONS
 
 # Names of transformers' get_scheduler.
@@ -64,8 +66,8 @@ class ModelArguments:
             )
         if self.model_name_or_path is None and pair[0] is None and not self.model_config:
             raise ValueError(
-                "A model is needed: model_name_or_path, or text_model_name_or_path and vision_model_name_or_path, "
-                "or model_config."
+                "A model is needed: --config with a recipe, --model_name_or_path, or --text_model_name_or_path and "
+                "--vision_model_name_or_path."
             )
         from ..configuration_mgvmoe import MGVMoEConfig
 
@@ -300,7 +302,14 @@ def parse_arguments(argv: Sequence[str] | None = None) -> tuple[ModelArguments, 
 
     Args:
         argv: default `sys.argv[1:]`.
+
+    Raises:
+        ValueError: a flag is unknown, which is found out first of all, or a value is out of range.
     """
+    words = sys.argv[1:] if argv is None else argv
+    fault = unknown_flags(words, _flags())
+    if fault:
+        raise ValueError(fault)
     from transformers import HfArgumentParser
 
     # Without abbreviations: a flag that is not a field is an error, not a guess.
@@ -309,7 +318,8 @@ def parse_arguments(argv: Sequence[str] | None = None) -> tuple[ModelArguments, 
     for action in parser._actions:
         if action.dest in JSON_FIELDS:
             action.type = _json_object
-    config = parser.parse_known_args(argv)[0].config if _has_config(argv) else None
+    has_config = any(word.partition("=")[0] == "--config" for word in words)
+    config = parser.parse_known_args(argv)[0].config if has_config else None
     if config is not None:
         values = read_recipe(config)
         for action in parser._actions:
@@ -324,10 +334,12 @@ def parse_arguments(argv: Sequence[str] | None = None) -> tuple[ModelArguments, 
     return model, data, training
 
 
-def _has_config(argv: Sequence[str] | None) -> bool:
-    import sys
-
-    return any(item == "--config" or item.startswith("--config=") for item in (sys.argv[1:] if argv is None else argv))
+def _flags() -> list[str]:
+    """What HfArgumentParser will know, told without the seconds that importing it takes."""
+    found = ["help", "config"]
+    for item in (item for kind in ARGUMENT_CLASSES for item in fields(kind)):
+        found += [item.name, f"no_{item.name}"] if item.default is True else [item.name]
+    return [f"--{spelt}" for name in found for spelt in (name, name.replace("_", "-"))]
 
 
 def _merged(values: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:

@@ -33,11 +33,22 @@ def load_data(arguments: DataArguments) -> ZeroShotData:
 
 
 def check_sources(arguments: ModelArguments) -> None:
-    """Refuse a folder that is not there or holds no model, before much is read.
+    """Refuse a model that cannot be had, before much is read.
 
     Raises:
-        FileNotFoundError: naming the argument.
+        FileNotFoundError: a folder is not there or holds no model.
+        ValueError: the recipe needs encoders and got none.
     """
+    encoders = (arguments.text_model_name_or_path, arguments.vision_model_name_or_path)
+    if arguments.model_name_or_path is None and None in encoders:
+        missing = [name for name in ("text_config", "vision_config") if name not in arguments.model_config]
+        if missing:
+            # Left out they would be BERT-base and ViT-B with random weights, which nobody means.
+            raise ValueError(
+                "this model needs encoders: --text_model_name_or_path and --vision_model_name_or_path, such as "
+                "sentence-transformers/all-MiniLM-L6-v2 and google/vit-base-patch16-384; for a model from nothing, "
+                f"model_config needs {' and '.join(missing)}."
+            )
     if arguments.model_name_or_path is not None:
         check_model_folder(arguments.model_name_or_path, "model_name_or_path")
     for name in ("text_model_name_or_path", "vision_model_name_or_path"):
@@ -77,10 +88,6 @@ def build_model(
     max_length, label_template = arguments.max_length or 128, arguments.label_template or "{}"
     mention_style = arguments.mention_style or "markers"
     if arguments.text_model_name_or_path is None or arguments.vision_model_name_or_path is None:
-        missing = [name for name in ("text_config", "vision_config") if name not in arguments.model_config]
-        if missing:
-            # Left out they would be BERT-base and ViT-B with random weights, which nobody means.
-            raise ValueError(f"model_config: a model from nothing needs {' and '.join(missing)}.")
         return model_from_scratch(
             arguments.model_config, data.training_texts(), max_length, label_template, mention_style
         )

@@ -1,0 +1,52 @@
+"""Flags that a command does not know: told before anything else, with the nearest one."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+
+def unknown_flags(words: Sequence[str], known: Iterable[str]) -> str | None:
+    """What is wrong with the flags of a command line, or `None`.
+
+    Args:
+        words: of the command line.
+        known: flags with their dashes.
+    """
+    known = sorted(flag for flag in known if flag.startswith("--"))
+    told = []
+    for word in words:
+        if word == "--":
+            break
+        flag = word.partition("=")[0]
+        if word.startswith("--") and flag not in known:
+            (nearest,) = difflib.get_close_matches(flag, known, n=1, cutoff=0.0)
+            told.append(f"{flag} (did you mean {nearest}?)")
+    return f"unrecognized arguments: {', '.join(told)}" if told else None
+
+
+class FlagParser(argparse.ArgumentParser):
+    """Looks for unknown flags before argparse asks for missing ones."""
+
+    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
+        """As argparse's own."""
+        words = sys.argv[1:] if args is None else list(args)
+        fault = unknown_flags(words, _flags_of(self, words))
+        if fault:
+            self.error(fault)
+        return super().parse_args(args, namespace)
+
+
+def _flags_of(parser: argparse.ArgumentParser, words: Sequence[str]) -> list[str]:
+    """Flags of a parser, and of the command that the words name, or of all its commands."""
+    found: list[str] = []
+    for action in parser._actions:
+        found += action.option_strings
+        if isinstance(action, argparse._SubParsersAction):
+            named = [word for word in words if word in action.choices][:1]
+            for name in named or action.choices:
+                found += _flags_of(action.choices[name], words)
+    return found
