@@ -4,9 +4,10 @@
     python examples/prepare_data.py wikidiverse --data FOLDER [--images FOLDER] --output_dir OUT [--split ...]
     python examples/prepare_data.py conll --data FOLDER --train-domains A B --test-domain C --output_dir OUT
     python examples/prepare_data.py sketchbook --output_dir OUT [--seed 0]
+    python examples/prepare_data.py rows --data train.jsonl --output_dir OUT
     python examples/prepare_data.py --cache-image-features [FOLDER] --config RECIPE [--dataset ...] [--batch_size 32]
 
-The first four read and check the raw download, print what they found, and write posts, pictures inside, and the words
+The first five read and check the raw download, print what they found, and write posts, pictures inside, and the words
 of the labels into a folder that `examples/train.py --dataset OUT` reads. The README says where to get the data.
 
 The last one runs the tower once per distinct picture. The recipe and its flags are those of `examples/train.py`: they

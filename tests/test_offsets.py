@@ -2,7 +2,7 @@
 
 import pytest
 
-from modeling_mgvmoe.mention_windows import name_mentions, origins_of_named
+from modeling_mgvmoe.spans import name_mentions, origins_of_named
 from modeling_mgvmoe.processing_mgvmoe import MGVMoEProcessor
 from tests.test_processing import TOKENIZERS
 

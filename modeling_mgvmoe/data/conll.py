@@ -19,7 +19,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from ..mention_windows import words_to_text
+from ..spans import words_to_text
 from .counts import Counts
 from .files import read_lines
 from .schema import ON_BAD_SPAN, check_choice, validate_post

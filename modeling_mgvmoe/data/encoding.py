@@ -69,9 +69,8 @@ def encode_posts(
 
     total = len(posts) if isinstance(posts, Sized) else None
     for post in tqdm(posts, desc=progress, total=total, disable=progress is None, unit="post"):
-        mentions = [tuple(span) for span in post["mentions"]]
         try:
-            features = processor.encode_post(post["text"], mentions)
+            features = processor.encode_post(post["text"], post["mentions"])
         except ValueError as error:
             raise ValueError(f"post {post['id']!r}: {error}") from error
         features |= {"id": post["id"], "label": post["label"], "task": task_of(post)}

@@ -68,7 +68,8 @@ class PreparedData:
             "none_train": self.none_train,
             "none_validation": self.none_validation,
         }
-        return {**self.data.posts, **{name: posts for name, posts in optional.items() if posts}}
+        splits = {name: posts for name, posts in self.data.posts.items() if len(posts)}  # your own rows may lack one
+        return {**splits, **{name: posts for name, posts in optional.items() if posts}}
 
 
 def prepare_mnre(

@@ -18,10 +18,11 @@ from .prepare import (
     prepare_sketchbook,
     prepare_wikidiverse,
 )
+from .rows import add_rows_flags, prepare_rows
 from .schema import ON_BAD_SPAN
 from .splits import SPLITS
 
-DATA_SETS = ("mnre", "wikidiverse", "conll", "sketchbook")
+DATA_SETS = ("mnre", "wikidiverse", "conll", "sketchbook", "rows")
 
 
 def prepare_command(
@@ -86,7 +87,9 @@ def _parser(description: str | None) -> argparse.ArgumentParser:
         )
         sub.add_argument("--push_to_hub", "--push-to-hub", metavar="USER/NAME", help="push it as a data set")
         sub.add_argument("--private", action="store_true", help="nobody else may see what is pushed")
-        if name != "sketchbook":
+        if name == "rows":
+            add_rows_flags(sub)
+        elif name != "sketchbook":
             sub.add_argument("--data", required=True, metavar="FOLDER", help="folder of the raw text files")
             sub.add_argument("--labels", metavar="FILE", help="words of the labels (default: in configuration/labels)")
             sub.add_argument(
@@ -119,6 +122,8 @@ def _parser(description: str | None) -> argparse.ArgumentParser:
 def _prepare(arguments: argparse.Namespace, configuration: str | os.PathLike[str]) -> PreparedData:
     if arguments.dataset == "sketchbook":
         return prepare_sketchbook(arguments.seed, arguments.posts_per_class, arguments.eval_posts_per_class)
+    if arguments.dataset == "rows":
+        return prepare_rows(arguments)
     first_version = arguments.dataset == "mnre" and arguments.version == 1
     file = "mnre_v1" if first_version else {"conll": "crossner"}.get(arguments.dataset, arguments.dataset)
     label_set = read_label_set(arguments.labels or os.path.join(configuration, "labels", f"{file}.json"))

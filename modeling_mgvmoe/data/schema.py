@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from numbers import Integral
-from typing import TYPE_CHECKING, Any, Literal, TypeGuard
+from typing import TYPE_CHECKING, Any, Literal
 
-from ..mention_windows import check_unicode
+from ..spans import check_span, check_unicode, list_mentions
 
 if TYPE_CHECKING:
     import datasets
@@ -50,14 +49,8 @@ def task_of(post: Mapping[str, Any]) -> Literal["typing", "relation"]:
     Raises:
         ValueError: if there are neither one nor two mentions.
     """
-    mentions = post.get("mentions")
-    if _is_list(mentions) and len(mentions) == 1:
-        return "typing"
-    if _is_list(mentions) and len(mentions) == 2:
-        return "relation"
-    raise ValueError(
-        f"post {post.get('id')!r}: mentions must hold one span (typing) or two (relation: head, tail), "
-        f"got {mentions!r}"
+    return (
+        "typing" if len(list_mentions(post.get("mentions"), f"post {post.get('id')!r}: mentions")) == 1 else "relation"
     )
 
 
@@ -67,13 +60,13 @@ def validate_post(post: Mapping[str, Any], where: str = "") -> None:
     The two spans of a relation may overlap: one name may stand within the other.
 
     Args:
-        post: a mapping with the columns of `post_features`; `image` and `source` may be absent.
+        post: a mapping with the columns of `post_features`; `image` and `source` may be absent. Mentions are spans as
+            [`spans.check_span`] takes them.
         where: where the post was read (a file and line, say), put at the front of the error.
 
     Raises:
         ValueError: naming the post, the rule and the value, if `id`, `text` or `label` is not a string with something
-            in it, if there are neither one nor two mentions, or if a span is not two integers, is empty or reversed,
-            reaches outside the text, or covers nothing but white space.
+            in it, if there are neither one nor two mentions, or if a span breaks the rule of [`spans.check_span`].
     """
     place = f"{where}: " if where else ""
     name = f"{place}post {post.get('id')!r}"
@@ -83,34 +76,8 @@ def validate_post(post: Mapping[str, Any], where: str = "") -> None:
             raise ValueError(f"{name}: {column} must be a string that is not empty, got {value!r}")
         check_unicode(value, f"{name}: {column}")
 
-    try:
-        task_of(post)
-    except ValueError as error:
-        raise ValueError(f"{place}{error}") from None
-
-    for index, span in enumerate(post["mentions"]):
-        check_span(span, post["text"], f"{name}: mentions[{index}]")
-
-
-def check_span(span: Any, text: str, name: str) -> None:
-    """Check one mention against its text.
-
-    Args:
-        span: `[start, end)` in characters.
-        text: of the post.
-        name: what to call the span in the error.
-
-    Raises:
-        ValueError: it is not two integers, is empty or reversed, reaches outside the text, or covers nothing but white
-            space.
-    """
-    if not _is_list(span) or len(span) != 2 or not all(_is_integer(bound) for bound in span):
-        raise ValueError(f"{name} must be two integers, start and end, got {span!r}")
-    start, end = span
-    if not 0 <= start < end <= len(text):
-        raise ValueError(f"{name} must have 0 <= start < end <= {len(text)}, the length of the text, got {span!r}")
-    if not text[start:end].strip():
-        raise ValueError(f"{name} must cover more than white space, got {span!r}")
+    for index, span in enumerate(list_mentions(post.get("mentions"), f"{name}: mentions")):
+        check_span(post["text"], span, f"{name}: mentions[{index}]")
 
 
 def check_choice(name: str, value: Any, choices: Sequence[Any]) -> None:
@@ -121,12 +88,3 @@ def check_choice(name: str, value: Any, choices: Sequence[Any]) -> None:
     """
     if value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
-
-
-def _is_list(value: Any) -> TypeGuard[Sequence[Any]]:
-    # Whatever has a length and positions will do (lists, tuples, arrays); a string or a mapping is a slip.
-    return hasattr(value, "__len__") and hasattr(value, "__getitem__") and not isinstance(value, str | bytes | Mapping)
-
-
-def _is_integer(value: Any) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool)

@@ -17,7 +17,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from ..mention_windows import check_unicode
+from ..spans import check_unicode
 from .counts import Counts
 from .picture_files import attach_pictures, check_folder
 from .schema import ON_BAD_SPAN, check_choice, validate_post
