@@ -11,9 +11,9 @@ from transformers.feature_extraction_utils import BatchFeature
 from .candidates import as_nodes, check_labels, label_texts, read_labels
 from .label_paths import check_separator
 from .label_types import read_label_types
-from .mention_windows import Segment
 from .padding import pad_rows, to_tensors
 from .plain_tokens import TokenizerRules, encode_segments
+from .spans import Segment
 
 
 class CandidateEncoding:

@@ -1,22 +1,27 @@
 """Candidate labels: checks, the text that stands for a label, and scores turned into ranked labels."""
 
-from collections.abc import Mapping, Sequence
+import difflib
+import re
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
 
-from .label_paths import LabelPaths, check_separator
-from .mention_windows import check_unicode
+from .label_paths import LabelPaths, check_separator, split_path
+from .label_types import read_label_types
+from .spans import as_list, check_unicode
 from .uncertainty import statistics_of_probs
 
 SCORE_FUNCTIONS = ("softmax", "sigmoid", "none")
 
 
-def check_labels(labels: object, where: str = "candidate_labels") -> list[str]:
+def check_labels(labels: Any, where: str = "candidate_labels") -> list[str]:
     """Checks one list of candidate labels.
 
     Args:
-        labels: The labels.
+        labels: The labels, any sequence (`spans.as_list`).
         where: How to call the argument in messages.
 
     Returns:
@@ -25,8 +30,9 @@ def check_labels(labels: object, where: str = "candidate_labels") -> list[str]:
     Raises:
         ValueError: If the list is empty, or a label is not a string, is blank, no Unicode, or occurs twice (stripped).
     """
-    if not isinstance(labels, (list, tuple)) or not labels:
-        raise ValueError(f"{where}: a non-empty list of labels is needed (got {labels!r:.80})")
+    given, labels = labels, as_list(labels)
+    if not labels:
+        raise ValueError(f"{where}: a non-empty list of labels is needed (got {given!r:.80})")
     wrong = [label for label in labels if not isinstance(label, str) or not label.strip()]
     if wrong:
         raise ValueError(f"{where}: labels are non-empty strings (got {', '.join(map(repr, wrong[:5]))})")
@@ -40,14 +46,14 @@ def check_labels(labels: object, where: str = "candidate_labels") -> list[str]:
         seen.add(label.strip())
     if twice:
         raise ValueError(f"{where}: labels must be distinct (got twice: {', '.join(map(repr, twice[:5]))})")
-    return list(labels)
+    return labels
 
 
 def read_labels(candidate_labels: object) -> tuple[list[str], list[list[int]] | None]:
     """Reads labels shared by the batch or given per post.
 
     Args:
-        candidate_labels: list of str, or for each post a list of str.
+        candidate_labels: A sequence of str, or for each post one.
 
     Returns:
         The distinct labels in order of first appearance (C of them), and for lists per post the column of each
@@ -56,14 +62,13 @@ def read_labels(candidate_labels: object) -> tuple[list[str], list[list[int]] | 
     Raises:
         ValueError: See `check_labels`; `candidate_labels[i]` names the list of post i.
     """
-    if not isinstance(candidate_labels, (list, tuple)) or not any(
-        isinstance(labels, (list, tuple)) for labels in candidate_labels
-    ):
+    lists = as_list(candidate_labels) or []
+    if not any(as_list(labels) is not None for labels in lists):
         return check_labels(candidate_labels), None
     columns: dict[str, int] = {}
     union: list[str] = []
     per_post = []
-    for post, labels in enumerate(candidate_labels):
+    for post, labels in enumerate(lists):
         row = []
         for label in check_labels(labels, f"candidate_labels[{post}]"):
             key = label.strip()
@@ -109,23 +114,126 @@ def label_texts(
     texts = []
     for label in labels:
         given = descriptions.get(label, descriptions.get(label.strip(), label))
-        sentences = (given,) if isinstance(given, str) else given
+        sentences = [given] if isinstance(given, str) else as_list(given) or ()
         texts.append(tuple(template.replace("{}", sentence.strip()) for sentence in sentences))
     return texts
 
 
 def _check_sentences(label: str, given: object) -> None:
-    sentences = [given] if isinstance(given, str) else given
-    if (
-        not isinstance(sentences, (list, tuple))
-        or not sentences
-        or not all(isinstance(sentence, str) and sentence.strip() for sentence in sentences)
-    ):
+    sentences = [given] if isinstance(given, str) else as_list(given)
+    if not sentences or not all(isinstance(sentence, str) and sentence.strip() for sentence in sentences):
         raise ValueError(
             f"label_descriptions[{label!r}]: a non-empty string is needed, or a list of them (got {given!r:.200})"
         )
     if len({sentence.strip() for sentence in sentences}) < len(sentences):
         raise ValueError(f"label_descriptions[{label!r}]: sentences must be distinct (got {given!r:.200})")
+
+
+# How much alike two words must be for one to be a slip of the other: "persn" and "person", not "horse" and "house".
+SLIP = 0.8
+_warned_keys: set[tuple[str, str]] = set()
+
+
+def check_label_words(
+    labels: Iterable[str],
+    descriptions: Any = None,
+    label_types: Any = None,
+    type_descriptions: Any = None,
+    separator: str | None = None,
+    typed: Iterable[str] | None = None,
+    warn: bool = True,
+) -> None:
+    """Looks for misspelt keys in what is said of labels, which would otherwise have no effect.
+
+    A dictionary may be shared by calls with other labels, so a key of no label is not yet an error. It is one if it is
+    a slip (case, spacing, a letter) of a label that has no entry. Any other key of `descriptions` that is no label
+    gives a warning, once in a process; a key of the types only where a label has no entry, because the types of a
+    whole dataset belong together.
+
+    Args:
+        labels: All labels of the call.
+        descriptions, label_types, type_descriptions: As the processor takes them.
+        separator: Of the parts of paths; descriptions may then be of nodes and parts, too.
+        typed: The labels that may have types; default: all.
+        warn: Whether all labels of the call are known, and not only those of one post.
+
+    Raises:
+        ValueError: If a key is a slip of a label without an entry; the message names both.
+    """
+    labels = list(labels)
+    names = set(labels)
+    if separator is not None:
+        paths = [split_path(label, separator) for label in labels]
+        names = {f" {separator} ".join(path[:depth]) for path in paths for depth in range(1, len(path) + 1)}
+        names |= {part for path in paths for part in path}
+        descriptions = _with_spacing(descriptions, separator)
+    _check_keys("label_descriptions", descriptions, names, names, warn)
+    typed = names if typed is None else set(typed)
+    _check_keys("label_types", label_types, names | set(labels), typed, warn and not _covers(label_types, typed))
+    if isinstance(type_descriptions, Mapping):
+        types, _ = read_label_types(label_types, [])
+        warn = warn and not (types and _covers(type_descriptions, types))
+        _check_keys("type_descriptions", type_descriptions, set(types), set(types), warn)
+
+
+def _with_spacing(descriptions: Any, separator: str) -> Any:
+    """The descriptions with every path written as the nodes are."""
+    if not isinstance(descriptions, Mapping):
+        return descriptions
+    paths = {key: [part.strip() for part in key.split(separator)] for key in descriptions if isinstance(key, str)}
+    return {f" {separator} ".join(parts): descriptions[key] for key, parts in paths.items()}
+
+
+def _covers(given: Any, names: Iterable[str]) -> bool:
+    return isinstance(given, Mapping) and {name.strip() for name in names} <= {str(key).strip() for key in given}
+
+
+def _check_keys(argument: str, given: Any, names: set[str], needed: set[str], warn: bool) -> None:
+    """Looks for slips of `needed` among the keys that are none of `names`, and warns of the others."""
+    if not isinstance(given, Mapping):  # its own check says what is wrong
+        return
+    keys = {key.strip() for key in given if isinstance(key, str)}
+    strange = keys - {name.strip() for name in names}
+    if not strange:
+        return
+    slip = _find_slip(frozenset(strange), frozenset(name.strip() for name in needed) - keys)
+    if slip is not None:
+        raise ValueError(f"{argument}: {slip[0]!r} is none of the labels or types; did you mean {slip[1]!r}?")
+    new = sorted(key for key in strange if (argument, key) not in _warned_keys)
+    if warn and new:
+        _warned_keys.update((argument, key) for key in new)
+        shown = []
+        for key in new[:5]:
+            near = difflib.get_close_matches(key, sorted(names), n=1, cutoff=0.0)
+            shown.append(f"{key!r} (nearest: {near[0]!r})" if near else repr(key))
+        more = f" and {len(new) - 5} more" if len(new) > 5 else ""
+        warnings.warn(f"{argument}: no effect here, for there is no such label or type: {', '.join(shown)}{more}",
+                      stacklevel=4)  # fmt: skip
+
+
+@lru_cache(maxsize=256)
+def _find_slip(strange: frozenset[str], missing: frozenset[str]) -> tuple[str, str] | None:
+    """A key and the label that it is a slip of; None if there is none."""
+    for key in sorted(strange):
+        for label in sorted(missing):
+            if _is_slip(key, label):
+                return key, label
+    return None
+
+
+def _is_slip(key: str, label: str) -> bool:
+    """Whether two names differ in case, spacing or punctuation only, or in a letter or two of some words."""
+    one, two = (re.findall(r"\w+", name.casefold().replace("_", " ")) for name in (key, label))
+    if "".join(one) == "".join(two):
+        return bool(one)
+    if len(one) != len(two):
+        return False
+    # "class 1" and "class 2", "type a" and "type b" are two labels.
+    return all(
+        word == other
+        or (not any(map(str.isdigit, word + other)) and difflib.SequenceMatcher(None, word, other).ratio() > SLIP)
+        for word, other in zip(one, two, strict=True)
+    )
 
 
 def as_nodes(
@@ -141,6 +249,7 @@ def as_nodes(
         The nodes, shared or per post as the labels were, and the tree, or that of each post; without a separator the
         labels as they came and `None`.
     """
+    candidate_labels = as_list(candidate_labels) or candidate_labels
     if separator is None:
         return candidate_labels, None
     _, columns = read_labels(candidate_labels)

@@ -12,7 +12,9 @@ import numpy as np
 import torch
 
 from .candidate_embedder import CandidateEmbedder, check_processor, in_evaluation
+from .candidates import check_label_words, check_labels
 from .extraction_posts import MentionFinder, PostToExtract, read_post
+from .label_paths import check_separator
 from .label_set import LabelSet
 from .padding import distinct_pictures
 from .rejection import read_rejection
@@ -65,11 +67,21 @@ class GraphExtractor:
         embedder: CandidateEmbedder | None = None,
     ) -> None:
         check_processor(model, processor)
+        typing_labels = None if typing_labels is None else check_labels(typing_labels, "typing_labels")
+        relation_labels = None if relation_labels is None else check_labels(relation_labels, "relation_labels")
         if typing_labels is None and relation_labels is None:
             raise ValueError("typing_labels, relation_labels: at least one list of labels is needed (got none)")
         for name, number in (("batch_size", batch_size), ("top_k", top_k), ("num_samples", num_samples)):
             if number is not None and (isinstance(number, bool) or not isinstance(number, int) or number < 1):
                 raise ValueError(f"{name}: an integer of at least 1 is needed (got {number!r})")
+        check_label_words(
+            dict.fromkeys([*(typing_labels or ()), *(relation_labels or ())]),
+            label_descriptions,
+            label_types,
+            type_descriptions,
+            check_separator(label_separator),
+            typed=relation_labels,
+        )
         if errors not in ERRORS:
             raise ValueError(f"errors: one of {', '.join(ERRORS)} is needed (got {errors!r})")
         self.model, self.processor, self.finder = model, processor, MentionFinder(mention_finder)
@@ -314,8 +326,9 @@ def extract(
 
     Args:
         model: an [`MGVMoEForZeroShotIE`].
-        posts: dicts with `text`, `mentions` (spans as (start, end) or {"start", "end"}, in characters, end exclusive;
-            may be missing if there is a `mention_finder`), and optionally `image`, as the pipeline takes it, and `id`.
+        posts: dicts with `text`, `mentions` (a list of spans, as `spans.check_span` takes them: (start, end) in
+            characters, end exclusive, {"start", "end"}, or words that occur once; may be missing if there is a
+            `mention_finder`), and optionally `image`, as the pipeline takes it, and `id`.
         typing_labels: candidates for every mention; `None`: mentions get no types.
         relation_labels: candidates for every pair; `None`: no relations.
         processor: of the model.

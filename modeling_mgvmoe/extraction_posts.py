@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .mention_windows import check_span
+from .spans import as_list, check_span, is_absent, warn_of_columns
 
 POST_KEYS = ("id", "text", "image", "mentions")
 # Columns of the data sets of this package that say nothing about what is to be predicted from.
@@ -86,7 +86,7 @@ def read_post(post: object, where: str, finder: MentionFinder) -> PostToExtract:
     """Check one post and find its mentions if it has none of its own.
 
     Args:
-        post: a dict with `text`, and optionally `id`, `image` and `mentions`.
+        post: a dict with `text`, and optionally `id`, `image` and `mentions`, a list of spans (`spans.check_span`).
         where: how to call the post in messages.
         finder: of mentions.
 
@@ -97,33 +97,22 @@ def read_post(post: object, where: str, finder: MentionFinder) -> PostToExtract:
         raise ValueError(
             f"{where}: a dict with 'text' and 'mentions' is needed (got {type(post).__name__}: {post!r:.80})"
         )
-    unknown = sorted(str(key) for key in set(post) - {*POST_KEYS, *IGNORED_KEYS})
-    if unknown:
-        raise ValueError(
-            f"{where}: a post may have the keys {', '.join(POST_KEYS)} (got {', '.join(map(repr, unknown))})"
-        )
+    warn_of_columns(post, (*POST_KEYS, *IGNORED_KEYS))
     text = post.get("text")
     if not isinstance(text, str):
         raise ValueError(f"{where}: 'text' must be a string (got {type(text).__name__})")
     given = post.get("mentions")
-    if given is None:
+    if is_absent(given):
         mentions = finder(text, where)
     else:
-        given = given.tolist() if hasattr(given, "tolist") else given
-        if not isinstance(given, (list, tuple)):
+        spans = as_list(given)
+        if spans is None:
             raise ValueError(f"{where}: 'mentions' must be a list of spans (got {given!r:.80})")
-        mentions = [_read_span(text, span, f"{where}, mentions[{number}]") for number, span in enumerate(given)]
+        mentions = [check_span(text, span, f"{where}, mentions[{number}]") for number, span in enumerate(spans)]
         if len(set(mentions)) < len(mentions):
             raise ValueError(f"{where}: mentions must be distinct (got {mentions!r:.200})")
-    return PostToExtract(post.get("id"), text, post.get("image"), tuple(mentions))
-
-
-def _read_span(text: str, span: Any, where: str) -> tuple[int, int]:
-    if isinstance(span, Mapping):
-        if span.get("start") is None or span.get("end") is None:
-            raise ValueError(f"{where}: 'start' and 'end' are needed (got {dict(span)!r:.80})")
-        span = (span["start"], span["end"])
-    return check_span(text, span, where)
+    image = None if is_absent(post.get("image")) else post["image"]
+    return PostToExtract(post.get("id"), text, image, tuple(mentions))
 
 
 __all__ = ["MentionFinder", "PostToExtract", "read_post"]

@@ -9,6 +9,7 @@ from transformers.pipelines.base import GenericTensor
 
 from .candidate_embedder import CandidateEmbedder, check_processor
 from .extraction import GraphExtractor
+from .pipeline_mgvmoe import as_inputs
 
 GRAPH_TASK = "multimodal-graph-extraction"
 
@@ -23,10 +24,10 @@ class MultimodalGraphExtractionPipeline(Pipeline):
     graph["mentions"][0]["label"], graph["relations"][0]["head"], graph["relations"][0]["label"]
     ```
 
-    Input is one post, a list, a generator or a `torch` data set of posts; `batch_size` is how many posts are worked on
-    together and `texts_at_once` how many of their marked texts are in one forward pass. What a post is, what comes out
-    of it, and all other arguments of the call, or of the pipeline's construction as defaults, are those of
-    `extraction.extract`.
+    Input is one post, a list, a generator, or a dataset of posts of `datasets` or `torch`; `batch_size` is how many
+    posts are worked on together and `texts_at_once` how many of their marked texts are in one forward pass. What a
+    post is, what comes out of it, and all other arguments of the call, or of the pipeline's construction as defaults,
+    are those of `extraction.extract`.
 
     The text of each label is encoded once and kept for later calls, `candidate_cache_size` texts at most; call
     `clear_candidate_cache()` after changing the model's weights.
@@ -52,6 +53,7 @@ class MultimodalGraphExtractionPipeline(Pipeline):
         **kwargs: Any,
     ) -> Any:
         """See the class. No posts give no graphs, where transformers' own method fails with an IndexError."""
+        inputs = as_inputs(inputs)
         if isinstance(inputs, list) and not inputs:
             return []
         return super().__call__(inputs, typing_labels=typing_labels, relation_labels=relation_labels, **kwargs)

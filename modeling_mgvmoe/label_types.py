@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from .spans import as_list
+
 SLOTS = ("head", "tail")
 
 
@@ -44,12 +46,12 @@ def read_label_types(
 
 
 def _read_entry(label: str, entry: object, argument: str) -> list[list[str]]:
-    slots = list(entry) if isinstance(entry, (list, tuple)) else []
+    slots = as_list(entry) or []
     if len(slots) != len(SLOTS):
         raise ValueError(f"{argument}[{label!r}]: types of the head and types of the tail are needed (got {entry!r})")
     read = []
     for name, slot in zip(SLOTS, slots, strict=True):
-        names = [slot] if isinstance(slot, str) else list(slot) if isinstance(slot, (list, tuple)) else []
+        names = [slot] if isinstance(slot, str) else as_list(slot) or []
         if not names or not all(isinstance(one, str) and one.strip() for one in names):
             raise ValueError(f"{argument}[{label!r}], {name}: a type or a list of types is needed (got {slot!r})")
         read.append([one.strip() for one in names])

@@ -5,20 +5,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from torch.utils.data import Dataset
 from transformers import Pipeline
 from transformers.pipelines.base import GenericTensor
 
 from .candidate_embedder import CandidateEmbedder, check_processor
-from .candidates import check_labels
+from .candidates import check_label_words, check_labels
 from .extraction import ERRORS
 from .label_paths import LabelPaths, check_separator
+from .spans import as_list, is_absent, mentions_of
 
 TASK = "zero-shot-multimodal-ie"
-
-MENTION_KEYS = ("mention", "head", "tail", "mentions")
-POST_KEYS = ("text", "image", *MENTION_KEYS, "candidate_labels")
-# Columns of the data sets of this package that say nothing about what is to be predicted from.
-IGNORED_KEYS = ("id", "label", "source", "image_text")
 
 
 class ZeroShotMultimodalIEPipeline(Pipeline):
@@ -29,11 +26,12 @@ class ZeroShotMultimodalIEPipeline(Pipeline):
     pipe({"text": "Kelo greets Mura", "head": (0, 4), "tail": (12, 16)}, candidate_labels=["greets", "chases"])
     ```
 
-    A post is a dict with `text`; `mention` = (start, end) for typing, or `head` and `tail` for a relation (or
-    `mentions`, a list of one or two spans), in characters of the text, end exclusive; optionally `image` (PIL picture,
-    path, data URL, bytes, array or `None`) and `candidate_labels` of its own, in place of the call's. Input is one
-    post, a list, a generator or a `torch` data set of posts; `batch_size` batches them. The order of the labels
-    changes no score.
+    A post is a dict with `text`; `mention` for typing, or `head` and `tail` for a relation (or `mentions`, a list of
+    one or two), each a span: (start, end) in characters of the text, end exclusive, {"start", "end"}, or words that
+    occur once in the text; optionally `image` (PIL picture, path, data URL, bytes, array or `None`) and
+    `candidate_labels` of its own, in place of the call's. Other columns are ignored, with one warning. Input is one
+    post, a list, a generator, or a dataset of posts of `datasets` or `torch`, streamed or not; `batch_size` batches
+    them. The order of the labels changes no score.
 
     Arguments of the call, or of the pipeline's construction as defaults:
 
@@ -79,6 +77,7 @@ class ZeroShotMultimodalIEPipeline(Pipeline):
 
     def __call__(self, inputs: Any, candidate_labels: Sequence[str] | None = None, **kwargs: Any) -> Any:
         """See the class. No posts give no answers, where transformers' own method fails with an IndexError."""
+        inputs = as_inputs(inputs)
         if isinstance(inputs, list) and not inputs:
             return []
         return super().__call__(inputs, candidate_labels=candidate_labels, **kwargs)
@@ -145,27 +144,27 @@ class ZeroShotMultimodalIEPipeline(Pipeline):
         words = (label_descriptions, label_template, label_types, type_descriptions, label_separator)
         try:
             mentions = mentions_of(input_)
-            labels, own = input_.get("candidate_labels"), None
-            if labels is not None:
-                own = self._candidates(labels, *words)
+            own = input_.get("candidate_labels")
+            if own is not None:
+                own = self._candidates(own, *words, warn=False)
             elif candidate_labels is None:
                 raise ValueError("candidate_labels: a non-empty list of labels is needed, in the call or in the post")
         except ValueError as error:
             return _broken(input_, error, errors)
         if own is None:
             # The call's labels are no fault of the post, and the cheapest thing to get wrong.
-            labels, own = candidate_labels, self._candidates(candidate_labels, *words)
-        text = input_["text"]
+            own = self._candidates(candidate_labels, *words)
+        text, image = input_["text"], input_.get("image")
         try:
             if is_split_into_words:
                 text = self.processor.words_to_text(text)[0]
             post = self.processor.encode_post(text, mentions, max_length)
-            (pixel_values,) = self.processor.encode_images([input_.get("image")], allow_image_urls)
+            (pixel_values,) = self.processor.encode_images([None if is_absent(image) else image], allow_image_urls)
         except ValueError as error:
             return _broken(input_, error, errors)
         if pixel_values is not None:
             post["pixel_values"] = pixel_values
-        return {"posts": [post], "candidate_labels": [tuple(labels)], "candidates": [own], "errors": [None]}
+        return {"posts": [post], "candidate_labels": [own["labels"]], "candidates": [own], "errors": [None]}
 
     def _candidates(
         self,
@@ -175,15 +174,20 @@ class ZeroShotMultimodalIEPipeline(Pipeline):
         label_types: Mapping[str, Any] | None,
         type_descriptions: Mapping[str, str | Sequence[str]] | None,
         label_separator: str | None,
+        warn: bool = True,
     ) -> dict[str, Any]:
         """What the model reads for labels, checked."""
-        columns = check_labels(labels)
+        columns = names = check_labels(labels)
+        check_label_words(
+            columns, label_descriptions, label_types, type_descriptions, check_separator(label_separator), warn=warn
+        )
         if label_separator is not None:
             tree = LabelPaths(columns, check_separator(label_separator))
             columns, label_descriptions = tree.names(), tree.node_descriptions(label_descriptions)
         texts = self.processor.candidate_texts(columns, label_descriptions, label_template)
         types, allowed = self.processor.read_label_types(label_types, columns)
         return {
+            "labels": tuple(names),
             "texts": tuple(texts),
             "types": tuple(self.processor.candidate_texts(types, type_descriptions, "{}")) if types else (),
             "allowed": allowed or [None] * len(texts),
@@ -268,26 +272,30 @@ class ZeroShotMultimodalIEPipeline(Pipeline):
         self.processor.save_pretrained(save_directory, **kwargs)
 
 
-def mentions_of(post: object) -> Any:
-    """The spans of a post: `(start, end)` or `[head, tail]`; checks the keys, not the spans."""
-    if not isinstance(post, Mapping):
-        raise ValueError(
-            "inputs: each post must be a dict with 'text' and 'mention', or 'text', 'head' and 'tail' "
-            f"(got {type(post).__name__}: {post!r:.80})"
-        )
-    unknown = sorted(set(post) - {*POST_KEYS, *IGNORED_KEYS})
-    if unknown:
-        raise ValueError(
-            f"inputs: a post may have the keys {', '.join(POST_KEYS)} (got {', '.join(map(repr, unknown))})"
-        )
-    if post.get("text") is None:
-        raise ValueError("inputs: a post needs 'text' (got none)")
-    given = [key for key in MENTION_KEYS if post.get(key) is not None]
-    if given == ["head", "tail"]:
-        return [post["head"], post["tail"]]
-    if given not in (["mention"], ["mentions"]):
-        raise ValueError(f"inputs: a post needs either 'mention', or 'head' and 'tail' (got {given or 'none'})")
-    return post[given[0]]
+class _Rows(Dataset[Any]):
+    """A sequence of posts as a `torch` dataset, which a pipeline iterates with a length and batches."""
+
+    def __init__(self, rows: Any) -> None:
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, place: int) -> Any:
+        return self.rows[place]
+
+
+def as_inputs(inputs: Any) -> Any:
+    """Brings what holds posts to what transformers iterates: a column or a Series to a list, a dataset to a dataset.
+
+    transformers takes lists, generators and `torch` datasets; a map-style dataset of the library `datasets` is none.
+    """
+    if isinstance(inputs, (str, list, tuple, Mapping, Dataset)) or not hasattr(inputs, "__getitem__"):
+        return inputs
+    if hasattr(inputs, "column_names") and hasattr(inputs, "__len__"):
+        return _Rows(inputs)
+    posts = None if getattr(inputs, "ndim", 1) != 1 else as_list(inputs)
+    return inputs if posts is None else posts
 
 
 def _broken(post: object, error: ValueError, errors: str) -> dict[str, Any]:
@@ -304,4 +312,4 @@ def _flatten(items: list[Any]) -> list[Any]:
     return [element for item in items for element in (item if isinstance(item, list) else [item])]
 
 
-__all__ = ["TASK", "ZeroShotMultimodalIEPipeline", "mentions_of"]
+__all__ = ["TASK", "ZeroShotMultimodalIEPipeline", "as_inputs"]

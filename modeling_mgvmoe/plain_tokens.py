@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .mention_windows import Segment
+from .spans import Segment
 
 # How sentencepiece and byte-level BPE write "a new word begins here".
 WORD_SIGNS = ("\u2581", "\u0120")

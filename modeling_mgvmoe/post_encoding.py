@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from .mention_windows import Marker, Segment, name_mentions, origins_of_named, split_at_mentions, window
 from .padding import MENTION_MASK
 from .plain_tokens import Token, TokenizerRules
+from .spans import Marker, Segment, name_mentions, origins_of_named, split_at_mentions, window
 
 # Of tokens that stand for no character of the post, as the tokenizers have it.
 NOWHERE = (0, 0)

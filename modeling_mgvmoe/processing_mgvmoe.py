@@ -12,23 +12,27 @@ from transformers.feature_extraction_utils import BatchFeature
 from transformers.processing_utils import ProcessorMixin
 
 from .candidate_encoding import CandidateEncoding
-from .candidates import check_template, rank_labels
+from .candidates import check_label_words, check_template, rank_labels, read_labels
+from .label_paths import check_separator
 from .label_types import read_label_types
 from .markers import choose_markers
-from .mention_windows import (
-    Segment,
-    check_unicode,
-    read_batch,
-    read_mentions,
-    word_span_to_char_span,
-    words_to_text,
-)
 from .padding import MENTION_MASK, TEXT_NAMES, pad_features, to_tensors
 from .picture_encoding import PictureEncoding
 from .pictures import MAX_PIXELS
 from .plain_tokens import Token, encode_with_places, study_tokenizer
 from .post_encoding import PostEncoding
 from .saved_folder import check_image_processor, reading
+from .spans import (
+    Segment,
+    as_list,
+    check_unicode,
+    is_absent,
+    read_batch,
+    read_mentions,
+    whole_characters,
+    word_span_to_char_span,
+    words_to_text,
+)
 
 # Tokenizers without a limit of their own report 1e30.
 LARGEST_MODEL_LENGTH = 1_000_000
@@ -149,10 +153,12 @@ class MGVMoEProcessor(ProcessorMixin, PictureEncoding, CandidateEncoding):
         Args:
             images: One picture or None, or a list with one for each post; see `pictures.to_rgb` for the kinds. Where
                 other processors of transformers want a list for each post, such a list may hold one picture or none.
+                This list and those below may be any sequence: a tuple, an array, a Series, a column of a dataset.
             text: A post or a list of posts. With `is_split_into_words`, a list of words or a list of such lists.
-            mentions: For each post (start, end) for typing, or [(start, end), (start, end)], head and tail, for a
-                relation: characters of the post as given, end exclusive, or of its words joined by single spaces. A
-                batch takes a list of these and may mix both kinds.
+            mentions: For each post a span for typing, or [span, span], head and tail, for a relation. A span is
+                (start, end), characters of the post as given, end exclusive, or of its words joined by single spaces;
+                or {"start", "end"}; or the mention's words, if they occur once (`spans.check_span`). A batch takes a
+                list of these and may mix both kinds.
             candidate_labels: Labels shared by all posts, or a list of labels for each post.
             label_descriptions: Sentences to read in place of labels, one or several for each; labels without one stay
                 as they are.
@@ -199,7 +205,7 @@ class MGVMoEProcessor(ProcessorMixin, PictureEncoding, CandidateEncoding):
         elif mentions is not None:
             raise ValueError("mentions: they need the text they are in (got text=None)")
         if images is not None:
-            pictures = list(images) if isinstance(images, (list, tuple)) else [images]
+            pictures = _as_pictures(images)
             if text is not None and len(pictures) != len(posts):
                 raise ValueError(f"images: {len(posts)} are needed, one for each text (got {len(pictures)})")
             posts = posts or [{} for _ in pictures]
@@ -209,6 +215,13 @@ class MGVMoEProcessor(ProcessorMixin, PictureEncoding, CandidateEncoding):
                     post["pixel_values"] = pixels
         batch = self.pad_posts(posts, padding, max_length, return_tensors) if posts else BatchFeature()
         if candidate_labels is not None:
+            check_label_words(
+                read_labels(candidate_labels)[0],
+                label_descriptions,
+                label_types,
+                type_descriptions,
+                check_separator(label_separator),
+            )
             candidates = self.encode_candidates(
                 candidate_labels,
                 label_descriptions,
@@ -237,7 +250,7 @@ class MGVMoEProcessor(ProcessorMixin, PictureEncoding, CandidateEncoding):
 
         Args:
             text: The post.
-            mentions: (start, end), or [(start, end), (start, end)] for head and tail; characters, end exclusive.
+            mentions: A span, or two for head and tail; see `spans.read_mentions`.
             max_length: In place of the processor's own.
             post: Number of the post in its batch, for messages; None if it stands alone.
             return_offsets_mapping: Whether offset_mapping is returned as well.
@@ -249,7 +262,7 @@ class MGVMoEProcessor(ProcessorMixin, PictureEncoding, CandidateEncoding):
             stands for none. The tokens that name a mention before the post have those of the mention.
 
         Raises:
-            ValueError: If the text is not a string, a mention is wrong (see `mention_windows.read_mentions`) or
+            ValueError: If the text is not a string, a mention is wrong (see `spans.read_mentions`) or
                 `max_length` cannot hold the special tokens, the markers and one token.
         """
         prepared = self.prepare_post(text, mentions, max_length, post)
@@ -271,7 +284,8 @@ class MGVMoEProcessor(ProcessorMixin, PictureEncoding, CandidateEncoding):
         if not isinstance(text, str):
             raise ValueError(f"text{number}: a string is needed (got {type(text).__name__})")
         check_unicode(text, f"text{number}")
-        spans = read_mentions(mentions, text, f"mentions{number}")
+        # Markers never cut what a reader sees as one character, whatever the annotation says.
+        spans = [whole_characters(text, span) for span in read_mentions(mentions, text, f"mentions{number}")]
         markers = None
         if self.mention_style == "markers":
             names = self.typing_markers if len(spans) == 1 else self.relation_markers
@@ -379,6 +393,13 @@ class MGVMoEProcessor(ProcessorMixin, PictureEncoding, CandidateEncoding):
         limit = self.max_length if max_length is None else _positive_int(max_length, "max_length")
         model_limit = self.tokenizer.model_max_length
         return min(limit, int(model_limit)) if model_limit and model_limit < LARGEST_MODEL_LENGTH else limit
+
+
+def _as_pictures(images: Any) -> list[Any]:
+    """One picture or a sequence of them as a list; an array of numbers is one picture, one of objects is a list."""
+    is_picture = hasattr(images, "tolist") and str(getattr(images, "dtype", "")) not in ("object", "str", "string")
+    pictures = None if is_picture else as_list(images)
+    return [images] if pictures is None else [None if is_absent(one) else one for one in pictures]
 
 
 def _positive_int(value: object, name: str) -> int:

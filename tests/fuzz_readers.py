@@ -21,7 +21,7 @@ from pathlib import Path
 import atheris
 
 INSTRUMENTED = ["modeling_mgvmoe.data", "modeling_mgvmoe.cli", "modeling_mgvmoe.training.arguments",
-                "modeling_mgvmoe.mention_windows", "modeling_mgvmoe.pictures", "json", "yaml"]  # fmt: skip
+                "modeling_mgvmoe.spans", "modeling_mgvmoe.pictures", "json", "yaml"]  # fmt: skip
 with atheris.instrument_imports(include=INSTRUMENTED):
     from modeling_mgvmoe.cli.errors import UsageError
     from modeling_mgvmoe.cli.post_files import read_posts

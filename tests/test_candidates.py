@@ -1,11 +1,14 @@
 import math
+import warnings
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from datasets import Dataset
 
-from modeling_mgvmoe.candidates import check_labels, label_texts, rank_labels, read_labels
+from modeling_mgvmoe.candidates import check_label_words, check_labels, label_texts, rank_labels, read_labels
 
 
 @pytest.mark.parametrize(
@@ -31,6 +34,69 @@ def test_labels_per_post_are_joined_in_order_of_first_appearance():
         read_labels([["a"], []])
     with pytest.raises(ValueError, match=r"candidate_labels\[1\]: a non-empty list .* \(got 'b'\)"):
         read_labels([["a"], "b"])
+
+
+def test_labels_in_any_sequence():
+    names = Dataset.from_list([{"name": "a b", "own": ["x", "y"]}, {"name": "c", "own": ["y"]}])
+    for given in (("a b", "c"), np.array(["a b", "c"]), pd.Series(["a b", "c"]), names["name"]):
+        assert check_labels(given) == ["a b", "c"] and read_labels(given) == (["a b", "c"], None)
+    for given in ((("x", "y"), ("y",)), np.array([["x", "y"], ["y", "z"]]), names["own"], pd.Series([["x"], ["y"]])):
+        assert read_labels(given)[1][0][0] == 0
+    assert rank_labels(torch.tensor([[0.0, 1.0]]), pd.Series(["a", "b"], index=[7, 8]), top_k=1)[0][0]["label"] == "b"
+
+
+@pytest.mark.parametrize(
+    ("labels", "argument", "words", "key", "label"),
+    [
+        (["Boat", "bird"], "label_descriptions", {"boat": "a ship"}, "boat", "Boat"),
+        (["boat", "bird"], "label_descriptions", {"boat ": "a ship", "birds": "an animal"}, "birds", "bird"),
+        (["lives in"], "label_types", {"lives_in": ("person", "city")}, "lives_in", "lives in"),
+        (["member of", "peer of"], "label_types", {"membre of": ("person", "team")}, "membre of", "member of"),
+    ],
+)
+def test_a_slip_of_a_label_without_an_entry_is_an_error(labels, argument, words, key, label):
+    given = {"label_descriptions": "descriptions"}.get(argument, argument)
+    with pytest.raises(ValueError, match=f"{argument}: '{key}' .* did you mean '{label}'"):
+        check_label_words(labels, **{given: words})
+    with pytest.raises(ValueError, match=f"{argument}: '{key}'"):
+        check_label_words(labels, **{given: words}, warn=False)
+
+
+def test_a_slip_of_a_type_is_an_error():
+    with pytest.raises(ValueError, match="type_descriptions: 'persn' .* did you mean 'person'"):
+        check_label_words(["lives in"], label_types={"lives in": ("person", "city")}, type_descriptions={"persn": "x"})
+
+
+@pytest.mark.parametrize(
+    ("labels", "key"),
+    [
+        (["class 1"], "class 2"),
+        (["type a"], "type b"),
+        (["horse"], "house"),
+        (["boat"], "boat race"),
+        (["boat"], "x1"),
+    ],
+)
+def test_other_labels_give_one_warning_that_names_the_nearest(labels, key, monkeypatch):
+    monkeypatch.setattr("modeling_mgvmoe.candidates._warned_keys", set())
+    with pytest.warns(UserWarning, match=f"label_descriptions: .* '{key}' .nearest: '{labels[0]}'"):
+        check_label_words(labels, {key: "a sentence"})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check_label_words(labels, {key: "a sentence"})
+        # Labels of one post alone tell nothing of those of others.
+        check_label_words(labels, {f"{key} zzz": "a sentence"}, warn=False)
+
+
+def test_words_of_a_whole_dataset_pass_in_silence():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        types = {"lives in": ("person", "city"), "born in": ("person", "city"), "peer of": ("person", "person")}
+        check_label_words(["lives in"], None, types, {"person": "x", "city": "y", "team": "z"})
+        check_label_words(["a > b", "a > c"], {"a>b": "x", "c": "y", "a": "z"}, separator=">")
+        check_label_words(["robot", "lives in"], None, types, typed=["lives in"])
+    with pytest.raises(ValueError, match="label_descriptions: 'a > persn' .* 'a > person'"):
+        check_label_words(["a > person", "a > c"], {"a>persn": "x"}, separator=">")
 
 
 def test_template_and_descriptions():

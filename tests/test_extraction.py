@@ -341,6 +341,22 @@ def test_mentions_that_a_token_classification_pipeline_finds():
     assert [mention["text"] for mention in found["mentions"]] == ["Kelo sails"]
 
 
+@pytest.mark.parametrize("span", [(np.int64(0), np.int64(4)), [0, 4], {"start": 0, "end": 4}, "Kelo"])
+def test_every_form_of_a_span_is_extracted_alike(span):
+    text = "Kelo greets Mura"
+    expected = graphs([{"text": text, "mentions": [(0, 4), (12, 16)]}])
+    assert graphs([{"text": text, "mentions": [span, "Mura"], "image": float("nan")}]) == expected
+
+
+def test_an_unknown_column_is_ignored_and_a_misspelt_key_is_named():
+    post = {"text": "Kelo", "mentions": [(0, 4)]}
+    with pytest.warns(UserWarning, match="'rating_of_the_post'"):
+        assert graphs([{**post, "rating_of_the_post": 3}]) == graphs([post])
+    slip = LABELS[0] + "s"
+    with pytest.raises(ValueError, match=f"label_descriptions: '{slip}' .* did you mean '{LABELS[0]}'"):
+        graphs([post], label_descriptions={slip: "a sentence"})
+
+
 # Errors
 
 BAD_POSTS = [
@@ -351,7 +367,7 @@ BAD_POSTS = [
     ({"text": "Kelo", "mentions": [{"start": 0}]}, "posts\\[1\\], mentions\\[0\\]: 'start' and 'end' are needed"),
     ({"text": "Kelo", "mentions": [(0, 4), [0, 4]]}, "posts\\[1\\]: mentions must be distinct"),
     ({"text": "Kelo", "mentions": 3}, "posts\\[1\\]: 'mentions' must be a list of spans \\(got 3\\)"),
-    ({"text": "Kelo", "mentions": [], "span": 1}, "posts\\[1\\]: a post may have the keys id, text, .*got 'span'"),
+    ({"text": "Kelo", "mentions": ["Mura"]}, "posts\\[1\\], mentions\\[0\\]: the words 'Mura' .*got 0 times"),
     ({"text": "Kelo", "mentions": [(0, 4)], "image": "no.png"}, "posts\\[1\\]: images.*cannot read picture 'no.png'"),
 ]
 

@@ -5,7 +5,7 @@ import torch
 
 from modeling_mgvmoe import MGVMoEProcessor
 from modeling_mgvmoe.label_types import read_label_types
-from modeling_mgvmoe.mention_windows import name_mentions
+from modeling_mgvmoe.spans import name_mentions
 from tests.test_processing import bert, modernbert, roberta
 
 

@@ -1,7 +1,10 @@
 import json
 import re
+import warnings
 
+import datasets
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch.utils.data import Dataset
@@ -147,6 +150,53 @@ def test_kinds_of_input_and_batch_sizes_agree(pipe, batch_size):
     # The scores are not all alike: the agreement says something.
     assert max(scores_of(expected[0]).values()) > 0.3
     assert expected[0] != expected[4]
+
+
+def test_a_dataset_given_as_it_is_equals_its_posts(pipe):
+    rows = [
+        {"text": "Kelo sails at dawn", "mentions": [[0, 4]]},
+        {"text": "Kelo greets Mura", "mentions": [[0, 4], [12, 16]]},
+        {"text": "Mura rests", "mentions": [[0, 4]]},
+    ]
+    table = datasets.Dataset.from_list([{**row, "rating": 3} for row in rows])
+    expected = pipe(rows, candidate_labels=LABELS)
+    for batch_size in (1, 2, len(rows)):
+        answers = pipe(table, candidate_labels=np.array(LABELS), batch_size=batch_size)
+        assert len(answers) == -(-len(rows) // batch_size)  # batches, known before a post is read
+        assert_same(list(answers), expected)
+    assert_same(list(pipe(table.to_iterable_dataset(), candidate_labels=pd.Series(LABELS))), expected)
+    assert_same(pipe(pd.Series(rows), candidate_labels=LABELS), expected)
+    frame = pd.DataFrame(rows).assign(image=[float("nan")] + [""] * (len(rows) - 1))
+    assert_same(pipe(frame.to_dict("records"), candidate_labels=LABELS), expected)
+
+
+def test_every_form_of_a_span_scores_alike(pipe):
+    expected = pipe(POST, candidate_labels=LABELS)
+    for span in ((np.int64(0), np.int32(4)), [torch.tensor(0), torch.tensor(4)], np.array([0, 4]), "Kelo",
+                 {"start": 0, "end": 4}):  # fmt: skip
+        assert pipe({**POST, "mention": span}, candidate_labels=LABELS) == expected
+        assert pipe({"text": POST["text"], "mentions": [span]}, candidate_labels=LABELS) == expected
+    related = pipe(RELATION, candidate_labels=RELATIONS)
+    assert pipe({**RELATION, "head": "Kelo", "tail": {"start": 12, "end": 16}}, candidate_labels=RELATIONS) == related
+
+
+def test_markers_go_around_a_whole_character(pipe):
+    """ "cafe" of "cafe" and a combining accent, as an annotation without the accent has it."""
+    text = "the cafe\u0301 opens"
+    assert pipe({"text": text, "mention": (4, 8)}, candidate_labels=LABELS) == pipe(
+        {"text": text, "mention": (4, 9)}, candidate_labels=LABELS
+    )
+
+
+def test_misspelt_keys_of_words_for_labels(pipe):
+    with pytest.raises(ValueError, match="label_descriptions: 'boats' .* did you mean 'boat'"):
+        pipe(POST, candidate_labels=["boat", "bird"], label_descriptions={"boats": "a ship"})
+    own = {**POST, "candidate_labels": ["boat", "bird"]}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        pipe(own, label_descriptions={"a label of another post": "a ship"})
+    with pytest.warns(UserWarning, match="label_descriptions: .*'a label of no post'"):
+        pipe(POST, candidate_labels=["boat", "bird"], label_descriptions={"a label of no post": "a ship"})
 
 
 def test_no_posts_give_no_answers(pipe):
@@ -353,7 +403,8 @@ BAD_POSTS = [
     ({"text": "Kelo", "head": (0, 4)}, "either 'mention', or 'head' and 'tail' \\(got \\['head'\\]\\)"),
     ({**RELATION, "mention": (0, 4)}, "\\(got \\['mention', 'head', 'tail'\\]\\)"),
     ({**POST, "mentions": [(0, 4)]}, "\\(got \\['mention', 'mentions'\\]\\)"),
-    ({**POST, "picture": None, "span": 1}, "a post may have the keys text, image, mention.*got 'picture', 'span'"),
+    ({"text": "Kelo", "mentoin": (0, 4)}, "inputs: .* \\(got none; unknown columns: mentoin\\)"),
+    ({**POST, "mention": "sail boat"}, "mentions: the words 'sail boat' .* \\(got 0 times"),
     ({**POST, "text": ["Kelo", "sails"]}, "text: a string is needed \\(got list\\)"),
     ({**POST, "text": 3}, "text: a string is needed \\(got int\\)"),
 ]

@@ -15,7 +15,7 @@ from modeling_mgvmoe.candidates import check_labels
 from modeling_mgvmoe.data.conll import read_conll
 from modeling_mgvmoe.data.mnre import read_mnre
 from modeling_mgvmoe.data.wikidiverse import read_wikidiverse
-from modeling_mgvmoe.mention_windows import (
+from modeling_mgvmoe.spans import (
     Marker,
     check_span,
     name_mentions,

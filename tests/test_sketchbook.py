@@ -366,18 +366,18 @@ GOOD = {"id": "p7", "text": "Ombra sails", "mentions": [[0, 5]], "label": "boat"
         ({"text": " "}, "post 'p7': text must be a string that is not empty, got ' '"),
         ({"label": ""}, "post 'p7': label must be a string that is not empty, got ''"),
         ({"label": 3}, "post 'p7': label must be a string that is not empty, got 3"),
-        ({"mentions": []}, r"post 'p7': mentions must hold one span .* or two .* got \[\]"),
-        ({"mentions": [[0, 1]] * 3}, "post 'p7': mentions must hold one span"),
-        ({"mentions": None}, "post 'p7': mentions must hold one span .* got None"),
-        ({"mentions": "ab"}, "post 'p7': mentions must hold one span .* got 'ab'"),
-        ({"mentions": [[0, 12]]}, r"post 'p7': mentions\[0\] must have 0 <= start < end <= 11, .* got \[0, 12\]"),
-        ({"mentions": [[-5, -1]]}, r"mentions\[0\] must have 0 <= start < end"),
-        ({"mentions": [[0, 5], [3, 3]]}, r"mentions\[1\] must have 0 <= start < end .* got \[3, 3\]"),
-        ({"mentions": [[5, 0]]}, r"mentions\[0\] must have 0 <= start < end .* got \[5, 0\]"),
-        ({"mentions": [[5, 6]]}, r"mentions\[0\] must cover more than white space, got \[5, 6\]"),
-        ({"mentions": [[0, 5, 6]]}, r"mentions\[0\] must be two integers, start and end, got \[0, 5, 6\]"),
-        ({"mentions": [[0, 5.0]]}, r"mentions\[0\] must be two integers, start and end, got \[0, 5.0\]"),
-        ({"mentions": [0, 5]}, r"mentions\[0\] must be two integers, start and end, got 0"),
+        ({"mentions": []}, r"post 'p7': mentions: one span .* or two .* got \[\]"),
+        ({"mentions": [[0, 1]] * 3}, "post 'p7': mentions: one span"),
+        ({"mentions": None}, "post 'p7': mentions: one span .* got None"),
+        ({"mentions": "ab"}, r"post 'p7': mentions\[0\]: the words 'ab' .* got 0 times"),
+        ({"mentions": [[0, 12]]}, r"post 'p7': mentions\[0\]: 0 <= start < end <= 11 .* got \(0, 12\)"),
+        ({"mentions": [[-5, -1]]}, r"mentions\[0\]: 0 <= start < end"),
+        ({"mentions": [[0, 5], [3, 3]]}, r"mentions\[1\]: 0 <= start < end .* got \(3, 3\)"),
+        ({"mentions": [[5, 0]]}, r"mentions\[0\]: 0 <= start < end .* got \(5, 0\)"),
+        ({"mentions": [[5, 6]]}, r"mentions\[0\]: span \(5, 6\) covers only white space"),
+        ({"mentions": [[0, 5, 6]]}, r"mentions\[0\]: a span is two integers .* got \[0, 5, 6\]"),
+        ({"mentions": [[0, 5.0]]}, r"mentions\[0\]: a span is two integers .* got \[0, 5.0\]"),
+        ({"text": "a \u200b b", "mentions": [[2, 3]]}, r"mentions\[0\]: span \(2, 3\) covers only white space"),
     ],
 )
 def test_bad_posts_are_named(change, message):
@@ -391,5 +391,6 @@ def test_bad_posts_are_named(change, message):
 def test_good_posts_pass():
     schema.validate_post({**GOOD, "mentions": ((0, 5), (2, 5))})
     schema.validate_post({**GOOD, "mentions": np.array([[0, 5]])})
+    schema.validate_post({**GOOD, "mentions": [0, 5]})
     assert schema.task_of({"mentions": [[0, 1]]}) == "typing"
     assert schema.task_of({"mentions": [[0, 1], [2, 3]]}) == "relation"

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..mention_windows import read_mentions
+from ..spans import read_mentions
 
 # What one request may cost a server that is open to everybody.
 MAX_CHARACTERS, MAX_LABELS, MAX_LABEL_CHARACTERS = 5000, 100, 500

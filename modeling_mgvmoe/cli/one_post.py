@@ -6,7 +6,7 @@ import argparse
 import os
 from typing import Any
 
-from ..mention_windows import read_mentions
+from ..spans import places_of, read_mentions
 from .errors import UsageError
 
 SLOTS = {"mention": "the mention to be typed", "head": "the head of a relation", "tail": "its tail"}
@@ -78,9 +78,10 @@ def _span(flags: argparse.Namespace, slot: str) -> tuple[int, int] | None:
 
 def _place_of(words: str, text: str, index: int | None, slot: str) -> int:
     """Where the words begin in the text."""
-    if not words.strip():
-        raise UsageError(f"--{slot}-text: words are needed, got {words!r}")
-    places = [place for place in range(len(text)) if text.startswith(words, place)]
+    try:
+        places = places_of(words, text)
+    except ValueError as error:
+        raise UsageError(f"--{slot}-text: {error}") from error
     if not places:
         folded = text.casefold().find(words.casefold())
         # Folding may change a text's length ("ß"): then nothing is suggested.

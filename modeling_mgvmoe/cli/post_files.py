@@ -1,27 +1,24 @@
-"""Posts from a file: JSON, JSON lines or Parquet, each checked before any is scored."""
+"""Posts from a file, each checked before any is scored."""
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..candidates import check_labels
-from ..data.files import read_lines
-from ..mention_windows import check_unicode, read_mentions
+from ..data.rows import ENDINGS, is_address, locate_image, locate_images, read_records
+from ..spans import check_unicode, mentions_of, read_mentions
 from .errors import UsageError, usage
 from .one_post import check_image
-
-ENDINGS = (".json", ".jsonl", ".parquet")
 
 
 def read_posts(path: str, shared_labels: Sequence[str] | None) -> Sequence[Mapping[str, Any]]:
     """The posts of a file.
 
     Args:
-        path: `.json`, a list of posts; `.jsonl`, a post on each line; or `.parquet` in the package's schema. Posts
-            are as the pipeline takes them; the path of a picture is relative to the file's folder.
+        path: `.json`, a list of posts; `.jsonl`, a post on each line; `.csv` or `.tsv`; or `.parquet`. Posts are as
+            the pipeline takes them; the path of a picture is relative to the file's folder.
         shared_labels: the labels of posts without `candidate_labels` of their own.
 
     Returns:
@@ -38,43 +35,17 @@ def read_posts(path: str, shared_labels: Sequence[str] | None) -> Sequence[Mappi
     if ending == ".parquet":
         return _parquet(path, shared_labels)
     posts = []
-    for where, post in _rows(path, ending):
+    with usage():
+        records = list(read_records(path))
+    for where, post in records:
         _check(post, shared_labels, where)
-        image = post.get("image")
-        if isinstance(image, str) and not image.startswith(("http://", "https://", "data:")):
-            post = {**post, "image": os.path.join(os.path.dirname(path), image)}
+        post = {**post, "image": locate_image(post.get("image"), os.path.dirname(path))}
+        if isinstance(post["image"], str) and not is_address(post["image"]):
             check_image(post["image"], f"{where}, image")
         posts.append(post)
     if not posts:
         raise UsageError(f"--input: {path} holds no post")
     return posts
-
-
-def _rows(path: str, ending: str) -> Iterator[tuple[str, Any]]:
-    """Each post with where it stands."""
-    with usage():
-        if ending == ".jsonl":
-            for number, line in read_lines(path):
-                if line.strip():
-                    yield f"{path}, line {number}", _parse(line, f"{path}, line {number}")
-            return
-        with open(path, encoding="utf-8-sig") as file:
-            try:
-                text = file.read()
-            except UnicodeDecodeError as error:
-                raise UsageError(f"{path}: a text file in UTF-8 is needed, {error}") from error
-        content = _parse(text, path)
-    if not isinstance(content, list):
-        raise UsageError(f"{path}: a JSON list of posts is needed, got {type(content).__name__}")
-    for number, post in enumerate(content):
-        yield f"{path}, post {number}", post
-
-
-def _parse(text: str, where: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"{where}: no JSON: {error}") from error
 
 
 def _parquet(path: str, shared_labels: Sequence[str] | None) -> Sequence[Mapping[str, Any]]:
@@ -86,7 +57,7 @@ def _parquet(path: str, shared_labels: Sequence[str] | None) -> Sequence[Mapping
     from ..data.parquet_file import read_parquet
 
     with usage():
-        posts = read_parquet(path)
+        posts = locate_images(read_parquet(path), os.path.dirname(path))
     for number, post in enumerate(without_pictures(posts)):
         _check(post, shared_labels, f"{path}, row {number}")
     return posts
@@ -94,8 +65,6 @@ def _parquet(path: str, shared_labels: Sequence[str] | None) -> Sequence[Mapping
 
 def _check(post: Any, shared_labels: Sequence[str] | None, where: str) -> None:
     """What can be told of a post without a model or its picture."""
-    from ..pipeline_mgvmoe import mentions_of
-
     with usage():
         try:
             mentions = mentions_of(post)

@@ -15,6 +15,7 @@ from .implicitave import IMPLICITAVE
 from .mnre import MNRE
 from .multimodal_ner import MULTIMODAL_NER
 from .prepare import DatasetAdapter, PreparedData
+from .rows import add_rows_flags, prepare_rows
 from .wikidiverse import WIKIDIVERSE
 from .zero_shot_data import sketchbook_data
 
@@ -36,9 +37,13 @@ def _prepare(arguments: argparse.Namespace, configuration: str | os.PathLike[str
 
 SKETCHBOOK = DatasetAdapter("sketchbook", "the built-in drawings and sentences, from a seed", _add_flags, _prepare)
 
+ROWS = DatasetAdapter(
+    "rows", "your own rows: JSON lines, CSV, Parquet, a folder, a Hub dataset", add_rows_flags, prepare_rows
+)
+
 ADAPTERS = {
     adapter.name: adapter
-    for adapter in (MNRE, MULTIMODAL_NER, WIKIDIVERSE, IMPLICITAVE, CONLL, CROSSRE, FEWREL, SKETCHBOOK)
+    for adapter in (MNRE, MULTIMODAL_NER, WIKIDIVERSE, IMPLICITAVE, CONLL, CROSSRE, FEWREL, SKETCHBOOK, ROWS)
 }
 # By the name of a prepared data set, why it may not be passed on as it is written.
 NOT_PUBLIC = {

@@ -31,7 +31,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..mention_windows import words_to_text
+from ..spans import words_to_text
 from .counts import Counts, keep_post
 from .files import read_lines
 from .schema import ON_BAD_SPAN, check_choice

@@ -18,7 +18,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from ..mention_windows import word_span_to_char_span, words_to_text
+from ..spans import word_span_to_char_span, words_to_text
 from .counts import Counts, keep_post
 from .files import check_keys, read_json_lines
 from .labels import read_label_set

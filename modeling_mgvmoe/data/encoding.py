@@ -68,9 +68,8 @@ def encode_posts(
 
     total = len(posts) if isinstance(posts, Sized) else None
     for post in progress_bar(posts, progress, total):
-        mentions = [tuple(span) for span in post["mentions"]]
         try:
-            features = processor.encode_post(post["text"], mentions)
+            features = processor.encode_post(post["text"], post["mentions"])
         except ValueError as error:
             raise ValueError(f"post {post['id']!r}: {error}") from error
         features |= {"id": post["id"], "label": post["label"], "task": task_of(post)}

@@ -20,7 +20,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from ..mention_windows import word_span_to_char_span, words_to_text
+from ..spans import word_span_to_char_span, words_to_text
 from .counts import Counts, keep_post
 from .crossner import name_from_tag
 from .files import check_keys, read_json_object

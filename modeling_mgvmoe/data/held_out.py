@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from .schema import task_of, validate_post
+from .rows import files_of, find_labels_file, read_parts
+from .schema import task_of
 from .sketchbook import TASKS, generate_posts, split_classes
-from .zero_shot_data import SPLITS, data_from_folder
+from .zero_shot_data import SPLITS, ZeroShotData, read_data, read_prepared_labels
 
 Posts = Sequence[Mapping[str, Any]]
 # Files of a prepared folder that training does not need.
@@ -25,11 +26,13 @@ class EvaluationData:
     """Posts to evaluate on and the classes of each split.
 
     Attributes:
-        posts: "validation" and "test", of classes that are not in training; "seen_test", held-out posts of training
-            classes, and "none", posts of no class, where a protocol needs them.
+        posts: "validation" and "test", of classes that are not in training, or in your own rows perhaps are;
+            "seen_test", held-out posts of training classes, and "none", posts of no class, where a protocol needs
+            them.
         labels: for "train", "validation" and "test", for each task, the classes.
         label_descriptions, label_types, type_descriptions: as in [`ZeroShotData`].
         sampled: whether `max_posts` left posts out.
+        note: what was done to rows of your own, one line; "" for data that was prepared.
     """
 
     posts: Mapping[str, Posts]
@@ -38,6 +41,7 @@ class EvaluationData:
     label_types: Mapping[str, Any] = field(default_factory=dict)
     type_descriptions: Mapping[str, str | Sequence[str]] = field(default_factory=dict)
     sampled: bool = False
+    note: str = ""
 
 
 def load_evaluation_data(
@@ -46,8 +50,8 @@ def load_evaluation_data(
     """The posts of a data set that an evaluation needs.
 
     Args:
-        dataset: "sketchbook", or a folder as [`data_from_folder`] takes it, with `seen_test.parquet` and
-            `none.parquet` where they are needed.
+        dataset: "sketchbook", or what [`read_data`] takes, with `seen_test.parquet` and `none.parquet` where they are
+            needed. Rows without a test split are tested on their validation posts.
         needed: which posts; validation and test come in any case.
         seed: of the sketchbook. A folder has its own division.
         max_posts: keep so many posts of each kind, those whose ids have the lowest SHA-256; all candidates stay.
@@ -74,24 +78,32 @@ def load_evaluation_data(
 
 
 def check_files(dataset: str, needed: Sequence[str] = ()) -> None:
-    """Raise FileNotFoundError unless all files of a data set are there; see [`load_evaluation_data`]."""
-    if dataset == "sketchbook":
+    """Raise FileNotFoundError unless all files of a dataset are there; see [`load_evaluation_data`].
+
+    A name on the Hub is only known to be there when it is read.
+    """
+    if dataset == "sketchbook" or (os.path.isfile(dataset) and not needed):
         return
-    for name in (*SPLITS, *needed):
-        path = os.path.join(dataset, f"{name}.parquet")
-        if os.path.isfile(path):
-            continue
-        if name in OPTIONAL:
+    if not os.path.exists(dataset) and dataset.count("/") == 1 and not dataset.startswith((".", "/")):
+        return
+    path = find_labels_file(dataset)
+    prepared = path is not None and read_prepared_labels(path)["unseen"]
+    there = [split for split in SPLITS if files_of(dataset, split)]
+    if len(there) < (len(SPLITS) if prepared else 1) and not os.path.isfile(dataset):
+        missing = next(split for split in SPLITS if split not in there)
+        raise FileNotFoundError(
+            f'dataset: {os.path.join(dataset, missing)}.parquet does not exist; needed is "sketchbook", a folder with '
+            f"{', '.join(f'{split}.parquet' for split in SPLITS)}, or your own rows (docs/data.md)."
+        )
+    for name in needed:
+        if name in OPTIONAL and not files_of(dataset, name):
             how = (
                 "`python examples/prepare_data.py ... --seen-test-share 0.1` writes it."
                 if name == "seen_test"
                 else "`python examples/prepare_data.py ...` writes it for data sets that have such posts."
             )
+            path = os.path.join(dataset, f"{name}.parquet")
             raise FileNotFoundError(f"dataset: {path} ({OPTIONAL[name]}) does not exist; {how}")
-        raise FileNotFoundError(
-            f'dataset: {path} does not exist; "sketchbook" or a folder with '
-            f"{', '.join(f'{split}.parquet' for split in SPLITS)} is needed."
-        )
 
 
 def read_optional_posts(folder: str | os.PathLike, name: str) -> Posts:
@@ -105,14 +117,8 @@ def read_optional_posts(folder: str | os.PathLike, name: str) -> Posts:
         FileNotFoundError: it is missing; the message says how to make it.
         ValueError: a post does not fit the schema.
     """
-    from datasets import load_dataset
-
     check_files(os.fspath(folder), (name,))
-    path = os.path.join(folder, f"{name}.parquet")
-    posts = load_dataset("parquet", data_files={name: path})[name]
-    for number, post in enumerate(without_pictures(posts)):
-        validate_post(post, f"{path}, row {number}")
-    return posts
+    return read_parts(os.fspath(folder), (name,))[name]
 
 
 def without_pictures(posts: Posts) -> Posts:
@@ -145,13 +151,32 @@ def sample_posts(posts: Posts, count: int) -> Posts:
 
 def _folder(folder: str, needed: Sequence[str]) -> EvaluationData:
     check_files(folder, needed)
-    data = data_from_folder(folder)
+    data = read_data(folder)
+    note = data.note
     posts = {name: data.posts[name] for name in ("validation", "test")}
+    if not len(posts["test"]):
+        posts["test"] = posts["validation"]
+        note += "; tested on the validation posts, for there are no test posts"
+    if not len(posts["validation"]):
+        del posts["validation"]
     for name in OPTIONAL:
         if name in needed:
             posts[name] = read_optional_posts(folder, name)
+    _check_further(folder, data, posts)
+    return EvaluationData(
+        posts=posts,
+        labels=data.labels,
+        label_descriptions=data.label_descriptions,
+        label_types=data.label_types,
+        type_descriptions=data.type_descriptions,
+        note=note,
+    )
+
+
+def _check_further(folder: str, data: ZeroShotData, posts: Mapping[str, Posts]) -> None:
+    """Held-out posts are of training classes and not trained on, posts of no class of none."""
     path = os.path.join(folder, "{}.parquet")
-    if "seen_test" in needed:
+    if "seen_test" in posts:
         trained = {post["id"] for post in without_pictures(data.posts["train"])}
         for post in without_pictures(posts["seen_test"]):
             if post["id"] in trained:
@@ -170,13 +195,6 @@ def _folder(folder: str, needed: Sequence[str]) -> EvaluationData:
                 f"{path.format('none')}: posts must be of no class, got {post['label']!r} of post {post['id']!r}, "
                 f"which is a class of {of[0]}"
             )
-    return EvaluationData(
-        posts=posts,
-        labels=data.labels,
-        label_descriptions=data.label_descriptions,
-        label_types=data.label_types,
-        type_descriptions=data.type_descriptions,
-    )
 
 
 def _sketchbook(needed: Sequence[str], seed: int, posts_per_class: int = 20) -> EvaluationData:

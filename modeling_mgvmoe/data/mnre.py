@@ -20,7 +20,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..mention_windows import word_span_to_char_span, words_to_text
+from ..spans import word_span_to_char_span, words_to_text
 from .counts import Counts
 from .files import read_lines
 from .labels import LabelSet, read_label_set

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from .adapters import NOT_PUBLIC
 from .progress_bar import progress_bar
+from .rows import LABELS_FILE
 from .schema import OPTIONAL_COLUMNS, post_features
 from .splits import SPLITS
 from .whole_folder import whole_folder
-from .zero_shot_data import LABELS_FILE, OPTIONAL_PARTS
+from .zero_shot_data import OPTIONAL_PARTS
 
 if TYPE_CHECKING:
     from .prepare import PreparedData
@@ -122,12 +123,15 @@ def _labels(prepared: PreparedData) -> dict[str, Any]:
         "type_descriptions": dict(data.type_descriptions),
         "none": prepared.none,
         "counts": {name: counts.as_dict() for name, counts in prepared.counts.items()},
+        **({} if data.unseen else {"unseen": False}),
     }
 
 
 def _bytes_of(post: Mapping[str, Any]) -> int:
     """About how many bytes a post takes on the disk."""
     image = post.get("image")
+    if isinstance(image, Mapping):
+        return len(post["text"]) + (os.path.getsize(image["path"]) if image["bytes"] is None else len(image["bytes"]))
     if isinstance(image, str):
         return len(post["text"]) + os.path.getsize(image)
     return len(post["text"]) + (0 if image is None else 3 * image.width * image.height)

@@ -58,7 +58,8 @@ class PreparedData:
             "seen_test": self.seen_test,
             "none": self.none_posts,
         }
-        return {**self.data.posts, **{name: posts for name, posts in optional.items() if posts}}
+        splits = {name: posts for name, posts in self.data.posts.items() if len(posts)}  # your own rows may lack one
+        return {**splits, **{name: posts for name, posts in optional.items() if posts}}
 
 
 @dataclass(frozen=True)

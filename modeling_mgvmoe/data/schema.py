@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from numbers import Integral
-from typing import TYPE_CHECKING, Any, Literal, TypeGuard
+from typing import TYPE_CHECKING, Any, Literal
 
-from ..mention_windows import check_unicode
+from ..spans import as_list, check_span, check_unicode, list_mentions
 
 if TYPE_CHECKING:
     import datasets
@@ -61,14 +60,8 @@ def task_of(post: Mapping[str, Any]) -> Literal["typing", "relation"]:
     Raises:
         ValueError: if there are neither one nor two mentions.
     """
-    mentions = post.get("mentions")
-    if _is_list(mentions) and len(mentions) == 1:
-        return "typing"
-    if _is_list(mentions) and len(mentions) == 2:
-        return "relation"
-    raise ValueError(
-        f"post {post.get('id')!r}: mentions must hold one span (typing) or two (relation: head, tail), "
-        f"got {mentions!r}"
+    return (
+        "typing" if len(list_mentions(post.get("mentions"), f"post {post.get('id')!r}: mentions")) == 1 else "relation"
     )
 
 
@@ -79,13 +72,13 @@ def validate_post(post: Mapping[str, Any], where: str = "") -> None:
 
     Args:
         post: a mapping with the columns of `post_features`; `image`, `source` and the optional columns may be absent.
+            Mentions are spans as [`spans.check_span`] takes them.
         where: where the post was read (a file and line, say), put at the front of the error.
 
     Raises:
         ValueError: naming the post, the rule and the value, if `id`, `text` or `label` is not a string with something
             in it, if an optional column is neither `None` nor a list of such strings (`image_text` may be one
-            string), if there are neither one nor two mentions, or if a span is not two integers, is empty or
-            reversed, reaches outside the text, or covers nothing but white space.
+            string), if there are neither one nor two mentions, or if a span breaks the rule of [`spans.check_span`].
     """
     place = f"{where}: " if where else ""
     name = f"{place}post {post.get('id')!r}"
@@ -97,38 +90,12 @@ def validate_post(post: Mapping[str, Any], where: str = "") -> None:
 
     for column in OPTIONAL_COLUMNS:
         value = post.get(column)
-        strings = [value] if column == "image_text" and isinstance(value, str) else value
-        if value is not None and not (_is_list(strings) and all(isinstance(s, str) and s.strip() for s in strings)):
+        strings = [value] if column == "image_text" and isinstance(value, str) else as_list(value)
+        if value is not None and (strings is None or not all(isinstance(s, str) and s.strip() for s in strings)):
             raise ValueError(f"{name}: {column} must be a list of strings that are not empty, got {value!r:.80}")
 
-    try:
-        task_of(post)
-    except ValueError as error:
-        raise ValueError(f"{place}{error}") from None
-
-    for index, span in enumerate(post["mentions"]):
-        check_span(span, post["text"], f"{name}: mentions[{index}]")
-
-
-def check_span(span: Any, text: str, name: str) -> None:
-    """Check one mention against its text.
-
-    Args:
-        span: `[start, end)` in characters.
-        text: of the post.
-        name: what to call the span in the error.
-
-    Raises:
-        ValueError: it is not two integers, is empty or reversed, reaches outside the text, or covers nothing but white
-            space.
-    """
-    if not _is_list(span) or len(span) != 2 or not all(_is_integer(bound) for bound in span):
-        raise ValueError(f"{name} must be two integers, start and end, got {span!r}")
-    start, end = span
-    if not 0 <= start < end <= len(text):
-        raise ValueError(f"{name} must have 0 <= start < end <= {len(text)}, the length of the text, got {span!r}")
-    if not text[start:end].strip():
-        raise ValueError(f"{name} must cover more than white space, got {span!r}")
+    for index, span in enumerate(list_mentions(post.get("mentions"), f"{name}: mentions")):
+        check_span(post["text"], span, f"{name}: mentions[{index}]")
 
 
 def check_choice(name: str, value: Any, choices: Sequence[Any]) -> None:
@@ -139,12 +106,3 @@ def check_choice(name: str, value: Any, choices: Sequence[Any]) -> None:
     """
     if value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
-
-
-def _is_list(value: Any) -> TypeGuard[Sequence[Any]]:
-    # Whatever has a length and positions will do (lists, tuples, arrays); a string or a mapping is a slip.
-    return hasattr(value, "__len__") and hasattr(value, "__getitem__") and not isinstance(value, str | bytes | Mapping)
-
-
-def _is_integer(value: Any) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool)

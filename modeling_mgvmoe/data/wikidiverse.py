@@ -17,7 +17,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from ..mention_windows import check_unicode
+from ..spans import check_unicode
 from .counts import Counts
 from .files import read_json
 from .labels import read_label_set

@@ -8,21 +8,21 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..candidates import label_texts
+from .counts import Counts
 from .files import check_keys, read_json_object
 from .labels import LabelSet
-from .parquet_file import read_parquet
-from .schema import task_of, validate_post
+from .rows import LABELS_FILE, candidates_of, find_labels_file, hold_out, read_parts
+from .schema import task_of
 from .sketchbook import load_sketchbook, split_classes
 from .splits import SPLITS, ClassSplit
 
-LABELS_FILE = "labels.json"
 # Files beside those of the splits that a prepared folder may have.
 OPTIONAL_PARTS = ("seen_test", "none")
 
 
 @dataclass
 class ZeroShotData:
-    """Posts and class names of each split. Validation and test classes are unseen: none of them is in training.
+    """Posts and class names of each split.
 
     Attributes:
         posts: for "train", "validation" and "test" a sequence of posts in the package's schema.
@@ -30,6 +30,8 @@ class ZeroShotData:
         label_descriptions: sentences in place of labels, one or several for each.
         label_types: for relations, the types that the head and the tail may have.
         type_descriptions: for each of these types, a sentence or several.
+        unseen: whether validation and test classes are held to be unseen: none of them in training, none in both.
+        note: how rows were divided, one line for the user; "" for data that was prepared.
     """
 
     posts: Mapping[str, Sequence[Mapping[str, Any]]]
@@ -37,11 +39,15 @@ class ZeroShotData:
     label_descriptions: Mapping[str, str | Sequence[str]] = field(default_factory=dict)
     label_types: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = field(default_factory=dict)
     type_descriptions: Mapping[str, str | Sequence[str]] = field(default_factory=dict)
+    unseen: bool = True
+    note: str = ""
 
     def __post_init__(self) -> None:
         missing = [name for name in SPLITS if name not in self.posts or name not in self.labels]
         if missing:
             raise ValueError(f"posts and labels: the splits {', '.join(SPLITS)} are needed (missing: {missing})")
+        if not self.unseen:
+            return
         for split in ("validation", "test"):
             for task, names in self.labels[split].items():
                 if split == "test" and (both := sorted(set(names) & set(self.labels["validation"].get(task, ())))):
@@ -118,56 +124,97 @@ def sketchbook_data(seed: int = 0, posts_per_class: int = 60, eval_posts_per_cla
 
 
 def data_from_folder(folder: str | os.PathLike) -> ZeroShotData:
-    """Posts from `train.parquet`, `validation.parquet` and `test.parquet` in a folder, in the package's schema.
-
-    `labels.json`, as `examples/prepare_data.py` writes it, gives candidates, descriptions and types. Without it, the
-    candidates of a split are the labels of its posts, and there are neither descriptions nor types.
+    """[`read_data`] of a folder.
 
     Raises:
-        FileNotFoundError: one of the Parquet files is missing.
-        ValueError: a post does not fit the schema, its label is not a candidate of its split, or a class of validation
-            or test is also in training; or `labels.json` breaks its format.
+        FileNotFoundError: there is no such folder, or what [`read_data`] needs in it.
+        ValueError: as of [`read_data`].
     """
-    files = {split: os.path.join(folder, f"{split}.parquet") for split in SPLITS}
-    for path in files.values():
-        if not os.path.isfile(path):
-            raise FileNotFoundError(
-                f"dataset: {path} does not exist; {', '.join(f'{s}.parquet' for s in SPLITS)} are needed."
-            )
-    path = os.path.join(folder, LABELS_FILE)
-    given = read_prepared_labels(path) if os.path.isfile(path) else None
-    posts: dict[str, Any] = {}
-    labels: dict[str, dict[str, tuple[str, ...]]] = {}
-    for split in SPLITS:
-        known = None if given is None else given["labels"][split]
-        posts[split], labels[split] = _read_posts(files[split], known)
-    return ZeroShotData(posts=posts, labels=labels, **({} if given is None else given["words"]))
+    if not os.path.isdir(folder):
+        raise FileNotFoundError(f"dataset: the folder {os.fspath(folder)!r} does not exist")
+    return read_data(os.fspath(folder))
 
 
-def _read_posts(
-    path: str, known: Mapping[str, tuple[str, ...]] | None
-) -> tuple[Sequence[Mapping[str, Any]], dict[str, tuple[str, ...]]]:
-    """Posts and, for each task, its candidates: the known ones, or those that were found."""
-    posts = read_parquet(path)
-    found: dict[str, dict[str, None]] = {}
-    columns = [name for name in posts.column_names if name != "image"]
-    for number, post in enumerate(posts.select_columns(columns)):
-        validate_post(post, f"{path}, row {number}")
-        task = task_of(post)
-        if known is not None and post["label"] not in known.get(task, ()):
+def read_data(source: str, on_bad_span: str = "error", counts: Counts | None = None) -> ZeroShotData:
+    """Posts for training and evaluation, from a prepared folder or from your own rows.
+
+    A prepared folder has a `labels.json`, as `examples/prepare_data.py` writes it, with candidates, descriptions and
+    types, and all three splits; unless it says `"unseen": false`, its validation and test classes must be unseen.
+
+    Rows of your own are divided as they come. Without a validation split, a share of the training posts is held out.
+    Classes may be seen or not: candidates of a split are the labels of its posts, and all training classes if one of
+    them is among these. Without a test split, `posts["test"]` is empty.
+
+    Args:
+        source: as [`rows.read_parts`] takes it.
+        on_bad_span, counts: as of [`rows.read_rows`].
+
+    Raises:
+        FileNotFoundError: there is no such source, or a split of a prepared folder is missing.
+        ValueError: a post does not fit the schema, its label is not a candidate of its split, or a class of validation
+            or test is also in training and may not be; or `labels.json` breaks its format.
+    """
+    path = find_labels_file(source)
+    given = None if path is None else read_prepared_labels(path)
+    unseen = given is not None and given["unseen"]
+    parts = read_parts(source, SPLITS, on_bad_span, counts)
+    if unseen and (missing := [split for split in SPLITS if split not in parts]):
+        raise FileNotFoundError(
+            f"dataset: {os.path.join(source, missing[0])}.parquet does not exist; a folder with a {LABELS_FILE} needs "
+            f"{', '.join(f'{split}.parquet' for split in SPLITS)}."
+        )
+    found = [f"{len(parts[split]):,} {split} posts" for split in SPLITS if split in parts]
+    if "train" in parts and "validation" not in parts:
+        parts["train"], parts["validation"] = hold_out(parts["train"])
+        found.append(f"{len(parts['validation']):,} of train held out for validation, by a hash of their ids")
+    labels = candidates_of(parts) if given is None else given["labels"]
+    if given is not None:
+        for split in SPLITS:
+            _check_labels(parts.get(split, ()), labels[split], f"{source}, {split}.parquet")
+    if "test" not in parts and not labels["test"]:
+        labels = {**labels, "test": labels["validation"]}  # what a card of the model shows
+    return ZeroShotData(
+        posts={split: parts.get(split, []) for split in SPLITS},
+        labels=labels,
+        unseen=unseen,
+        note="" if unseen else f"{source}: {', '.join(found)}; {_seen(labels)}",
+        **({} if given is None else given["words"]),
+    )
+
+
+def _seen(labels: Mapping[str, Mapping[str, tuple[str, ...]]]) -> str:
+    """How many classes there are, and how many of validation are seen in training."""
+    trained = {(task, name) for task, names in labels["train"].items() for name in names}
+    validated = {(task, name) for task, names in labels["validation"].items() for name in names}
+    if not trained:
+        return "no training posts, so nothing says which classes were seen in training"
+    new = len(validated - trained)
+    return (
+        f"{len(trained)} classes in training; of those in validation {len(trained & validated)} are seen, {new} unseen"
+    )
+
+
+def _check_labels(posts: Sequence[Mapping[str, Any]], known: Mapping[str, tuple[str, ...]], where: str) -> None:
+    """Every label is a candidate of its split."""
+    for number, post in enumerate(_without_images(posts)):
+        if post["label"] not in known.get(task_of(post), ()):
             raise ValueError(
-                f"{path}, row {number}: post {post['id']!r}: label must be a candidate of its split in "
+                f"{where}, row {number}: post {post['id']!r}: label must be a candidate of its split in "
                 f"{LABELS_FILE}, got {post['label']!r}"
             )
-        found.setdefault(task, {})[post["label"]] = None
-    return posts, {task: tuple(names) for task, names in found.items()} if known is None else dict(known)
+
+
+def _without_images(posts: Any) -> Any:
+    """Posts of which no picture is decoded."""
+    return posts.remove_columns("image") if hasattr(posts, "remove_columns") else posts
 
 
 def read_prepared_labels(path: str) -> dict[str, Any]:
     """Read the `labels.json` of a prepared folder.
 
     Returns:
-        `labels`: candidates by split and task; `words`: the sentences and types of [`ZeroShotData`], by its names.
+        `labels`: candidates by split and task; `words`: the sentences and types of [`ZeroShotData`], by its names;
+        `unseen`: whether classes of validation and test must be unseen.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -176,7 +223,9 @@ def read_prepared_labels(path: str) -> dict[str, Any]:
     content = read_json_object(path)
     words = ("label_descriptions", "label_types", "type_descriptions")
     try:
-        check_keys(content, ("dataset", "split", "labels", *words), ("label_set_version", "none", "counts"))
+        check_keys(content, ("dataset", "split", "labels", *words), ("label_set_version", "none", "counts", "unseen"))
+        if not isinstance(content.get("unseen", True), bool):
+            raise ValueError(f"unseen must be true or false, got {content['unseen']!r}")
         check_keys(content["labels"], SPLITS)
         labels = {
             split: {task: tuple(_strings(names, f"labels[{split!r}][{task!r}]")) for task, names in tasks.items()}
@@ -198,7 +247,11 @@ def read_prepared_labels(path: str) -> dict[str, Any]:
         key: {name: tuple(texts) if isinstance(texts, list) else texts for name, texts in content[key].items()}
         for key in ("label_descriptions", "type_descriptions")
     }
-    return {"labels": labels, "words": {**sentences, "label_types": types}}
+    return {
+        "labels": labels,
+        "words": {**sentences, "label_types": types},
+        "unseen": content.get("unseen", True),
+    }
 
 
 def _strings(values: Any, what: str) -> list[str]:

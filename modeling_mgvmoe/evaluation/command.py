@@ -31,9 +31,12 @@ def add_evaluation_flags(parser: argparse.ArgumentParser) -> None:
     """One flag for each field of [`EvaluationArguments`] that a user sets."""
     parser.add_argument("--model", required=True, help="folder or Hub name; {seed} in it is each seed")
     parser.add_argument(
-        "--dataset", required=True, help='"sketchbook" (seeds are its seeds) or FOLDER; {seed} as above'
+        "--dataset",
+        required=True,
+        help='"sketchbook" (seeds are its seeds), a prepared FOLDER, or rows of your own: a file, folder or Hub name; '
+        "{seed} as above",
     )
-    parser.add_argument("--protocol", default="unseen", help="unseen, generalised or open (default unseen)")
+    parser.add_argument("--protocol", default="unseen", help="unseen, seen, generalised or open (default unseen)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="default 0")
     parser.add_argument(
         "--output_dir", "--output-dir", default="runs/evaluation", help="for the files (default runs/evaluation)"

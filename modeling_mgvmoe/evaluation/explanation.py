@@ -24,9 +24,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from ..mention_windows import read_mentions, splits_character
+from ..candidates import check_label_words, check_labels
 from ..pictures import to_rgb
-from ..pipeline_mgvmoe import mentions_of
+from ..spans import mentions_of, read_mentions, splits_character
 from .crop_region import Area, crop_region
 from .patch_grid import patch_grid
 
@@ -239,7 +239,8 @@ def explain_post(
     labels = post.get("candidate_labels") if candidate_labels is None else candidate_labels
     if labels is None:
         raise ValueError("candidate_labels: a non-empty list of labels is needed, in the call or in the post")
-    labels = list(labels) if isinstance(labels, (list, tuple)) else labels
+    labels = check_labels(labels)
+    check_label_words(labels, label_descriptions, label_types, type_descriptions)
     candidates = processor.encode_candidates(
         labels,
         label_descriptions,

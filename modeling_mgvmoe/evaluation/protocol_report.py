@@ -10,15 +10,17 @@ from .report import markdown_table
 from .task_result import TaskResult
 
 # The columns of each protocol's table; the metrics JSON holds more.
+UNSEEN_COLUMNS = {
+    "accuracy": "accuracy",
+    "macro_f1": "macro-F1",
+    "macro_precision": "macro-P",
+    "macro_recall": "macro-R",
+    "weighted_f1": "weighted-F1",
+    "ece": "ECE",
+}
 COLUMNS = {
-    "unseen": {
-        "accuracy": "accuracy",
-        "macro_f1": "macro-F1",
-        "macro_precision": "macro-P",
-        "macro_recall": "macro-R",
-        "weighted_f1": "weighted-F1",
-        "ece": "ECE",
-    },
+    "unseen": UNSEEN_COLUMNS,
+    "seen": UNSEEN_COLUMNS,
     "generalised": {
         "seen_accuracy": "accuracy seen",
         "unseen_accuracy": "accuracy unseen",
@@ -47,6 +49,10 @@ COLUMNS = {
 
 MEANING = {
     "unseen": "Posts of unseen classes; candidates are these classes. Averages are over the classes that have posts.",
+    "seen": (
+        "Posts of classes of which all or some are seen in training, so this is not a zero-shot result. Candidates "
+        "are all of them. Averages are over the classes that have posts."
+    ),
     "generalised": (
         "Posts of unseen classes and held-out posts of seen ones; candidates are both. "
         "Accuracy of a group is that of its posts; macro-F1 of a group is the mean over its classes, which posts of "

@@ -37,7 +37,8 @@ def evaluate_protocol(protocol: str, scorers: Mapping[str, Scorer], data: Evalua
     """Evaluate scorers under a protocol, beside the majority class and uniform chance.
 
     Args:
-        protocol: "unseen": test posts, candidates are the test classes, none of which is in training. "generalised":
+        protocol: "unseen": test posts, candidates are the test classes, none of which is in training. "seen": the same
+            for your own rows, whose test classes may be in training. "generalised":
             test posts and held-out posts of training classes, candidates are both. If the data has validation posts,
             half of the held-out ones fit a gamma with them (`calibrated_stacking.py`), only the other half is tested
             on, and there are scores with and without gamma. "open": test posts and posts of no class, candidates are
@@ -57,11 +58,13 @@ def evaluate_protocol(protocol: str, scorers: Mapping[str, Scorer], data: Evalua
     reserved = {MAJORITY, CHANCE} & set(scorers)
     if reserved:
         raise ValueError(f"scorers: {sorted(reserved)} are the names of the floors")
+    if protocol != "seen":
+        _check_unseen(protocol, data)
     needed = ("test", *PROTOCOLS[protocol])
     missing = [name for name in needed if name not in data.posts]
     if missing:
         raise ValueError(f"data: protocol {protocol!r} needs the posts {', '.join(needed)} (missing: {missing})")
-    run = {"unseen": _unseen, "generalised": _generalised, "open": _open}[protocol]
+    run = {"unseen": _unseen, "seen": _seen, "generalised": _generalised, "open": _open}[protocol]
     results = {}
     for task in data.labels["test"]:
         optional = [name for name in OPTIONAL_POSTS[protocol] if name in data.posts]
@@ -80,15 +83,28 @@ def evaluate_protocol(protocol: str, scorers: Mapping[str, Scorer], data: Evalua
 # What each protocol needs beside test posts.
 PROTOCOLS: dict[str, tuple[str, ...]] = {
     "unseen": (),
+    "seen": (),
     "generalised": ("seen_test",),
     "open": ("validation", "none"),
 }
 # What it uses if it is there.
 OPTIONAL_POSTS: dict[str, tuple[str, ...]] = {
     "unseen": (),
+    "seen": (),
     "generalised": ("validation",),
     "open": (),
 }
+
+
+def _check_unseen(protocol: str, data: EvaluationData) -> None:
+    """Nothing is reported of unseen classes that are seen in training."""
+    for task, names in data.labels["test"].items():
+        both = [name for name in names if name in data.labels["train"].get(task, ())]
+        if both:
+            raise ValueError(
+                f'protocol: {protocol!r} needs test classes that are not in training; protocol "seen" takes any '
+                f"(got {len(both)} {task} classes of both: {', '.join(both[:5])})"
+            )
 
 
 def _of_task(posts: Posts, task: str) -> Posts:
@@ -104,7 +120,24 @@ def _columns(posts: Posts, *names: str) -> list[tuple[str, ...]]:
 
 
 def _unseen(task: str, scorers: Mapping[str, Scorer], posts: Mapping[str, Posts], labels: Mapping) -> TaskResult:
-    candidates = tuple(labels["test"])
+    return _closed("unseen", task, scorers, posts, tuple(labels["test"]), ())
+
+
+def _seen(task: str, scorers: Mapping[str, Scorer], posts: Mapping[str, Posts], labels: Mapping) -> TaskResult:
+    seen = tuple(name for name in labels["test"] if name in labels["train"])
+    others = tuple(name for name in labels["test"] if name not in labels["train"])
+    return _closed("seen", task, scorers, posts, (*seen, *others), seen)
+
+
+def _closed(
+    protocol: str,
+    task: str,
+    scorers: Mapping[str, Scorer],
+    posts: Mapping[str, Posts],
+    candidates: tuple[str, ...],
+    seen: tuple[str, ...],
+) -> TaskResult:
+    """Test posts, of which each is of one of the candidates."""
     ids, references = _ids_and_labels(posts["test"], candidates)
     answers = {name: answer(scorer, posts["test"], candidates) for name, scorer in scorers.items()}
     majority = [majority_label(references)] * len(references)
@@ -117,7 +150,8 @@ def _unseen(task: str, scorers: Mapping[str, Scorer], posts: Mapping[str, Posts]
             "ece": own.calibration_error(references)
         }
     counts = {"posts": len(ids), "candidates": len(candidates)}
-    return _result("unseen", task, candidates, (), counts, scores, ids, references, answers)
+    counts |= {"candidates seen in training": len(seen)} if protocol == "seen" else {}
+    return _result(protocol, task, candidates, seen, counts, scores, ids, references, answers)
 
 
 def _unseen_scores(

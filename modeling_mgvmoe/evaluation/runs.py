@@ -30,8 +30,9 @@ class EvaluationArguments:
 
     Attributes:
         model: folder or Hub name of a model with its processor; "{seed}" in it is each seed.
-        dataset: "sketchbook", whose seed is each seed, or a prepared folder; "{seed}" in it is each seed.
-        protocol: "unseen", "generalised" or "open".
+        dataset: "sketchbook", whose seed is each seed, a prepared folder, or rows of your own; "{seed}" in it is each
+            seed.
+        protocol: "unseen", "seen", "generalised" or "open".
         seeds: one or more.
         output_dir: for the files; made if need be.
         similarity_model: text encoder of the label similarity, or a model of this package; "{seed}" in it is each
@@ -141,6 +142,8 @@ def run_evaluation(arguments: EvaluationArguments) -> dict[str, dict[int, TaskRe
             _of_seed(arguments.dataset, seed), PROTOCOLS[arguments.protocol], seed, arguments.max_posts
         )
         sampled = sampled or data.sampled
+        if data.note:
+            print(data.note, flush=True)
         model, processor = load_model(
             _of_seed(arguments.model, seed),
             device,
@@ -182,7 +185,7 @@ def write_files(
             confusion, classes = (os.path.join(arguments.output_dir, name) for name in names)
             draw_confusion(result.confusion(OURS), result.classes, confusion, title, len(result.seen) or None)
             unseen = [name for name in result.classes if name not in set(result.seen)]
-            groups = {"seen classes": list(result.seen), "unseen classes": unseen} if result.seen else None
+            groups = {"seen classes": list(result.seen), "unseen classes": unseen} if result.seen and unseen else None
             draw_classes(result.per_class(OURS), classes, title, groups)
             pictures[task, seed] = [(f"Confusion matrix, {title}", names[0]), (f"Classes, {title}", names[1])]
     stem = os.path.join(arguments.output_dir, arguments.protocol)

@@ -54,7 +54,7 @@ class ParquetPosts:
             ("id", _is_id, "strings or integers"),
             ("text", _is_text, "strings"),
             ("image", _is_image, "paths, bytes or structs of bytes and path"),
-            ("mentions", _is_mentions, "lists of [start, end) or of structs of start and end, integers"),
+            ("mentions", _is_mentions, "lists of [start, end), of structs of start and end, integers, or of words"),
         ):
             if name in self.columns and not fits(schema.field(name).type):
                 raise ValueError(f"input: {self.path}: {name} must hold {rule}, got {schema.field(name).type}")
@@ -149,6 +149,6 @@ def _is_mentions(kind: pa.DataType) -> bool:
     if pa.types.is_struct(span):
         names = {field.name: field.type for field in span}
         return all(name in names and pa.types.is_integer(names[name]) for name in ("start", "end"))
-    return pa.types.is_null(span) or (
+    return _is_text(span) or (
         _is_list(span) and (pa.types.is_integer(span.value_type) or pa.types.is_null(span.value_type))
     )

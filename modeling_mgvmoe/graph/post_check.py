@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from ..data.schema import check_choice, check_span
+from ..data.rows import locate_image
+from ..data.schema import check_choice
 from ..pictures import to_rgb
+from ..spans import as_list, check_span, is_absent, warn_of_columns
 from .duplicate_ids import id_of, is_valid_text
 from .post_files import RawRow
 
+# Columns that are read, and those of our own datasets that say nothing about what is to be extracted.
+KNOWN = ("id", "text", "image", "mentions", "label", "source")
 # What to do with a post whose picture is missing or broken: refuse it, or extract it from its text alone.
 ON_BROKEN_PICTURE = ("error", "text_only")
 
@@ -81,6 +83,7 @@ class RowCheck:
             name = _id(raw)
             self._refuse_duplicate(raw.row, name)
             text = _text(raw.values.get("text"))
+            warn_of_columns(raw.values, KNOWN)
             mentions = self._mentions(raw.values.get("mentions"), text)
             picture, picture_error = self._picture(raw)
         except RowError as error:
@@ -97,21 +100,19 @@ class RowCheck:
             raise RowError("duplicate", f"id must be unique, got {name!r}, which row {first} has already")
 
     def _mentions(self, given: Any, text: str) -> list[tuple[int, int]] | None:
-        if given is None:
+        if is_absent(given):
             if self.needs_mentions:
                 raise RowError("mentions", "mentions must be given, an empty list where there are none, got none")
             return None
-        if not isinstance(given, list | tuple):
+        listed = as_list(given)
+        if listed is None:
             raise RowError("mentions", f"mentions must be a list of spans, got {given!r:.80}")
         spans: dict[tuple[int, int], int] = {}
-        for number, span in enumerate(given):
-            if isinstance(span, Mapping):
-                span = [span.get("start"), span.get("end")]
+        for number, span in enumerate(listed):
             try:
-                check_span(span, text, f"mentions[{number}]")
+                pair = check_span(text, span, f"mentions[{number}]")
             except ValueError as error:
                 raise RowError("mentions", str(error)) from error
-            pair = (int(span[0]), int(span[1]))
             if pair in spans:
                 raise RowError("mentions", f"mentions[{number}] must differ from the others, got {list(pair)} again")
             spans[pair] = number
@@ -144,19 +145,11 @@ def _text(text: Any) -> str:
 
 def _open(image: Any, folder: str) -> Any:
     """The RGB picture, or `None` where none is named; ValueError if it cannot be read."""
-    if isinstance(image, Mapping):
-        if image.get("bytes") is None and not image.get("path"):
-            return None
-        image = dict(image) if image.get("bytes") is not None else image["path"]
-    if image is None or image == "":
-        return None
-    if isinstance(image, str):
-        if image.startswith(("http://", "https://")):
-            raise ValueError(
-                f"image must be a path, bytes or a data URL, got the address {image!r:.200}; fetch the pictures first"
-            )
-        if not image.startswith("data:image/"):
-            image = os.path.join(folder, image)
-    elif not isinstance(image, bytes | dict):
+    image = locate_image(image, folder)
+    if isinstance(image, str) and image.startswith(("http://", "https://")):
+        raise ValueError(
+            f"image must be a path, bytes or a data URL, got the address {image!r:.200}; fetch the pictures first"
+        )
+    if not isinstance(image, None | str | bytes | dict):
         raise ValueError(f"image must be a path, bytes or a struct of both, got {image!r:.80}")
-    return to_rgb(image, "image")
+    return None if image is None else to_rgb(image, "image")

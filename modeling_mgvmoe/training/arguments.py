@@ -82,7 +82,10 @@ class DataArguments:
 
     dataset: str = field(
         default="sketchbook",
-        metadata={"help": '"sketchbook", built in, or a folder with train, validation and test .parquet files.'},
+        metadata={
+            "help": '"sketchbook", built in; a folder of prepare_data.py; or rows of your own: a .jsonl, .csv or '
+            ".parquet file, a folder of these, or a dataset on the Hub."
+        },
     )
     dataset_seed: int = field(default=0, metadata={"help": "Seed of the sketchbook's classes and posts."})
     posts_per_class: int = field(default=60, metadata={"help": "Training posts of each class (sketchbook)."})

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ..data.zero_shot_data import ZeroShotData, data_from_folder, sketchbook_data
+from ..data.zero_shot_data import ZeroShotData, read_data, sketchbook_data
 from ..evaluation.loading import check_folder, check_model_folder
 from .arguments import DataArguments, ModelArguments
 
@@ -25,10 +26,18 @@ def load_feature_cache(arguments: DataArguments, progress: bool = False) -> Imag
 
 
 def load_data(arguments: DataArguments) -> ZeroShotData:
-    """The built-in sketchbook, or posts from a folder."""
+    """The built-in sketchbook, a prepared folder, or rows of your own; how these were divided is printed.
+
+    Raises:
+        ValueError: there are no training posts, or what [`read_data`] raises.
+    """
     if arguments.dataset == "sketchbook":
         return sketchbook_data(arguments.dataset_seed, arguments.posts_per_class, arguments.eval_posts_per_class)
-    data = data_from_folder(arguments.dataset)
+    data = read_data(arguments.dataset)
+    if not len(data.posts["train"]):
+        raise ValueError(f"dataset: training posts are needed, got none in {arguments.dataset!r}")
+    if data.note and os.environ.get("RANK", "0") == "0":  # before the processes know each other
+        print(data.note, flush=True)
     return replace(data, label_descriptions={}) if arguments.label_words == "name" else data
 
 

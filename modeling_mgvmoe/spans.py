@@ -1,15 +1,23 @@
-"""Where mentions are in a post: span checks, marker placement and windows, on plain strings and lists.
+"""Character spans of mentions: how users give them, the one rule that they must meet, marker placement and windows.
 
-Nothing here knows a tokenizer or a tensor. A span is `(start, end)` in characters of the post, end exclusive.
+Nothing here knows a tokenizer. A span is `(start, end)` in characters of the post, end exclusive.
 """
 
+import difflib
+import operator
 import re
 import unicodedata
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from numbers import Integral
+from numbers import Real
 from typing import Any
 
+# Columns by which a post gives its mentions, those that predictions are made from, and others that say nothing.
+MENTION_COLUMNS = ("mention", "head", "tail", "mentions")
+POST_COLUMNS = ("text", "image", "image_text", *MENTION_COLUMNS, "candidate_labels", "id", "label", "source")
+# How much alike an unknown name and a known one are where the known one is suggested.
+LIKENESS = 0.6
 ZERO_WIDTH_JOINER = "\u200d"
 # Characters shown of the post on each side of a wrong span, in messages.
 CONTEXT = 12
@@ -79,22 +87,56 @@ def word_span_to_char_span(offsets: Sequence[tuple[int, int]], span: tuple[int, 
     return offsets[first][0], offsets[end - 1][1]
 
 
-def _pair_of_ints(span: object, where: str) -> tuple[int, int]:
-    pair = span.tolist() if hasattr(span, "tolist") else span
-    if (
-        not isinstance(pair, (list, tuple))
-        or len(pair) != 2
-        or not all(isinstance(place, Integral) and not isinstance(place, bool) for place in pair)
-    ):
-        raise ValueError(f"{where}: a span is two integers (start, end) (got {span!r})")
-    return int(pair[0]), int(pair[1])
+def as_list(values: object) -> list[Any] | None:
+    """The elements of any sequence: a list, tuple, array, tensor, Series or column of a dataset.
+
+    Returns:
+        A list; None for what is no sequence: a string, bytes, a mapping, a number, a 0-d array.
+    """
+    if isinstance(values, (str, bytes, bytearray, Mapping)):
+        return None
+    if hasattr(values, "tolist"):
+        values = values.tolist()
+        return values if isinstance(values, list) else None
+    return list(values) if isinstance(values, Sequence) else None
+
+
+def is_absent(value: object) -> bool:
+    """Whether a column of a row holds nothing: None, NaN or pandas' NA (a table's gap), or an empty string."""
+    if isinstance(value, Real):
+        return bool(value != value)
+    return value is None or (isinstance(value, str) and not value) or type(value).__name__ == "NAType"
+
+
+def list_mentions(mentions: object, where: str = "mentions") -> list[Any]:
+    """Tells one span from a list of spans, without the text.
+
+    Args:
+        mentions: A span, or a list of spans, as `check_span` takes them.
+        where: How to call the argument in messages.
+
+    Returns:
+        The spans, unread: one (typing) or two (head, tail).
+
+    Raises:
+        ValueError: If there are neither one nor two.
+    """
+    spans = [mentions] if isinstance(mentions, (str, Mapping)) else as_list(mentions)
+    if not spans:
+        raise ValueError(f"{where}: one span (typing) or two (head, tail) are needed (got {mentions!r:.80})")
+    # Two integers are one span, whatever their kind; what holds a pair, a dict or a string is a list of spans.
+    if not any(isinstance(span, (str, Mapping)) or as_list(span) is not None for span in spans):
+        spans = [spans]
+    if len(spans) > 2:
+        raise ValueError(f"{where}: one span (typing) or two (head, tail) are needed (got {len(spans)})")
+    return spans
 
 
 def read_mentions(mentions: object, text: str, where: str = "mentions") -> list[tuple[int, int]]:
     """Reads and checks the mentions of one post.
 
     Args:
-        mentions: (start, end) or [(start, end)] for typing, [(start, end), (start, end)] for head and tail.
+        mentions: A span for typing, a list of two spans for head and tail; see `check_span`.
         text: The post.
         where: How to call the argument in messages.
 
@@ -102,26 +144,74 @@ def read_mentions(mentions: object, text: str, where: str = "mentions") -> list[
         One checked span (typing) or two (head, tail).
 
     Raises:
-        ValueError: If there are no or more than two spans, or a span is not two integers, lies outside of the
-            text, has nothing visible in it or cuts a character in two.
+        ValueError: If there are no or more than two spans, or a span breaks the rule of `check_span`.
     """
-    spans = mentions.tolist() if hasattr(mentions, "tolist") else mentions
-    if not isinstance(spans, (list, tuple)) or not spans:
-        raise ValueError(f"{where}: one span (typing) or two (head, tail) are needed (got {mentions!r})")
-    if not any(isinstance(span, (list, tuple)) or hasattr(span, "tolist") for span in spans):
-        spans = [spans]
-    if len(spans) > 2:
-        raise ValueError(f"{where}: one span (typing) or two (head, tail) are needed (got {len(spans)})")
+    spans = list_mentions(mentions, where)
     names = [where] if len(spans) == 1 else [f"{where}, head", f"{where}, tail"]
     return [check_span(text, span, name) for name, span in zip(names, spans, strict=True)]
+
+
+def mentions_of(post: object, columns: Iterable[str] = POST_COLUMNS) -> Any:
+    """The mentions of a post given as columns, unread.
+
+    Args:
+        post: A mapping with `text`, and `mention`, or `head` and `tail`, or `mentions`.
+        columns: All columns that are known. Others are ignored, with one warning.
+
+    Returns:
+        What `read_mentions` reads.
+
+    Raises:
+        ValueError: If it is no mapping, has no text, or not exactly one of these; the message names the column.
+    """
+    if not isinstance(post, Mapping):
+        raise ValueError(
+            "inputs: each post must be a dict with 'text' and 'mention', or 'text', 'head' and 'tail' "
+            f"(got {type(post).__name__}: {post!r:.80})"
+        )
+    unknown = warn_of_columns(post, columns)
+    hint = f"; unknown columns: {', '.join(unknown)}" if unknown else ""
+    if post.get("text") is None:
+        raise ValueError(f"inputs: a post needs 'text' (got none{hint})")
+    given = [name for name in MENTION_COLUMNS if not is_absent(post.get(name))]
+    if given == ["head", "tail"]:
+        return [post["head"], post["tail"]]
+    if given not in (["mention"], ["mentions"]):
+        raise ValueError(f"inputs: a post needs either 'mention', or 'head' and 'tail' (got {given or 'none'}{hint})")
+    return post[given[0]]
+
+
+_warned_columns: set[frozenset[str]] = set()
+
+
+def warn_of_columns(names: Iterable[object], known: Iterable[str]) -> list[str]:
+    """Warns, once in a process for each set of them, of columns that are ignored.
+
+    Args:
+        names: The columns of a post or a file.
+        known: Those that are read, or known to say nothing.
+
+    Returns:
+        The unknown ones, sorted.
+    """
+    known = tuple(known)
+    unknown = sorted(str(name) for name in names if name not in known)
+    if unknown and (key := frozenset(unknown)) not in _warned_columns:
+        _warned_columns.add(key)
+        shown = []
+        for name in unknown:
+            near = difflib.get_close_matches(name, known, n=1, cutoff=LIKENESS)
+            shown.append(f"{name!r} (did you mean {near[0]!r}?)" if near else repr(name))
+        warnings.warn(f"columns that are not read: {', '.join(shown)}; known: {', '.join(known)}", stacklevel=3)
+    return unknown
 
 
 def read_batch(text: Any, mentions: Any, is_split_into_words: bool = False) -> tuple[list[str], list[Any]]:
     """Brings one post or a batch of posts to lists.
 
     Args:
-        text: A post or a list of posts. With `is_split_into_words`, a list of words or a list of such lists.
-        mentions: The mentions of the one post, or a list with those of each post.
+        text: A post or a sequence of posts. With `is_split_into_words`, words or a sequence of such sequences.
+        mentions: The mentions of the one post, or a sequence with those of each post.
         is_split_into_words: Whether posts are lists of words.
 
     Returns:
@@ -130,20 +220,20 @@ def read_batch(text: Any, mentions: Any, is_split_into_words: bool = False) -> t
     Raises:
         ValueError: If there is no post, mentions are missing, or there are not as many as posts.
     """
-    inner = text[0] if is_split_into_words and isinstance(text, (list, tuple)) and text else text
-    texts, spans = ([text], [mentions]) if isinstance(inner, str) else (text, mentions)
-    if not isinstance(texts, (list, tuple)) or not texts:
+    texts = as_list(text)
+    single = isinstance(text, str) or bool(is_split_into_words and texts and isinstance(texts[0], str))
+    texts = [text] if single else texts
+    if not texts:
         raise ValueError(f"text: a post or a non-empty list of posts is needed (got {text!r:.80})")
     if mentions is None:
         raise ValueError("mentions: every post needs one span (typing) or two (head, tail) (got None)")
-    if hasattr(spans, "tolist"):
-        spans = spans.tolist()
-    if not isinstance(spans, (list, tuple)) or len(spans) != len(texts):
-        number = len(spans) if isinstance(spans, (list, tuple)) else repr(spans)
+    spans = [mentions] if single else as_list(mentions)
+    if spans is None or len(spans) != len(texts):
+        number = repr(mentions) if spans is None else len(spans)
         raise ValueError(f"mentions: {len(texts)} are needed, one entry for each text (got {number})")
     if is_split_into_words:
         texts = [words_to_text(words)[0] for words in texts]
-    return list(texts), list(spans)
+    return texts, spans
 
 
 def check_unicode(text: str, where: str) -> None:
@@ -157,19 +247,88 @@ def check_unicode(text: str, where: str) -> None:
 
 
 def check_span(text: str, span: object, where: str = "mentions") -> tuple[int, int]:
-    """Checks one span; see `read_mentions` for the rules."""
+    """Reads one span and checks it: the one rule, for prediction, extraction and training data alike.
+
+    A span lies within the text and covers something visible. It may begin or end inside what a reader sees as one
+    character, as annotations of public data do: markers are then placed around the whole of it (`whole_characters`).
+
+    Args:
+        text: The post.
+        span: (start, end): a list, tuple, array or tensor of two integers of any kind; a dict with "start" and "end";
+            or the words of the mention, which must occur exactly once.
+        where: How to call the span in messages.
+
+    Returns:
+        (start, end), as given.
+
+    Raises:
+        ValueError: If it is none of these or breaks the rule; the message names the rule and the value.
+    """
+    if isinstance(span, str):
+        return _span_of_words(text, span, where)
+    if isinstance(span, Mapping):
+        if span.get("start") is None or span.get("end") is None:
+            raise ValueError(f"{where}: 'start' and 'end' are needed (got {dict(span)!r:.80})")
+        span = (span["start"], span["end"])
     start, end = _pair_of_ints(span, where)
     if not 0 <= start < end <= len(text):
         raise ValueError(f"{where}: 0 <= start < end <= {len(text)} (text length) is needed (got {(start, end)})")
-    around = f"{text[max(0, start - CONTEXT) : start]}[{text[start:end]:.60}]{text[end : end + CONTEXT]}"
     if all(char.isspace() or unicodedata.category(char) in ("Cc", "Cf") for char in text[start:end]):
+        around = f"{text[max(0, start - CONTEXT) : start]}[{text[start:end]:.60}]{text[end : end + CONTEXT]}"
         raise ValueError(f"{where}: span {(start, end)} covers only white space: {around!r}")
-    for name, place in (("start", start), ("end", end)):
-        if splits_character(text, place):
-            raise ValueError(
-                f"{where}: the {name} of span {(start, end)} cuts a character in two, between {text[place - 1]!a} "
-                f"and {text[place]!a}: {around!r}"
-            )
+    return start, end
+
+
+def places_of(words: str, text: str) -> list[int]:
+    """Where words begin in a text, overlapping occurrences included.
+
+    Raises:
+        ValueError: If there are no words.
+    """
+    if not words.strip():
+        raise ValueError(f"the words of a mention are needed (got {words!r})")
+    return [match.start() for match in re.finditer(f"(?={re.escape(words)})", text)]
+
+
+def _span_of_words(text: str, words: str, where: str) -> tuple[int, int]:
+    try:
+        places = places_of(words, text)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
+    if len(places) != 1:
+        raise ValueError(
+            f"{where}: the words {words!r:.80} must occur once in the text (got {len(places)} times"
+            + (f", at {', '.join(map(str, places[:9]))}; give (start, end)" if places else "")
+            + f", in {text!r:.100})"
+        )
+    return check_span(text, (places[0], places[0] + len(words)), where)
+
+
+def _pair_of_ints(span: object, where: str) -> tuple[int, int]:
+    pair = as_list(span)
+    places = [_as_int(place) for place in pair or ()]
+    if len(places) != 2 or places[0] is None or places[1] is None:
+        raise ValueError(f"{where}: a span is two integers (start, end) (got {span!r:.80})")
+    return places[0], places[1]
+
+
+def _as_int(place: Any) -> int | None:
+    """An integer of Python or NumPy, or a 0-d array or tensor of one; None for what is none, bool among them."""
+    if isinstance(place, bool) or "bool" in str(getattr(place, "dtype", "")) or getattr(place, "ndim", None):
+        return None
+    try:
+        return operator.index(place)
+    except TypeError:
+        return None
+
+
+def whole_characters(text: str, span: tuple[int, int]) -> tuple[int, int]:
+    """Moves the bounds of a checked span outwards until neither cuts a character in two (`splits_character`)."""
+    start, end = span
+    while splits_character(text, start):
+        start -= 1
+    while splits_character(text, end):
+        end += 1
     return start, end
 
 

@@ -1,14 +1,23 @@
-import numpy as np
-import pytest
+import warnings
 
-from modeling_mgvmoe.mention_windows import (
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from datasets import Dataset
+
+from modeling_mgvmoe.spans import (
     Marker,
     Segment,
+    as_list,
     check_span,
+    is_absent,
+    mentions_of,
     read_batch,
     read_mentions,
     split_at_mentions,
     splits_character,
+    whole_characters,
     window,
     word_span_to_char_span,
     words_to_text,
@@ -67,7 +76,14 @@ def test_two_spans_are_head_and_tail_in_this_order():
         ((False, True), "a span is two integers"),
         ((0, 1, 2), "a span is two integers"),
         ([(0, 3), 4], r"a span is two integers \(start, end\) \(got 4\)"),
-        ("ab", "one span .* are needed .got 'ab'"),
+        (5, "one span .* are needed .got 5"),
+        ("ab", r"mentions\[2\]: the words 'ab' must occur once in the text \(got 0 times, in 'New York'"),
+        (" ", r"mentions\[2\]: the words of a mention are needed \(got ' '\)"),
+        ({"start": 0}, "'start' and 'end' are needed"),
+        ({"start": 0, "end": True}, "a span is two integers"),
+        ((torch.tensor(True), torch.tensor(3)), "a span is two integers"),
+        ((np.float64(0), np.int64(3)), "a span is two integers"),
+        ((torch.tensor([0]), torch.tensor([3])), "a span is two integers"),
         ((3, 3), r"mentions\[2\]: 0 <= start < end <= 8 \(text length\) is needed \(got \(3, 3\)\)"),
         ((-3, 2), r"0 <= start < end <= 8 .* \(got \(-3, 2\)\)"),
         ((4, 9), r"0 <= start < end <= 8 .* \(got \(4, 9\)\)"),
@@ -103,8 +119,12 @@ def test_span_of_invisible_characters():
 )
 def test_places_inside_a_character(text, place):
     assert splits_character(text, place)
-    with pytest.raises(ValueError, match=r"m: the end of span \(0, \d\) cuts a character in two, between '.*' and '"):
-        check_span(text, (0, place), "m")
+    # The span is as given, the markers go around the whole character.
+    assert check_span(text, (0, place)) == (0, place)
+    start, end = whole_characters(text, (place, len(text)))
+    assert start < place and end == len(text) and not splits_character(text, start)
+    end = whole_characters(text, (0, place))[1]
+    assert end > place and not splits_character(text, end)
 
 
 @pytest.mark.parametrize(
@@ -125,9 +145,60 @@ def test_places_between_characters(text, place):
     assert not splits_character(text, place)
 
 
-def test_message_shows_where_the_character_is_cut():
-    with pytest.raises(ValueError, match=r"start of span \(5, 7\) .* between 'e' and '\\u0301': 'aCafe\["):
-        check_span("aCafe\u0301s", (5, 7))
+def test_bounds_move_to_those_of_the_whole_character_and_no_further():
+    assert whole_characters("aCafe\u0301s", (5, 7)) == (4, 7)
+    assert whole_characters("aCafe\u0301s", (1, 5)) == (1, 6)
+    assert whole_characters("aCafe\u0301s", (1, 4)) == (1, 4)
+
+
+SPAN_OF_NEW = [
+    (0, 3), [0, 3], (np.int64(0), np.int32(3)), [np.array(0), np.array(3)], np.array([0, 3], dtype=np.uint8),
+    (torch.tensor(0), torch.tensor(3)), torch.tensor([0, 3]), tuple(np.array([[0, 3]])[0]), pd.Series([0, 3]),
+    {"start": 0, "end": 3}, {"start": np.int64(0), "end": torch.tensor(3), "score": 0.5}, "New",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("span", SPAN_OF_NEW, ids=repr)
+def test_every_form_of_a_span_is_the_same_span_alone_in_a_list_and_in_a_pair(span):
+    assert check_span("New York", span) == (0, 3)
+    assert read_mentions(span, "New York") == read_mentions([span], "New York") == [(0, 3)]
+    assert read_mentions([span, (4, 8)], "New York") == [(0, 3), (4, 8)]
+    assert read_mentions(("York", span), "New York") == [(4, 8), (0, 3)]
+
+
+def test_words_must_occur_once_and_the_message_says_how_often():
+    assert check_span("anna", "nna") == (1, 4)
+    with pytest.raises(ValueError, match=r"m: the words 'aa' .* \(got 2 times, at 0, 1; give \(start, end\)"):
+        check_span("aaa", "aa", "m")
+
+
+def test_gaps_of_a_table_are_absent():
+    assert all(map(is_absent, (None, "", float("nan"), np.float32("nan"), pd.NA)))
+    assert not any(map(is_absent, (0, 0.0, " ", [], np.array([]), (0, 4), "a")))
+
+
+def test_sequences_of_any_kind_are_lists():
+    column = Dataset.from_list([{"a": [0, 1]}, {"a": [1, 2]}])["a"]
+    for given in ([[0, 1], [1, 2]], ((0, 1), (1, 2)), np.array([[0, 1], [1, 2]]), torch.tensor([[0, 1], [1, 2]]),
+                  pd.Series([[0, 1], [1, 2]]), column):  # fmt: skip
+        assert [list(one) for one in as_list(given)] == [[0, 1], [1, 2]]
+        assert [list(one) for one in read_batch(pd.Series(["ab", "cd"]), given)[1]] == [[0, 1], [1, 2]]
+    assert [as_list(one) for one in ("ab", b"ab", {"a": 1}, 3, np.array(3), None)] == [None] * 6
+    assert read_batch(np.array(["a", "b"]), "b", is_split_into_words=True) == (["a b"], ["b"])
+
+
+POST = {"text": "Kelo sails", "mention": (0, 4)}
+
+
+def test_unknown_columns_are_ignored_and_named_once():
+    with pytest.warns(UserWarning, match=r"'imgae' \(did you mean 'image'\?\), 'likes_7'; known: text, image"):
+        assert mentions_of({**POST, "likes_7": 3, "imgae": None}) == (0, 4)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert mentions_of({"imgae": 1, **POST, "likes_7": 4}) == (0, 4)
+        assert mentions_of({**POST, "head": float("nan"), "tail": "", "mentions": None}) == (0, 4)
+    with pytest.warns(UserWarning, match="'likes_8'"):
+        mentions_of({**POST, "likes_8": 3})
 
 
 def test_space_before_a_boundary_goes_behind_the_marker():

@@ -1,0 +1,549 @@
+"""Your own rows: files, folders and datasets of posts, brought row by row into the schema of [`schema`].
+
+A row has `text`; a mention as `mention` (typing), `head` and `tail` (relation) or `mentions` (one or two), each the
+words of the mention or a span; `label`; optionally `image`, a path relative to the row's file, and `id`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import csv
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..spans import POST_COLUMNS, is_absent, mentions_of, read_mentions, warn_of_columns
+from .counts import Counts
+from .files import read_lines
+from .parquet_file import read_parquet
+from .post_pictures import read_picture, undecoded
+from .schema import ON_BAD_SPAN, OPTIONAL_COLUMNS, check_choice, post_features, task_of, validate_post
+from .splits import SPLITS
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from .prepare import PreparedData
+
+LABELS_FILE = "labels.json"
+# Files of text rows, which are read here; Parquet and everything else is read by the library `datasets`.
+TEXT_ENDINGS = (".jsonl", ".json", ".csv", ".tsv")
+ENDINGS = (*TEXT_ENDINGS, ".parquet")
+# How a file's name says which split it holds, as `datasets` reads names.
+SPLIT_NAMES = {"train": "train", "training": "train", "validation": "validation", "valid": "validation",
+               "val": "validation", "dev": "validation", "test": "test", "testing": "test"}  # fmt: skip
+# Beyond a post's columns what the metadata of an image folder calls a path.
+COLUMNS = (*POST_COLUMNS, "file_name")
+# Share of the posts that are held out for validation where the rows say nothing of it.
+VALIDATION_SHARE = 0.1
+
+
+def read_rows(path: str | os.PathLike[str], on_bad_span: str = "error", counts: Counts | None = None) -> Dataset:
+    """The posts of one file, in the package's schema. Pictures are not opened.
+
+    Args:
+        path: `.jsonl`, `.json` (a list), `.csv`, `.tsv` or `.parquet`. In CSV a span is the words of the mention or
+            JSON: `Kelo`, `[0, 4]`.
+        on_bad_span: of [`schema.ON_BAD_SPAN`]: refuse the file, or leave the row out and count it.
+        counts: gets the ids of rows that were left out.
+
+    Returns:
+        A dataset with the columns of [`post_features`].
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: its kind is another, it holds no post, or a row is wrong; the message names file, row and column.
+    """
+    path = os.fspath(path)
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"dataset: the file {path!r} does not exist")
+    if os.path.splitext(path)[1].lower() == ".parquet":
+        return as_posts(read_parquet(path), path, os.path.dirname(path), on_bad_span, counts)
+    records = list(read_records(path))
+    if not records:
+        raise ValueError(f"{path}: it holds no post")
+    return _normalised(records, path, os.path.dirname(path), on_bad_span, counts)
+
+
+def read_records(path: str) -> Iterator[tuple[str, Any]]:
+    """The rows of a file of text, each with where it stands, as they are.
+
+    Raises:
+        ValueError: the file is of another kind, or a row cannot be parsed.
+    """
+    ending = os.path.splitext(path)[1].lower()
+    if ending not in TEXT_ENDINGS:
+        raise ValueError(f"a file that ends in {', '.join(ENDINGS)} is needed (got {path!r})")
+    if ending == ".jsonl":
+        for number, line in read_lines(path):
+            if line.strip():
+                yield f"{path}, line {number}", _parse_json(line, f"{path}, line {number}")
+    elif ending == ".json":
+        content = _parse_json("\n".join(line for _, line in read_lines(path)), path)
+        if not isinstance(content, list):
+            raise ValueError(f"{path}: a JSON list of posts is needed, got {type(content).__name__}")
+        yield from ((f"{path}, post {number}", post) for number, post in enumerate(content))
+    else:
+        yield from _read_csv(path, "\t" if ending == ".tsv" else ",")
+
+
+def _parse_json(text: str, where: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{where}: no JSON: {error}") from error
+
+
+def _read_csv(path: str, delimiter: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Rows of a table; a cell with a mention is read as JSON where it is a JSON list or object."""
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        try:
+            reader = csv.DictReader(file, delimiter=delimiter, strict=True)
+            for number, row in enumerate(reader):
+                where = f"{path}, row {number}"
+                if None in row:
+                    raise ValueError(f"{where}: it has more cells than the {len(reader.fieldnames or ())} columns")
+                yield where, {name: _cell(name, value) for name, value in row.items() if value not in (None, "")}
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise ValueError(f"{path}: it cannot be read as a table in UTF-8: {error}") from error
+
+
+def _cell(name: str, value: str) -> Any:
+    if name in ("mention", "mentions", "head", "tail", *OPTIONAL_COLUMNS) and value.lstrip()[:1] in ("[", "{"):
+        try:
+            return json.loads(value)
+        except (ValueError, RecursionError):
+            return value  # words that begin with a bracket
+    return value
+
+
+def as_posts(
+    rows: Dataset, where: str, folder: str = "", on_bad_span: str = "error", counts: Counts | None = None
+) -> Dataset:
+    """A dataset of rows as posts in the package's schema. Pictures stay closed, and where they are.
+
+    Args:
+        rows: as `datasets` read them; a label may be a `ClassLabel`.
+        where: how to call them in messages.
+        folder: what paths of pictures are relative to.
+        on_bad_span, counts: as of [`read_rows`].
+
+    Raises:
+        ValueError: a row is wrong.
+    """
+    from datasets import Image, concatenate_datasets
+
+    warn_of_columns(rows.column_names, COLUMNS)
+    picture = next((name for name in ("image", "file_name") if name in rows.column_names), None)
+    stored = rows
+    if picture is not None and isinstance(rows.features[picture], Image):
+        # Undecoded: {"bytes", "path"}, of which the bytes are not copied.
+        stored = rows.cast_column(picture, Image(decode=False))
+    names = _label_names(rows)
+    plain = stored.remove_columns([picture]) if picture is not None else stored
+    records: list[tuple[str, Any]] = []
+    for number, raw in enumerate(plain):
+        row = {name: _cell(name, value) if isinstance(value, str) else value for name, value in raw.items()}
+        if names is not None and isinstance(row.get("label"), int):
+            row["label"] = names[row["label"]] if row["label"] >= 0 else None
+        records.append((f"{where}, row {number}", row))
+    kept: list[int] = []
+    posts = _normalised(records, where, folder, on_bad_span, counts, kept)
+    if picture is None:
+        return posts
+    images = stored.select_columns([picture])
+    images = images if len(kept) == len(images) else images.select(kept)
+    if isinstance(rows.features[picture], Image) and not _paths_only(images, picture):
+        images = images.rename_column(picture, "image") if picture != "image" else images
+        return concatenate_datasets([posts.remove_columns("image"), images.cast_column("image", Image())], axis=1)
+    return _with_images(posts, [row[picture] for row in images], folder, where)
+
+
+def locate_images(rows: Dataset, folder: str) -> Dataset:
+    """The rows with every path of a picture joined to a folder; pictures that are within the rows stay as they are."""
+    from datasets import Image
+
+    if "image" not in rows.column_names:
+        return rows
+    stored = rows.cast_column("image", Image(decode=False)) if isinstance(rows.features["image"], Image) else rows
+    images = stored["image"]
+    if any(isinstance(image, bytes) or (isinstance(image, Mapping) and image.get("bytes")) for image in images):
+        return rows
+    return rows.remove_columns("image").add_column("image", [locate_image(image, folder) for image in images])
+
+
+def _paths_only(images: Dataset, column: str) -> bool:
+    """Whether no picture is within the rows: paths are then to be joined to the folder."""
+    import pyarrow.compute
+
+    return bool(
+        pyarrow.compute.all(
+            pyarrow.compute.is_null(pyarrow.compute.struct_field(images.data.column(column), "bytes"))
+        ).as_py()
+    )
+
+
+def _with_images(posts: Dataset, images: Sequence[Any], folder: str, where: str) -> Dataset:
+    """The posts with these pictures in place of their own."""
+    from datasets import Dataset
+
+    columns = posts.to_dict()
+    columns["image"] = [_stored_image(image, folder, f"{where}, row {row}") for row, image in enumerate(images)]
+    return Dataset.from_dict(columns, features=posts.features)
+
+
+def _label_names(rows: Dataset) -> list[str] | None:
+    from datasets import ClassLabel
+
+    feature = rows.features.get("label")
+    return list(feature.names) if isinstance(feature, ClassLabel) else None
+
+
+def _normalised(
+    records: Iterable[tuple[str, Any]],
+    source: str,
+    folder: str,
+    on_bad_span: str,
+    counts: Counts | None,
+    kept: list[int] | None = None,
+) -> Dataset:
+    """The posts of rows; `kept` gets the numbers of the rows that were not left out."""
+    from datasets import Dataset
+
+    check_choice("on_bad_span", on_bad_span, ON_BAD_SPAN)
+    name = os.path.splitext(os.path.basename(source))[0]
+    posts = []
+    records = list(records)
+    optional = [
+        name for name in OPTIONAL_COLUMNS if any(isinstance(row, Mapping) and name in row for _, row in records)
+    ]
+    for number, (where, row) in enumerate(records):
+        post = read_row(row, where, f"{name}-{number}", folder, on_bad_span, counts)
+        if post is None:
+            continue
+        posts.append(post)
+        if kept is not None:
+            kept.append(number)
+    if not posts:
+        raise ValueError(f"{source}: it holds no post whose span fits its text")
+    return Dataset.from_list(posts, features=post_features(*optional))
+
+
+def read_row(
+    row: Any, where: str, default_id: str, folder: str, on_bad_span: str = "error", counts: Counts | None = None
+) -> dict[str, Any] | None:
+    """One row as a post in the package's schema: the one place in which a labelled row is read.
+
+    Args:
+        row: its columns.
+        where: its file and place, for messages.
+        default_id: of a row without one.
+        folder: what its picture's path is relative to.
+        on_bad_span, counts: as of [`read_rows`].
+
+    Returns:
+        The post; `None` if its span does not fit and such rows are left out.
+
+    Raises:
+        ValueError: naming the place and the column.
+    """
+    try:
+        mentions = mentions_of(row, COLUMNS)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
+    name = row.get("id")
+    post = {
+        "id": default_id if is_absent(name) else str(name) if isinstance(name, int) else name,
+        "text": row["text"],
+        "mentions": mentions,
+        "label": None if is_absent(row.get("label")) else row["label"],
+        "image": _stored_image(row.get("image", row.get("file_name")), folder, where),
+        "source": row["source"] if isinstance(row.get("source"), str) else os.path.basename(folder) or "rows",
+        **{column: _strings(row[column]) for column in OPTIONAL_COLUMNS if column in row},
+    }
+    if isinstance(post["label"], str) and isinstance(post["text"], str):
+        try:
+            post["mentions"] = [list(span) for span in read_mentions(mentions, post["text"])]
+        except ValueError as error:
+            if on_bad_span == "skip":
+                if counts is not None:
+                    counts.bad_spans.append(post["id"])
+                return None
+            raise ValueError(f"{where}: post {post['id']!r}: {error}") from error
+    validate_post(post, where)
+    return post
+
+
+def _strings(value: Any) -> Any:
+    """A list of one string for a string, `None` for nothing; anything else as it is, to be validated."""
+    if is_absent(value):
+        return None
+    return [value] if isinstance(value, str) else value
+
+
+def locate_image(image: Any, folder: str) -> Any:
+    """What a row names as its picture, ready to be read.
+
+    Args:
+        image: a path, an address, a data URL, bytes, a dict of "bytes" and "path", a picture, or nothing: None, NaN,
+            "", an empty list.
+        folder: what a path is relative to.
+
+    Returns:
+        The same with the path joined to the folder; `None` for nothing.
+    """
+    if isinstance(image, list | tuple) and len(image) < 2:  # as the processor takes it: a list of one at most
+        image = image[0] if image else None
+    if isinstance(image, Mapping):
+        if image.get("bytes") is not None:
+            return dict(image)
+        image = image.get("path")
+    if is_absent(image):
+        return None
+    if isinstance(image, str) and not is_address(image):
+        return os.path.join(folder, image)
+    return image
+
+
+def is_address(image: str) -> bool:
+    """Whether a string names no file: an address, a chain of these, or a data URL."""
+    return "://" in image or "::" in image or image.startswith("data:")
+
+
+def _stored_image(image: Any, folder: str, where: str) -> Any:
+    """A picture as `datasets.Image` stores it."""
+    found = locate_image(image, folder)
+    if isinstance(found, str) and found.startswith("data:"):
+        try:
+            return {"bytes": base64.b64decode("".join(found.partition(",")[2].split()), validate=True), "path": None}
+        except ValueError as error:
+            raise ValueError(f"{where}: image: no base64 in the data URL {found!r:.80}: {error}") from error
+    if isinstance(found, str) and is_address(found):
+        # `datasets` would fetch it from any host without asking.
+        raise ValueError(
+            f"{where}: image must hold the picture's bytes or the path of a file, got the address {found!r:.200}"
+        )
+    if isinstance(found, bytes):
+        return {"bytes": found, "path": None}
+    if found is not None and not isinstance(found, str | dict) and not hasattr(found, "tobytes"):
+        raise ValueError(f"{where}: image must be a path, bytes or a picture, got {found!r:.80}")
+    return {"bytes": None, "path": found} if isinstance(found, str) else found
+
+
+def read_parts(
+    source: str, names: Sequence[str] = SPLITS, on_bad_span: str = "error", counts: Counts | None = None
+) -> dict[str, Dataset]:
+    """Splits of a source of rows, and further files of a prepared folder.
+
+    Args:
+        source: a file, which is one split, the one in its name or else "train"; a folder of files named after splits,
+            in itself or in a folder `data`, one a split or several, as `push_to_hub` writes them; a folder of pictures
+            with `metadata.csv` or `metadata.jsonl`; or the name of a dataset on the Hub.
+        names: the splits and files to read.
+        on_bad_span, counts: as of [`read_rows`].
+
+    Returns:
+        Posts by name, those that are there.
+
+    Raises:
+        FileNotFoundError: there is no such source, or none of the names in it.
+        ValueError: a row is wrong.
+    """
+    from datasets import concatenate_datasets, load_dataset
+
+    if os.path.isfile(source):
+        return {split_of_file(source): read_rows(source, on_bad_span, counts)}
+    if not os.path.isdir(source):
+        return _known_parts(_load_from_hub(source), names, source, "", on_bad_span, counts)
+    found = {}
+    for name in names:
+        parts = [read_rows(path, on_bad_span, counts) for path in files_of(source, name)]
+        if parts:
+            found[name] = parts[0] if len(parts) == 1 else concatenate_datasets(parts)
+    if not found and any(file.startswith("metadata.") for _, _, files in os.walk(source) for file in files):
+        loaded = load_dataset("imagefolder", data_dir=source)
+        found = _known_parts(loaded, names, source, source, on_bad_span, counts)
+    if not found:
+        raise FileNotFoundError(
+            f"dataset: {source} must hold {names[0]}.parquet or another file named after {', '.join(names)} "
+            f"({', '.join(ENDINGS)}), in itself or in a folder data, or pictures with metadata.csv or metadata.jsonl"
+        )
+    return found
+
+
+def find_labels_file(source: str) -> str | None:
+    """The path of the `labels.json` that belongs to a folder or to a dataset on the Hub; `None` if there is none."""
+    if os.path.exists(source) or source.lower().endswith(ENDINGS):
+        path = os.path.join(source, LABELS_FILE)
+        return path if os.path.isfile(path) else None
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return hf_hub_download(source, LABELS_FILE, repo_type="dataset")
+    except (OSError, ValueError):  # there is none, or `read_parts` says why there is no such dataset
+        return None
+
+
+def split_of_file(path: str) -> str:
+    """The split that a file's name says, `my_test.csv`; "train" where it says none."""
+    words = re.split(r"[^a-z]+", os.path.splitext(os.path.basename(path))[0].lower())
+    return next((SPLIT_NAMES[word] for word in words if word in SPLIT_NAMES), "train")
+
+
+def files_of(folder: str | os.PathLike[str], name: str) -> list[str]:
+    """Files of a split or a further part: `train.csv`, `train-00000-of-00002.parquet`, also in a folder `data`.
+
+    Raises:
+        ValueError: a split is in several files that are not parts of one.
+    """
+    names = [alias for alias, split in SPLIT_NAMES.items() if split == name] or [name]
+    endings = "|".join(ending[1:] for ending in ENDINGS if ending != ".json")  # a folder's .json says other things
+    pattern = re.compile(rf"({'|'.join(names)})(-\d+-of-\d+)?\.({endings})", re.IGNORECASE)
+    for place in (os.fspath(folder), os.path.join(folder, "data")):
+        there = sorted(os.listdir(place)) if os.path.isdir(place) else []
+        matches = [match for file in there if (match := pattern.fullmatch(file))]
+        if len(matches) > 1 and not all(match[2] for match in matches):
+            raise ValueError(
+                f"dataset: {name} must be one file, or parts of one, got {', '.join(match[0] for match in matches)} "
+                f"in {place}"
+            )
+        if matches:
+            return [os.path.join(place, match[0]) for match in matches]
+    return []
+
+
+def _load_from_hub(name: str) -> Mapping[str, Any]:
+    from datasets import load_dataset
+
+    # A name on the Hub has one slash at most.
+    if name.count("/") > 1 or name.startswith((".", "/")) or name.lower().endswith(ENDINGS):
+        raise FileNotFoundError(f"dataset: {name!r} does not exist")
+    try:
+        loaded: Mapping[str, Any] = load_dataset(name)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise FileNotFoundError(
+            f"dataset: {name!r} is no file or folder, and cannot be loaded from the Hub: {error}"
+        ) from error
+    return loaded
+
+
+def _known_parts(
+    loaded: Mapping[str, Any],
+    names: Sequence[str],
+    where: str,
+    folder: str,
+    on_bad_span: str,
+    counts: Counts | None,
+) -> dict[str, Dataset]:
+    found = {}
+    for own, rows in loaded.items():
+        name = SPLIT_NAMES.get(str(own), str(own))
+        if name in names and name not in found:
+            found[name] = as_posts(rows, f"{where}, {own}", folder, on_bad_span, counts)
+    if not found:
+        raise FileNotFoundError(
+            f"dataset: {where} must have splits named after {', '.join(names)}, got {', '.join(map(str, loaded))}"
+        )
+    return found
+
+
+def hold_out(posts: Dataset, share: float = VALIDATION_SHARE) -> tuple[Dataset, Dataset]:
+    """Divides posts by a hash of their ids: it depends on neither order nor seed, and stays when posts are added.
+
+    The first post of each class always stays.
+
+    Returns:
+        The posts that stay, and those that are held out, at least one.
+
+    Raises:
+        ValueError: no class has a second post.
+    """
+    places, met = [], set()
+    for row, (name, label) in enumerate(zip(posts["id"], posts["label"], strict=True)):
+        if label in met:
+            places.append((int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64, row))
+        met.add(label)
+    if not places:
+        raise ValueError(
+            "dataset: to hold posts out for validation, a class with two posts is needed, got one of each"
+        )
+    held = {row for place, row in places if place < share} or {min(places)[1]}
+    kept = [row for row in range(len(posts)) if row not in held]
+    return posts.select(kept), posts.select(sorted(held))
+
+
+def candidates_of(splits: Mapping[str, Dataset]) -> dict[str, dict[str, tuple[str, ...]]]:
+    """Candidate labels by split and task.
+
+    Those of a split are the labels of its posts. Where one of them is a class of training, all of training's are
+    candidates too: the posts are then of seen classes, at least in part.
+    """
+    found: dict[str, dict[str, dict[str, None]]] = {}
+    for split in SPLITS:
+        found[split] = {}
+        columns = splits[split].select_columns(["id", "mentions", "label"]) if split in splits else ()
+        for post in columns:
+            found[split].setdefault(task_of(post), {})[post["label"]] = None
+    for split in ("validation", "test"):
+        for task, names in found[split].items():
+            trained = found["train"].get(task, {})
+            if set(names) & set(trained):
+                found[split][task] = {**trained, **names}
+    return {split: {task: tuple(names) for task, names in own.items()} for split, own in found.items()}
+
+
+def add_rows_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags of `prepare_data.py rows`, beside those of every dataset."""
+    parser.add_argument(
+        "--data", required=True, metavar="ROWS", help=f"file ({', '.join(ENDINGS)}), folder of these, or Hub name"
+    )
+    parser.add_argument(
+        "--on_bad_span",
+        "--on-bad-span",
+        choices=ON_BAD_SPAN,
+        default="error",
+        help="where a mention does not fit its text: refuse the rows, or leave the row out (default error)",
+    )
+
+
+def prepare_rows(arguments: argparse.Namespace, configuration: str | os.PathLike[str]) -> PreparedData:
+    """Your own rows, ready to be written as a folder; prints how they are divided.
+
+    Args:
+        arguments: of [`add_rows_flags`].
+        configuration: not needed: rows bring their own words.
+
+    Raises:
+        FileNotFoundError, ValueError: as of [`read_parts`].
+    """
+    from dataclasses import replace
+
+    from .prepare import PreparedData
+    from .zero_shot_data import read_data
+
+    bad = Counts("typing")
+    data = read_data(arguments.data, arguments.on_bad_span, bad)
+    counts: dict[str, Counts] = {}
+    posts = {split: [_counted(post, counts) for post in undecoded(own)] for split, own in data.posts.items()}
+    next(iter(counts.values())).bad_spans = bad.bad_spans
+    name = os.path.splitext(os.path.basename(os.path.normpath(arguments.data)))[0]
+    print(data.note)
+    return PreparedData(name, "the rows' own", replace(data, posts=posts), counts)
+
+
+def _counted(post: dict[str, Any], counts: dict[str, Counts]) -> dict[str, Any]:
+    """The post, counted in its task; a picture that is missing or broken is counted and taken out."""
+    task = task_of(post)
+    own = counts.setdefault(task, Counts(task))
+    own.records += 1
+    own.classes[post["label"]] = own.classes.get(post["label"], 0) + 1
+    _, reason = read_picture(post["image"])
+    own.pictures_referenced += reason != "without"
+    own.pictures_missing += reason == "missing"
+    own.pictures_broken += reason == "broken"
+    own.records_with_picture += reason == ""
+    return post if reason == "" else {**post, "image": None}
