@@ -43,7 +43,7 @@ COMMANDS = {
         ([*TRAIN, "--model_config", '{"num_experts": "8"}'], "'num_experts' expected int, got str"),
         ([*TRAIN, "--dataset", "T/none"], "dataset: 'T/none' does not exist"),
         ([*TRAIN, "--dataset", "T/full"], "dataset: T/full/train.parquet does not exist"),
-        ([*TRAIN, "--dataset", "T/file"], "dataset: a file that ends in .jsonl, .json, .csv, .tsv, .parquet is needed"),
+        ([*TRAIN, "--dataset", "T/file"], "dataset: a file that ends in .jsonl, .json, .csv, .tsv, .parquet is"),
         ([*TRAIN, "--output_dir", "T/file"], "output_dir: a folder is needed, got 'T/file'"),
         ([*TRAIN, "--output_dir", "T/file/x"], "output_dir: a folder is needed, got 'T/file/x', and 'T/file' is a"),
         ([*TRAIN, "--image_feature_cache", "T/none"], "image_feature_cache: T/none/header.json does not exist"),

@@ -2,8 +2,8 @@
 
 import pytest
 
-from modeling_mgvmoe.spans import name_mentions, origins_of_named
 from modeling_mgvmoe.processing_mgvmoe import MGVMoEProcessor
+from modeling_mgvmoe.spans import name_mentions, origins_of_named
 from tests.test_processing import TOKENIZERS
 
 TEXTS = [

@@ -358,7 +358,7 @@ def read_parts(
     if not found:
         raise FileNotFoundError(
             f"dataset: {os.path.join(source, names[0])}.parquet does not exist, nor another file named after a split "
-            f"({', '.join(SPLITS)}) that ends in {', '.join(ENDINGS)}, nor pictures with metadata.csv or metadata.jsonl"
+            f"({', '.join(SPLITS)}) that ends in {', '.join(ENDINGS)}, nor pictures with metadata.csv or .jsonl"
         )
     return found
 
