@@ -126,7 +126,7 @@ def list_mentions(mentions: object, where: str = "mentions") -> list[Any]:
         raise ValueError(f"{where}: one span (typing) or two (head, tail) are needed (got {mentions!r:.80})")
     # Two integers are one span, whatever their kind; what holds a pair, a dict or a string is a list of spans.
     if not any(isinstance(span, (str, Mapping)) or as_list(span) is not None for span in spans):
-        spans = [spans]
+        spans = [mentions]
     if len(spans) > 2:
         raise ValueError(f"{where}: one span (typing) or two (head, tail) are needed (got {len(spans)})")
     return spans

@@ -555,23 +555,24 @@ def test_parquet_file(tmp_path, monkeypatch, case):
 
 
 COLUMNS = {
-    "no id": ({"id": ...}, "row 0: post None: id must be a string"),
-    "no text": ({"text": ...}, "row 0: post '1': text must be a string that is not empty, got None"),
-    "no mentions": ({"mentions": ...}, "row 0: post '1': mentions must hold one span"),
+    "no text": ({"text": ...}, "row 0: inputs: a post needs 'text' (got none)"),
+    "no mentions": (
+        {"mentions": ...},
+        "row 0: inputs: a post needs either 'mention', or 'head' and 'tail' (got none)",
+    ),
     "no label": ({"label": ...}, "row 0: post '1': label must be a string"),
-    "text null": ({"text": None}, "text must be a string that is not empty, got None"),
+    "text null": ({"text": None}, "row 0: inputs: a post needs 'text' (got none)"),
     "text a number": ({"text": 3}, "text must be a string that is not empty, got 3"),
     "text a list": ({"text": ["a"]}, "text must be a string that is not empty, got ['a']"),
     "text bytes": ({"text": NOT_UTF8}, "text must be a string that is not empty, got b'"),
     "label a number": ({"label": 3}, "label must be a string that is not empty, got 3"),
-    "mentions a word": ({"mentions": "0-4"}, "mentions must hold one span (typing) or two"),
-    "mentions flat": ({"mentions": [0, 4]}, "mentions[0] must be two integers, start and end, got 0"),
+    "mentions a word": ({"mentions": "0-4"}, "post '1': mentions: the words '0-4' must occur once"),
     "mentions fractions": (
         {"mentions": [[0.0, 4.0]]},
-        "mentions[0] must be two integers, start and end, got [0.0, 4.0]",
+        "mentions: a span is two integers (start, end) (got [0.0, 4.0]",
     ),
-    "mentions nested": ({"mentions": [[[[0]]]]}, "mentions[0] must be two integers, start and end, got [[[0]]]"),
-    "mentions far": ({"mentions": [[0, 2**62]]}, "mentions[0] must have 0 <= start < end <= 10"),
+    "mentions nested": ({"mentions": [[[[0]]]]}, "mentions: a span is two integers (start, end) (got [[[0]]])"),
+    "mentions far": ({"mentions": [[0, 2**62]]}, "mentions: 0 <= start < end <= 10"),
 }
 
 

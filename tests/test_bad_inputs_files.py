@@ -62,7 +62,7 @@ MNRE = [
     (record(relation="none"), "version=1 reads it"),
     (record(relation="peer"), "relation must be 'None' or have the form \"/type/type/name\", got 'peer'"),
     (record(relation=None), "relation must be 'None' or have the form \"/type/type/name\", got None"),
-    (record(token=["Kelo", "a", " "], t={"pos": [2, 3]}), "must cover more than white space"),
+    (record(token=["Kelo", "a", " "], t={"pos": [2, 3]}), "covers only white space"),
 ]
 CONLL = [
     (NOT_UTF8, "UTF-8"),
@@ -74,7 +74,7 @@ CONLL = [
     ("\tO", "line 1: a word and its tag"),
     ("Mura O\n\nKelo", "line 3: a word and its tag"),
     ("Mura\tB-person x", "line 1: a word and its tag"),
-    ("Mura\tO\n \tB-x", "must cover more than white space"),
+    ("Mura\tO\n \tB-x", "covers only white space"),
 ]
 CAPTION = ["Kelo opens.", "https://example.org/a/Kelo.svg", "politics", [["Kelo", "People", 0, 4, ""]]]
 

@@ -258,7 +258,7 @@ def test_rows_that_cannot_be_extracted_are_errors_with_reasons(tmp_path):
         7: ("text", "7", "text must be a string that is not empty, got None"),
         8: ("text", "8", "text must be a string that is not empty, got ' '"),
         9: ("text", "9", "text must be valid, got half of a surrogate pair in 'half \\ud800'"),
-        10: ("mentions", "10", "mentions[0] must have 0 <= start < end <= 16, the length of the text, got [0, 40]"),
+        10: ("mentions", "10", "mentions[0]: 0 <= start < end <= 16 (text length) is needed (got (0, 40))"),
         11: ("mentions", "11", "mentions[1] must differ from the others, got [0, 4] again"),
         12: ("mentions", "12", "mentions must be a list of spans, got 'Kelo'"),
         13: ("mentions", "13", "mentions must be given, an empty list where there are none, got none"),

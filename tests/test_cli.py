@@ -231,7 +231,7 @@ class TestMisuse:
     @pytest.mark.parametrize(
         ("name", "content", "message"),
         [
-            ("a.csv", "", "--input: a file that ends in .json, .jsonl, .parquet is needed"),
+            ("a.txt", "", "--input: a file that ends in .jsonl, .json, .csv, .tsv, .parquet is needed"),
             ("a.json", None, "--input: the file .* does not exist"),
             ("a.json", "{", "a.json: no JSON: "),
             ("a.json", "{}", "a.json: a JSON list of posts is needed, got dict"),
@@ -239,7 +239,8 @@ class TestMisuse:
             ("a.jsonl", '{"text": "a", "mention": [0, 1]}\n{"text": 5, "mention": [0, 1]}', "line 2: text: a string"),
             ("a.jsonl", "\n[]\n", "a.jsonl, line 2: inputs: each post must be a dict"),
             ("a.json", '[{"text": "Kelo", "mention": [0, 9]}]', "a.json, post 0: mentions: "),
-            ("a.json", '[{"text": "Kelo", "mention": [0, 4], "labl": 1}]', r"post 0: .*\(got 'labl'\)"),
+            ("a.json", '[{"text": "Kelo", "mentoin": [0, 4]}]', r"post 0: .*\(got none; unknown columns: mentoin\)"),
+            ("a.csv", "text,mention\nKelo,Mura\n", "a.csv, row 0: mentions: the words 'Mura' must occur once"),
             ("a.json", '[{"text": "Kelo", "mention": [0, 4], "image": "no.png"}]', "post 0, image: the file .*no.png"),
             ("a.json", '[{"text": "Kelo", "mention": [0, 4], "candidate_labels": []}]', "post 0: candidate_labels: a"),
         ],
@@ -315,7 +316,7 @@ class TestEvaluate:
         code, out, err = run(capsys, *base, "nowhere")
         assert code == 2 and out == "" and "nowhere/train.parquet does not exist" in err and err.count("\n") == 1
         code, _, err = run(capsys, *base, "sketchbook", "--protocol", "closed")
-        assert code == 2 and "protocol must be one of unseen, generalised, open, got 'closed'" in err
+        assert code == 2 and "protocol must be one of unseen, seen, generalised, open, got 'closed'" in err
 
     def test_a_missing_extra_is_told_before_any_work(self, capsys, folder, monkeypatch):
         monkeypatch.setattr(loading, "find_spec", lambda name: None if name == "matplotlib" else name)

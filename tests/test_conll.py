@@ -141,7 +141,7 @@ class TestReading:
 
     def test_a_mention_of_white_space(self, tmp_path):
         path = write(tmp_path / "x.txt", "\u00a0\tB-place\nKelo\tB-place\n")
-        with pytest.raises(ValueError, match=r"x.txt, line 1: .* must cover more than white space"):
+        with pytest.raises(ValueError, match=r"x.txt, line 1: .* covers only white space"):
             read_conll(path)
         posts, counts = read_conll(path, on_bad_span="skip")
         assert mentions(posts) == [("Kelo", "place")]

@@ -221,7 +221,7 @@ def test_the_label_of_a_post_is_not_looked_at():
 @pytest.mark.parametrize(
     ("protocol", "posts", "message"),
     [
-        ("closed", {"test": TEST}, "protocol must be one of unseen, generalised, open, got 'closed'"),
+        ("closed", {"test": TEST}, "protocol must be one of unseen, seen, generalised, open, got 'closed'"),
         ("generalised", {"test": TEST}, r"needs the posts test, seen_test \(missing: \['seen_test'\]\)"),
         ("generalised", {"test": TEST, "seen_test": []}, "needs typing posts in seen_test, got none"),
         ("unseen", {"test": []}, "there are no test posts"),

@@ -315,8 +315,8 @@ def test_a_post_that_was_read_never_ends_a_training(tmp_path):
 
 
 def test_unknown_columns_of_a_file_are_named_once(tmp_path):
-    path = write_lines(tmp_path / "train.jsonl", boats_and_birds(4, likes_of_rows=3, lable="x"))
-    with pytest.warns(UserWarning, match=r"'lable' \(did you mean 'label'\?\), 'likes_of_rows'") as caught:
+    path = write_lines(tmp_path / "train.jsonl", boats_and_birds(4, likes_of_rows=3, labels="x"))
+    with pytest.warns(UserWarning, match=r"'labels' \(did you mean 'label'\?\), 'likes_of_rows'") as caught:
         read_rows(path)
     assert len(caught) == 1
     with warnings.catch_warnings():

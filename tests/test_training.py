@@ -290,8 +290,8 @@ def test_collator_refuses_a_label_of_another_task(data, trainee):
 
 
 def test_an_error_in_a_post_names_the_post(data, trainee):
-    post = {**data.posts["train"][0], "id": "n7", "text": "e\u0301", "mentions": [[0, 1]]}
-    with pytest.raises(ValueError, match="post 'n7': mentions: the end of span .* cuts a character in two"):
+    post = {**data.posts["train"][0], "id": "n7", "text": "e\u0301", "mentions": [[0, 3]]}
+    with pytest.raises(ValueError, match="post 'n7': mentions: 0 <= start < end <= 2"):
         encode_posts([post], trainee[1])
 
 
@@ -329,13 +329,23 @@ def test_data_from_a_folder(tmp_path, data, trainee):
 
 
 def test_data_from_a_folder_errors(tmp_path, data):
-    with pytest.raises(FileNotFoundError, match=r"train\.parquet does not exist; train\.parquet, validation"):
+    with pytest.raises(FileNotFoundError, match=r"dataset: .*train\.parquet does not exist, nor another"):
         data_from_folder(tmp_path)
     bad = {**data.posts["test"][1], "mentions": [[0, 999]]}
     write_folder(tmp_path, data, {"test": [data.posts["test"][0], bad]})
-    with pytest.raises(ValueError, match=r"test\.parquet, row 1: post .*mentions\[0\] must have 0 <= start < end"):
+    with pytest.raises(ValueError, match=r"test\.parquet, row 1: post .*mentions: 0 <= start < end"):
         data_from_folder(tmp_path)
     write_folder(tmp_path, data, {"test": data.posts["train"]})
+    assert set(data_from_folder(tmp_path).labels["test"]["typing"]) == set(data.labels["train"]["typing"])
+    declared = {
+        "dataset": "ours",
+        "split": "by hand",
+        "label_descriptions": {},
+        "label_types": {},
+        "type_descriptions": {},
+    }
+    labels = {**data.labels, "test": data.labels["train"]}
+    (tmp_path / "labels.json").write_text(json.dumps({**declared, "labels": labels}))
     with pytest.raises(ValueError, match="unseen classes must not be in training"):
         data_from_folder(tmp_path)
 

@@ -92,8 +92,8 @@ def check_files(dataset: str, needed: Sequence[str] = ()) -> None:
     if len(there) < (len(SPLITS) if prepared else 1) and not os.path.isfile(dataset):
         missing = next(split for split in SPLITS if split not in there)
         raise FileNotFoundError(
-            f'dataset: {os.path.join(dataset, missing)}.parquet does not exist; needed is "sketchbook", a folder with '
-            f"{', '.join(f'{split}.parquet' for split in SPLITS)}, or your own rows (docs/data.md)."
+            f'dataset: {os.path.join(dataset, missing)}.parquet does not exist; "sketchbook" or a folder with '
+            f"{', '.join(f'{split}.parquet' for split in SPLITS)}, or rows of your own, are needed."
         )
     for name in needed:
         if name in OPTIONAL and not files_of(dataset, name):

@@ -46,7 +46,7 @@ def read_rows(path: str | os.PathLike[str], on_bad_span: str = "error", counts: 
     """The posts of one file, in the package's schema. Pictures are not opened.
 
     Args:
-        path: `.jsonl`, `.json` (a list), `.csv`, `.tsv` or `.parquet`. In CSV a span is the words of the mention or
+        path: of [`ENDINGS`]; a `.json` is a list of rows. In CSV a span is the words of the mention or
             JSON: `Kelo`, `[0, 4]`.
         on_bad_span: of [`schema.ON_BAD_SPAN`]: refuse the file, or leave the row out and count it.
         counts: gets the ids of rows that were left out.
@@ -63,6 +63,8 @@ def read_rows(path: str | os.PathLike[str], on_bad_span: str = "error", counts: 
         raise FileNotFoundError(f"dataset: the file {path!r} does not exist")
     if os.path.splitext(path)[1].lower() == ".parquet":
         return as_posts(read_parquet(path), path, os.path.dirname(path), on_bad_span, counts)
+    if not path.lower().endswith(ENDINGS):
+        raise ValueError(f"dataset: a file that ends in {', '.join(ENDINGS)} is needed (got {path!r})")
     records = list(read_records(path))
     if not records:
         raise ValueError(f"{path}: it holds no post")
@@ -70,14 +72,12 @@ def read_rows(path: str | os.PathLike[str], on_bad_span: str = "error", counts: 
 
 
 def read_records(path: str) -> Iterator[tuple[str, Any]]:
-    """The rows of a file of text, each with where it stands, as they are.
+    """The rows of a file of text, of [`TEXT_ENDINGS`], each with where it stands, as they are.
 
     Raises:
-        ValueError: the file is of another kind, or a row cannot be parsed.
+        ValueError: a row cannot be parsed.
     """
     ending = os.path.splitext(path)[1].lower()
-    if ending not in TEXT_ENDINGS:
-        raise ValueError(f"a file that ends in {', '.join(ENDINGS)} is needed (got {path!r})")
     if ending == ".jsonl":
         for number, line in read_lines(path):
             if line.strip():
@@ -369,8 +369,8 @@ def read_parts(
         found = _known_parts(loaded, names, source, source, on_bad_span, counts)
     if not found:
         raise FileNotFoundError(
-            f"dataset: {source} must hold {names[0]}.parquet or another file named after {', '.join(names)} "
-            f"({', '.join(ENDINGS)}), in itself or in a folder data, or pictures with metadata.csv or metadata.jsonl"
+            f"dataset: {os.path.join(source, names[0])}.parquet does not exist, nor another file named after a split "
+            f"({', '.join(SPLITS)}) that ends in {', '.join(ENDINGS)}, nor pictures with metadata.csv or .jsonl"
         )
     return found
 

@@ -58,8 +58,7 @@ def evaluate_protocol(protocol: str, scorers: Mapping[str, Scorer], data: Evalua
     reserved = {MAJORITY, CHANCE} & set(scorers)
     if reserved:
         raise ValueError(f"scorers: {sorted(reserved)} are the names of the floors")
-    if protocol != "seen":
-        _check_unseen(protocol, data)
+    check_unseen(protocol, data)
     needed = ("test", *PROTOCOLS[protocol])
     missing = [name for name in needed if name not in data.posts]
     if missing:
@@ -96,8 +95,14 @@ OPTIONAL_POSTS: dict[str, tuple[str, ...]] = {
 }
 
 
-def _check_unseen(protocol: str, data: EvaluationData) -> None:
-    """Nothing is reported of unseen classes that are seen in training."""
+def check_unseen(protocol: str, data: EvaluationData) -> None:
+    """Refuse to report classes as unseen that are seen in training.
+
+    Raises:
+        ValueError: a test class is in training, and the protocol is not "seen"; the message names the classes.
+    """
+    if protocol == "seen":
+        return
     for task, names in data.labels["test"].items():
         both = [name for name in names if name in data.labels["train"].get(task, ())]
         if both:

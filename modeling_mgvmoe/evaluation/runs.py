@@ -13,7 +13,7 @@ from .answers import Scorer
 from .facts import machine, versions
 from .loading import check_device, check_dtype, check_folder, check_model_folder, check_output_folder, load_model
 from .protocol_report import protocol_report, result_as_json, seed_table, summary
-from .protocols import PROTOCOLS, evaluate_protocol
+from .protocols import PROTOCOLS, check_unseen, evaluate_protocol
 from .task_result import TaskResult
 
 if TYPE_CHECKING:
@@ -144,6 +144,7 @@ def run_evaluation(arguments: EvaluationArguments) -> dict[str, dict[int, TaskRe
         sampled = sampled or data.sampled
         if data.note:
             print(data.note, flush=True)
+        check_unseen(arguments.protocol, data)  # before the model is loaded
         model, processor = load_model(
             _of_seed(arguments.model, seed),
             device,
