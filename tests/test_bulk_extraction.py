@@ -173,7 +173,7 @@ def test_another_run_is_refused_and_says_what_differs(undisturbed, posts_file, t
     with pytest.raises(ValueError, match="part_size was 10 and is 11"):
         extract_all(posts_file, undisturbed, part_size=11)
     with pytest.raises(ValueError, match="on_broken_picture was 'error' and is 'text_only'"):
-        extract_all(posts_file, undisturbed, on_broken_picture="text_only")
+        extract_all(posts_file, undisturbed, on_broken_image="text_only")
     changed = some_posts(COUNT)
     changed[3]["text"] = changed[3]["text"].replace("post", "Post")
     file = write_posts(tmp_path / "posts.parquet", changed)
@@ -277,7 +277,7 @@ def test_rows_that_cannot_be_extracted_are_errors_with_reasons(tmp_path):
     ]  # fmt: skip
     assert result.summary["errors: picture"] == 3 and result.summary["errors"] == 16
     # A file of the path of the picture is not what counts, but where it is looked for.
-    elsewhere = extract_all(str(path), tmp_path / "text", part_size=8, on_broken_picture="text_only")
+    elsewhere = extract_all(str(path), tmp_path / "text", part_size=8, on_broken_image="text_only")
     posts = {post["id"]: post for post in read(tmp_path / "text", "posts")}
     assert elsewhere.summary["posts without their picture"] == 3 and elsewhere.summary["posts"] == 7
     assert "gone.png" in posts["15"]["picture_error"] and not posts["15"]["has_picture"]
@@ -351,7 +351,7 @@ def test_json_lines_are_the_posts(undisturbed, tmp_path):
         ({"part_size": 0}, "part_size must be at least 1, got 0"),
         ({"num_workers": -1}, "num_workers must be at least 0, got -1"),
         ({"shard_index": 2, "num_shards": 2}, r"shard_index must be in \[0, 2\), got 2"),
-        ({"on_broken_picture": "skip"}, "on_broken_picture must be one of 'error', 'text_only', got 'skip'"),
+        ({"on_broken_image": "skip"}, "on_broken_image must be one of 'error', 'text_only', got 'skip'"),
         ({"overwrite": True, "num_shards": 2}, "overwrite must not be set"),
     ],
 )

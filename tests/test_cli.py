@@ -170,13 +170,95 @@ class TestFiles:
         assert code == 2 and f"'{output}' exists; --overwrite replaces it" in err
         assert run(capsys, *base, "--overwrite")[0] == 0
 
-    def test_a_picture_that_breaks_only_when_it_is_read_fails_and_is_named(self, capsys, folder, tmp_path):
+    BROKEN = (
+        {"text": TEXT, "mention": [0, 4], "image": "bad.png"},
+        {"text": TEXT, "mention": [0, 4], "image": "nowhere.png"},
+        {"text": TEXT, "mention": [0, 99]},
+        {"mention": [0, 4]},
+        {"text": 5, "mention": [0, 4]},
+        [],
+    )
+
+    @pytest.fixture
+    def mixed(self, tmp_path):
+        """A sound post, broken ones, and the same sound post again."""
         (tmp_path / "bad.png").write_bytes(b"no picture")
-        (tmp_path / "posts.json").write_text(json.dumps([{"text": TEXT, "mention": [0, 4], "image": "bad.png"}]))
-        code, out, err = run(capsys, "predict", "--model", folder / "model", "--input", tmp_path / "posts.json",
+        sound = {"id": "7", "text": TEXT, "mention": [0, 4]}
+        path = tmp_path / "posts.json"
+        path.write_text(json.dumps([sound, *self.BROKEN, sound]), encoding="utf-8")
+        return path
+
+    @pytest.mark.parametrize("batch_size", [1, 3])
+    def test_with_broken_posts_every_other_answer_still_comes(
+        self, capsys, folder, tmp_path, mixed, monkeypatch, batch_size
+    ):
+        output = tmp_path / "answers.jsonl"
+        base = ["predict", "--model", folder / "model", "--input", mixed, "--labels", *LABELS, "--batch-size",
+                batch_size]  # fmt: skip
+        code, out, err = run(capsys, *base, "--json")
+        answers = json.loads(out)
+        assert code == 3 and '6 of 8 posts have an "error" in place of labels' in err
+        for answer in (answers[0], answers[-1]):
+            assert answer["id"] == "7" and len(answer["labels"]) == len(LABELS)
+        assert all("labels" not in answer for answer in answers[1:-1])
+        # The message says what is wrong, and where if that was found out before anything was scored.
+        for answer, words in zip(
+            answers[1:-1],
+            ("bad.png", "post 2, image: the file", "post 3: ", "post 4: ", "post 5: ", "post 6: "),
+            strict=True,
+        ):
+            assert words in answer["error"]
+        shown = run(capsys, *base)[1]
+        assert shown.count("    error: ") == 6 and shown.count(TEXT) == 5
+        # Stopped among the errors it goes on where it was, and counts those that are there.
+        add = answer_file.AnswerFile.add
+
+        def stop_after_three(answers, answer):
+            if answers.errors == 3:
+                raise KeyboardInterrupt
+            add(answers, answer)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(answer_file.AnswerFile, "add", stop_after_three)
+            assert run(capsys, *base, "--output", output)[0] == 130
+        code, out, err = run(capsys, *base, "--output", output, "--json")
+        assert code == 3 and "going on after post 4 of 8" in err
+        assert json.loads(out) == {"output": str(output), "posts": 8, "errors": 6}
+        found = [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
+        assert [list(answer) for answer in found] == [list(answer) for answer in answers]
+
+    def test_a_broken_image_can_be_left_out(self, capsys, folder, mixed):
+        base = ["predict", "--model", folder / "model", "--input", mixed, "--labels", *LABELS, "--json"]
+        code, out, _ = run(capsys, *base, "--on_broken_image", "text_only")
+        answers = json.loads(out)
+        assert code == 3 and ["error" in answer for answer in answers] == [*[False] * 3, *[True] * 4, False]
+        assert ["image_error" in answer for answer in answers[:3]] == [False, True, True]
+        alone = {entry["label"]: entry["score"] for entry in answers[0]["labels"]}
+        for answer in answers[1:3]:
+            assert {entry["label"]: entry["score"] for entry in answer["labels"]} == pytest.approx(alone, abs=1e-5)
+
+    def test_a_broken_image_in_a_parquet_file(self, capsys, folder, tmp_path):
+        import datasets
+
+        with (folder / "one.png").open("rb") as file:
+            sound = file.read()
+        rows = [
+            {"id": str(number), "text": TEXT, "mentions": [[0, 4]], "label": "boat", "source": "x",
+             "image": {"bytes": content, "path": None}}
+            for number, content in enumerate((sound, sound[:60], sound))
+        ]  # fmt: skip
+        data = datasets.Dataset.from_list(rows).cast_column("image", datasets.Image())
+        data.to_parquet(str(tmp_path / "posts.parquet"))
+        code, out, _ = run(capsys, "predict", "--model", folder / "model", "--input", tmp_path / "posts.parquet",
+                           "--labels", *LABELS, "--json")  # fmt: skip
+        assert code == 3 and ["error" in answer for answer in json.loads(out)] == [False, True, False]
+
+    def test_broken_posts_only_are_refused_before_a_model_is_loaded(self, capsys, tmp_path):
+        (tmp_path / "bad.png").write_bytes(b"no picture")
+        (tmp_path / "posts.json").write_text(json.dumps(self.BROKEN[1:]), encoding="utf-8")
+        code, out, err = run(capsys, "predict", "--model", "nobody/nothing", "--input", tmp_path / "posts.json",
                              "--labels", *LABELS)  # fmt: skip
-        assert code == 1 and out == "" and "cannot read picture" in err and "bad.png" in err
-        assert err.count("\n") == 1
+        assert code == 2 and out == "" and "post 0, image: the file" in err and "and 4 more broken posts" in err
 
 
 class TestMisuse:
@@ -236,7 +318,7 @@ class TestMisuse:
             ("a.json", "{", "a.json: no JSON: "),
             ("a.json", "{}", "a.json: a JSON list of posts is needed, got dict"),
             ("a.json", "[]", "holds no post"),
-            ("a.jsonl", '{"text": "a", "mention": [0, 1]}\n{"text": 5, "mention": [0, 1]}', "line 2: text: a string"),
+            ("a.jsonl", '\n{"text": 5, "mention": [0, 1]}', "line 2: text: a string"),
             ("a.jsonl", "\n[]\n", "a.jsonl, line 2: inputs: each post must be a dict"),
             ("a.json", '[{"text": "Kelo", "mention": [0, 9]}]', "a.json, post 0: mentions: "),
             ("a.json", '[{"text": "Kelo", "mentoin": [0, 4]}]', r"post 0: .*\(got none; unknown columns: mentoin\)"),

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import runpy
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import pytest
 import torch
 
 from modeling_mgvmoe.graph.bulk import extract_in_bulk
-from modeling_mgvmoe.graph.extract_command import extract_command
+from modeling_mgvmoe.graph.extract_command import _parser, extract_command
 from modeling_mgvmoe.graph.hetero_data_files import load_hetero_data
 from modeling_mgvmoe.graph.label_file import read_candidate_labels
 from modeling_mgvmoe.graph.model_extractor import ExtractionOptions, ModelExtractor, processor_fingerprint
@@ -101,6 +102,28 @@ def test_picture_features_are_the_mean_of_the_towers_tokens(inputs, tmp_path):
         expected = model.get_image_features(torch.from_numpy(pixels)[None]).mean(1)[0]
     assert posts[5]["picture_features"] == pytest.approx(expected.tolist(), abs=1e-5)
     assert posts[6]["picture_features"] is None
+
+
+def test_the_script_says_that_some_posts_have_an_error(inputs, tmp_path, capsys, monkeypatch):
+    """One post of 60 has a span outside of its text."""
+    for name in ("LOCAL_RANK", "ACCELERATE_MIXED_PRECISION"):
+        monkeypatch.delenv(name, raising=False)
+    main = runpy.run_path(SCRIPT)["main"]
+    flags = [*inputs, "--output", str(tmp_path / "graph"), "--part_size", "60", "--batch_size", "32"]
+    for _ in range(2):  # the second has nothing to do
+        with pytest.raises(SystemExit) as end:
+            main(flags)
+        assert end.value.code == 3 and "59 posts" in capsys.readouterr().out
+    assert main(["--output", str(tmp_path / "graph"), "--export_only", "--formats", "n_triples"])["errors"] == 1
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    assert main(flags)["errors"] == 1
+
+
+def test_the_flag_of_broken_images_and_its_old_name(capsys):
+    for flag, told in (("--on_broken_image", ""), ("--on_broken_picture", "is now called --on_broken_image")):
+        flags = _parser(None).parse_args(["--output", "x", flag, "text_only"])
+        assert flags.on_broken_image == "text_only" and told in capsys.readouterr().err
+    assert _parser(None).parse_args(["--output", "x"]).on_broken_image == "error"
 
 
 def refused(flags, capsys):

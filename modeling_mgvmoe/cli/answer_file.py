@@ -53,7 +53,8 @@ class AnswerFile:
 
     def __init__(self, path: str, run: str, overwrite: bool = False):
         self.path, self.part = path, f"{path}.part"
-        self.done = 0
+        # Answers that are there, and how many of them are errors.
+        self.done = self.errors = 0
         if overwrite or not os.path.exists(self.part):
             self._begin(run)
         else:
@@ -82,11 +83,13 @@ class AnswerFile:
                 f"--output: {self.part!r} is of a run with other posts, another model or other flags; remove it, or "
                 "--overwrite does"
             )
+        self.errors = sum("error" in json.loads(line) for line in lines[1:-1])
         os.truncate(self.part, sum(len(line) + 1 for line in lines[:-1]))
 
     def add(self, answer: Mapping[str, Any]) -> None:
         """The next one."""
         self.file.write(json.dumps(answer, ensure_ascii=False) + "\n")
+        self.errors += "error" in answer
 
     def close(self) -> None:
         """Leave the part for a later run."""

@@ -11,7 +11,7 @@ from typing import NoReturn
 
 from .. import __version__
 from ..data.flags import FlagParser
-from .errors import FAILED, GOOD, MISUSED, STOPPED, UsageError
+from .errors import FAILED, GOOD, MISUSED, PARTIAL, STOPPED, UsageError
 
 PROGRAM = "mgvmoe"
 DESCRIPTION = f"""Zero-shot multimodal information extraction with MG-VMoE.
@@ -21,9 +21,10 @@ DESCRIPTION = f"""Zero-shot multimodal information extraction with MG-VMoE.
     {PROGRAM} evaluate --model FOLDER --dataset sketchbook
 
 Exit code {GOOD}: done; {MISUSED}: the command line or a file that it names is wrong; {FAILED}: it failed;
-{STOPPED}: stopped with Ctrl-C.
+{PARTIAL}: done, but some posts have an error; {STOPPED}: stopped with Ctrl-C.
 """
-# Module of each command, with `add_flags(parser)` and `run(flags, argv)`, and its line of help.
+# Module of each command, with `add_flags(parser)` and `run(flags, argv)`, which may return an exit code, and its line
+# of help.
 COMMANDS = {
     "predict": "score labels for one post, or for every post of a file",
     "evaluate": "score a model on classes that it was not trained on",
@@ -76,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags = make_parser().parse_args([_with_dashes(word) for word in words])
     name = f"{PROGRAM} {flags.command}"
     try:
-        flags.run(flags, words)
+        code = flags.run(flags, words) or GOOD
         sys.stdout.flush()
     except BrokenPipeError:
         # Whoever read our output has stopped reading, as `head` does. Python would complain once more at its end.
@@ -92,7 +93,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         kind = "" if isinstance(error, (ValueError, OSError, ImportError)) else f"{type(error).__name__}: "
         print(f"{name}: error: {kind}{_one_line(str(error)) or type(error).__name__}", file=sys.stderr)
         return MISUSED if misused else FAILED
-    return GOOD
+    return code
 
 
 def _with_dashes(word: str) -> str:

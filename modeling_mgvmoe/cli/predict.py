@@ -5,7 +5,8 @@
     mgvmoe predict --model FOLDER --input posts.jsonl --output answers.jsonl --labels boat bird
 
 A file holds posts as the pipeline takes them: "text"; "mention", or "head" and "tail"; "image"; "candidate_labels". A
-run with --output that was stopped goes on when it is started again.
+broken post, or image, has an "error" in the answers, all others their labels, and the exit code is 3. A run with
+--output that was stopped goes on when it is started again.
 """
 
 from __future__ import annotations
@@ -21,9 +22,10 @@ from typing import Any
 from ..data.progress_bar import progress_bar
 from ..evaluation.command import add_loading_flags
 from .answer_file import AnswerFile, as_text, check_output, fingerprint
-from .errors import UsageError, usage
+from .errors import GOOD, PARTIAL, UsageError, usage
 from .one_post import SLOTS, add_post_flags, post_from_flags
 
+ON_BROKEN_IMAGE = ("error", "text_only")
 JSON_FLAGS = ("descriptions", "label_types", "type_descriptions")
 
 
@@ -35,6 +37,12 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--input", metavar="FILE", help="posts: .json (a list), .jsonl, or .parquet")
     group.add_argument("--output", metavar="FILE", help="answers: .json or .jsonl (default: standard output)")
     group.add_argument("--overwrite", action="store_true", help="replace an output that is there")
+    group.add_argument(
+        "--on-broken-image",
+        choices=ON_BROKEN_IMAGE,
+        default="error",
+        help="what becomes of its post (default error; text_only: labels from the text alone)",
+    )
     group.add_argument("--batch-size", type=int, default=8, help="posts at a time (default 8)")
     group = parser.add_argument_group("labels")
     group.add_argument("--labels", nargs="+", metavar="LABEL", help="candidates of all posts without their own")
@@ -63,13 +71,16 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add_loading_flags(parser.add_argument_group("model"))
 
 
-def run(flags: argparse.Namespace, argv: Sequence[str]) -> None:
+def run(flags: argparse.Namespace, argv: Sequence[str]) -> int:
     """Predict and print.
+
+    Returns:
+        The exit code.
 
     Raises:
         UsageError: before the model is loaded, for all that can be told by then.
     """
-    posts, arguments = _read(flags)
+    posts, faults, arguments = _read(flags)
     from transformers.utils.logging import disable_progress_bar
 
     from ..evaluation.loading import default_device, load_model
@@ -82,9 +93,12 @@ def run(flags: argparse.Namespace, argv: Sequence[str]) -> None:
         raise UsageError(f'--label-types: a model with score="similarity" is needed, got {model.config.score!r}')
     pipe = ZeroShotMultimodalIEPipeline(model=model, processor=processor, device=device)
     if flags.input is None:
-        (answer,) = _answers(pipe, posts, arguments, 1)
+        (answer,) = _answers(pipe, _from(posts, {}, 0, False), arguments, 1)
         print(json.dumps(answer, ensure_ascii=False) if flags.json else as_text(answer["labels"]))
-        return
+        return GOOD
+    if faults:
+        first = next(iter(faults.values()))
+        print(f"{len(faults):,} of {len(posts):,} posts are broken and get an error: {first}", file=sys.stderr)
     answers = None
     if flags.output is not None:
         if flags.dtype == "auto":
@@ -93,7 +107,9 @@ def run(flags: argparse.Namespace, argv: Sequence[str]) -> None:
     done = 0 if answers is None else answers.done
     if done:
         print(f"going on after post {done} of {len(posts)}", file=sys.stderr)
-    found = _with_progress(_answers(pipe, _from(posts, done), arguments, flags.batch_size), done, len(posts))
+    arguments["errors"] = "return"
+    given = _from(posts, faults, done, flags.on_broken_image == "text_only")
+    found = _with_progress(_answers(pipe, given, arguments, flags.batch_size), done, len(posts))
     if answers is not None:
         try:
             for answer in found:
@@ -102,18 +118,35 @@ def run(flags: argparse.Namespace, argv: Sequence[str]) -> None:
             answers.close()
             raise
         answers.finish()
-        written = {"output": flags.output, "posts": len(posts)}
+        errors = answers.errors
+        written = {"output": flags.output, "posts": len(posts), **({"errors": errors} if errors else {})}
         print(json.dumps(written) if flags.json else f"{len(posts)} posts written to {flags.output}")
-    elif flags.json:
-        print(json.dumps(list(found), ensure_ascii=False))
     else:
-        for answer in found:
-            print(answer["text"])
+        errors = _print(found, flags.json)
+    if errors:
+        print(f'{errors:,} of {len(posts):,} posts have an "error" in place of labels', file=sys.stderr)
+    return PARTIAL if errors else GOOD
+
+
+def _print(answers: Iterable[Mapping[str, Any]], as_json: bool) -> int:
+    """Print the answers; how many of them are errors."""
+    if as_json:
+        listed = list(answers)
+        print(json.dumps(listed, ensure_ascii=False))
+        return sum("error" in answer for answer in listed)
+    errors = 0
+    for answer in answers:
+        print(answer.get("text", "-"))
+        if "error" in answer:
+            errors += 1
+            print(f"    error: {answer['error']}", flush=True)
+        else:
             print(as_text(answer["labels"], "    "), flush=True)
+    return errors
 
 
-def _read(flags: argparse.Namespace) -> tuple[Sequence[Mapping[str, Any]], dict[str, Any]]:
-    """Posts and the arguments of the pipeline's call, all of it checked as far as it can be without the model."""
+def _read(flags: argparse.Namespace) -> tuple[Sequence[Any], dict[int, str], dict[str, Any]]:
+    """Posts, what is wrong with broken ones, and the arguments of the pipeline's call, checked without the model."""
     from ..candidates import check_labels, check_ranking, label_texts
     from ..data.files import read_json_object
     from ..evaluation.loading import check_device, check_dtype, check_model_folder
@@ -145,7 +178,8 @@ def _read(flags: argparse.Namespace) -> tuple[Sequence[Mapping[str, Any]], dict[
         check_model_folder(flags.model)
     if flags.output is not None:
         check_output(flags.output, flags.overwrite)
-    posts: Sequence[Mapping[str, Any]]
+    posts: Sequence[Any]
+    faults: dict[int, str] = {}
     if flags.input is None:
         if flags.labels is None:
             raise UsageError("--labels must be given with --text")
@@ -153,7 +187,7 @@ def _read(flags: argparse.Namespace) -> tuple[Sequence[Mapping[str, Any]], dict[
     else:
         from .post_files import read_posts
 
-        posts = read_posts(flags.input, flags.labels)
+        posts, faults = read_posts(flags.input, flags.labels, flags.on_broken_image == "text_only")
     arguments = {
         "candidate_labels": flags.labels,
         "label_descriptions": words.get("descriptions"),
@@ -164,7 +198,7 @@ def _read(flags: argparse.Namespace) -> tuple[Sequence[Mapping[str, Any]], dict[
         "threshold": flags.threshold,
         "function_to_apply": flags.function_to_apply,
     }
-    return posts, {name: value for name, value in arguments.items() if value is not None}
+    return posts, faults, {name: value for name, value in arguments.items() if value is not None}
 
 
 def _fingerprint(flags: argparse.Namespace, arguments: Mapping[str, Any]) -> str:
@@ -174,31 +208,57 @@ def _fingerprint(flags: argparse.Namespace, arguments: Mapping[str, Any]) -> str
         for entry in sorted(os.scandir(flags.model), key=lambda entry: entry.name):
             folder.append([entry.name, entry.stat().st_size, entry.stat().st_mtime_ns])
     settings = {"model": os.path.abspath(flags.model) if folder else flags.model, "folder": folder,
-                "revision": flags.revision, "dtype": flags.dtype, "arguments": dict(arguments)}  # fmt: skip
+                "revision": flags.revision, "dtype": flags.dtype, "arguments": dict(arguments),
+                "on_broken_image": flags.on_broken_image}  # fmt: skip
     return fingerprint(settings, flags.input)
 
 
-def _from(posts: Sequence[Mapping[str, Any]], start: int) -> Iterator[Mapping[str, Any]]:
-    return (posts[place] for place in range(start, len(posts)))
+def _from(posts: Sequence[Any], faults: Mapping[int, str], start: int, text_only: bool) -> Iterator[dict[str, Any]]:
+    """Each post with what its answer says beside the labels: `error`, or `image_error` where its image is left out."""
+    from ..pictures import to_rgb
+
+    for place in range(start, len(posts)):
+        post, told = posts[place], {}
+        if place in faults:
+            told["error"] = faults[place]
+        elif text_only and post.get("image") is not None:
+            try:
+                image = to_rgb(post["image"], "image")
+            except ValueError as error:
+                image, told["image_error"] = None, str(error)
+            yield {"post": {**post, "image": image}, "kept": {**_kept(post), **told}}
+            continue
+        yield {"post": post, "kept": {**_kept(post), **told}}
+
+
+def _kept(post: Any) -> dict[str, Any]:
+    """What an answer says of its post."""
+    if not isinstance(post, Mapping):
+        return {}
+    kept = {name: post[name] for name in ("id", "text", *SLOTS, "mentions") if post.get(name) is not None}
+    return {**kept, "image": post["image"]} if isinstance(post.get("image"), str) else kept
 
 
 def _answers(
     pipe: Any, posts: Iterable[Mapping[str, Any]], arguments: Mapping[str, Any], batch_size: int
 ) -> Iterator[dict[str, Any]]:
-    """One answer for each post, in order: what the post was, and its ranked labels."""
-    waiting: deque[Mapping[str, Any]] = deque()
+    """One answer for each post, in order: what the post was, and its ranked labels or an error."""
+    waiting: deque[dict[str, Any]] = deque()
 
-    def feed() -> Iterator[Mapping[str, Any]]:
-        for post in posts:
-            waiting.append(post)
-            yield post
+    def feed() -> Iterator[Any]:
+        for given in posts:
+            waiting.append(dict(given["kept"]))
+            if "error" not in given["kept"]:
+                yield given["post"]
 
-    for labels in pipe(feed(), batch_size=batch_size, **arguments):
-        post = waiting.popleft()
-        kept = {name: post[name] for name in ("id", "text", *SLOTS, "mentions") if post.get(name) is not None}
-        if isinstance(post.get("image"), str):
-            kept["image"] = post["image"]
-        yield {**kept, "labels": labels}
+    def broken() -> Iterator[dict[str, Any]]:
+        while waiting and "error" in waiting[0]:
+            yield waiting.popleft()
+
+    for found in pipe(feed(), batch_size=batch_size, **arguments):
+        yield from broken()
+        yield {**waiting.popleft(), **({"labels": found} if isinstance(found, list) else found)}
+    yield from broken()
 
 
 def _with_progress(answers: Iterable[dict[str, Any]], done: int, total: int) -> Iterator[dict[str, Any]]:

@@ -40,6 +40,15 @@ class FlagParser(argparse.ArgumentParser):
         return super().parse_args(args, namespace)
 
 
+class RenamedFlag(argparse.Action):
+    """The old name of a flag: works and says what it is called now."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        """Set the value under the new name, which is that of `dest`."""
+        print(f"{parser.prog}: warning: {option_string} is now called --{self.dest}", file=sys.stderr)
+        setattr(namespace, self.dest, values)
+
+
 def _flags_of(parser: argparse.ArgumentParser, words: Sequence[str]) -> list[str]:
     """Flags of a parser, and of the command that the words name, or of all its commands."""
     found: list[str] = []

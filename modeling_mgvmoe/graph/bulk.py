@@ -49,7 +49,7 @@ class BulkArguments:
         part_size: posts in a file, and what a kill can cost each process.
         num_workers: threads for each process that decode pictures while the model runs.
         shard_index, num_shards: this run makes one of so many shares; for machines that know nothing of each other.
-        on_broken_picture: "error", the post is an error; "text_only", it is extracted from its text.
+        on_broken_image: "error", the post is an error; "text_only", it is extracted from its text.
         image_dir: what paths of pictures are relative to; default: the folder of their file.
         needs_mentions: posts must say which mentions they have; false where the extractor finds them.
         overwrite: remove what another run has left in the folder.
@@ -64,7 +64,7 @@ class BulkArguments:
     num_workers: int = 0
     shard_index: int = 0
     num_shards: int = 1
-    on_broken_picture: str = "error"
+    on_broken_image: str = "error"
     image_dir: str | None = None
     needs_mentions: bool = True
     overwrite: bool = False
@@ -75,7 +75,7 @@ class BulkArguments:
                 raise ValueError(f"{name} must be at least {lowest}, got {getattr(self, name)}")
         if not 0 <= self.shard_index < self.num_shards:
             raise ValueError(f"shard_index must be in [0, {self.num_shards}), got {self.shard_index}")
-        check_choice("on_broken_picture", self.on_broken_picture, ON_BROKEN_PICTURE)
+        check_choice("on_broken_image", self.on_broken_image, ON_BROKEN_PICTURE)
         if self.image_dir is not None and not os.path.isdir(self.image_dir):
             raise FileNotFoundError(f"image_dir: the folder {self.image_dir!r} does not exist")
         if self.overwrite and self.num_shards > 1:
@@ -139,7 +139,7 @@ def extract_in_bulk(
     """
     own, number = (0, 1) if state is None else (state.process_index, state.num_processes)
     whole = {**identity, "input": posts.identity(), "batch_size": arguments.batch_size,
-             "part_size": arguments.part_size, "on_broken_picture": arguments.on_broken_picture,
+             "part_size": arguments.part_size, "on_broken_picture": arguments.on_broken_image,
              "feature_size": feature_size}  # fmt: skip
     output, name = arguments.output, arguments.shard
     faults: list[str] = []
@@ -192,7 +192,7 @@ class _Worker:
         self.signals, self.bar = signals, bar
         self.check = RowCheck(
             read_duplicates(arguments.output),
-            arguments.on_broken_picture,
+            arguments.on_broken_image,
             arguments.image_dir,
             arguments.needs_mentions,
         )

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..data.flags import FlagParser
+from ..data.flags import FlagParser, RenamedFlag
 from ..data.precision import MIXED_PRECISIONS
 from ..rejection import METHODS
 from ..training.interruption import typed_command
@@ -81,7 +81,9 @@ def _parser(description: str | None) -> argparse.ArgumentParser:
     add("--num_workers", type=int, default=0, help="threads that decode pictures, for each process (default 0)")
     add("--shard_index", type=int, default=0, help="which of --num_shards this run makes (default 0)")
     add("--num_shards", type=int, default=1, help="for machines that know nothing of each other (default 1)")
-    add("--on_broken_picture", choices=ON_BROKEN_PICTURE, default="error", help="what becomes of the post")
+    add("--on_broken_image", choices=ON_BROKEN_PICTURE, default="error", help="what becomes of the post")
+    add("--on_broken_picture", dest="on_broken_image", action=RenamedFlag, choices=ON_BROKEN_PICTURE,
+        default=argparse.SUPPRESS, help=argparse.SUPPRESS)  # fmt: skip
     add("--image_dir", metavar="FOLDER", help="of relative picture paths (default: that of their file)")
     add("--picture_features", action="store_true", help="keep the mean of the vision encoder's tokens of each post")
     add("--mention_finder", metavar="MODEL", help="token-classification model for posts without mentions")
@@ -211,7 +213,7 @@ def _ending(flags: argparse.Namespace, result: BulkResult) -> str:
         found = ", ".join(f"{kind} {count:,}" for kind, count in errors.items())
         lines.append(f"{summary['errors']:,} posts could not be extracted ({found}); why: {flags.output}/errors")
     if errors.get("picture"):
-        lines.append("--on_broken_picture text_only, in another folder, takes them without their pictures")
+        lines.append("--on_broken_image text_only, in another folder, takes them without their pictures")
     if summary["posts without their picture"]:
         lines.append(f"{summary['posts without their picture']:,} posts have lost a missing or broken picture")
     return "\n".join(lines)

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from .processes import under_launcher
+
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
@@ -161,7 +163,7 @@ def typed_command(flags: Sequence[str] | None = None) -> list[str]:
         flags: that the script was given, if not those of the command line.
     """
     words = sys.orig_argv if flags is None else [sys.executable, sys.argv[0], *flags]
-    if flags is None and any(name in os.environ for name in ("LOCAL_RANK", "ACCELERATE_MIXED_PRECISION")):
+    if flags is None and under_launcher():
         # Under torchrun and accelerate the parent's command is the one that was typed.
         with contextlib.suppress(OSError), open(f"/proc/{os.getppid()}/cmdline", encoding="utf-8") as file:
             parent = file.read().rstrip("\0").split("\0")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -28,3 +29,8 @@ def launch_device() -> torch.device:
 
     found = None if parse_flag_from_env("ACCELERATE_USE_CPU") else torch.accelerator.current_accelerator()
     return torch.device("cpu") if found is None or not torch.accelerator.is_available() else found
+
+
+def under_launcher() -> bool:
+    """Whether `accelerate launch` or torchrun has started this process."""
+    return any(name in os.environ for name in ("LOCAL_RANK", "ACCELERATE_MIXED_PRECISION"))
