@@ -213,26 +213,6 @@ def rejection_auroc(scores: Numbers, is_known: Truths) -> float:
     return float(roc_auc_score(known, values))
 
 
-def average_precision(scores: Numbers, is_positive: Truths) -> float:
-    """Area under precision over recall, as the sum of precisions at each step of recall; equal scores are one step.
-
-    AP = sum_k (R_k - R_{k-1}) P_k over falling thresholds k. By chance it is the share of positives.
-
-    Args:
-        scores: high means positive.
-        is_positive: whether it is.
-
-    Raises:
-        ValueError: there is no positive: the value is then not defined.
-    """
-    values, positive = _known(scores, is_positive)
-    if not positive.any():
-        raise ValueError(f"is_positive must hold a true one, got {len(positive)} false.")
-    from sklearn.metrics import average_precision_score
-
-    return float(average_precision_score(positive, values))
-
-
 def rejection_scores(scores: Numbers, is_known: Truths, threshold: float) -> dict[str, float]:
     """How well posts of no class are rejected, those whose score is below a threshold.
 
