@@ -43,7 +43,6 @@ CONTENTS: dict[str, dict[str, list[str]]] = {
         "modeling_mgvmoe.graph.ntriples": ["write_n_triples"],
         "modeling_mgvmoe.graph.statistics": ["entity_graph", "graph_statistics"],
         "modeling_mgvmoe.graph.report": ["read_graph", "write_report"],
-        "modeling_mgvmoe.graph.link_prediction": ["predict_links"],
     },
     "Data": {
         "modeling_mgvmoe.data": [],

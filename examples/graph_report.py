@@ -1,9 +1,8 @@
-"""Describe an extracted graph in numbers and a picture, and try to predict its relations.
+"""Describe an extracted graph in numbers and a picture.
 
     python examples/graph_report.py --graph runs/graph --output_dir runs/graph_report
 
-Writes graph_report.md, graph_report.json and graph.png, and prints the report. A small graph network of
-torch-geometric is trained on some of the relations and scored on those held out, beside baselines that only count.
+Writes graph_report.md, graph_report.json and graph.png, and prints the report.
 """
 
 import argparse
@@ -26,7 +25,6 @@ def main(argv: list[str] | None = None) -> str:
     parser.add_argument("--output_dir", default="runs/graph_report", help="default runs/graph_report")
     parser.add_argument("--merging", choices=MERGING, default="name", help="what mentions of one entity share")
     parser.add_argument("--entities", type=int, default=24, help="in the picture (default 24)")
-    parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2], help="of link prediction; none: without it")
     flags = parser.parse_args(argv)
     if flags.entities < 2:
         parser.error(f"--entities must be at least 2, got {flags.entities}")
@@ -36,9 +34,7 @@ def main(argv: list[str] | None = None) -> str:
     except (OSError, ValueError) as error:
         parser.exit(1, f"{parser.prog}: error: {error}\n")
     command = shlex.join(["python", "examples/graph_report.py", *argv])
-    report = write_report(
-        data, flags.output_dir, f"Graph of {flags.graph}", flags.seeds, flags.entities, command, progress=True
-    )
+    report = write_report(data, flags.output_dir, f"Graph of {flags.graph}", flags.entities, command)
     print(report)
     print(f"written to {flags.output_dir}")
     return report

@@ -1,4 +1,4 @@
-"""Relations that are held out stay hidden, and what is predicted is compared with what counting gives."""
+"""Statistics, picture and report of a graph, and the example that predicts its relations."""
 
 import json
 
@@ -7,13 +7,10 @@ import pytest
 import torch
 from torch_geometric.data import HeteroData
 
-from modeling_mgvmoe.evaluation.metrics import average_precision
-from modeling_mgvmoe.graph import link_prediction
+from examples import link_prediction
 from modeling_mgvmoe.graph.drawing import choose_part, draw_graph
-from modeling_mgvmoe.graph.link_data import Links, corrupt, link_data, split_links
-from modeling_mgvmoe.graph.link_prediction import LinkPredictor, predict_links
+from modeling_mgvmoe.graph.hetero_data_files import save_hetero_data
 from modeling_mgvmoe.graph.report import read_graph, write_report
-from modeling_mgvmoe.graph.sketch_world import make_world
 from modeling_mgvmoe.graph.statistics import best_types, entity_graph, graph_statistics
 
 
@@ -71,142 +68,6 @@ def random_graph(people=40, pairs=150, seed=0):
     return graph_of(people, statements, draw.randint(3, size=people).tolist())
 
 
-def test_a_pair_is_on_one_side_with_all_that_is_said_of_it():
-    links = link_data(random_graph())
-    parts = split_links(links, 0)
-    keys = {name: set(links.pair_keys(part.ends).tolist()) for name, part in parts.items()}
-    assert not (
-        keys["train"] & keys["validation"] or keys["train"] & keys["test"] or keys["validation"] & keys["test"]
-    )
-    assert sum(map(len, parts.values())) == len(links.links)
-    distinct = len(set.union(*keys.values()))
-    assert [len(keys[name]) / distinct for name in parts] == pytest.approx([0.8, 0.1, 0.1], abs=1 / distinct)
-    assert all(len(part) == 2 * len(keys[name]) for name, part in parts.items())  # both directions
-    assert split_links(links, 1)["test"].ends.tolist() != parts["test"].ends.tolist()
-
-
-def test_posts_of_held_out_relations_give_no_types():
-    data = random_graph()
-    links = link_data(data)
-    test = split_links(links, 0)["test"]
-    secret = set(links.pair_keys(test.ends).tolist())
-    ends = data["mention", "refers_to", "entity"].edge_index[1].view(-1, 2)
-    hidden = torch.tensor([key in secret for key in links.pair_keys(ends.t()).tolist()])
-    before, open_ = links.features([test]), links.features()
-    # Other types in the hidden posts: nobody sees it.
-    mentions = hidden.repeat_interleave(2)
-    data["mention", "scored", "entity_type"].edge_attr[mentions] = 0.0
-    assert torch.equal(links.features([test]), before) and not torch.equal(links.features(), open_)
-    data["mention", "scored", "entity_type"].edge_attr[~mentions] = 0.0
-    assert not links.features([test]).any()
-
-
-def test_features_are_means_over_mentions_that_have_a_type():
-    # Person 0 in two posts, as type 0; person 1 in both, type 1; person 2 in none.
-    data = graph_of(3, [(0, 0, 1), (0, 1, 1)], [0, 1, 1])
-    data["mention", "scored", "entity_type"].edge_attr = torch.tensor([[0.5], [0.75], [0.25], [1.0]])
-    links = link_data_of(data)
-    assert links.features().tolist() == [[0.375, 0], [0, 0.875], [0, 0]]
-    data["mention"].y[0] = -1
-    assert links.features().tolist() == [[0.25, 0], [0, 0.875], [0, 0]]
-
-
-def link_data_of(data):
-    from modeling_mgvmoe.graph import link_data as module
-
-    before, module.LEAST_PAIRS = module.LEAST_PAIRS, 1
-    try:
-        return link_data(data)
-    finally:
-        module.LEAST_PAIRS = before
-
-
-def test_wrong_links_do_not_hold_and_share_an_end_and_the_relation():
-    links = link_data(random_graph(20, 120))
-    wrong = corrupt(links, links.links, torch.Generator().manual_seed(0))
-    known = set(links.pair_keys(links.links.ends).tolist())
-    assert len(wrong) == len(links.links)
-    assert not known & set(links.pair_keys(wrong.ends).tolist())
-    same = wrong.ends == links.links.ends
-    assert same.any(0).all() and not same.all(0).any() and torch.equal(wrong.relations, links.links.relations)
-    assert (wrong.ends[0] != wrong.ends[1]).all()
-    # Of heads and tails about as many are exchanged.
-    assert 0.35 < float((~same[0]).float().mean()) < 0.65
-
-
-def test_the_network_sees_no_held_out_link(monkeypatch):
-    """Whatever is passed on as a message, or asked in training, is of the training pairs."""
-    data = random_graph(40, 200)
-    links = link_data(data)
-    seen = []
-    original = LinkPredictor.encode
-
-    def encode(self, features, messages):
-        seen.append(links.pair_keys(messages.ends))
-        return original(self, features, messages)
-
-    monkeypatch.setattr(LinkPredictor, "encode", encode)
-    monkeypatch.setattr(link_prediction, "EPOCHS", 10)
-    predict_links(data, seeds=(0,))
-    train = links.pair_keys(split_links(links, 0)["train"].ends)
-    assert len(seen) == 12 and torch.isin(torch.cat(seen), train).all()
-    # While it learns, no asked pair is among the messages: some are always missing.
-    assert all(len(keys) < len(train) for number, keys in enumerate(seen) if number not in (5, 11))
-
-
-def test_average_precision_is_that_of_scikit_learn():
-    from sklearn.metrics import average_precision_score
-
-    # Two right ones at the ranks 1 and 3: (1 / 1 + 2 / 3) / 2.
-    assert average_precision([4.0, 3.0, 2.0, 1.0], [True, False, True, False]) == pytest.approx(5 / 6)
-    draw = np.random.RandomState(0)
-    for ties in (3, 1000):
-        scores, right = draw.randint(ties, size=200), draw.rand(200) < 0.3
-        assert average_precision(scores, right) == pytest.approx(average_precision_score(right, scores))
-    with pytest.raises(ValueError, match="is_positive must hold a true one"):
-        average_precision([1.0], [False])
-
-
-def test_baselines_by_hand():
-    # Types: people 0, 1 are of type 0; 2, 3 of type 1.
-    data = graph_of(4, [(0, 0, 2), (1, 0, 2), (0, 1, 1), (3, 0, 2)], [0, 0, 1, 1])
-    links = link_data_of(data)
-    found = link_prediction._baselines(links, links.features(), links.links)
-    asked = Links(torch.tensor([[0, 1, 0], [3, 3, 2]]), torch.tensor([0, 0, 1]))
-    # Neighbours: 0 {1, 2}, 1 {0, 2}, 2 {0, 1, 3}, 3 {2}.
-    assert found["common neighbours"](asked).tolist() == [1.0, 1.0, 1.0]
-    assert found["degrees"](asked).tolist() == [2.0, 2.0, 6.0]
-    # Relation 0 joins types 0 and 1 twice, in 2 x 2 possible pairs; relation 1 never does.
-    assert found["type pairs"](asked).tolist() == [0.5, 0.5, 0.0]
-
-
-def test_too_small_a_graph_is_refused():
-    with pytest.raises(ValueError, match="at least 50 related pairs of entities are needed, got 1"):
-        predict_links(graph_of(3, [(0, 0, 1)], [0, 0, 0]))
-
-
-def world_graph(people, acquaintances, seed=0, shuffled=False):
-    world = make_world(people, acquaintances, seed)
-    names = list(world.relations)
-    kinds = [names.index(world.relation_of(*pair)) for pair in world.acquaintances]
-    if shuffled:
-        np.random.RandomState(0).shuffle(kinds)
-    statements = [(a, kind, b) for (a, b), kind in zip(world.acquaintances, kinds, strict=True)]
-    return graph_of(people, statements, [world.typing_labels.index(one) for one in world.types], names)
-
-
-@pytest.mark.slow
-def test_it_finds_the_clans_of_a_world_and_nothing_in_one_without():
-    found = predict_links(world_graph(150, 10), seeds=(0, 1))
-    # A wrong link fits the clans by chance in one case of four: 1 - 1/4 * 1/2 is the most that can be reached.
-    assert 0.80 < found["means"]["graph network"]["auroc"] < 0.93
-    assert found["means"]["graph network"]["auroc"] > found["means"]["type pairs"]["auroc"]
-    assert "above it for 2 of 2 seeds." in found["verdict"]
-    nothing = predict_links(world_graph(150, 10, shuffled=True), seeds=(0, 1))
-    assert 0.35 < nothing["means"]["graph network"]["auroc"] < 0.65
-    assert "it is not reliably better" in nothing["verdict"]
-
-
 def test_statistics_by_hand():
     # 0-1-2 and 3-4 are related, 5 is alone; 0 also talks to itself.
     data = graph_of(6, [(0, 0, 1), (1, 1, 0), (1, 0, 2), (3, 1, 4), (0, 0, 0)], [0, 0, 1, 1, 1, 1])
@@ -236,17 +97,27 @@ def test_the_part_that_is_shown_is_a_region():
     assert len(choose_part(graph, 1000)) == 40
 
 
-def test_a_report_is_written(tmp_path, monkeypatch):
-    monkeypatch.setattr(link_prediction, "EPOCHS", 10)
-    report = write_report(random_graph(40, 200), str(tmp_path), "A graph", seeds=(0,), command="this command")
+def test_a_report_is_written(tmp_path):
+    report = write_report(random_graph(40, 200), str(tmp_path), "A graph", command="this command")
     assert (tmp_path / "graph.png").read_bytes().startswith(b"\x89PNG")
     assert (tmp_path / "graph_report.md").read_text(encoding="utf-8") == report
-    for line in ("# A graph", "| entity | 40 |", "| chance | 0.500 | 0.500 |", "`this command`"):
+    for line in ("# A graph", "| entity | 40 |", "`this command`"):
         assert line in report
     numbers = json.loads((tmp_path / "graph_report.json").read_text(encoding="utf-8"))
-    assert numbers["link prediction"]["rows"][0]["method"] == "graph network"
-    small = write_report(graph_of(3, [(0, 0, 1)], [0, 0, 0]), str(tmp_path), "Small")
-    assert "Left out: graph: at least 50 related pairs of entities are needed, got 1." in small
+    assert numbers["statistics"]["nodes"]["entity"] == 40
+
+
+def test_the_example_predicts_relations_better_than_chance(tmp_path, capsys):
+    # Everybody greets the same four people: which tail is right can be learned.
+    save_hetero_data(graph_of(24, [(a, 0, b) for a in range(4, 24) for b in range(4)], [0] * 24), str(tmp_path / "g"))
+    _, reciprocal, _ = link_prediction.main(["--graph", str(tmp_path / "g"), "--epochs", "100"])
+    assert reciprocal > 1.2 * sum(1 / place for place in range(1, 25)) / 24
+    assert "8 of 80 relations held out, 24 entities" in capsys.readouterr().out
+    pairs = torch.tensor([[0, 1, 2, 3, 1], [1, 0, 3, 2, 4]])
+    for seed in range(5):
+        held = link_prediction.hold_out(*pairs, seed, share=0.3)
+        # Both directions of a pair are on one side.
+        assert held[0] == held[1] and held[2] == held[3] and held.any()
 
 
 def test_nothing_to_draw_or_to_read(tmp_path):

@@ -12,7 +12,6 @@ import sklearn.metrics
 
 from modeling_mgvmoe.evaluation.metrics import (
     accuracy,
-    average_precision,
     confusion_matrix,
     expected_calibration_error,
     fit_rejection_threshold,
@@ -170,7 +169,7 @@ def test_numbers_of_few_bits_are_worked_with_in_double_precision():
     assert expected_calibration_error(np.array([low]), [True]) == 1 - float(low)
     # Below 0 bytes begin again at 255.
     scores = np.array([0, 1, 2], dtype=np.uint8)
-    assert average_precision(scores, [False, False, True]) == 1
+    assert rejection_auroc(scores, [False, False, True]) == 1
     # Truths may be 0 and 1.
     assert rejection_auroc([0.1, 0.9, 0.8], [0, 1, 1]) == 1
     assert rejection_f1([0.1, 0.9, 0.8], [0.0, 1.0, 1.0], 0.5) == 1
@@ -220,7 +219,6 @@ def test_generalised_hand_worked():
         (lambda: macro_f1(["a"], ["a"], "a"), "labels must be one or more different labels"),
         (lambda: harmonic_mean(-0.1, 0.5), "must not be negative, got -0.1 and 0.5"),
         (lambda: harmonic_mean(0.5, -0.1), "must not be negative, got 0.5 and -0.1"),
-        (lambda: average_precision([0.1], [False]), "must hold a true one, got 1 false"),
         (lambda: rejection_auroc([0.1, 0.2], [False, False]), "both kinds, got 0 true and 2 false"),
         (lambda: rejection_auroc([[0.1, 0.2]], [[True, False]]), "equally long"),
         (lambda: rejection_auroc([0.1], [True, False]), "equally long"),
@@ -297,18 +295,6 @@ def test_the_metric_loads_offline(tmp_path):
     assert other["harmonic_accuracy"] == pytest.approx(harmonic_mean(2 / 3, 1 / 2))
     assert other["expected_calibration_error"] == pytest.approx(4 / 7 - 1 / 2)
     assert other["macro_f1"] == pytest.approx((2 / 3 + 2 / 5) / 2)
-
-
-def test_average_precision_hand_worked():
-    # By falling score: right, wrong, right. Precision 1 at recall 1/2, 2/3 at recall 1: 1/2 (1 + 2/3).
-    assert average_precision([0.9, 0.5, 0.1], [True, False, True]) == pytest.approx(5 / 6)
-    # Equal scores are one step: of 0.5 twice, precision at recall 1 is 1/2.
-    assert average_precision([0.5, 0.5], [True, False]) == average_precision([0.5, 0.5], [False, True]) == 0.5
-    # Wrong, wrong, right, and a wrong one after the last right one changes nothing.
-    assert average_precision([0.1, 0.4, 0.3, 0.2], [False, False, False, True]) == pytest.approx(1 / 3)
-    scores, positive = np.random.default_rng(0).random(50).round(1), np.random.default_rng(1).random(50) < 0.4
-    expected = sklearn.metrics.average_precision_score(positive, scores)
-    assert average_precision(scores, positive) == pytest.approx(expected)
 
 
 def test_a_threshold_is_not_below_itself():

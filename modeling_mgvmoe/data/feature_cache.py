@@ -10,7 +10,6 @@ decoded pictures, the sketchbook has no files, and two files of one picture need
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 from torch.utils.data import DataLoader
 
 from .feature_cache_files import (
@@ -45,6 +45,9 @@ if TYPE_CHECKING:
 
     from ..modeling_mgvmoe import MGVMoEForZeroShotIE
     from ..processing_mgvmoe import MGVMoEProcessor
+
+# In the folder while it is filled.
+LOCK = ".lock"
 
 
 class _Pictures:
@@ -154,16 +157,19 @@ def _only_pictures(posts: Any) -> Any:
 @contextmanager
 def _lock(folder: str, wanted: bool) -> Iterator[None]:
     """Hold the folder against a second run; the system lets go of it however this process ends."""
-    descriptor = os.open(folder, os.O_RDONLY)
+    if not wanted:
+        yield
+        return
+    lock = FileLock(os.path.join(folder, LOCK))
     try:
-        if wanted:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise BlockingIOError(f"folder: {folder} is being filled by another run") from error
+        lock.acquire(timeout=1)
+    except Timeout as error:
+        raise BlockingIOError(f"folder: {folder} is being filled by another run") from error
+    try:
         yield
     finally:
-        os.close(descriptor)
+        os.unlink(os.path.join(folder, LOCK))
+        lock.release()
 
 
 def _plan(posts: Mapping[str, Any], num_workers: int, progress: bool) -> dict[str, Any]:
@@ -193,7 +199,7 @@ def _begin(folder: str, plan: dict[str, Any]) -> None:
     elif os.path.exists(plan_path) and any(name.endswith(".npy") for name in os.listdir(folder)):
         known, path = read_json(plan_path), plan_path
     else:
-        stray = sorted(set(os.listdir(folder)) - {PLAN})
+        stray = sorted(set(os.listdir(folder)) - {PLAN, LOCK})
         stray = [name for name in stray if not name.endswith((".partial", ".npy.json"))]
         if stray:
             raise ValueError(f"folder: {folder} must be empty or hold a cache, got {stray[:5]}")

@@ -1,8 +1,7 @@
 """Scores of predictions, as plain functions of label strings and numbers, by scikit-learn where it has them.
 
 Two rules hold for all of them. Nothing to score is an error, never 0. A quotient whose denominator is 0 (the precision
-of a class that is never predicted, the recall of one that never occurs) is 0. scikit-learn is imported when a function
-needs it, so that what only runs models does without.
+of a class that is never predicted, the recall of one that never occurs) is 0.
 """
 
 from __future__ import annotations
@@ -11,6 +10,10 @@ from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
+
+# Not within the functions: the import draws from `random`, and a resumed run would draw at another step.
+from sklearn import metrics
+from sklearn.metrics import accuracy_score, precision_recall_fscore_support, roc_auc_score
 
 AVERAGES = ("macro", "micro", "weighted")
 Numbers = Sequence[float] | np.ndarray
@@ -35,8 +38,6 @@ def _check_labels(labels: Sequence[str], name: str = "labels") -> list[str]:
 
 def accuracy(predictions: Sequence[str], references: Sequence[str]) -> float:
     """Share of predictions that are right."""
-    from sklearn.metrics import accuracy_score
-
     _check(predictions, references)
     return float(accuracy_score(references, predictions))
 
@@ -75,8 +76,6 @@ def per_class_scores(
         By label `precision` = TP / (TP + FP), `recall` = TP / (TP + FN), `f1` = 2 TP / (2 TP + FP + FN), and
         `support`, the number of references (an integer).
     """
-    from sklearn.metrics import precision_recall_fscore_support
-
     _check(predictions, references)
     names = _check_labels(labels)
     columns = precision_recall_fscore_support(references, predictions, labels=names, zero_division=0)
@@ -104,8 +103,6 @@ def precision_recall_f1(
     """
     if average not in AVERAGES:
         raise ValueError(f"average must be one of {', '.join(AVERAGES)}, got {average!r}.")
-    from sklearn.metrics import precision_recall_fscore_support
-
     _check(predictions, references)
     names = _check_labels(labels)
     values = precision_recall_fscore_support(references, predictions, labels=names, average=average, zero_division=0)
@@ -118,8 +115,6 @@ def confusion_matrix(predictions: Sequence[str], references: Sequence[str], labe
     Raises:
         ValueError: a prediction or reference is not among `labels`, where it would have no cell.
     """
-    from sklearn import metrics
-
     _check(predictions, references)
     names = _check_labels(labels)
     strange = sorted({*predictions, *references} - set(names))
@@ -208,29 +203,7 @@ def rejection_auroc(scores: Numbers, is_known: Truths) -> float:
     positive, negative = int(known.sum()), int((~known).sum())
     if not positive or not negative:
         raise ValueError(f"is_known must hold both kinds, got {positive} true and {negative} false.")
-    from sklearn.metrics import roc_auc_score
-
     return float(roc_auc_score(known, values))
-
-
-def average_precision(scores: Numbers, is_positive: Truths) -> float:
-    """Area under precision over recall, as the sum of precisions at each step of recall; equal scores are one step.
-
-    AP = sum_k (R_k - R_{k-1}) P_k over falling thresholds k. By chance it is the share of positives.
-
-    Args:
-        scores: high means positive.
-        is_positive: whether it is.
-
-    Raises:
-        ValueError: there is no positive: the value is then not defined.
-    """
-    values, positive = _known(scores, is_positive)
-    if not positive.any():
-        raise ValueError(f"is_positive must hold a true one, got {len(positive)} false.")
-    from sklearn.metrics import average_precision_score
-
-    return float(average_precision_score(positive, values))
 
 
 def rejection_scores(scores: Numbers, is_known: Truths, threshold: float) -> dict[str, float]:
@@ -249,8 +222,6 @@ def rejection_scores(scores: Numbers, is_known: Truths, threshold: float) -> dic
     if np.isnan(threshold):
         raise ValueError(f"threshold must be a number, got {threshold}.")
     rejected = values < threshold
-    from sklearn.metrics import precision_recall_fscore_support
-
     precision, recall, f1, _ = precision_recall_fscore_support(~known, rejected, average="binary", zero_division=0)
     return {
         "accuracy": float((rejected != known).mean()),

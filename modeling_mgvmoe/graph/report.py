@@ -1,4 +1,4 @@
-"""A report on a graph: its numbers, a picture of a part, and how well its relations can be predicted."""
+"""A report on a graph: its numbers and a picture of a part."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from ..data.whole_file import write_whole
 from .drawing import draw_graph
 from .hetero_data import build_hetero_data
 from .hetero_data_files import STRUCTURE, load_hetero_data
-from .link_prediction import METHODS, predict_links
 from .statistics import graph_statistics
 from .tables import GraphTables
 
@@ -44,10 +43,8 @@ def write_report(
     data: HeteroData,
     output_dir: str,
     title: str,
-    seeds: Sequence[int] = (0, 1, 2),
     size: int = 24,
     command: str = "",
-    progress: bool = False,
 ) -> str:
     """Write report, numbers and picture.
 
@@ -55,10 +52,8 @@ def write_report(
         data: the graph.
         output_dir: folder to write into; made if it is not there.
         title: of the report.
-        seeds: of the link prediction; none leaves it out.
         size: entities in the picture, at most.
         command: that made the report, to stand in it.
-        progress: show a progress bar.
 
     Returns:
         The report.
@@ -71,16 +66,8 @@ def write_report(
         lines += ["", f"![{shown} of the entities]({PICTURE})", "",
                   f"The best connected entity and what is around it: {shown} entities, each with its type of the "
                   "highest mean score; of several relations of a pair the most frequent one."]  # fmt: skip
-    links: dict[str, Any] | None = None
-    if seeds:
-        lines += ["", "## Link prediction", ""]
-        try:
-            links = predict_links(data, seeds, progress)
-            lines += _link_lines(links, seeds)
-        except ValueError as error:
-            lines.append(f"Left out: {error}.")
     report = "\n".join(lines) + "\n"
-    numbers = {"statistics": statistics, "link prediction": links, "command": command}
+    numbers = {"statistics": statistics, "command": command}
     write_whole(os.path.join(output_dir, NUMBERS), json.dumps(numbers, indent=1, ensure_ascii=False).encode())
     write_whole(os.path.join(output_dir, REPORT), report.encode())
     return report
@@ -119,25 +106,3 @@ def _statistics_lines(statistics: Mapping[str, Any]) -> list[str]:
         ]
         lines += ["", *_table(("best connected", "type", "degree", "mentions"), named, right=2)]
     return lines
-
-
-def _link_lines(links: Mapping[str, Any], seeds: Sequence[int]) -> list[str]:
-    rows = []
-    for method in METHODS:
-        mean, deviation = links["means"][method], links["deviations"][method]
-        rows.append((method, *(f"{mean[name]:.3f} ± {deviation[name]:.3f}" for name in mean)))
-    rows.append(("chance", *(f"{value:.3f}" for value in links["chance"].values())))
-    tested = [row["links"] for row in links["rows"] if row["method"] == METHODS[0]]
-    return [
-        *_table(("method", "AUROC", "average precision"), rows),
-        "",
-        links["verdict"],
-        "",
-        f"Of {links['links']:,} relations between {links['entities']:,} entities a tenth is held out for testing and "
-        "another one to choose the weights, whole pairs with all that is said of them. Tested are "
-        f"{min(tested):,} to {max(tested):,} relations, against as many in which head or tail is exchanged for an "
-        "entity that is not related to the other. Mean ± standard deviation over the seeds "
-        f"{', '.join(map(str, seeds))}, each with a division of its own. The network (two layers of SAGEConv, "
-        "DistMult) sees the remaining relations, and types from posts that state none of the held-out ones. Type "
-        "pairs: the share of all pairs of such types that are so related in training.",
-    ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import shlex
@@ -17,6 +16,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import torch
+from filelock import FileLock, Timeout
 
 from .processes import under_launcher
 
@@ -50,33 +50,24 @@ def locked(
         return
     os.makedirs(output_dir, exist_ok=True)
     path = os.path.join(output_dir, name)
-    handle = _take_lock(path, output_dir, argument)
+    lock = FileLock(path)
     try:
-        os.ftruncate(handle, 0)
-        os.pwrite(handle, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode(), 0)
+        # Not at once: a run that ends at this moment removes its file, and the lock of a removed file is none.
+        lock.acquire(timeout=1)
+    except Timeout as error:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            owner = file.read(1000) or "unknown"
+        raise FileExistsError(
+            f"{argument}: a run that is still alive, {owner}, is writing to {output_dir}; choose another folder "
+            "or wait for its end."
+        ) from error
+    try:
+        with open(path, "w", encoding="utf-8") as file:
+            json.dump({"pid": os.getpid(), "host": socket.gethostname()}, file)
         yield
     finally:
         os.unlink(path)
-        os.close(handle)
-
-
-def _take_lock(path: str, output_dir: str, argument: str) -> int:
-    while True:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            owner = os.pread(handle, 1000, 0).decode(errors="replace") or "unknown"
-            os.close(handle)
-            raise FileExistsError(
-                f"{argument}: a run that is still alive, {owner}, is writing to {output_dir}; choose another folder "
-                "or wait for its end."
-            ) from error
-        # Whoever had the lock may have removed the file in between: then it is the lock of nothing.
-        with contextlib.suppress(FileNotFoundError):
-            if os.fstat(handle).st_ino == os.stat(path).st_ino:
-                return handle
-        os.close(handle)
+        lock.release()
 
 
 class TrainingInterrupted(KeyboardInterrupt):  # noqa: N818 - not an error, and `except Exception` must not swallow it
