@@ -8,7 +8,7 @@ from .mention_windows import check_span
 
 POST_KEYS = ("id", "text", "image", "mentions")
 # Columns of the data sets of this package that say nothing about what is to be predicted from.
-IGNORED_KEYS = ("label", "source")
+IGNORED_KEYS = ("label", "source", "image_text", "candidate_labels")
 FINDER_TASKS = ("token-classification", "ner")
 
 

@@ -98,7 +98,8 @@ def validate_post(post: Mapping[str, Any], where: str = "") -> None:
     for column in OPTIONAL_COLUMNS:
         value = post.get(column)
         strings = [value] if column == "image_text" and isinstance(value, str) else value
-        if value is not None and not (_is_list(strings) and all(isinstance(s, str) and s.strip() for s in strings)):
+        is_list = isinstance(strings, list | tuple)
+        if value is not None and not (is_list and all(isinstance(one, str) and one.strip() for one in strings)):
             raise ValueError(f"{name}: {column} must be a list of strings that are not empty, got {value!r:.80}")
 
     try:
