@@ -8,7 +8,7 @@ from .spans import as_list, check_span, is_absent, warn_of_columns
 
 POST_KEYS = ("id", "text", "image", "mentions")
 # Columns of the data sets of this package that say nothing about what is to be predicted from.
-IGNORED_KEYS = ("label", "source")
+IGNORED_KEYS = ("label", "source", "image_text", "candidate_labels")
 FINDER_TASKS = ("token-classification", "ner")
 
 

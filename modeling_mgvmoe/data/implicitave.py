@@ -8,9 +8,9 @@ work as in CSV:
 
 "options_Food.json" has the values that each attribute may have. The files are not part of this project.
 
-A record becomes a typing post. The text is "Shoes: Kelo's Autumn" and the mention is the category, "Shoes": of the
-titles themselves a good half names what the product is. Labels are attribute and value, "Heel Height: Flat", for some
-values belong to several attributes; the post's own candidates, `candidate_labels`, are the options of its attribute.
+A record becomes a typing post. The text is "Shoes: Kelo's Autumn" and the mention is the category, "Shoes", for many
+titles do not say what the product is. Labels are attribute and value, "Heel Height: Flat", for some values belong to
+several attributes; the post's own candidates, `candidate_labels`, are the options of its attribute.
 """
 
 from __future__ import annotations

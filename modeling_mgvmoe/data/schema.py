@@ -91,7 +91,7 @@ def validate_post(post: Mapping[str, Any], where: str = "") -> None:
     for column in OPTIONAL_COLUMNS:
         value = post.get(column)
         strings = [value] if column == "image_text" and isinstance(value, str) else as_list(value)
-        if value is not None and (strings is None or not all(isinstance(s, str) and s.strip() for s in strings)):
+        if value is not None and (strings is None or not all(isinstance(one, str) and one.strip() for one in strings)):
             raise ValueError(f"{name}: {column} must be a list of strings that are not empty, got {value!r:.80}")
 
     for index, span in enumerate(list_mentions(post.get("mentions"), f"{name}: mentions")):
