@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from ..processing_mgvmoe import MGVMoEProcessor
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
-NOUNS = {"typing": "types", "relation": "relations"}
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,10 @@ class ServedModel:
             return "what it was trained on is not written beside it"
         data, labels = self.record["dataset"], self.record["labels"]["train"]
         split = f" ({data['split']})" if data.get("split") else ""
-        classes = ", ".join(f"{len(names)} {NOUNS.get(task, task)}" for task, names in labels.items() if names)
+        nouns = {"typing": "type", "relation": "relation"}
+        classes = ", ".join(
+            f"{len(names)} {nouns.get(task, task)}{'s' * (len(names) > 1)}" for task, names in labels.items() if names
+        )
         return f"trained on {data['name']}{split}" + (f": {classes}" if classes else "")
 
     @property
