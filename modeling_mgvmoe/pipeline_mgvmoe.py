@@ -8,7 +8,7 @@ import torch
 from transformers import Pipeline
 from transformers.pipelines.base import GenericTensor
 
-from .candidate_embedder import CandidateEmbedder, check_processor
+from .candidate_embedder import CandidateEmbedder, check_processor, in_evaluation
 from .candidates import check_labels
 from .label_paths import LabelPaths, check_separator
 
@@ -58,7 +58,8 @@ class ZeroShotMultimodalIEPipeline(Pipeline):
     Returns, per post, a list of `{"label", "score"}` with falling scores.
 
     The text of each label is encoded once and kept for later calls, `candidate_cache_size` texts at most; call
-    `clear_candidate_cache()` after changing the model's weights.
+    `clear_candidate_cache()` after changing the model's weights. A model in training mode scores in evaluation mode
+    and keeps its mode; its labels are encoded anew in every call.
     """
 
     # Optional for `pipeline()`, so that a checkpoint without it comes to the message of `__init__`.
@@ -70,14 +71,15 @@ class ZeroShotMultimodalIEPipeline(Pipeline):
     def __init__(self, *args: Any, candidate_cache_size: int = 100_000, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         check_processor(self.model, self.processor)
-        # A model that comes from training would score with dropout and noise.
-        self.model.eval()
         self.candidate_embedder = CandidateEmbedder(self.model, self.processor, candidate_cache_size)
 
     def __call__(self, inputs: Any, candidate_labels: Sequence[str] | None = None, **kwargs: Any) -> Any:
         """See the class. No posts give no answers, where transformers' own method fails with an IndexError."""
         if isinstance(inputs, list) and not inputs:
             return []
+        if getattr(self.model, "training", False):
+            # Its weights change between calls, and with them the vectors of the labels.
+            self.clear_candidate_cache()
         return super().__call__(inputs, candidate_labels=candidate_labels, **kwargs)
 
     def _sanitize_parameters(
@@ -169,6 +171,11 @@ class ZeroShotMultimodalIEPipeline(Pipeline):
         self.candidate_embedder.clear()
 
     def _forward(self, input_tensors: dict[str, GenericTensor], **forward_parameters: Any) -> dict[str, Any]:
+        """Score a batch in evaluation mode, whatever mode the model is in: training would draw dropout and noise."""
+        with in_evaluation(self.model):
+            return self._score(input_tensors, **forward_parameters)
+
+    def _score(self, input_tensors: dict[str, GenericTensor], **forward_parameters: Any) -> dict[str, Any]:
         posts, labels, candidates = (
             _flatten(input_tensors[name]) for name in ("posts", "candidate_labels", "candidates")
         )

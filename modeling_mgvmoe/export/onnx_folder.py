@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from PIL import Image
 
+from ..candidate_embedder import in_evaluation
 from ..data.whole_folder import whole_folder
 from .graphs import Part, parts_of
 from .requirements import check_onnx_packages
@@ -49,17 +50,12 @@ def export_graphs(model: MGVMoEForZeroShotIE, processor: MGVMoEProcessor, progre
     from transformers.exporters.base import ExportedComponent, ExportedModel
     from transformers.exporters.exporter_onnx import OnnxExporter
 
-    was_training = model.training
-    model.eval()
     components: dict[str, ExportedComponent] = {}
-    try:
+    with in_evaluation(model), _quiet():
         parts = parts_of(model, _image_size(processor))
-        with _quiet():
-            exporter = OnnxExporter()
-            for name, part in tqdm(parts.items(), desc="exporting", unit="graph", disable=not progress):
-                components[name] = _export(exporter, part)
-    finally:
-        model.train(was_training)
+        exporter = OnnxExporter()
+        for name, part in tqdm(parts.items(), desc="exporting", unit="graph", disable=not progress):
+            components[name] = _export(exporter, part)
     return ExportedModel(components, exporter.export_format, config=model.config)
 
 
