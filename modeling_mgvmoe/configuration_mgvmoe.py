@@ -156,8 +156,8 @@ class MGVMoEConfig(PreTrainedConfig):
         none_loss_coef (`float`, defaults to 0.0):
             Coefficient of the loss of posts of no class (label -100), which should score below posts of a class.
         freeze_vision (`bool`, defaults to `True`):
-            Keep the vision encoder as it is: evaluation mode, no gradient. Holds for whatever is in it, adapters too:
-            set it to `False` to train any part of the tower.
+            Keep the vision encoder's own weights as they are: evaluation mode, no gradient. Adapters that are added
+            to it later (PEFT) train, dropout included. Set it to `False` to train the tower itself.
         initializer_range (`float`, defaults to 0.02):
             Standard deviation of the initial weights of everything after the backbones.
 
