@@ -7,6 +7,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
+from torch import nn
 
 PROCESSOR_FILES = ("processor_config.json", "tokenizer_config.json", "tokenizer.json")
 
@@ -37,11 +38,13 @@ class CandidateEmbedder:
         known = ((text, self.cache.get(text)) for text in texts)
         found = {text: embeds for text, embeds in known if embeds is not None}
         missing = list(dict.fromkeys(text for text in texts if text not in found))
-        for start in range(0, len(missing), self.batch_size):
-            chunk = missing[start : start + self.batch_size]
-            encoded = self.processor.encode_texts(chunk, return_tensors="pt")
-            embeds = self.model.get_candidate_embeds(**encoded.to(self.model.device))
-            found.update(zip(chunk, embeds.unbind(0), strict=True))
+        # Vectors made with dropout would stay wrong for as long as they are kept.
+        with in_evaluation(self.model):
+            for start in range(0, len(missing), self.batch_size):
+                chunk = missing[start : start + self.batch_size]
+                encoded = self.processor.encode_texts(chunk, return_tensors="pt")
+                embeds = self.model.get_candidate_embeds(**encoded.to(self.model.device))
+                found.update(zip(chunk, embeds.unbind(0), strict=True))
         with suppress(KeyError):
             for text in texts:
                 self.cache[text] = found[text]
@@ -53,14 +56,19 @@ class CandidateEmbedder:
 
 @contextmanager
 def in_evaluation(model: Any) -> Iterator[None]:
-    """The model without dropout, noise and gradients, and afterwards in the mode in which it came."""
-    was_training = model.training
-    model.eval()
+    """Run a model without dropout, noise and gradients; afterwards every module is in the mode in which it came.
+
+    A model that is no module of torch, an ONNX export, has no modes.
+    """
+    training = [module for module in model.modules() if module.training] if isinstance(model, nn.Module) else []
+    if training:
+        model.eval()
     try:
         with torch.no_grad():
             yield
     finally:
-        model.train(was_training)
+        for module in training:
+            module.training = True
 
 
 def check_processor(model: Any, processor: Any) -> None:

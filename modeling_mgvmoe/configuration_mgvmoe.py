@@ -161,8 +161,8 @@ class MGVMoEConfig(PreTrainedConfig):
         alignment_loss_coef, consistency_loss_coef, type_loss_coef (`float`, default 1.0):
             Coefficients of E6, E11 and of the types' loss in the total loss E12.
         freeze_vision (`bool`, defaults to `True`):
-            Keep the vision encoder as it is: evaluation mode, no gradient. Holds for whatever is in it, adapters too:
-            set it to `False` to train any part of the tower.
+            Keep the vision encoder's own weights as they are: evaluation mode, no gradient. Adapters that are added
+            to it later (PEFT) train, dropout included. Set it to `False` to train the tower itself.
         initializer_range (`float`, defaults to 0.02):
             Standard deviation of the initial weights of everything after the backbones.
 

@@ -30,12 +30,22 @@ def project(layer: nn.Module, rows: torch.Tensor) -> torch.Tensor:
     return two[:1].view(*rows.shape[:-1], -1)
 
 
-class AdditiveFusionScore(nn.Linear):
-    """E7's w . [q ; z_j] + b for every token, without writing the concatenations out."""
+class AdditiveFusionScore(nn.Module):
+    """E7's w . [q ; z_j] + b for every token, without writing the concatenations out.
 
-    def forward(  # type: ignore[override]
-        self, mention_states: torch.Tensor, states: torch.Tensor
-    ) -> torch.Tensor:
+    No subclass of `nn.Linear`: what takes the place of linear layers (PEFT's "all-linear", quantised weights) would
+    call it with the concatenation, and one row has neither a lower rank nor bytes to save.
+
+    Args:
+        size: of the concatenation, Q + H.
+    """
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        layer = nn.Linear(size, 1)
+        self.weight, self.bias = layer.weight, layer.bias
+
+    def forward(self, mention_states: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
         """Scores (B, L) of tokens (B, L, H) for posts (B, Q)."""
         query_weight, token_weight = self.weight.split([mention_states.shape[1], states.shape[2]], 1)
         # The first summand is the same for every token of a post and cancels in the softmax; it is the paper's.

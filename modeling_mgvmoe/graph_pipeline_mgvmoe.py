@@ -30,7 +30,8 @@ class MultimodalGraphExtractionPipeline(Pipeline):
     are those of `extraction.extract`.
 
     The text of each label is encoded once and kept for later calls, `candidate_cache_size` texts at most; call
-    `clear_candidate_cache()` after changing the model's weights.
+    `clear_candidate_cache()` after changing the model's weights. A model in training mode scores in evaluation mode
+    and keeps its mode; its labels are encoded anew in every call.
     """
 
     # Optional for `pipeline()`, so that a checkpoint without it comes to the message of `__init__`.
@@ -42,7 +43,6 @@ class MultimodalGraphExtractionPipeline(Pipeline):
     def __init__(self, *args: Any, candidate_cache_size: int = 100_000, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         check_processor(self.model, self.processor)
-        self.model.eval()
         self.candidate_embedder = CandidateEmbedder(self.model, self.processor, candidate_cache_size)
 
     def __call__(
@@ -56,6 +56,9 @@ class MultimodalGraphExtractionPipeline(Pipeline):
         inputs = as_inputs(inputs)
         if isinstance(inputs, list) and not inputs:
             return []
+        if getattr(self.model, "training", False):
+            # Its weights change between calls, and with them the vectors of the labels.
+            self.clear_candidate_cache()
         return super().__call__(inputs, typing_labels=typing_labels, relation_labels=relation_labels, **kwargs)
 
     def clear_candidate_cache(self) -> None:

@@ -10,9 +10,34 @@ import torch
 
 
 def refuse_unknown(arguments: dict[str, Any]) -> None:
-    """`forward` takes **kwargs as transformers expects of it, but a misspelt mask must not pass unseen."""
-    if arguments:
-        raise TypeError(f"forward got unknown arguments: {', '.join(sorted(arguments))}.")
+    """`forward` takes **kwargs as transformers expects of it, but a misspelt mask must not pass unseen.
+
+    `None` says nothing and passes: PEFT, for one, hands on `inputs_embeds=None`.
+    """
+    unknown = sorted(name for name, value in arguments.items() if value is not None)
+    if unknown:
+        raise TypeError(f"forward got unknown arguments: {', '.join(unknown)}.")
+
+
+def one_for_all(tensor: torch.Tensor | None, name: str, axes: int) -> torch.Tensor | None:
+    """Take what all posts share out of a batch that has it once for each post.
+
+    Args:
+        tensor: as it is, of `axes` axes, or (B, ...) with that many behind the posts'.
+        name: of the argument.
+        axes: of the tensor alone.
+
+    Raises:
+        ValueError: the rows differ.
+    """
+    if tensor is None or tensor.ndim != axes + 1 or not len(tensor):
+        return tensor
+    if not torch.compiler.is_compiling() and not bool((tensor == tensor[:1]).all()):
+        raise ValueError(
+            f"{name} must be the same for every post where it comes once for each, {tuple(tensor.shape)}; posts with "
+            "labels of their own take candidate_mask, or candidate_embeds (B, C, H)."
+        )
+    return tensor[0]
 
 
 def check_pixels(pixel_values: torch.Tensor) -> None:
@@ -142,5 +167,6 @@ __all__ = [
     "check_pixels",
     "check_tokens",
     "check_types",
+    "one_for_all",
     "refuse_unknown",
 ]

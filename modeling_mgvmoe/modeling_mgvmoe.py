@@ -17,7 +17,7 @@ from .backbones import random_backbone
 from .configuration_mgvmoe import MGVMoEConfig
 from .expert_losses import expert_losses
 from .fusion import AdditiveFusionScore, fuse_modalities, fused_variance
-from .input_checks import check_types, refuse_unknown
+from .input_checks import check_types, one_for_all, refuse_unknown
 from .outputs_mgvmoe import MGVMoEModelOutput, MGVMoEOutput
 from .picture_states import PictureStates
 from .post_scoring import PostScoring
@@ -57,8 +57,10 @@ class MGVMoEModel(TextStates, PictureStates, MGVMoEPreTrainedModel):
         self.vision_model = vision_model or random_backbone(config.vision_config)
         # One configuration object each, so that `resize_token_embeddings` and the attention back end stay in step.
         self.text_model.config, self.vision_model.config = config.text_config, config.vision_config
-        if config.freeze_vision:
-            self.vision_model.requires_grad_(False)
+        # Names and classes of the tower as it is now: what is added later, adapters, is not frozen with it.
+        tower = self.vision_model.named_modules()
+        self._tower: dict[str, type[nn.Module]] = {name: type(module) for name, module in tower}
+        self._freeze_tower()
         self.vision_projection = (
             nn.Identity() if config.vision_width == hidden_size else nn.Linear(config.vision_width, hidden_size)
         )
@@ -68,7 +70,7 @@ class MGVMoEModel(TextStates, PictureStates, MGVMoEPreTrainedModel):
             else NoExperts()
         )
         if config.fusion == "additive":
-            self.fusion_score = AdditiveFusionScore(mention_size + hidden_size, 1)
+            self.fusion_score = AdditiveFusionScore(mention_size + hidden_size)
         else:
             self.fusion_query = nn.Linear(mention_size, hidden_size)
         self.post_init()
@@ -82,9 +84,10 @@ class MGVMoEModel(TextStates, PictureStates, MGVMoEPreTrainedModel):
     def train(self, mode: bool = True) -> Self:
         super().train(mode)
         if self.config.freeze_vision:
-            # The reference leaves dropout on inside its frozen tower; without it, features can be cached. Loading
-            # makes new parameters, which want a gradient again, and ends with `eval()`.
-            self.vision_model.eval().requires_grad_(False)
+            # The reference leaves dropout on inside its frozen tower; without it, features can be cached.
+            for name, module in self.vision_model.named_modules():
+                if name in self._tower and isinstance(module, self._tower[name]):
+                    module.training = False
         return self
 
     @can_return_tuple
@@ -277,7 +280,8 @@ class MGVMoEForZeroShotIE(TrainingObjectives, PostScoring, MGVMoEPreTrainedModel
             text_noise, image_noise, output_attentions, output_hidden_states: see [`MGVMoEModel.forward`].
             candidate_input_ids: (C, Lc), the words of the labels, each label once, or
             candidate_embeds: (C, H) or (B, C, H), the output of [`get_candidate_embeds`].
-            candidate_attention_mask: (C, Lc).
+            candidate_attention_mask: (C, Lc). What describes labels and types may also come once for each post,
+                (B, ...), all rows the same: `Trainer` and Accelerate take a batch apart along the first axis.
             candidate_index: (P,), to which label each text belongs; see [`MGVMoEModel.get_candidate_embeds`].
             candidate_mask: (B, C), true for the candidates that a post has.
             labels: (B,), index of the right candidate; -100 for a post of none of them.
@@ -301,6 +305,13 @@ class MGVMoEForZeroShotIE(TrainingObjectives, PostScoring, MGVMoEPreTrainedModel
             )
         if (candidate_types is None) != (type_input_ids is None and type_embeds is None):
             raise ValueError("candidate_types and type_input_ids or type_embeds must be given together.")
+        candidate_input_ids = one_for_all(candidate_input_ids, "candidate_input_ids", 2)
+        candidate_attention_mask = one_for_all(candidate_attention_mask, "candidate_attention_mask", 2)
+        candidate_index = one_for_all(candidate_index, "candidate_index", 1)
+        candidate_types = one_for_all(candidate_types, "candidate_types", 3)
+        type_input_ids = one_for_all(type_input_ids, "type_input_ids", 2)
+        type_attention_mask = one_for_all(type_attention_mask, "type_attention_mask", 2)
+        type_index = one_for_all(type_index, "type_index", 1)
         if attention_mask is None and input_ids is not None:
             attention_mask = torch.ones_like(input_ids)
         if self.similarity is None and candidate_types is not None:

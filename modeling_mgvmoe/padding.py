@@ -69,7 +69,7 @@ def pad_features(
     if set(PICTURE_NAMES) <= names:
         raise ValueError("features: pixel_values and image_features exclude each other (got both)")
     for name in PICTURE_NAMES:
-        pictures = [None if post.get(name) is None else np.asarray(post[name]) for post in features]
+        pictures = [None if post.get(name) is None else _picture(post[name]) for post in features]
         present = [picture for picture in pictures if picture is not None]
         if len({picture.shape for picture in present}) > 1:
             raise ValueError(
@@ -146,6 +146,11 @@ def to_tensors(batch: Mapping[str, list[Any]], return_tensors: str | None) -> Ba
             array = np.array(rows, dtype=bool if name in MASK_NAMES else np.int64)
         arrays[name] = torch.from_numpy(array) if return_tensors == "pt" else array
     return BatchFeature(arrays)
+
+
+def _picture(values: Any) -> np.ndarray:
+    """An array; in single precision where it came as lists of numbers, as streamed posts have it."""
+    return np.asarray(values, dtype=np.float32 if isinstance(values, (list, tuple)) else None)
 
 
 def _to_list(values: Any) -> list[int]:

@@ -44,7 +44,9 @@ class PictureStates(nn.Module):
 
     def _encode_images(self, pixel_values: torch.Tensor, **kwargs: Any) -> tuple[torch.Tensor, ModelOutput]:
         check_pixels(pixel_values)
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.config.freeze_vision):
+        # A frozen tower has nothing to train but adapters.
+        trains = not self.config.freeze_vision or any(one.requires_grad for one in self.vision_model.parameters())
+        with torch.set_grad_enabled(torch.is_grad_enabled() and trains):
             output = self.vision_model(pixel_values=pixel_values.to(self.vision_model.dtype), **kwargs)
         states = output.last_hidden_state
         # A feature map (B, H', h, w) becomes tokens, row by row.

@@ -9,7 +9,7 @@ from torch.utils.data import Dataset
 from transformers import Pipeline
 from transformers.pipelines.base import GenericTensor
 
-from .candidate_embedder import CandidateEmbedder, check_processor
+from .candidate_embedder import CandidateEmbedder, check_processor, in_evaluation
 from .candidates import check_label_words, check_labels
 from .extraction import ERRORS
 from .label_paths import LabelPaths, check_separator
@@ -59,7 +59,8 @@ class ZeroShotMultimodalIEPipeline(Pipeline):
     Returns, per post, a list of `{"label", "score"}` with falling scores.
 
     The text of each label is encoded once and kept for later calls, `candidate_cache_size` texts at most; call
-    `clear_candidate_cache()` after changing the model's weights.
+    `clear_candidate_cache()` after changing the model's weights. A model in training mode scores in evaluation mode
+    and keeps its mode; its labels are encoded anew in every call.
     """
 
     # Optional for `pipeline()`, so that a checkpoint without it comes to the message of `__init__`.
@@ -71,8 +72,6 @@ class ZeroShotMultimodalIEPipeline(Pipeline):
     def __init__(self, *args: Any, candidate_cache_size: int = 100_000, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         check_processor(self.model, self.processor)
-        # A model that comes from training would score with dropout and noise.
-        self.model.eval()
         self.candidate_embedder = CandidateEmbedder(self.model, self.processor, candidate_cache_size)
 
     def __call__(self, inputs: Any, candidate_labels: Sequence[str] | None = None, **kwargs: Any) -> Any:
@@ -80,6 +79,9 @@ class ZeroShotMultimodalIEPipeline(Pipeline):
         inputs = as_inputs(inputs)
         if isinstance(inputs, list) and not inputs:
             return []
+        if getattr(self.model, "training", False):
+            # Its weights change between calls, and with them the vectors of the labels.
+            self.clear_candidate_cache()
         return super().__call__(inputs, candidate_labels=candidate_labels, **kwargs)
 
     def _sanitize_parameters(
@@ -198,13 +200,16 @@ class ZeroShotMultimodalIEPipeline(Pipeline):
         self.candidate_embedder.clear()
 
     def _forward(self, input_tensors: dict[str, GenericTensor], **forward_parameters: Any) -> dict[str, Any]:
+        """Score a batch in evaluation mode, whatever mode the model is in: training would draw dropout and noise."""
         posts, labels, candidates, errors = (
             _flatten(input_tensors[name]) for name in ("posts", "candidate_labels", "candidates", "errors")
         )
         good = [row for row, error in enumerate(errors) if error is None]
         found = [torch.zeros(1, 0)] * len(errors)
         if good:
-            scored = self._score([posts[row] for row in good], [candidates[row] for row in good], forward_parameters)
+            own = [posts[row] for row in good], [candidates[row] for row in good]
+            with in_evaluation(self.model):
+                scored = self._score(*own, forward_parameters)
             for row, logits in zip(good, scored, strict=True):
                 found[row] = logits
         return {"logits": found, "candidate_labels": labels, "errors": errors}

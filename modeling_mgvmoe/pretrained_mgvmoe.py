@@ -11,6 +11,7 @@ from transformers import initialization as init
 
 from .backbones import pretrained_backbone
 from .configuration_mgvmoe import MGVMoEConfig
+from .fusion import AdditiveFusionScore
 from .saved_folder import check_weights, other_shapes, reading
 from .similarity_score import SimilarityScore
 
@@ -32,6 +33,19 @@ class MGVMoEPreTrainedModel(PreTrainedModel):
         super()._init_weights(module)
         if isinstance(module, SimilarityScore):
             init.zeros_(module.gate)
+        if isinstance(module, AdditiveFusionScore):
+            init.normal_(module.weight, std=self.config.initializer_range)
+            init.zeros_(module.bias)
+
+    def _freeze_tower(self) -> None:
+        """Take the gradient off every parameter of the vision encoder, if the configuration says `freeze_vision`.
+
+        Done at construction and after loading, not in `train()`: parameters that are added later, such as adapters,
+        keep theirs.
+        """
+        base = getattr(self, self.base_model_prefix, self)
+        if self.config.freeze_vision:
+            base.vision_model.requires_grad_(False)
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """As torch has it, and also of the names that `save_pretrained` writes.
@@ -77,6 +91,7 @@ class MGVMoEPreTrainedModel(PreTrainedModel):
             nothing_loaded = source is not None and len(report["missing_keys"]) == len(model.state_dict())
             if nothing_loaded and not with_report:
                 raise ValueError(f"model: {str(source)!r} must hold weights of {cls.__name__}, no tensor of it is one")
+            model._freeze_tower()  # loading made new parameters, which require a gradient
             return loaded if with_report else model
 
     @classmethod

@@ -116,11 +116,20 @@ def check_weights(folder: Any, config: Any) -> None:
         OSError: naming the file.
         ValueError: naming file and tensor.
     """
-    if not isinstance(folder, (str, os.PathLike)) or getattr(config, "quantization_config", None) is not None:
+    if not isinstance(folder, (str, os.PathLike)) or _is_quantized(os.fspath(folder), config):
         return
     for name, (path, _, dtype) in stored_tensors(os.fspath(folder)).items():
         if name.endswith((".weight", ".bias")) and not dtype.startswith(("F", "BF")):
             raise ValueError(f"{path}: {name} must be of floating point, got {dtype}")
+
+
+def _is_quantized(folder: str, config: Any) -> bool:
+    """Whether the configuration, the given one or else that of the folder, says that weights are quantised."""
+    path = os.path.join(folder, "config.json")
+    if config is None and os.path.isfile(path):
+        with open(path, encoding="utf-8") as file:
+            return json.load(file).get("quantization_config") is not None
+    return getattr(config, "quantization_config", None) is not None
 
 
 def stored_tensors(folder: str) -> dict[str, tuple[str, tuple[int, ...], str]]:

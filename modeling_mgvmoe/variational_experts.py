@@ -16,11 +16,19 @@ from .objectives import at_least_float32, gaussian_kl, masked_mean, router_entro
 def is_plain(layer: nn.Module, kind: type[nn.Module] = nn.Linear) -> bool:
     """Whether the layer's weights may be used without its own forward, which would change or see nothing.
 
-    Not where something takes its place (adapters, quantised weights) or stands in its way: hooks, which also fetch
+    Not where something takes its place (adapters), where a weight is a tensor of another class, which may lack what a
+    plain one can do (torchao's quantised weights), or where something stands in its way: hooks, which also fetch
     weights that wait on another device (Accelerate) or in other processes (FSDP).
     """
+    if not all(_is_plain_tensor(parameter) for parameter in layer.parameters(recurse=False)):
+        return False
     hooks = (layer._forward_pre_hooks, layer._forward_hooks, layer._backward_pre_hooks, layer._backward_hooks)
     return type(layer) is kind and not any(hooks) and not hasattr(layer, "_hf_hook")
+
+
+def _is_plain_tensor(tensor: torch.Tensor) -> bool:
+    # Tracing (`torch.export`) puts classes of torch's own in the place of plain tensors.
+    return type(tensor) in (torch.Tensor, nn.Parameter) or type(tensor).__module__.startswith("torch._subclasses.")
 
 
 @dataclass

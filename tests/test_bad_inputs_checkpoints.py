@@ -31,10 +31,11 @@ from modeling_mgvmoe.graph.parquet_posts import ParquetPosts
 from modeling_mgvmoe.plain_tokens import encode_segments
 from modeling_mgvmoe.publishing.card import CardFacts
 from modeling_mgvmoe.publishing.repository import build_repository, find_source
-from modeling_mgvmoe.saved_folder import check_auto_map
+from modeling_mgvmoe.saved_folder import check_auto_map, check_weights
 from modeling_mgvmoe.training.checkpoint_files import find_fault
 from modeling_mgvmoe.training.checkpoints import Checkpointer, Progress
 from tests.from_scratch import LABELS, picture, scratch_model
+from tests.tiny import tiny_config, tiny_model
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 PROCESSOR, TOKENIZER, TOKENIZER_CONFIG = "processor_config.json", "tokenizer.json", "tokenizer_config.json"
@@ -835,3 +836,20 @@ def test_a_folder_takes_no_files_place(tmp_path):
     ):
         raise AssertionError("not reached")
     assert (tmp_path / "notes").read_text() == "mine"
+
+
+def test_whole_numbers_are_weights_of_a_folder_that_says_it_is_quantised(tmp_path):
+    """In 4 or 8 bits; and only then: cast to another type they would be wrong in silence."""
+    tiny_model().save_pretrained(tmp_path)
+    path = tmp_path / "model.safetensors"
+    tensors = load_file(path)
+    tensors["mgvmoe.experts.router.weight"] = torch.zeros(4, 1, dtype=torch.uint8)
+    save_file(tensors, path, metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=r"mgvmoe.experts.router.weight must be of floating point, got U8"):
+        check_weights(tmp_path, None)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "quantization_config": {"load_in_4bit": True}}))
+    check_weights(tmp_path, None)
+    # The configuration that is given counts, not the one in the folder.
+    with pytest.raises(ValueError, match="must be of floating point"):
+        check_weights(tmp_path, tiny_config())

@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset
 from safetensors.torch import load_file
 from transformers import AutoModel, EvalPrediction, Trainer, TrainerCallback, TrainingArguments, pipeline
 
 from modeling_mgvmoe import MGVMoEForZeroShotIE
-from modeling_mgvmoe.data.encoding import PostCollator, SplitCollator
+from modeling_mgvmoe.data.encoding import PostCollator, SplitCollator, encode_posts
 from modeling_mgvmoe.evaluation.trainer_metrics import make_compute_metrics
 from modeling_mgvmoe.evaluation.unseen import predict_labels, score_predictions
 from modeling_mgvmoe.training.hf_trainer import trainer_parts
@@ -195,6 +196,22 @@ class TestMetrics:
             {"macro_f1": 2 / 9, "accuracy": 0.5, "typing_macro_f1": 2 / 9, "typing_accuracy": 0.5}
         )
 
+    @pytest.mark.parametrize("answer", [0, 1])
+    def test_posts_without_a_label_do_not_count(self, collators, answer):
+        compute, none = make_compute_metrics(collators), -np.inf
+        logits = np.array([[2.0, 1, none, none], [0, 3, none, none], [0, 0, none, none], [none, none, 0, 3]])
+        logits[2, answer] = 9
+        # The third and the fourth are of no class. Typing: a, b for a, b.
+        assert compute(EvalPrediction(logits, np.array([0, 1, -100, -100]))) == pytest.approx(
+            {"macro_f1": 1.0, "accuracy": 1.0, "typing_macro_f1": 1.0, "typing_accuracy": 1.0}
+        )
+        assert compute(EvalPrediction(logits, np.full(4, -100))) == {}
+
+    @pytest.mark.parametrize("label", [-1, 4])
+    def test_a_label_must_be_a_column(self, collators, label):
+        with pytest.raises(ValueError, match=rf"label_ids must be in \[0, 4\), .* got \[{label}\]"):
+            make_compute_metrics(collators)(EvalPrediction(np.array([[2.0, 1, -np.inf, -np.inf]]), np.array([label])))
+
     @pytest.mark.parametrize(
         ("logits", "message"),
         [
@@ -207,6 +224,70 @@ class TestMetrics:
     def test_what_does_not_fit_is_refused(self, collators, logits, message):
         with pytest.raises(ValueError, match=message):
             make_compute_metrics(collators)(EvalPrediction(logits, np.zeros(len(logits), dtype=int)))
+
+
+def without_labels(posts):
+    return [{name: value for name, value in post.items() if name != "label"} for post in posts]
+
+
+def test_prediction_needs_no_labels(trained):
+    trainer, parts = trained
+    posts = parts.posts["test"]
+    expected = trainer.predict(posts).predictions
+    found = trainer.predict(without_labels(posts))
+    assert found.label_ids is None and np.array_equal(found.predictions, expected)
+    found = trainer.predict([{**post, "label": None} for post in posts])
+    assert (found.label_ids == -100).all() and np.array_equal(found.predictions, expected)
+    assert not any("f1" in name for name in found.metrics)
+    with pytest.raises(ValueError, match="label: all posts of a batch must have one"):
+        parts.collator([*posts[:2], *without_labels(posts[2:4])])
+
+
+def test_encoding_needs_no_labels():
+    processor, post = small_trainee()[1], small_data().posts["test"][0]
+    (encoded,) = encode_posts(without_labels([post]), processor)
+    assert "label" not in encoded and encoded["input_ids"]
+
+
+@pytest.mark.parametrize("dispatch", [None, False])
+def test_streamed_posts_train_like_posts_in_memory(tmp_path, dispatch):
+    """Accelerate cuts batches of streamed posts along the first axis, and there are more labels than posts."""
+    ends = []
+    for name in ("memory", "stream"):
+        more = {} if dispatch is None else {"accelerator_config": {"dispatch_batches": dispatch}}
+        trainer, parts = make_trainer(
+            tmp_path / name, load_best_model_at_end=False, eval_strategy="no", save_strategy="no", max_steps=3,
+            per_device_train_batch_size=2, optim="sgd", learning_rate=0.2, **more,
+        )  # fmt: skip
+        posts = parts.posts["train"][:6]
+        # In order: a stream is not shuffled.
+        trainer.train_dataset = Dataset.from_list(posts).to_iterable_dataset() if name == "stream" else posts
+        trainer._get_train_sampler = lambda *arguments: None
+        # Samplers draw from torch's generator, streams do not.
+        for module in trainer.model.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = 0.0
+        with without_noise():
+            trainer.train()
+        ends.append(state_of(trainer.model))
+    # But for rounding, which depends on where in memory a batch lies.
+    torch.testing.assert_close(ends[1], ends[0], rtol=1e-5, atol=1e-6)
+
+
+def test_every_tensor_of_a_batch_has_an_axis_of_posts():
+    model, processor = small_trainee()
+    parts = trainer_parts(small_data(), processor, model.config)
+    posts = parts.posts["train"][:5]
+    batch, plain = parts.collator(posts), parts.collator.collators["train"](posts)
+    model.eval()
+    assert {len(value) for value in batch.values()} == {5}
+    assert plain["candidate_input_ids"].shape[0] == 6
+    with torch.no_grad():
+        assert torch.equal(model(**batch).loss, model(**plain).loss)
+    other = batch["candidate_input_ids"].clone()
+    other[3, 0, 0] += 1
+    with pytest.raises(ValueError, match="candidate_input_ids must be the same for every post"):
+        model(**{**batch, "candidate_input_ids": other})
 
 
 def test_a_batch_is_of_one_split():

@@ -21,6 +21,7 @@ def put(tensor, place, value):
 
 def test_what_is_right_passes():
     checks.refuse_unknown({})
+    checks.refuse_unknown({"inputs_embeds": None})
     checks.check_pixels(torch.zeros(1, 3, 2, 2))
     checks.check_tokens(IDS, MASK, "", 3, 5)
     checks.check_tokens(IDS, MASK, "", None, 5)

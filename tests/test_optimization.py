@@ -35,6 +35,11 @@ def test_parts_by_name():
     assert part_of("mgvmoe.text_model.embeddings.word_embeddings.weight") == "text"
     assert part_of("mgvmoe.vision_model.layers.0.attention.q_proj.weight") == "vision"
     assert part_of("perturbation") == "perturbation"
+    # Inside of wrappers: PEFT's adapters, DDP, torch.compile.
+    assert part_of("base_model.model.mgvmoe.text_model.layer.0.query.lora_A.default.weight") == "text"
+    assert part_of("base_model.model.mgvmoe.vision_model.layers.0.q_proj.lora_B.default.weight") == "vision"
+    assert part_of("module.perturbation") == part_of("_orig_mod.perturbation") == "perturbation"
+    assert part_of("base_model.model.mgvmoe.experts.router.lora_A.default.weight") == "heads"
     for name in ("mgvmoe.vision_projection.weight", "mgvmoe.experts.router.bias", "candidate_projection.weight"):
         assert part_of(name) == "heads"
 

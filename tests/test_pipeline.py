@@ -102,12 +102,39 @@ def test_half_precision(pipe, folder, dtype):
     assert sum(scores_of(found[0]).values()) == pytest.approx(1, abs=1e-9)
 
 
-def test_a_model_in_training_mode_is_put_into_evaluation_mode(pipe):
+def test_a_model_in_training_mode_scores_in_evaluation_mode_and_keeps_its_mode(pipe):
+    expected = pipe(posts(), candidate_labels=LABELS)
     model, processor = scratch_model(torch.double)
     model.train()
-    found = ZeroShotMultimodalIEPipeline(model=model, processor=processor)(POST, candidate_labels=LABELS)
-    assert not model.training
-    assert found == pipe(POST, candidate_labels=LABELS)
+    model.mgvmoe.text_model.embeddings.eval()  # as a training loop may have it
+    modes = [module.training for module in model.modules()]
+    own = ZeroShotMultimodalIEPipeline(model=model, processor=processor)
+    assert own(posts(), candidate_labels=LABELS) == expected
+    assert list(own((post for post in posts()), candidate_labels=LABELS)) == expected
+    assert [module.training for module in model.modules()] == modes
+
+
+def test_no_vector_of_a_label_outlives_the_training_of_its_weights(pipe):
+    """Asked during training and again after it: the second answer is that of the trained weights."""
+    pipe(POST, candidate_labels=LABELS)
+    pipe.model.train()
+    pipe(POST, candidate_labels=LABELS)
+    with torch.no_grad():
+        pipe.model.mgvmoe.text_model.embeddings.word_embeddings.weight.mul_(1.5)
+    during = pipe(POST, candidate_labels=LABELS)
+    pipe.model.eval()
+    after = pipe(POST, candidate_labels=LABELS)
+    pipe.clear_candidate_cache()
+    assert during == after == pipe(POST, candidate_labels=LABELS)
+
+
+def test_kept_vectors_of_labels_are_those_of_evaluation_mode(pipe):
+    embedder = pipe.candidate_embedder
+    clean = embedder([("boat",), ("a cake",)])
+    embedder.clear()
+    pipe.model.train()
+    assert torch.equal(embedder([("boat",), ("a cake",)]), clean) and not clean.requires_grad
+    assert pipe.model.training
 
 
 def test_saved_pipeline_is_complete(pipe, tmp_path, own_module_cache):
@@ -488,7 +515,7 @@ def similarity_pipe():
         model, processor = model_from_scratch(config, TEXTS, max_length=48, mention_style="prefix")
         with torch.no_grad():
             model.similarity.gate.fill_(0.2)
-    return pipeline(TASK, model=model.double(), processor=processor)
+    return pipeline(TASK, model=model.double().eval(), processor=processor)
 
 
 SENTENCES = {"greets": ["Kelo greets Mura", "greets again"], "person": ["Kelo", "we all"]}

@@ -8,6 +8,7 @@ from torch import nn
 
 from modeling_mgvmoe import VariationalMixtureOfExperts
 from modeling_mgvmoe.variational_experts import NoExperts, is_plain
+from tests.tiny import doubled, tiny_inputs, tiny_model
 
 H, K = 4, 3
 
@@ -258,6 +259,41 @@ def test_layers_that_something_hooks_into_are_not_plain(hook):
     assert is_plain(layer)
     layer._hf_hook = object()  # Accelerate's
     assert not is_plain(layer)
+
+
+class Packed(torch.Tensor):
+    """A weight that can be multiplied and no more, as those of a library that quantises."""
+
+    @classmethod
+    def __torch_function__(cls, function, types, args=(), kwargs=None):
+        if function is torch.Tensor.view:
+            raise NotImplementedError(function)
+        if function is torch.Tensor.detach:  # of which `nn.Parameter` asks that the class stays
+            return super().__torch_function__(function, types, args, kwargs or {})
+        with torch._C.DisableTorchFunctionSubclass():
+            return function(*args, **(kwargs or {}))
+
+
+def packed(layer):
+    layer.weight = nn.Parameter(layer.weight.detach().as_subclass(Packed), requires_grad=False)
+
+
+def test_layers_whose_weight_is_of_another_class_are_not_plain():
+    layer = nn.Linear(2, 2)
+    assert is_plain(layer) and is_plain(nn.Linear(2, 2, bias=False))
+    packed(layer)
+    assert not is_plain(layer)
+
+
+@pytest.mark.parametrize("fusion", ["additive", "query"])
+def test_experts_with_weights_of_another_class_score_the_same(fusion):
+    model, inputs = tiny_model(fusion=fusion).double(), doubled(tiny_inputs(labels=False))
+    with torch.no_grad():
+        expected = model(**inputs).logits
+        for layer in [module for module in model.modules() if isinstance(module, nn.Linear)]:
+            packed(layer)
+        found = model(**inputs).logits
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
 
 
 def test_half_precision_keeps_its_type_in_training():

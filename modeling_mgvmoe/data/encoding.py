@@ -38,8 +38,8 @@ def encode_posts(
 
     Returns:
         Per post the unpadded features of `processor.encode_post`, `pixel_values` (3, h, w) or, with a cache,
-        `image_row`, its row there, if the post has a picture, and its `id`, `label` and `task`. A picture that is
-        missing or broken counts as none; a warning says how many and which.
+        `image_row`, its row there, if the post has a picture, and its `id`, `task` and, if it has one, `label`. A
+        picture that is missing or broken counts as none; a warning says how many and which.
 
     Raises:
         ValueError: a post does not fit the schema, or the cache does not have its picture.
@@ -72,7 +72,8 @@ def encode_posts(
             features = processor.encode_post(post["text"], post["mentions"])
         except ValueError as error:
             raise ValueError(f"post {post['id']!r}: {error}") from error
-        features |= {"id": post["id"], "label": post["label"], "task": task_of(post)}
+        features |= {"id": post["id"], "task": task_of(post)}
+        features |= {name: post[name] for name in ("label",) if name in post}
         encoded.append(features)
         waiting.append((features, post.get("image")))
         if len(waiting) == image_batch_size:
@@ -164,29 +165,36 @@ class PostCollator:
         """Collate.
 
         Args:
-            posts: of [`encode_posts`]; the label `None` is a post of no class.
+            posts: of [`encode_posts`]; the label `None` is a post of no class. Posts without the key are posts whose
+                class is not known.
 
         Returns:
-            The arguments of the model's `forward`, `labels` included; and `ids`, if asked for.
+            The arguments of the model's `forward`, `labels` included if the posts have them; and `ids`, if asked for.
 
         Raises:
-            ValueError: a post's label is not among the candidates of its task, or its picture is in a cache and the
-                collator has none.
+            ValueError: a post's label is not among the candidates of its task, only some posts have the key `label`,
+                or a picture is in a cache and the collator has none.
         """
-        for post in posts:
+        without = [str(post["id"]) for post in posts if "label" not in post]
+        if without and len(without) < len(posts):
+            raise ValueError(
+                f"label: all posts of a batch must have one, or none of them (None: of no class), got "
+                f"{len(without)} of {len(posts)} without, the first {without[0]!r}."
+            )
+        for post in [] if without else posts:
             if post["label"] is not None and post["label"] not in self.labels.get(post["task"], ()):
                 raise ValueError(
                     f"labels: post {post['id']!r} has {post['label']!r}, which is not one of the "
                     f"{len(self.labels.get(post['task'], ()))} {post['task']} labels of this collator."
                 )
-        return {
-            **self.model_inputs(posts),
-            **self.candidates,
-            "labels": torch.tensor(
+        batch = {**self.model_inputs(posts), **self.candidates}
+        if not without:
+            batch["labels"] = torch.tensor(
                 [NO_LABEL if post["label"] is None else self.column_of[post["label"]] for post in posts]
-            ),
-            **({"ids": [str(post["id"]) for post in posts]} if self.with_ids else {}),
-        }
+            )
+        if self.with_ids:
+            batch["ids"] = [str(post["id"]) for post in posts]
+        return batch
 
     def model_inputs(self, posts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """A batch without `labels` and without the candidates' tokens: a post may be of no candidate class.
@@ -230,7 +238,8 @@ class SplitCollator:
     """Collates posts of several splits, every batch with the candidates of its own split.
 
     transformers' `Trainer` has one collator for training and evaluation, but unseen classes are candidates in one of
-    them only.
+    them only. Accelerate, which feeds it streamed posts, cuts every tensor of a batch along its first axis: candidates
+    therefore come once for each post.
 
     Args:
         collators: of each split.
@@ -246,7 +255,7 @@ class SplitCollator:
             posts: of [`encode_splits`], all of one split.
 
         Returns:
-            See [`PostCollator`].
+            See [`PostCollator`]; every tensor has an axis of posts (B, ...) before its own axes.
 
         Raises:
             ValueError: posts of several splits, or of one that has no collator.
@@ -256,7 +265,9 @@ class SplitCollator:
             raise ValueError(
                 f"posts: all of a batch must be of one split of {', '.join(self.collators)}, got {', '.join(splits)}."
             )
-        return self.collators[splits[0]](posts)
+        collator = self.collators[splits[0]]
+        shared = {name: value.expand(len(posts), *value.shape) for name, value in collator.candidates.items()}
+        return {**collator(posts), **shared}
 
 
 def encode_splits(

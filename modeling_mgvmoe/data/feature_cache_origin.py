@@ -34,11 +34,17 @@ def preprocessing_fingerprint(processor: MGVMoEProcessor) -> dict[str, Any]:
 
 
 def check_frozen(model: MGVMoEForZeroShotIE) -> None:
-    """ValueError if the tower is trained."""
+    """ValueError if the tower is trained, or adapters in it are."""
     if not model.config.freeze_vision:
         raise ValueError(
             "freeze_vision must be true with image_feature_cache, for the features of a trained tower change "
             f"(got {model.config.freeze_vision})"
+        )
+    trained = [name for name, value in model.mgvmoe.vision_model.named_parameters() if value.requires_grad]
+    if trained:
+        raise ValueError(
+            "image_feature_cache: the vision encoder must have no trained parameters, for its features change with "
+            f"them (got {len(trained)}, the first {trained[0]!r})"
         )
 
 

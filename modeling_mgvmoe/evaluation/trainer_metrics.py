@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..training_objectives import NO_LABEL
 from .metrics import accuracy, macro_f1
 
 if TYPE_CHECKING:
@@ -21,7 +22,8 @@ def make_compute_metrics(collators: Mapping[str, PostCollator]) -> Callable[[Eva
     It returns `macro_f1` and `accuracy`, each the mean over the tasks that have posts, and both for each of these
     tasks, as in `typing_macro_f1`. `macro_f1` is what our own loop chooses by: `metric_for_best_model="macro_f1"`.
 
-    Which task a post is of is told by its candidates, the columns whose logits are not -inf.
+    Which task a post is of is told by its candidates, the columns whose logits are not -inf. Posts without a label
+    (-100) do not count; where no post has one, there are no scores.
 
     Args:
         collators: for each split that is evaluated the one that made its batches.
@@ -36,11 +38,11 @@ def make_compute_metrics(collators: Mapping[str, PostCollator]) -> Callable[[Eva
         """Scores of all posts.
 
         Args:
-            prediction: `predictions` (N, C), logits; `label_ids` (N,), columns.
+            prediction: `predictions` (N, C), logits; `label_ids` (N,), columns, or -100.
 
         Raises:
-            ValueError: there are other outputs than logits, a logit is NaN, or the logits have other candidates than
-                those of any split.
+            ValueError: there are other outputs than logits, a logit is NaN, the logits have other candidates than
+                those of any split, or a label is none of the columns.
         """
         logits: Any = prediction.predictions
         if isinstance(logits, tuple):
@@ -62,14 +64,19 @@ def make_compute_metrics(collators: Mapping[str, PostCollator]) -> Callable[[Eva
                 f"{logits.shape} with {len(set(patterns))} sets of candidates."
             )
         predicted, actual = logits.argmax(-1), np.asarray(prediction.label_ids)
+        known = actual != NO_LABEL
+        if (wrong := actual[known & ((actual < 0) | (actual >= logits.shape[1]))]).size:
+            raise ValueError(f"label_ids must be in [0, {logits.shape[1]}), or {NO_LABEL} for none, got {wrong[:5]}.")
         scores: dict[str, dict[str, float]] = {}
         for pattern, task in tasks.items():
-            rows = [row for row, own in enumerate(patterns) if own == pattern]
+            rows = [row for row, own in enumerate(patterns) if own == pattern and known[row]]
             if not rows:
                 continue
             guesses, truths = ([names[column] for column in columns[rows]] for columns in (predicted, actual))
             classes = [name for name, own in zip(names, np.frombuffer(pattern, dtype=bool), strict=True) if own]
             scores[task] = {"macro_f1": macro_f1(guesses, truths, classes), "accuracy": accuracy(guesses, truths)}
+        if not scores:
+            return {}
         means = {
             metric: sum(own[metric] for own in scores.values()) / len(scores) for metric in ("macro_f1", "accuracy")
         }

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from PIL import Image
 
+from ..candidate_embedder import in_evaluation
 from ..data.progress_bar import progress_bar
 from ..data.whole_folder import whole_folder
 from .graphs import Part, parts_of
@@ -49,17 +50,12 @@ def export_graphs(model: MGVMoEForZeroShotIE, processor: MGVMoEProcessor, progre
     from transformers.exporters.base import ExportedComponent, ExportedModel
     from transformers.exporters.exporter_onnx import OnnxExporter
 
-    was_training = model.training
-    model.eval()
     components: dict[str, ExportedComponent] = {}
-    try:
+    with in_evaluation(model), _quiet():
         parts = parts_of(model, _image_size(processor))
-        with _quiet():
-            exporter = OnnxExporter()
-            for name, part in progress_bar(parts.items(), "exporting", len(parts), "graph", progress):
-                components[name] = _export(exporter, part)
-    finally:
-        model.train(was_training)
+        exporter = OnnxExporter()
+        for name, part in progress_bar(parts.items(), "exporting", len(parts), "graph", progress):
+            components[name] = _export(exporter, part)
     return ExportedModel(components, exporter.export_format, config=model.config)
 
 

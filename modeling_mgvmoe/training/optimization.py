@@ -17,13 +17,16 @@ if TYPE_CHECKING:
 
     from ..modeling_mgvmoe import MGVMoEForZeroShotIE
 
-# Parts of the model by the beginning of their parameters' names; everything else is "heads".
-PARTS = {"mgvmoe.text_model.": "text", "mgvmoe.vision_model.": "vision", "perturbation": "perturbation"}
+# Parts of the model by what their parameters' names contain; everything else is "heads".
+PARTS = {".mgvmoe.text_model.": "text", ".mgvmoe.vision_model.": "vision", ".perturbation.": "perturbation"}
 
 
 def part_of(name: str) -> str:
-    """The part to which a parameter of this name belongs: a value of `PARTS`, or "heads"."""
-    return next((part for start, part in PARTS.items() if name.startswith(start)), "heads")
+    """The part to which a parameter of this name belongs: a value of `PARTS`, or "heads".
+
+    Wrappers put something before the names (PEFT "base_model.model.") or behind them (".default").
+    """
+    return next((part for inside, part in PARTS.items() if inside in f".{name}."), "heads")
 
 
 def learning_rates(arguments: TrainingArguments) -> dict[str, float]:
