@@ -202,7 +202,7 @@ def _encode_none(
     if not model.config.none_loss_coef:
         raise ValueError("none_share: posts of no class need a model with none_loss_coef above 0, got 0.")
     title = "encoding posts of no class" if show else None
-    encoded = encode_posts(data.none_posts, processor, title, feature_cache=feature_cache)
+    encoded = encode_posts(data.none_posts, processor, title, feature_cache=feature_cache, skip_without_token=True)
     return [{**post, "label": None} for post in encoded]
 
 
