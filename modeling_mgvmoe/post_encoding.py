@@ -13,6 +13,10 @@ from .spans import Marker, Segment, name_mentions, origins_of_named, split_at_me
 NOWHERE = (0, 0)
 
 
+class NoTokenError(ValueError):
+    """The tokenizer makes no token of a mention, which depends on its vocabulary and not on the post alone."""
+
+
 @dataclass(frozen=True)
 class PostEncoding:
     """A post on its way to its features, before and after the tokenizer.
@@ -69,7 +73,7 @@ class PostEncoding:
             return_offsets_mapping: whether offset_mapping is among them.
 
         Raises:
-            ValueError: the tokenizer made no token of a mention.
+            NoTokenError: the tokenizer made no token of a mention.
         """
         if self.markers is None:
             return self._finish_named(iter(encoded), return_offsets_mapping)
@@ -122,7 +126,9 @@ class PostEncoding:
             in_post = [place for place in kept if own[1][0] < place < own[1][1]]
             if not in_post:
                 mention = self.text[slice(*span)]
-                raise ValueError(f"mentions{self.number}: the tokenizer makes no token of the mention {mention!r:.80}")
+                raise NoTokenError(
+                    f"mentions{self.number}: the tokenizer makes no token of the mention {mention!r:.80}"
+                )
             mask.append([False] * first + inside + [False] * len(self.rules.suffix_ids))
             positions.append(first + kept.index(in_post[0]))
         return {**features, "mention_positions": positions, MENTION_MASK: mask}
@@ -144,4 +150,4 @@ def _origin(places: Sequence[int | None]) -> tuple[int, int]:
     return (min(known), max(known) + 1) if known else NOWHERE
 
 
-__all__ = ["NOWHERE", "PostEncoding"]
+__all__ = ["NOWHERE", "NoTokenError", "PostEncoding"]

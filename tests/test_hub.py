@@ -270,6 +270,19 @@ print(json.dumps({"counts": {name: len(own) for name, own in posts.items()}, "te
 """
 
 
+READ_BACK = """
+import json
+from modeling_mgvmoe.data.zero_shot_data import read_data
+data = read_data("kelo/posts")
+try:
+    read_data("kelo/nothing")
+except FileNotFoundError as found:
+    error = str(found)
+print(json.dumps({"counts": {name: len(posts) for name, posts in data.posts.items()}, "unseen": data.unseen,
+                  "test": data.posts["test"][0]["label"], "error": error}))
+"""
+
+
 def test_a_data_set_goes_and_comes_back(hub, tmp_path):
     from datasets import load_dataset
 
@@ -287,3 +300,6 @@ def test_a_data_set_goes_and_comes_back(hub, tmp_path):
     assert found["counts"]["test"] == len(own)
     assert (found["text"], found["label"], found["mentions"]) == (own[0]["text"], own[0]["label"], own[0]["mentions"])
     assert found["pixels"] == list(own[0]["image"].convert("RGB").resize((2, 2)).tobytes())
+    back = python(READ_BACK, hub, tmp_path, PYTHONPATH=str(ROOT))
+    assert back["counts"] == {name: found["counts"][name] for name in ("train", "validation", "test")}
+    assert back["unseen"] and back["test"] == found["label"] and "'kelo/nothing'" in back["error"]

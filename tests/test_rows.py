@@ -1,5 +1,6 @@
 """Your own rows: every kind of file, folder and column that a user may have, as posts for training and evaluation."""
 
+import dataclasses
 import json
 import warnings
 
@@ -9,7 +10,7 @@ import pytest
 from datasets import ClassLabel, Dataset, Features, List, Value
 from PIL import Image
 
-from modeling_mgvmoe.data.encoding import encode_posts, has_picture
+from modeling_mgvmoe.data.encoding import encode_posts, encode_splits, has_picture
 from modeling_mgvmoe.data.held_out import check_files, load_evaluation_data
 from modeling_mgvmoe.data.prepare_command import prepare_command
 from modeling_mgvmoe.data.rows import as_posts, hold_out, locate_image, read_parts, read_rows
@@ -312,6 +313,19 @@ def test_a_post_that_was_read_never_ends_a_training(tmp_path):
         processor = scratch_model()[1]
         processor.mention_style = style
         assert len(encode_posts(posts, processor)) == 6
+
+
+def test_a_mention_that_the_tokenizer_drops_leaves_its_post_out_of_training(tmp_path):
+    rows = [*boats_and_birds(4), {"text": "Kelo \ufffd sails", "mention": "\ufffd", "label": "boat", "id": "odd"}]
+    data = read_data(str(write_lines(tmp_path / "train.jsonl", rows)))
+    data = dataclasses.replace(data, posts={**data.posts, "train": read_rows(tmp_path / "train.jsonl")})
+    processor = scratch_model()[1]
+    processor.mention_style = "prefix"
+    with pytest.warns(UserWarning, match="1 posts are left out, .* odd .*no token"):
+        encoded, _ = encode_splits(data, processor, ("train",))
+    assert len(encoded["train"]) == 4
+    with pytest.raises(ValueError, match="post 'odd': .*no token"):
+        encode_posts(data.posts["train"], processor)
 
 
 def test_unknown_columns_of_a_file_are_named_once(tmp_path):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ..padding import MENTION_MASK, TEXT_NAMES
+from ..post_encoding import NoTokenError
 from ..training_objectives import NO_LABEL
 from .progress_bar import progress_bar
 from .schema import task_of
@@ -26,6 +27,7 @@ def encode_posts(
     progress: str | None = None,
     image_batch_size: int = 64,
     feature_cache: ImageFeatureCache | None = None,
+    skip_without_token: bool = False,
 ) -> list[dict[str, Any]]:
     """Tokenize the posts and prepare their pictures.
 
@@ -35,6 +37,8 @@ def encode_posts(
         progress: title of a progress bar; `None` shows none.
         image_batch_size: pictures that are prepared together.
         feature_cache: pictures are looked up in it and not prepared.
+        skip_without_token: leave out posts of whose mention the tokenizer makes no token, with a warning; such a post
+            is an error otherwise. What is trained on may lack one, what is measured may not.
 
     Returns:
         Per post the unpadded features of `processor.encode_post`, `pixel_values` (3, h, w) or, with a cache,
@@ -48,6 +52,7 @@ def encode_posts(
 
     posts = undecoded(posts)
     unreadable: list[str] = []
+    skipped: list[str] = []
     encoded: list[dict[str, Any]] = []
     waiting: list[tuple[dict[str, Any], Any]] = []
 
@@ -71,6 +76,9 @@ def encode_posts(
         try:
             features = processor.encode_post(post["text"], post["mentions"])
         except ValueError as error:
+            if skip_without_token and isinstance(error, NoTokenError):
+                skipped.append(f"{post['id']} ({error})")
+                continue
             raise ValueError(f"post {post['id']!r}: {error}") from error
         features |= {"id": post["id"], "task": task_of(post)}
         features |= {name: post[name] for name in ("label",) if name in post}
@@ -80,14 +88,16 @@ def encode_posts(
             prepare_images()
     if waiting:
         prepare_images()
-    if unreadable:
-        warnings.warn(
-            f"{len(unreadable)} posts have a picture that is missing or broken and are taken without it: "
-            + ", ".join(unreadable[:5])
-            + ("" if len(unreadable) <= 5 else ", ..."),
-            stacklevel=2,
-        )
+    _warn_of(skipped, "are left out, for the tokenizer makes no token of their mention")
+    _warn_of(unreadable, "have a picture that is missing or broken and are taken without it")
     return encoded
+
+
+def _warn_of(posts: Sequence[str], what: str) -> None:
+    """One warning that counts posts and names the first, if there are any."""
+    if posts:
+        shown = ", ".join(posts[:5]) + ("" if len(posts) <= 5 else ", ...")
+        warnings.warn(f"{len(posts)} posts {what}: {shown}", stacklevel=3)
 
 
 def _read(waiting: Sequence[tuple[dict[str, Any], Any]]) -> tuple[list[Any], list[str]]:
@@ -299,6 +309,7 @@ def encode_splits(
             processor,
             f"encoding {split} posts" if progress else None,
             feature_cache=feature_cache,
+            skip_without_token=True,
         )
         for split in splits
     }
