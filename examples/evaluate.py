@@ -28,11 +28,10 @@ def main(argv=None):
         arguments = evaluation_arguments(flags, shlex.join(["python", "examples/evaluate.py", *argv]))
     except (FileNotFoundError, ValueError) as error:
         parser.error(" ".join(str(error).split()))
-    from transformers.utils.logging import disable_progress_bar
-
+    from modeling_mgvmoe.data.progress_bar import hide_bars_of_libraries
     from modeling_mgvmoe.evaluation.runs import run_evaluation
 
-    disable_progress_bar()  # of loading weights; the posts have their own
+    hide_bars_of_libraries()
     return run_evaluation(arguments)
 
 

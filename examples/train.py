@@ -17,8 +17,8 @@ def main(argv: list[str] | None = None) -> dict:
     # Not before the flags are read, for these take seconds.
     import torch
     from accelerate import PartialState
-    from transformers.utils.logging import disable_progress_bar
 
+    from modeling_mgvmoe.data.progress_bar import hide_bars_of_libraries
     from modeling_mgvmoe.training.build import build_model, check_sources, load_data, load_feature_cache
     from modeling_mgvmoe.training.interruption import exit_when_interrupted
     from modeling_mgvmoe.training.loop import train
@@ -27,7 +27,7 @@ def main(argv: list[str] | None = None) -> dict:
 
     check_output_folder("output_dir", training_arguments.output_dir)
     check_sources(model_arguments)
-    disable_progress_bar()  # of loading and saving weights; the training has its own
+    hide_bars_of_libraries()
     if training_arguments.num_threads is not None:
         torch.set_num_threads(training_arguments.num_threads)
     data = load_data(data_arguments)

@@ -393,6 +393,29 @@ class TestEvaluate:
         assert "| MG-VMoE " in err and answer["protocol"] == "unseen"
         assert answer["model"].endswith("(dtype bfloat16)") and answer["results"][0]["task"] == "typing"
 
+    def test_a_broken_image_counts_as_none_and_a_broken_post_is_named(self, capsys, folder, tmp_path):
+        import datasets
+
+        posts = write_folder(tmp_path / "posts", ("train", "validation", "test"))
+        path = posts / "test.parquet"
+        rows = list(datasets.Dataset.from_parquet(str(path)).cast_column("image", datasets.Image(decode=False)))
+        row = next(number for number, post in enumerate(rows) if post["image"])
+        base = ["evaluate", "--model", folder / "model", "--dataset", posts, "--output_dir", tmp_path / "out"]
+
+        def write():
+            datasets.Dataset.from_list(rows).cast_column("image", datasets.Image()).to_parquet(str(path))
+
+        rows[row]["image"]["bytes"] = rows[row]["image"]["bytes"][:60]
+        write()
+        with pytest.warns(UserWarning, match=f"1 posts have a picture .*{rows[row]['id']} .broken"):
+            code, out, _ = run(capsys, *base)
+        assert code == 0 and "| MG-VMoE " in out
+        # Scores without one of its posts would not be those of the dataset.
+        rows[row]["mentions"] = [[0, 999]]
+        write()
+        code, out, err = run(capsys, *base)
+        assert code == 1 and out == "" and f"test.parquet, row {row}: post {rows[row]['id']!r}" in err
+
     def test_misuse_and_failure(self, capsys, folder, tmp_path):
         base = ["evaluate", "--model", folder / "model", "--dataset"]
         code, out, err = run(capsys, *base, "nowhere")

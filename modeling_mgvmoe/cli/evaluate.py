@@ -34,11 +34,10 @@ def run(flags: argparse.Namespace, argv: Sequence[str]) -> None:
     check_packages("demo", "datasets", "matplotlib")
     with usage():
         arguments = evaluation_arguments(flags, shlex.join(["mgvmoe", *argv]))
-    from transformers.utils.logging import disable_progress_bar
-
+    from ..data.progress_bar import hide_bars_of_libraries
     from ..evaluation.runs import run_evaluation
 
-    disable_progress_bar()  # of loading weights; the posts have their own
+    hide_bars_of_libraries()
     # The tables are for a person.
     with contextlib.redirect_stdout(sys.stderr if flags.json else sys.stdout):
         run_evaluation(arguments)

@@ -19,7 +19,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from ..data.progress_bar import progress_bar
+from ..data.progress_bar import hide_bars_of_libraries, progress_bar
 from ..evaluation.command import add_loading_flags
 from .answer_file import AnswerFile, as_text, check_output, fingerprint
 from .errors import GOOD, PARTIAL, UsageError, usage
@@ -81,12 +81,10 @@ def run(flags: argparse.Namespace, argv: Sequence[str]) -> int:
         UsageError: before the model is loaded, for all that can be told by then.
     """
     posts, faults, arguments = _read(flags)
-    from transformers.utils.logging import disable_progress_bar
-
     from ..evaluation.loading import default_device, load_model
     from ..pipeline_mgvmoe import ZeroShotMultimodalIEPipeline
 
-    disable_progress_bar()  # of loading weights; the posts have their own
+    hide_bars_of_libraries()
     device = flags.device or default_device()
     model, processor = load_model(flags.model, device, flags.revision, flags.dtype, flags.trust_remote_code)
     if "label_types" in arguments and model.config.score != "similarity":

@@ -80,3 +80,15 @@ def progress_bar(
 def writes_lines(bar: Any) -> bool:
     """Whether a bar of [`progress_bar`] writes lines of a log."""
     return isinstance(getattr(bar.fp, "_wrapped", bar.fp), LogLines)
+
+
+def hide_bars_of_libraries() -> None:
+    """For scripts: the bars of transformers and datasets, which know no log files; the package has its own."""
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
+    try:
+        from datasets import disable_progress_bars
+    except ImportError:
+        return
+    disable_progress_bars()
