@@ -1,24 +1,26 @@
 """Publish a trained model: model, processor, pipeline, configuration, card and numbers, in one commit.
 
     python examples/push_to_hub.py --model runs/demo --repo_id user/name --dry_run
-    python examples/push_to_hub.py --model runs/demo --repo_id user/name --private
+    python examples/push_to_hub.py --model runs/posts --repo_id user/name --license cc-by-nc-4.0
 
 --model is a run's folder or that of a saved model. The card is made from `run.json`, `metrics.json` and the files of
 examples/evaluate.py (--evaluation runs/evaluation/unseen.json); its code is run on the finished folder, without this
-package, before anything is sent.
+package, before anything is sent. A model that was not trained on this package's own data needs --license, and is
+private unless --public is given.
 """
 
 import argparse
 import os
 import sys
 import tempfile
+from dataclasses import replace
 
 from transformers.utils.logging import disable_progress_bar
 
 from modeling_mgvmoe.cli.script import one_line
 from modeling_mgvmoe.data.flags import FlagParser
 from modeling_mgvmoe.evaluation.loading import check_output_folder
-from modeling_mgvmoe.publishing.card import CardFacts
+from modeling_mgvmoe.publishing.card import CardFacts, default_license, is_own_data
 from modeling_mgvmoe.publishing.push import check_repo_id, push_folder
 from modeling_mgvmoe.publishing.repository import (
     CARD,
@@ -28,6 +30,7 @@ from modeling_mgvmoe.publishing.repository import (
     find_source,
     listing,
 )
+from modeling_mgvmoe.training.run_record import read_run_record
 
 
 def read_flags(argv=None):
@@ -35,12 +38,14 @@ def read_flags(argv=None):
     parser = FlagParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     parser.add_argument("--model", required=True, help="folder of a run or of a saved model")
     parser.add_argument("--repo_id", required=True, help="user/name, new or there already")
-    parser.add_argument("--private", action="store_true", help="only you may see it")
+    seen = parser.add_mutually_exclusive_group()
+    seen.add_argument("--private", action="store_true", default=None, help="only you may see it")
+    seen.add_argument("--public", dest="private", action="store_false", help="everybody may see it")
     parser.add_argument("--revision", help="branch (default main)")
     parser.add_argument("--create_pr", action="store_true", help="as a pull request")
     parser.add_argument("--commit_message", default="Model, processor, code and card")
     parser.add_argument("--evaluation", nargs="+", default=[], metavar="JSON", help="files of examples/evaluate.py")
-    parser.add_argument("--license", default="apache-2.0", help="of the weights (default apache-2.0)")
+    parser.add_argument("--license", help="of the weights (apache-2.0 for the sketchbook's; needed for all others)")
     parser.add_argument("--language", default="en", help="default en")
     parser.add_argument("--base_model", nargs="+", help="Hub names of the encoders; default: those of the run")
     parser.add_argument("--datasets", nargs="+", help="Hub names of the data; default: the name in the run")
@@ -56,10 +61,18 @@ def read_flags(argv=None):
         if flags.output_dir and os.path.isdir(flags.output_dir) and os.listdir(flags.output_dir):
             raise ValueError(f"output_dir: {flags.output_dir!r} is not empty")
         facts = CardFacts(
-            flags.repo_id, license=flags.license, language=flags.language, base_model=flags.base_model,
-            datasets=flags.datasets, notes=flags.note,
-        )  # fmt: skip
-        return flags, find_source(flags.model, flags.evaluation), facts
+            flags.repo_id,
+            language=flags.language,
+            base_model=flags.base_model,
+            datasets=flags.datasets,
+            notes=flags.note,
+        )
+        source = find_source(flags.model, flags.evaluation)
+        record = read_run_record(source.run) if source.run else None
+        facts = replace(facts, license=flags.license or default_license(record))
+        if flags.private is None:
+            flags.private = not is_own_data(record)
+        return flags, source, facts
     except (OSError, ValueError) as error:
         parser.error(" ".join(str(error).split()))
 

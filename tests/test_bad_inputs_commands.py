@@ -171,8 +171,10 @@ COMMANDS = {
         (["--model", "M", "--repo_id", "a/b", "--evaluation", "T/none"], "evaluation: the file T/none does not exist"),
         (["--model", "M", "--repo_id", "a/b", "--output_dir", "T/full"], "output_dir: 'T/full' is not empty"),
         (["--model", "M", "--repo_id", "a/b", "--output_dir", "T/file"], "output_dir: a folder is needed, got"),
-        (["--model", "M", "--repo_id", "a/b", "--evaluation", "T/bad.json"], "evaluation: T/bad.json must be JSON"),
-        (["--model", "T/damaged", "--repo_id", "a/b", "--dry_run"], "model.safetensors: damaged"),
+        (["--model", "M", "--repo_id", "a/b", "--license", "mit", "--evaluation", "T/bad.json"],
+         "evaluation: T/bad.json must be JSON"),
+        (["--model", "M", "--repo_id", "a/b"], "license: name the licence of these weights"),
+        (["--model", "T/damaged", "--repo_id", "a/b", "--license", "mit", "--dry_run"], "model.safetensors: damaged"),
     ],
     "real_posts": [(["--data_dir", "T/none", "--text_model", "M"], "--data_dir: T/none/mnre/train.txt does not")],
     "sketch_world": [

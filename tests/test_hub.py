@@ -177,7 +177,17 @@ def test_a_commit_pins_the_weights_and_the_code(hub, run, pushed, posts, expecte
     processor.save_pretrained(other)
     (tmp_path / "cache").mkdir()
     done = push(
-        hub, tmp_path / "cache", other, "--repo_id", REPO, "--commit_message", "Second", "--max_shard_size", "50KB"
+        hub,
+        tmp_path / "cache",
+        other,
+        "--repo_id",
+        REPO,
+        "--commit_message",
+        "Second",
+        "--max_shard_size",
+        "50KB",
+        "--license",
+        "apache-2.0",
     )
     assert done.returncode == 0, done.stderr
     assert hub.repositories["model", REPO].branches["main"] != pushed

@@ -1,5 +1,6 @@
 """Card, repository folder and handler; what goes over the wire is in test_hub.py."""
 
+import ast
 import base64
 import importlib.util
 import io
@@ -14,9 +15,18 @@ from huggingface_hub import ModelCard
 from PIL import Image
 
 from examples import push_to_hub
+from modeling_mgvmoe.data.sketchbook import generate_posts
 from modeling_mgvmoe.data.splits import SPLITS
 from modeling_mgvmoe.handler import read_image
-from modeling_mgvmoe.publishing.card import CardFacts, code_blocks, make_card, read_evaluation, recipe
+from modeling_mgvmoe.publishing.card import (
+    CardFacts,
+    code_blocks,
+    default_license,
+    make_card,
+    read_evaluation,
+    recipe,
+    usage,
+)
 from modeling_mgvmoe.publishing.push import check_repo_id, stale_files
 from modeling_mgvmoe.publishing.repository import NEEDED, build_repository, find_source, runtime_requirements
 from modeling_mgvmoe.training.arguments import parse_arguments, read_recipe
@@ -87,7 +97,7 @@ def test_a_record_names_folders_by_their_last_part(tmp_path):
     record = read_run_record(str(tmp_path))
     assert str(tmp_path) not in json.dumps(record)
     assert record["dataset"] == {"name": "mnre", "split": "seed-0", "label_set_version": 2}
-    card = make_card(CardFacts("kelo/boats", record=record))
+    card = make_card(CardFacts("kelo/boats", record=record, license="other"))
     assert card.data.base_model == ["google/vit"]  # a folder is no name on the Hub
     assert "bert, google/vit" in card.text
 
@@ -126,10 +136,76 @@ def test_without_an_evaluation_the_card_says_so(run):
     assert "typing: accuracy 0.750, macro-F1 0.700 on 40 posts (chance 0.250, majority class 0.500)" in card.text
     assert card.data.eval_results is None
     bare = make_card(
-        CardFacts("kelo/boats", base_model=["google/vit"], datasets=["kelo/posts"], notes=["Only boats."])
+        CardFacts(
+            "kelo/boats", license="mit", base_model=["google/vit"], datasets=["kelo/posts"], notes=["Only boats."]
+        )
     )
     assert "Nothing was measured for this card." in bare.text and "There is no record of the training" in bare.text
     assert "- Only boats." in bare.text and bare.data.datasets == ["kelo/posts"]
+
+
+def record_of(name, relation=(), typing=()):
+    """The record of a run on some data, with these unseen classes."""
+    labels = {"typing": list(typing), "relation": list(relation)}
+    return {
+        "arguments": {"model": {}, "data": {}, "training": {}},
+        "dataset": {"name": name, "split": None, "label_set_version": None},
+        "labels": dict.fromkeys(SPLITS, labels),
+    }
+
+
+def asked(record):
+    """What the card's code asks the pipeline: (post, labels) of each line."""
+    calls = [line.value.args[0] for line in ast.parse(usage(record)).body]
+    return [(ast.literal_eval(call.args[0]), ast.literal_eval(call.keywords[0].value)) for call in calls]
+
+
+@pytest.mark.parametrize("name", ["mnre", "wikidiverse", "my tweets", "sketchbook"])
+def test_the_licence_of_weights_is_asked_for(name):
+    """Not for those of the sketchbook, but for those of a folder that is only called so."""
+    record = record_of(name, relation=["peer of"])
+    with pytest.raises(ValueError, match=f"^license: .*trained on {name}"):
+        make_card(CardFacts("kelo/boats", record=record))
+    with pytest.raises(ValueError, match="^license: .*no run.json"):
+        default_license(None)
+    assert make_card(CardFacts("kelo/boats", record=record, license="mit")).data.license == "mit"
+
+
+def test_the_licence_of_the_sketchbook_is_ours(run):
+    assert default_license(read_run_record(str(run))) == "apache-2.0"
+
+
+@pytest.mark.parametrize(
+    ("record", "tasks", "right"),
+    [
+        (record_of("mnre", relation=["location contains", "awarded", "peer of"]), [2], {"peer of", "awarded"}),
+        (record_of("twitter10000", typing=["law", "sports team", "city"]), [1], {"city", "sports team"}),
+        (record_of("mine", relation=["eats", "paints"]), [2], {"member of"}),
+        (record_of("mine", relation=["eats"], typing=["person", "boat"]), [1, 2], {"person", "member of"}),
+        (None, [1, 2], {"person", "member of"}),
+    ],
+    ids=["mnre", "twitter10000", "relations", "both", "unknown"],
+)
+def test_the_example_of_the_card_fits_its_labels(record, tasks, right):
+    """A pair where relations were trained, a mention where types were; a right label and, where known, the run's."""
+    found = asked(record)
+    assert [len({"mention", "head", "tail"} & set(post)) for post, _ in found] == tasks
+    for post, labels in found:
+        assert len(labels) == len(set(labels)) > 1 and right & set(labels)
+        for key in {"mention", "head", "tail"} & set(post):
+            start, end = post[key]
+            assert post["text"][start:end].strip() == post["text"][start:end] != ""
+    if record is not None and record["dataset"]["name"] != "mine":
+        assert set(found[0][1]) <= {name for names in record["labels"]["test"].values() for name in names}
+
+
+def test_the_example_of_a_sketchbook_model_is_of_the_sketchbook(run):
+    record = read_run_record(str(run))
+    for post, labels in asked(record):
+        task = "typing" if "mention" in post else "relation"
+        assert labels == record["labels"]["test"][task]
+        (drawn,) = generate_posts(task, "test", labels=labels[:1], posts_per_class=1)
+        assert post["text"] == drawn["text"]
 
 
 @pytest.mark.parametrize("field", ["base_model", "datasets"])
@@ -208,13 +284,34 @@ def test_files_of_an_earlier_push_go():
     ("flags", "rule"),
     [(["--repo_id", "boats"], "repo_id must be"),
      (["--repo_id", "k/b", "--evaluation", "no.json"], "evaluation: the file no.json"),
-     (["--repo_id", "k/b", "--base_model", "a/b/c"], "base_model must hold")],
+     (["--repo_id", "k/b", "--base_model", "a/b/c"], "base_model must hold"),
+     (["--repo_id", "k/b", "--private", "--public"], "--public: not allowed with argument --private")],
 )  # fmt: skip
 def test_wrong_flags_are_refused_before_anything_is_loaded(run, flags, rule, capsys):
     with pytest.raises(SystemExit) as stop:
         push_to_hub.main(["--model", str(run), *flags])
     assert stop.value.code == 2
     assert rule in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("own", "flags", "private"),
+    [(True, [], False), (True, ["--private"], True), (False, [], True), (False, ["--public"], False)],
+)
+def test_only_weights_of_our_own_data_are_public_unless_asked_for(run, tmp_path, own, flags, private, capsys):
+    model = run
+    if not own:
+        shutil.copytree(run / "model", tmp_path / "run" / "model")
+        record = record_of("mnre", relation=["peer of"])
+        (tmp_path / "run" / "run.json").write_text(json.dumps(record))
+        model = tmp_path / "run"
+        with pytest.raises(SystemExit):
+            push_to_hub.read_flags(["--model", str(model), "--repo_id", "k/b", *flags])
+        assert "license: " in capsys.readouterr().err
+        flags = [*flags, "--license", "cc-by-nc-4.0"]
+    read, _, facts = push_to_hub.read_flags(["--model", str(model), "--repo_id", "k/b", *flags])
+    assert read.private is private
+    assert facts.license == ("apache-2.0" if own else "cc-by-nc-4.0")
 
 
 @pytest.mark.slow

@@ -39,7 +39,7 @@ EVERYDAY: tuple[tuple[str, str, tuple[str, ...], tuple[str, ...], str | None], .
      ("person", "city", "film", "sports club", "music festival", "company"), "river"),
     ("a club", "What a comeback! Three goals in ten minutes, the Harbour Rovers are going up ⚽", ("Harbour Rovers",),
      ("person", "city", "sports club", "band", "television series"), "pitch"),
-    ("a person", "So proud of Ines Duarte, today she opens a restaurant of her own", ("Ines Duarte",),
+    ("a person", "So proud of Irene Duarte, today she opens a restaurant of her own", ("Irene Duarte",),
      ("person", "city", "dish", "organization", "event"), None),
     ("a team", "Official: Mateo Ruiz signs a three-year deal with the Harbour Rovers",
      ("Mateo Ruiz", "Harbour Rovers"),

@@ -10,6 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
+from ..data.labels import TASKS
+from ..data.parquet_folder import NOT_PUBLIC
+from ..data.sketchbook import generate_posts, split_classes
 from ..evaluation.protocol_report import COLUMNS, MEANING
 from ..evaluation.report import markdown_table
 from ..evaluation.runs import OURS
@@ -33,11 +36,56 @@ INDEXED = {
     "harmonic_macro_f1": ("f1", "Macro-F1, harmonic mean of seen and unseen"),
     "auroc": ("roc_auc", "AUROC of rejection"),
 }
-# Sentences of our own, one for each task, for the usage that the card shows.
-EXAMPLES = {
-    "typing": ("Kelo Mar lifts the cup in Dunvik", {"mention": (0, 8)}),
-    "relation": ("Kelo Mar signs for Dunvik United", {"head": (0, 8), "tail": (19, 32)}),
-}
+# Made by this package: only of weights trained on it alone is the licence ours to name.
+OWN_DATA, OWN_LICENSE = "sketchbook", "apache-2.0"
+
+
+@dataclass(frozen=True)
+class UsageExample:
+    """A post of our own for the code that the card shows.
+
+    Attributes:
+        task: "typing" or "relation".
+        text: the post.
+        mentions: its words that are marked, by the keys that the pipeline takes.
+        right: names of the right label, as data sets call it.
+        others: labels beside it, for data sets that have none of these names.
+    """
+
+    task: str
+    text: str
+    mentions: Mapping[str, str]
+    right: tuple[str, ...]
+    others: tuple[str, ...]
+
+
+EXAMPLES = (
+    UsageExample("typing", "Kelo Mar reads the poem again", {"mention": "Kelo Mar"},
+                 ("person", "author", "writer", "other person"), ("city", "organization", "event")),
+    UsageExample("typing", "what a night at the Dunvik Lights, see you next summer", {"mention": "Dunvik Lights"},
+                 ("event", "festival or holiday", "other event"), ("person", "city", "organization")),
+    UsageExample("typing", "moved to Dunvik for the job", {"mention": "Dunvik"},
+                 ("city", "location", "other location", "country", "site"), ("person", "organization", "event")),
+    UsageExample("typing", "Dunvik United win again in extra time", {"mention": "Dunvik United"},
+                 ("sports team", "organization", "organisation", "other organization", "company"),
+                 ("person", "city", "event")),
+    UsageExample("typing", "finally watched The Long Ferry, cried twice", {"mention": "The Long Ferry"},
+                 ("movie", "film or television show", "book", "written work", "song", "other work of art"),
+                 ("person", "city", "organization")),
+    UsageExample("relation", "Kelo Mar signs for Dunvik United", {"head": "Kelo Mar", "tail": "Dunvik United"},
+                 ("member of",), ("born in", "married to", "founder of")),
+    UsageExample("relation", "Kelo Mar and Mura Lind present their song together",
+                 {"head": "Kelo Mar", "tail": "Mura Lind"}, ("peer of", "partner of"),
+                 ("parent of", "born in", "member of")),
+    UsageExample("relation", "Kelo Mar grew up in a small flat in Dunvik", {"head": "Kelo Mar", "tail": "Dunvik"},
+                 ("lives in", "born in"), ("member of", "married to", "founder of")),
+    UsageExample("relation", "Mura Lind wins the Silver Oar", {"head": "Mura Lind", "tail": "Silver Oar"},
+                 ("awarded",), ("member of", "born in", "founder of")),
+    UsageExample("relation", "the Harbour Hall in Dunvik opens tonight", {"head": "Harbour Hall", "tail": "Dunvik"},
+                 ("located at", "present in", "held in", "part of"), ("member of", "born in", "founder of")),
+    UsageExample("relation", "happy birthday to my sister Mura, love, Kelo", {"head": "Kelo", "tail": "Mura"},
+                 ("sibling of",), ("member of", "born in", "founder of")),
+)  # fmt: skip
 LABELS_SHOWN = 4
 
 
@@ -51,7 +99,8 @@ class CardFacts:
         validation: the scores of `metrics.json`'s best step by task, or `None`.
         evaluations: what files of `examples/evaluate.py` hold.
         similarity: whether the score begins as similarity, so that types may be given.
-        license, language: as the Hub names them.
+        license: as the Hub names it; `None`: that of the package, for a model that was trained on its own data only.
+        language: as the Hub names it.
         base_model: Hub names of the encoders; `None`: those of the record that are Hub names.
         datasets: Hub names of the data; `None`: the name in the record.
         requirements: versions that loading needs.
@@ -63,7 +112,7 @@ class CardFacts:
     validation: Mapping[str, Any] | None = None
     evaluations: Sequence[Mapping[str, Any]] = ()
     similarity: bool = False
-    license: str = "apache-2.0"
+    license: str | None = None
     language: str = "en"
     base_model: Sequence[str] | None = None
     datasets: Sequence[str] | None = None
@@ -79,7 +128,11 @@ class CardFacts:
 
 
 def make_card(facts: CardFacts) -> ModelCard:
-    """The card, checked by [`check_card`]."""
+    """The card, checked by [`check_card`].
+
+    Raises:
+        ValueError: the license is missing, and the data is not this package's own; or as [`check_card`].
+    """
     from huggingface_hub import ModelCard, ModelCardData
 
     encoders = _encoders(facts)
@@ -89,7 +142,7 @@ def make_card(facts: CardFacts) -> ModelCard:
         datasets = [facts.record["dataset"]["name"]] if facts.record else []
     data = ModelCardData(
         language=facts.language,
-        license=facts.license,
+        license=facts.license or default_license(facts.record),
         library_name="transformers",
         pipeline_tag=PIPELINE_TAG,
         base_model=base_model or None,
@@ -121,15 +174,72 @@ def make_card(facts: CardFacts) -> ModelCard:
     return card
 
 
+def is_own_data(record: Mapping[str, Any] | None) -> bool:
+    """Whether a run was trained on what this package makes itself, so that its weights may be public."""
+    if record is None or record["dataset"]["name"] != OWN_DATA:
+        return False
+    # A folder of somebody's own posts may have that name as well.
+    return all(set(names) <= _drawn_labels(task) for task, names in record["labels"]["train"].items())
+
+
+def _drawn_labels(task: str) -> set[str]:
+    """All labels of the sketchbook for a task."""
+    if task not in TASKS:
+        return set()
+    classes = split_classes(task, 0)
+    return {*classes.train, *classes.validation, *classes.test}
+
+
+def default_license(record: Mapping[str, Any] | None) -> str:
+    """The licence of weights for which none was named.
+
+    Raises:
+        ValueError: only whoever trained them can say, for the data is not this package's own.
+    """
+    if is_own_data(record):
+        return OWN_LICENSE
+    name = None if record is None else record["dataset"]["name"]
+    why = "there is no run.json, which would say what it was trained on"
+    if name is not None:
+        why = f"it was trained on {name}" + (f", and {NOT_PUBLIC[name]}" if name in NOT_PUBLIC else "")
+    raise ValueError(
+        f"license: name the licence of these weights as the Hub writes it, such as 'cc-by-nc-4.0' or 'other': {why}"
+    )
+
+
 def usage(record: Mapping[str, Any] | None) -> str:
-    """Python that asks the pipeline `pipe`, with unseen classes of the run as labels."""
-    labels = record["labels"]["test"] if record else {"typing": ["person", "place", "event"]}
+    """Python that asks the pipeline `pipe`: a post of ours for each task that was trained, and labels that fit it.
+
+    The labels are those of the run's unseen classes where our posts have a right one among them.
+    """
+    if record is None:
+        tasks: dict[str, list[str]] = {task: [] for task in TASKS}
+    else:
+        trained = record["labels"]["train"]
+        tasks = {task: list(names) for task, names in record["labels"]["test"].items() if names or trained.get(task)}
     lines = []
-    for task, names in labels.items():
-        text, mentions = EXAMPLES[task]
-        post = {"text": text, "image": None, **mentions}
-        lines.append(f"print(pipe({_python(post)}, candidate_labels={_python(list(names)[:LABELS_SHOWN])}))")
+    for task, names in tasks.items():
+        post, labels = _example(task, names, record)
+        lines.append(f"print(pipe({_python(post)}, candidate_labels={_python(labels)}))")
     return "\n".join(lines)
+
+
+def _example(task: str, names: Sequence[str], record: Mapping[str, Any] | None) -> tuple[dict[str, Any], list[str]]:
+    """A post as the pipeline takes it, and labels of which one is right."""
+    if names and is_own_data(record):
+        (post,) = generate_posts(task, "test", labels=names[:1], posts_per_class=1)
+        text, spans = post["text"], post["mentions"]
+        keys = ("mention",) if len(spans) == 1 else ("head", "tail")
+        marked = {key: tuple(span) for key, span in zip(keys, spans, strict=True)}
+        return {"text": text, "image": None, **marked}, list(names[:LABELS_SHOWN])
+    own = [example for example in EXAMPLES if example.task == task]
+    fitting = [(example, label) for example in own for label in example.right if label in names]
+    example, right = fitting[0] if fitting else (own[0], own[0].right[0])
+    # Another name of the same class would be right as well.
+    others = [name for name in names if name not in example.right] if fitting else list(example.others)
+    starts = {key: example.text.index(words) for key, words in example.mentions.items()}
+    marked = {key: (start, start + len(example.mentions[key])) for key, start in starts.items()}
+    return {"text": example.text, "image": None, **marked}, [right, *others][:LABELS_SHOWN]
 
 
 def recipe(record: Mapping[str, Any]) -> str:

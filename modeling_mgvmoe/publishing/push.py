@@ -35,7 +35,7 @@ def push_folder(
     folder: str,
     names: Sequence[str],
     repo_id: str,
-    private: bool = False,
+    private: bool,
     revision: str | None = None,
     message: str = "Model, processor, code and card",
     create_pr: bool = False,
@@ -47,7 +47,8 @@ def push_folder(
         folder: where they are.
         names: relative to it.
         repo_id: "user/name".
-        private: a new repository is seen by its owner only; an existing one must be so already.
+        private: a new repository is seen by its owner only; an existing one must be so already. There is no default:
+            weights may not be public where their data is not.
         revision: branch; made if need be. Default: "main".
         message: of the commit.
         create_pr: as a pull request.
