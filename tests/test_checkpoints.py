@@ -134,11 +134,13 @@ def same(one, other):
     [
         (1, {}),  # before the first checkpoint
         (5, {}),
-        (7, {"gradient_accumulation_steps": 2, "class_balanced": False, "keep_best": False}),
+        pytest.param(
+            7, {"gradient_accumulation_steps": 2, "class_balanced": False, "keep_best": False}, marks=pytest.mark.slow
+        ),
         (5, {"task_sampling": "alternate", "class_order": "in_turn", "lr_scheduler_type": "cosine_with_min_lr",
              "lr_scheduler_kwargs": {"min_lr_rate": 0.1}, "gradient_checkpointing": True, "logging_steps": 5,
              "head_learning_rate": 1e-2, "vision_learning_rate": 1e-3, "perturbation_learning_rate": 1e-4}),
-        (5, {"mixed_precision": "bf16"}),
+        pytest.param(5, {"mixed_precision": "bf16"}, marks=pytest.mark.slow),
     ],
 )  # fmt: skip
 def test_a_resumed_run_ends_like_an_undisturbed_one(

@@ -8,7 +8,9 @@ from transformers import CLIPImageProcessorPil, ViTImageProcessorPil
 from modeling_mgvmoe.data.feature_cache_origin import tower_fingerprint
 from modeling_mgvmoe.evaluation.seen_area import seen_area
 from modeling_mgvmoe.patch_grid import merge_patches, patch_grid
-from tests.tiny import tiny_inputs, tiny_model
+from tests.tiny import doubled, tiny_inputs, tiny_model
+
+pytestmark = pytest.mark.numerical
 
 
 @pytest.mark.parametrize(
@@ -75,7 +77,7 @@ class TestMergedPatches:
             merge_patches(torch.zeros(1, tokens, 3), 32, 32, None if tokens == 46 else 4, merged)
 
     def test_a_model_scores_its_own_merged_features(self):
-        model, inputs = tiny_model(spatial_merge_size=2).eval(), tiny_inputs()
+        model, inputs = tiny_model(spatial_merge_size=2).double().eval(), doubled(tiny_inputs())
         pixels = inputs.pop("pixel_values")
         whole = pixels.shape[-1] // 4
         features = model.get_image_features(pixels)

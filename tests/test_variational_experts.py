@@ -9,6 +9,8 @@ from torch import nn
 from modeling_mgvmoe import VariationalMixtureOfExperts
 from modeling_mgvmoe.variational_experts import NoExperts, is_plain
 
+pytestmark = pytest.mark.numerical
+
 H, K = 4, 3
 
 
