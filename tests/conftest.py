@@ -6,6 +6,9 @@ import sys
 # Before transformers is imported: a test that reaches for the Hub fails at once and does not wait for a time-out.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# One thread, here and in every process that a test starts: with tiny matrices a second thread costs more than it
+# brings, and threads of several processes on two cores spend their time waiting for each other.
+os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = "1"
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
@@ -14,7 +17,6 @@ from modeling_mgvmoe.data import precision  # noqa: E402
 from tests.documents import demo_command, run  # noqa: E402
 from tests.tiny import tiny_config, tiny_inputs, tiny_model  # noqa: E402
 
-# Tiny matrices: a second thread costs more than it brings.
 torch.set_num_threads(1)
 
 

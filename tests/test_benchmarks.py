@@ -20,6 +20,7 @@ def run(name, monkeypatch, *flags):
     module.main()
 
 
+@pytest.mark.slow
 def test_the_gpu_benchmark_on_a_cpu(tmp_path, monkeypatch, capsys):
     flags = ["--json", tmp_path / "rows.json", "--batch_sizes", 3, 2, "--steps", 2, "--warmup", 1, "--no_compile"]
     run("gpu_training", monkeypatch, *flags, "--device", "cpu", "--tiny", "--peak_tflops", 0.001)

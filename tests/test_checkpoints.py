@@ -134,10 +134,12 @@ def same(one, other):
     [
         (1, {}),  # before the first checkpoint
         (5, {}),
-        (7, {"gradient_accumulation_steps": 2, "class_balanced": False, "keep_best": False}),
+        pytest.param(
+            7, {"gradient_accumulation_steps": 2, "class_balanced": False, "keep_best": False}, marks=pytest.mark.slow
+        ),
         (5, {"class_order": "in_turn", "lr_scheduler_type": "cosine", "gradient_checkpointing": True,
              "logging_steps": 5, "head_learning_rate": 1e-2}),
-        (5, {"mixed_precision": "bf16"}),
+        pytest.param(5, {"mixed_precision": "bf16"}, marks=pytest.mark.slow),
     ],
 )  # fmt: skip
 def test_a_resumed_run_ends_like_an_undisturbed_one(

@@ -47,7 +47,10 @@ def read_table(lines):
     return [dict(zip(rows[0], row, strict=True)) for row in rows[2:]]
 
 
-@pytest.mark.parametrize("protocol", PROTOCOLS)
+# One protocol in the default tests: drawing takes five seconds.
+@pytest.mark.parametrize(
+    "protocol", [name if name == "generalised" else pytest.param(name, marks=pytest.mark.slow) for name in PROTOCOLS]
+)
 def test_files_and_tables(protocol, script, folder, tmp_path, capsys):
     argv = ["--model", f"{folder}/{{seed}}/model", "--dataset", str(folder / "posts"), "--protocol", protocol]
     results = script.main([*argv, "--seeds", "3", "5", "--output_dir", str(tmp_path), "--batch_size", "7"])
@@ -104,6 +107,7 @@ def test_files_and_tables(protocol, script, folder, tmp_path, capsys):
     assert not list(tmp_path.glob("*.part"))
 
 
+@pytest.mark.slow
 def test_another_encoder_a_quick_look_and_one_seed(script, folder, tmp_path, capsys):
     small_trainee()[0].mgvmoe.text_model.save_pretrained(tmp_path / "encoder")
     small_trainee()[1].tokenizer.save_pretrained(tmp_path / "encoder")
@@ -125,6 +129,7 @@ def test_another_encoder_a_quick_look_and_one_seed(script, folder, tmp_path, cap
     assert found[0][1] == found[1][1] == found[2][1] and found[0][2] == pytest.approx(found[2][2], abs=1e-5)
 
 
+@pytest.mark.slow
 def test_sketchbook(script, folder, tmp_path, capsys):
     argv = ["--model", f"{folder}/3/model", "--dataset", "sketchbook", "--protocol", "open", "--seeds", "0", "1"]
     results = script.main([*argv, "--max_posts", "60", "--output_dir", str(tmp_path)])

@@ -23,6 +23,8 @@ from modeling_mgvmoe.training.from_scratch import model_from_scratch
 from tests.from_scratch import LABELS, RELATIONS, TEXTS, picture, posts, scratch_config, scratch_model
 from tests.test_backbones import VISION
 
+pytestmark = pytest.mark.numerical
+
 POST = {"text": "Kelo sails at dawn", "image": picture(1), "mention": (0, 4)}
 RELATION = {"text": "we all saw Kelo chase Mura again", "image": picture(2), "mentions": [(22, 26), (11, 15)]}
 

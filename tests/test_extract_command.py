@@ -72,8 +72,9 @@ def test_it_is_what_the_model_extracts(inputs, undisturbed):
         for name in ("mentions", "relations"):
             assert [entry["label"] for entry in one[name]] == [entry["label"] for entry in other[name]]
             scores = [[score["score"] for score in entry["scores"]] for entry in one[name]]
+            # Other batches in single precision: 1e-5 of logits of order 10, a few times over.
             assert scores == [
-                pytest.approx([score["score"] for score in entry["scores"]], abs=1e-5) for entry in other[name]
+                pytest.approx([score["score"] for score in entry["scores"]], abs=1e-4) for entry in other[name]
             ]
     assert sum(len(post["relations"]) for post in found) > 100
 
@@ -100,7 +101,7 @@ def test_picture_features_are_the_mean_of_the_towers_tokens(inputs, tmp_path):
     pixels = processor.encode_images([some_posts(60)[5]["image"]])[0]
     with torch.no_grad():
         expected = model.get_image_features(torch.from_numpy(pixels)[None]).mean(1)[0]
-    assert posts[5]["picture_features"] == pytest.approx(expected.tolist(), abs=1e-5)
+    assert posts[5]["picture_features"] == pytest.approx(expected.tolist(), abs=1e-4)
     assert posts[6]["picture_features"] is None
 
 

@@ -12,6 +12,8 @@ from modeling_mgvmoe.pipeline_mgvmoe import TASK, ZeroShotMultimodalIEPipeline
 from tests.from_scratch import LABELS, RELATIONS, nearly, picture, scratch_model
 from tests.test_uncertainty import scratch_similarity
 
+pytestmark = pytest.mark.numerical
+
 # Extraction batches what single calls do one by one: equal up to the rounding of double precision.
 MODEL, PROCESSOR = scratch_model(torch.double)
 POSTS = [

@@ -205,6 +205,7 @@ def run_training(folder, monkeypatch, cache):
     return np.array(losses), model, processor
 
 
+@pytest.mark.slow
 def test_training_from_the_cache_gives_the_losses_and_logits_of_training_from_pixels(built, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         losses, model, processor = run_training(tmp_path / "pixels", patch, None)

@@ -145,7 +145,8 @@ def test_the_saved_folder_loads_by_auto_model_and_pipeline(trained, tmp_path):
     logits = trainer.predict([encoded]).predictions[0]
     columns = parts.collator.collators["test"].column_of
     for item in answer:
-        assert item["score"] == pytest.approx(logits[columns[item["label"]]], abs=1e-5)
+        # Single precision, among other candidates: logits of order 10 keep five digits.
+        assert item["score"] == pytest.approx(logits[columns[item["label"]]], abs=1e-4)
 
 
 def test_weights_load_by_the_names_of_the_disk(tmp_path):

@@ -5,6 +5,8 @@ from modeling_mgvmoe.label_paths import LabelPaths
 from modeling_mgvmoe.pipeline_mgvmoe import ZeroShotMultimodalIEPipeline
 from tests.from_scratch import picture, scratch_model
 
+pytestmark = pytest.mark.numerical
+
 LABELS = ["person > politician", "person > singer > tenor", "place"]
 POST = {"text": "Kelo sails at dawn", "mention": (0, 4), "image": picture(1)}
 

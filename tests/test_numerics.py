@@ -5,7 +5,12 @@ import torch
 
 from tests.tiny import tiny_inputs, tiny_model
 
+pytestmark = pytest.mark.numerical
+
 HALVES = [torch.bfloat16, torch.float16]
+# bfloat16 rounds by up to 0.4 % and float16 by 0.05 %, some 25 times in a row up to a score: by 10 % and 1.25 %
+# of the largest score at worst. How often, and in which order sums are made, depends on the processor.
+ERRORS = {torch.float64: 1e-9, torch.bfloat16: 0.1, torch.float16: 0.0125}
 
 
 def in_dtype(inputs, dtype):
@@ -15,32 +20,32 @@ def in_dtype(inputs, dtype):
 @torch.no_grad()
 def scores(model, inputs):
     dtype = next(model.parameters()).dtype
-    return model(**in_dtype(inputs, dtype)).logits.float()
+    return model(**in_dtype(inputs, dtype)).logits.double()
 
 
 @pytest.mark.parametrize("num_experts", [1, 64])
-@pytest.mark.parametrize("dtype", [torch.float32, *HALVES])
+@pytest.mark.parametrize("dtype", HALVES)
 def test_one_expert_and_many(num_experts, dtype):
-    model = tiny_model(num_experts=num_experts).eval()
+    model = tiny_model(num_experts=num_experts).double().eval()
     expected = scores(model, tiny_inputs())
     found = scores(model.to(dtype), tiny_inputs())
     assert found.isfinite().all()
-    torch.testing.assert_close(found, expected, atol=0.05 * expected.abs().max().item(), rtol=0)
+    torch.testing.assert_close(found, expected, atol=ERRORS[dtype] * expected.abs().max().item(), rtol=0)
 
 
 @pytest.mark.parametrize("dtype", HALVES)
 def test_half_precision_ranks_as_single(dtype):
-    """Where float32 tells two labels apart by more than half precision resolves, their order is the same."""
-    model = tiny_model().eval()
+    """Where two labels are further apart than half precision may move both, their order is the same."""
+    model = tiny_model().double().eval()
     expected = scores(model, tiny_inputs())
     found = scores(model.to(dtype), tiny_inputs())
     gaps = expected[:, :, None] - expected[:, None, :]
-    clear = gaps > 0.05 * expected.abs().max()
+    clear = gaps > 2 * ERRORS[dtype] * expected.abs().max()
     assert clear.any()
     assert ((found[:, :, None] - found[:, None, :])[clear] > 0).all()
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, *HALVES])
+@pytest.mark.parametrize("dtype", ERRORS)
 def test_a_single_label_a_single_post_and_no_pictures(dtype):
     model = tiny_model().eval().to(dtype)
     inputs = tiny_inputs()
@@ -51,7 +56,7 @@ def test_a_single_label_a_single_post_and_no_pictures(dtype):
     }
     one_label = scores(model, {**inputs, **candidates})
     assert one_label.shape == (len(whole), 1)
-    tolerance = {"atol": 1e-5 if dtype == torch.float32 else 0.02 * whole.abs().max().item(), "rtol": 0}
+    tolerance = {"atol": ERRORS[dtype] * whole.abs().max().item(), "rtol": 0}
     torch.testing.assert_close(one_label[:, 0], whole[:, 0], **tolerance)
     shared = ("candidate_input_ids", "candidate_attention_mask")
     one_post = scores(model, {name: own if name in shared else own[:1] for name, own in inputs.items()})

@@ -17,6 +17,8 @@ from modeling_mgvmoe.objectives import (
     router_entropy,
 )
 
+pytestmark = pytest.mark.numerical
+
 
 @pytest.mark.parametrize("given", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 def test_half_precision_becomes_single_and_the_others_stay(given):

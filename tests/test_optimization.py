@@ -20,7 +20,7 @@ from modeling_mgvmoe.training.optimization import (
 )
 from tests.small_runs import small_data, small_trainee, without_noise
 from tests.test_training import ROOT
-from tests.tiny import tiny_inputs, tiny_model
+from tests.tiny import doubled, tiny_inputs, tiny_model
 
 
 @pytest.fixture(autouse=True)
@@ -148,7 +148,7 @@ def test_schedules_that_need_more_than_the_step_are_refused(capsys):
 def test_gradient_checkpointing_computes_twice_and_changes_nothing():
     found = []
     for checkpointing in (False, True):
-        model, inputs, calls = tiny_model(freeze_vision=False).train(), tiny_inputs(), []
+        model, inputs, calls = tiny_model(freeze_vision=False).double().train(), doubled(tiny_inputs()), []
         make_optimizer(model, TrainingArguments(gradient_checkpointing=checkpointing))
         layer = model.mgvmoe.text_model.encoder.layer[0].attention
         layer.register_forward_hook(lambda *given, calls=calls: calls.append(1))
@@ -159,8 +159,9 @@ def test_gradient_checkpointing_computes_twice_and_changes_nothing():
         found.append((output.loss.item(), gradients, len(calls)))
     # Posts and labels, each again on the way back.
     assert (found[0][2], found[1][2]) == (2, 4)
-    assert found[0][0] == found[1][0]
-    assert all(torch.equal(gradient, found[1][1][name]) for name, gradient in found[0][1].items())
+    assert found[0][0] == pytest.approx(found[1][0], rel=1e-12)
+    for name, gradient in found[0][1].items():
+        torch.testing.assert_close(found[1][1][name], gradient, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize(("coupled", "equal"), [(0.0, True), (1.0, False)])

@@ -7,6 +7,8 @@ from transformers import CLIPImageProcessorPil, ViTImageProcessorPil
 from modeling_mgvmoe.evaluation.crop_region import crop_region
 from modeling_mgvmoe.evaluation.patch_grid import patch_grid
 
+pytestmark = pytest.mark.numerical
+
 
 @pytest.mark.parametrize(
     ("tokens", "height", "width", "patch_size", "expected"),

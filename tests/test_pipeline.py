@@ -14,6 +14,8 @@ from modeling_mgvmoe import MGVMoEForZeroShotIE, MGVMoEProcessor, ZeroShotMultim
 from modeling_mgvmoe.pipeline_mgvmoe import TASK
 from tests.from_scratch import LABELS, RELATIONS, nearly, picture, posts, scratch_model
 
+pytestmark = pytest.mark.numerical
+
 POST = {"text": "Kelo sails at dawn", "mention": (0, 4)}
 RELATION = {"text": "Kelo greets Mura", "head": (0, 4), "tail": (12, 16)}
 

@@ -5,6 +5,8 @@ from modeling_mgvmoe.post_scoring import PostEmbeds
 from tests.from_scratch import LABELS, RELATIONS, picture, scratch_model
 from tests.test_uncertainty import scratch_similarity
 
+pytestmark = pytest.mark.numerical
+
 POSTS = {
     "text": ["Kelo sails at dawn", "Kelo greets Mura", "we all saw Mura"],
     "mentions": [(0, 4), [(0, 4), (12, 16)], (11, 15)],

@@ -227,4 +227,4 @@ def test_scores_follow_their_labels(seed, order):
     with torch.no_grad():
         one = MODEL(**inputs, candidate_embeds=embeds).logits
         other = MODEL(**inputs, candidate_embeds=embeds[list(order)]).logits
-    torch.testing.assert_close(one[:, list(order)], other, rtol=1e-4, atol=1e-4)
+    assert torch.equal(one[:, list(order)], other)  # to the last bit, on every processor

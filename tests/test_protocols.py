@@ -14,6 +14,8 @@ from modeling_mgvmoe.evaluation.unseen import predict_labels, score_predictions
 from tests.evaluation_data import by_table, drawn_posts, hand_made, make_post
 from tests.small_runs import small_trainee
 
+pytestmark = pytest.mark.numerical
+
 TEST = [make_post(0, "a"), make_post(1, "a"), make_post(2, "a"), make_post(3, "b")]
 
 
@@ -159,7 +161,9 @@ def everything(needed=("seen_test", "validation", "none")):
     return EvaluationData(posts={name: posts[name] for name in ("test", *needed)}, labels=labels)
 
 
-@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize(
+    "protocol", [name if name == "open" else pytest.param(name, marks=pytest.mark.slow) for name in PROTOCOLS]
+)
 def test_batch_size_and_order_of_the_posts_change_nothing(protocol):
     model, processor = small_trainee(dtype=torch.double)
     model.train()

@@ -3,6 +3,8 @@ import torch
 
 from modeling_mgvmoe.relation_rules import RelationRules
 
+pytestmark = pytest.mark.numerical
+
 LABELS = ["married to", "employs", "works for", "lives in"]
 RULES = {"symmetric": ["married to"], "inverses": {"employs": "works for"}}
 INF = float("inf")

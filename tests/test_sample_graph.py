@@ -19,6 +19,8 @@ from modeling_mgvmoe.sample_graph import (
     to_pyg_data,
 )
 
+pytestmark = pytest.mark.numerical
+
 
 @pytest.fixture
 def nodes():

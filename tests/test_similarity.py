@@ -14,6 +14,8 @@ from modeling_mgvmoe.evaluation.similarity import (
 from modeling_mgvmoe.evaluation.unseen import predict_labels
 from tests.from_scratch import LABELS, picture, scratch_model
 
+pytestmark = pytest.mark.numerical
+
 TEXT = "Kelo Bay sails to Mura"
 
 
@@ -23,7 +25,7 @@ def make_post(text=TEXT, mentions=((0, 8),), label="boat", image=None):
 
 
 def test_the_nearest_label_wins_whatever_the_batch():
-    model, processor = scratch_model()
+    model, processor = scratch_model(torch.double)
     texts = [TEXT, "Mura greets Kelo", "a red boat in the harbour", TEXT]
     posts = [make_post(text, [(0, 4)]) for text in texts]
     found = similarity_predictions(model, processor, posts, LABELS)
@@ -40,7 +42,7 @@ def test_the_nearest_label_wins_whatever_the_batch():
             cosines = [torch.cosine_similarity(source, target, dim=0).item() for target in targets]
             assert label == LABELS[cosines.index(max(cosines))]
         scores = SimilarityScorer(embed_with_model(model, processor))(posts, LABELS)
-        assert scores[-1] == pytest.approx([SCALE * cosine for cosine in cosines], abs=1e-4)
+        assert scores[-1] == pytest.approx([SCALE * cosine for cosine in cosines], abs=1e-9)
     assert found == similarity_predictions(model, processor, posts, LABELS, batch_size=1)
 
 

@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from modeling_mgvmoe.similarity_score import SimilarityScore, label_mean, masked_token_mean, one_of_each
 from tests.tiny import doubled, tiny_config, tiny_inputs, tiny_model
 
+pytestmark = pytest.mark.numerical
+
 
 def with_mentions(inputs, slots=2):
     """Inputs as a processor with mention_style="prefix" makes them: posts 0 and 2 are pairs, 1 and 3 typing."""

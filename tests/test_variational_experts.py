@@ -10,6 +10,8 @@ from modeling_mgvmoe import VariationalMixtureOfExperts
 from modeling_mgvmoe.variational_experts import NoExperts, is_plain
 from tests.tiny import doubled, tiny_inputs, tiny_model
 
+pytestmark = pytest.mark.numerical
+
 H, K = 4, 3
 
 
