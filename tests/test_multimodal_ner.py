@@ -86,9 +86,13 @@ class TestReading:
         assert [post["label"] for post in read_multimodal_ner(two, tag_column="coarse")[0]] == ["PER"]
 
     def test_captions_of_several_files(self, tmp_path):
-        for name, text in (("a", "7.jpg :one\n8.jpg :same\n"), ("b", "7.jpg :two\n\n8.jpg :same\n")):
+        for name, text in (("a", "7.jpg :one\n8.jpg :same\n"), ("b", "7.jpg :two\n\n8.jpg :same\n9.jpg : \n")):
             (tmp_path / name).write_text(text, encoding="utf-8")
-        assert read_captions([tmp_path / "a", tmp_path / "b"]) == {"7.jpg": ["one", "two"], "8.jpg": ["same"]}
+        assert read_captions([tmp_path / "a", tmp_path / "b"]) == {
+            "7.jpg": ["one", "two"],
+            "8.jpg": ["same"],
+            "9.jpg": [],
+        }
         (tmp_path / "b").write_text("7.jpg :two\n8.jpg three\n", encoding="utf-8")
         with pytest.raises(ValueError, match=r"b, line 2: an image and its caption, .* got '8.jpg three'"):
             read_captions(tmp_path / "b")
