@@ -45,6 +45,8 @@ def main(argv=None):
     parser.add_argument("--epochs", type=int, default=200, help="default 200")
     parser.add_argument("--seed", type=int, default=0, help="of division and weights (default 0)")
     flags = parser.parse_args(argv)
+    if flags.epochs < 1:
+        parser.error(f"--epochs must be at least 1, got {flags.epochs}")
     data = read_graph(flags.graph)
     head, relations, tail = triples_of(data)
     held = hold_out(head, tail, flags.seed)

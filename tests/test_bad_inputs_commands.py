@@ -129,8 +129,13 @@ COMMANDS = {
         (["--graph", "T/none"], "graph: 'T/none' holds no extracted graph"),
         (["--graph", "T/file"], "graph: 'T/file' holds no extracted graph"),
         (["--graph", "T", "--entities", "1"], "--entities must be at least 2, got 1"),
-        (["--graph", "T", "--seeds", "x"], "argument --seeds: invalid int value: 'x'"),
+        (["--graph", "T", "--entities", "x"], "argument --entities: invalid int value: 'x'"),
         (["--graph", "T", "--output_dir", "T/file"], "output_dir: a folder is needed, got 'T/file'"),
+    ],
+    "link_prediction": [
+        ([], "the following arguments are required: --graph"),
+        (["--graph", "T/none"], "graph: 'T/none' holds no extracted graph"),
+        (["--graph", "T", "--epochs", "0"], "--epochs must be at least 1, got 0"),
     ],
     "make_splits": [
         (["--nope"], "unrecognized arguments: --nope"),
