@@ -32,8 +32,14 @@ class CandidateEmbedder:
         """Forget all."""
         self.cache.clear()
 
-    def __call__(self, texts: Sequence[tuple[str, ...]]) -> torch.Tensor:
-        """(C, H), of C labels or types; each is known by all its texts."""
+    def __call__(self, texts: Sequence[tuple[str, ...]], labels: Sequence[str] | None = None) -> torch.Tensor:
+        """(C, H), of C labels or types; each is known by all its texts.
+
+        Args:
+            texts: of each.
+            labels: their names, for messages; default: their first texts.
+        """
+        names = dict(zip(texts, labels or [own[0] for own in texts], strict=True))
         # Other threads may shorten the cache at any moment: each step is one operation on it, and none may fail.
         known = ((text, self.cache.get(text)) for text in texts)
         found = {text: embeds for text, embeds in known if embeds is not None}
@@ -42,7 +48,8 @@ class CandidateEmbedder:
         with in_evaluation(self.model):
             for start in range(0, len(missing), self.batch_size):
                 chunk = missing[start : start + self.batch_size]
-                encoded = self.processor.encode_texts(chunk, return_tensors="pt")
+                own = [names[text] for text in chunk]
+                encoded = self.processor.encode_texts(chunk, return_tensors="pt", labels=own)
                 embeds = self.model.get_candidate_embeds(**encoded.to(self.model.device))
                 found.update(zip(chunk, embeds.unbind(0), strict=True))
         with suppress(KeyError):

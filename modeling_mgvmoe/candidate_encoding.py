@@ -3,6 +3,7 @@
 Axes: C candidate labels, P their texts, Lc label tokens, T types.
 """
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -61,8 +62,9 @@ class CandidateEncoding:
         """Tokenizes candidate labels, each distinct label once; see `__call__` for the arguments.
 
         Returns:
-            candidate_input_ids and candidate_attention_mask, (C,Lc) or (P,Lc), cut at `max_length`; candidate_index,
-            candidate_mask, type_input_ids, type_attention_mask, type_index and candidate_types as `__call__` says.
+            candidate_input_ids and candidate_attention_mask, (C,Lc) or (P,Lc), cut at `max_length`, with a warning;
+            candidate_index, candidate_mask, type_input_ids, type_attention_mask, type_index and candidate_types as
+            `__call__` says. A warning also names labels that the model cannot tell apart.
 
         Raises:
             ValueError: See `candidate_texts` and `label_types.read_label_types`; also if a label or type has no token
@@ -84,9 +86,21 @@ class CandidateEncoding:
             batch["candidate_types"] = allowed
         return to_tensors(batch, return_tensors)
 
-    def encode_texts(self, texts: Sequence[Sequence[str]], return_tensors: str | None = None) -> BatchFeature:
-        """Tokenizes what `candidate_texts` gave; outputs as of `encode_candidates`."""
-        return to_tensors(self._encode_texts([own[0] for own in texts], texts, "candidate", None), return_tensors)
+    def encode_texts(
+        self,
+        texts: Sequence[Sequence[str]],
+        return_tensors: str | None = None,
+        labels: Sequence[str] | None = None,
+    ) -> BatchFeature:
+        """Tokenizes what `candidate_texts` gave; outputs as of `encode_candidates`.
+
+        Args:
+            texts: The texts of each label.
+            return_tensors: "pt", "np" or None for padded lists.
+            labels: Their names, for messages; default: their first texts.
+        """
+        names = [own[0] for own in texts] if labels is None else labels
+        return to_tensors(self._encode_texts(names, texts, "candidate", None), return_tensors)
 
     def _encode_texts(
         self, labels: Sequence[str], texts: Sequence[Sequence[str]], name: str, max_length: int | None
@@ -105,8 +119,52 @@ class CandidateEncoding:
                 where = "candidate_labels: the tokenizer makes no token of label"
                 where = where if name == "candidate" else "label_types: the tokenizer makes no token of type"
                 raise ValueError(f"{where} {labels[column]!r}")
+        _warn_of_what_is_lost(labels, index, encoded, room, name)
         padded = pad_rows(
             self.tokenizer, [self._rules.prefix_ids + ids[:room] + self._rules.suffix_ids for ids in encoded]
         )
         batch = {f"{name}_input_ids": padded["input_ids"], f"{name}_attention_mask": padded["attention_mask"]}
         return batch if len(index) == len(labels) else {**batch, f"{name}_index": index}
+
+
+def _warn_of_what_is_lost(
+    labels: Sequence[str], index: Sequence[int], encoded: Sequence[Sequence[int]], room: int, name: str
+) -> None:
+    """Warns of texts that are cut, and of labels that the model cannot tell apart.
+
+    Args:
+        labels: C names.
+        index: The label of each of P texts.
+        encoded: The token ids of each text.
+        room: How many of them are kept.
+        name: "candidate" or "type".
+    """
+    argument = "label_types" if name == "type" else "candidate_labels"
+    cut = dict.fromkeys(
+        f"{labels[column]!r:.60} ({len(ids)} tokens)"
+        for column, ids in zip(index, encoded, strict=True)
+        if len(ids) > room
+    )
+    if cut:
+        warnings.warn(
+            f"{argument}: max_length leaves room for {room} tokens of a text, and longer ones are cut: {_some(cut)}.",
+            stacklevel=2,
+        )
+    kept: list[list[tuple[int, ...]]] = [[] for _ in labels]
+    for column, ids in zip(index, encoded, strict=True):
+        kept[column].append(tuple(ids[:room]))
+    first: dict[tuple[tuple[int, ...], ...], str] = {}
+    same: dict[str, None] = {}
+    for label, own in zip(labels, kept, strict=True):
+        other = first.setdefault(tuple(own), label)
+        if other is not label:
+            same[f"{other!r:.60} and {label!r:.60}"] = None
+    if same:
+        warnings.warn(
+            f"{argument}: the model reads the same tokens for, and cannot tell apart: {_some(same)}.", stacklevel=2
+        )
+
+
+def _some(items: Mapping[str, Any], number: int = 5) -> str:
+    more = f" and {len(items) - number} more" if len(items) > number else ""
+    return ", ".join(list(items)[:number]) + more

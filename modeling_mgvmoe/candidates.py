@@ -15,6 +15,26 @@ from .spans import as_list, check_unicode
 from .uncertainty import statistics_of_probs
 
 SCORE_FUNCTIONS = ("softmax", "sigmoid", "none")
+# Arguments of transformers' zero-shot pipelines, and what does the same here.
+ELSEWHERE = {
+    "hypothesis_template": "label_template",
+    "multi_label": 'function_to_apply="sigmoid", of ZeroShotMultimodalIEPipeline and post_process_zero_shot_ie',
+}
+
+
+def refuse_unknown_arguments(arguments: Mapping[str, Any], where: str) -> None:
+    """Refuse arguments that a call does not have, with what ours is called for those of transformers' pipelines.
+
+    Args:
+        arguments: that are left over.
+        where: the call, for the message.
+
+    Raises:
+        TypeError: there are any.
+    """
+    for name in arguments:
+        ours = f"; here it is {ELSEWHERE[name]}" if name in ELSEWHERE else ""
+        raise TypeError(f"{where} got an unexpected keyword argument {name!r}{ours}")
 
 
 def check_labels(labels: Any, where: str = "candidate_labels") -> list[str]:

@@ -4,6 +4,7 @@ A picture goes through the vision encoder once for all that is asked of its post
 marked texts of all posts are scored together, those of like length in one batch.
 """
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 import torch
 
 from .candidate_embedder import CandidateEmbedder, check_processor, in_evaluation
-from .candidates import check_label_words, check_labels
+from .candidates import check_label_words, check_labels, refuse_unknown_arguments
 from .extraction_posts import MentionFinder, PostToExtract, read_post
 from .label_paths import check_separator
 from .label_set import LabelSet
@@ -21,6 +22,8 @@ from .rejection import read_rejection
 from .relation_rules import RelationRules
 
 ERRORS = ("raise", "return")
+# Batches whose marked texts are encoded together, to be sorted by length.
+BATCHES_AT_ONCE = 16
 
 
 @dataclass
@@ -65,7 +68,9 @@ class GraphExtractor:
         return_embeds: bool = False,
         errors: str = "raise",
         embedder: CandidateEmbedder | None = None,
+        **unknown: Any,
     ) -> None:
+        refuse_unknown_arguments(unknown, "extract")
         check_processor(model, processor)
         typing_labels = None if typing_labels is None else check_labels(typing_labels, "typing_labels")
         relation_labels = None if relation_labels is None else check_labels(relation_labels, "relation_labels")
@@ -74,6 +79,11 @@ class GraphExtractor:
         for name, number in (("batch_size", batch_size), ("top_k", top_k), ("num_samples", num_samples)):
             if number is not None and (isinstance(number, bool) or not isinstance(number, int) or number < 1):
                 raise ValueError(f"{name}: an integer of at least 1 is needed (got {number!r})")
+        if not isinstance(model, torch.nn.Module) and (num_samples is not None or return_embeds):
+            raise ValueError(
+                "num_samples, return_embeds: an ONNX export has neither draws nor vectors of pictures; use the model "
+                f"that it was made from (got {num_samples!r}, {return_embeds!r})"
+            )
         check_label_words(
             dict.fromkeys([*(typing_labels or ()), *(relation_labels or ())]),
             label_descriptions,
@@ -87,6 +97,7 @@ class GraphExtractor:
         self.model, self.processor, self.finder = model, processor, MentionFinder(mention_finder)
         self.batch_size, self.top_k, self.num_samples = batch_size, top_k, num_samples
         self.max_length, self.return_embeds, self.errors = max_length, return_embeds, errors
+        self.texts_at_once = BATCHES_AT_ONCE * batch_size
         embedder = CandidateEmbedder(model, processor) if embedder is None else embedder
         words: dict[str, Any] = {
             "descriptions": label_descriptions,
@@ -121,6 +132,11 @@ class GraphExtractor:
         """The same one by one, for any number of posts, of which so many are read and worked on together."""
         if posts_at_once < 1:
             raise ValueError(f"posts_at_once must be at least 1, got {posts_at_once}.")
+        if isinstance(posts, (Mapping, str)) or not isinstance(posts, Iterable):
+            raise ValueError(f"posts: a list of posts is needed; put one post into a list (got {posts!r:.80})")
+        return self._stream(posts, posts_at_once)
+
+    def _stream(self, posts: Iterable[Mapping[str, Any]], posts_at_once: int) -> Iterator[dict[str, Any]]:
         waiting: list[Mapping[str, Any]] = []
         first = 0
         for post in posts:
@@ -241,51 +257,54 @@ class GraphExtractor:
 
     def _type_mentions(self, work: list[_Work], features: torch.Tensor | None) -> None:
         assert self.types is not None
-        asked = [(one, span) for one in work if not one.error for span in one.post.mentions]
-        for (one, span), found in zip(asked, self._scored(asked, self.types, features), strict=True):
-            if found is None:
-                continue
-            logits, one.image_embeds = found
-            answer = self.types.ranked(logits, self.rejection["typing"], self.top_k)
-            one.mentions.append({**self._mention(one.post, span), **answer})
+        asked = ((one, span) for one in work if not one.error for span in one.post.mentions)
+        for chunk in _chunks(asked, self.texts_at_once):
+            for (one, span), found in zip(chunk, self._scored(chunk, self.types, features), strict=True):
+                if found is None:
+                    continue
+                logits, one.image_embeds = found
+                answer = self.types.ranked(logits, self.rejection["typing"], self.top_k)
+                one.mentions.append({**self._mention(one.post, span), **answer})
 
     def _relate_pairs(self, work: list[_Work], features: torch.Tensor | None) -> None:
         assert self.relations is not None
-        asked, allowed = [], []
-        for one in work:
-            if one.error:
-                continue
-            types = [mention.get("label") for mention in one.mentions]
-            for head in range(len(types)):
-                for tail in range(len(types)):
-                    if head == tail:
-                        continue
-                    open_ = self.rules.may_join(types[head], types[tail])
-                    if bool(open_.any()):
-                        asked.append((one, (head, tail)))
-                        allowed.append(open_)
-        spans = [(one, [one.post.mentions[place] for place in pair]) for one, pair in asked]
-        scored = self._scored(spans, self.relations, features)
-        by_pair: dict[tuple[int, tuple[int, int]], torch.Tensor] = {}
-        for (one, pair), open_, found in zip(asked, allowed, scored, strict=True):
-            if found is None:
-                continue
-            logits, image_embeds = found
-            one.image_embeds = image_embeds if one.image_embeds is None else one.image_embeds
-            by_pair[id(one), pair] = logits.masked_fill(~open_, float("-inf"))
-        for one, pair in asked:
-            if pair[0] < pair[1] or (id(one), pair[::-1]) not in by_pair:
-                one.relations += self._answers(pair, by_pair.get((id(one), pair)), by_pair.get((id(one), pair[::-1])))
+        # Two mentions are asked about in both directions together, and answered before the next ones are encoded: of
+        # pairs, which grow with the square of the mentions, no more than the relations stay.
+        for chunk in _chunks(self._pairs(work), max(1, self.texts_at_once // 2)):
+            asked = [(one, pair, open_) for one, readings in chunk for pair, open_ in readings]
+            spans = [(one, [one.post.mentions[place] for place in pair]) for one, pair, _ in asked]
+            scored = iter(zip(asked, self._scored(spans, self.relations, features), strict=True))
+            for one, readings in chunk:
+                masked = []
+                for (_, _, open_), found in (next(scored) for _ in readings):
+                    if found is not None:
+                        logits, image_embeds = found
+                        one.image_embeds = image_embeds if one.image_embeds is None else one.image_embeds
+                        masked.append(logits.masked_fill(~open_, float("-inf")))
+                if len(masked) == len(readings):  # else the post is broken
+                    one.relations += self._answers(readings[0][0], *masked)
         for one in work:
             one.relations.sort(key=lambda relation: (relation["head"], relation["tail"]))
 
+    def _pairs(self, work: list[_Work]) -> Iterator[tuple[_Work, list[tuple[tuple[int, int], torch.Tensor]]]]:
+        """For every two mentions the directions that any relation may have, each with the relations open to it."""
+        for one in work:
+            types = [mention.get("label") for mention in one.mentions]
+            for two in itertools.combinations(range(len(types)), 2):
+                if one.error:
+                    break
+                directions = [
+                    (pair, self.rules.may_join(*(types[place] for place in pair))) for pair in (two, two[::-1])
+                ]
+                readings = [(pair, open_) for pair, open_ in directions if bool(open_.any())]
+                if readings:
+                    yield one, readings
+
     def _answers(
-        self, pair: tuple[int, int], forward: torch.Tensor | None, backward: torch.Tensor | None
+        self, pair: tuple[int, int], forward: torch.Tensor, backward: torch.Tensor | None = None
     ) -> list[dict[str, Any]]:
         """The relations of a pair and of the pair turned round, without those that are rejected."""
         assert self.relations is not None
-        if forward is None:
-            return []
         readings = [forward] if backward is None else list(self.rules.average_readings(forward, backward))
         probs = [reading.softmax(-1) for reading in readings]
         if backward is not None:
@@ -312,6 +331,12 @@ class GraphExtractor:
         if self.return_embeds:
             result["image_embeds"] = one.image_embeds
         return result
+
+
+def _chunks(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
+    """Lists of `size` items, the last one shorter; each is read when it is asked for."""
+    items = iter(items)
+    return iter(lambda: list(itertools.islice(items, size)), [])
 
 
 def extract(

@@ -8,6 +8,7 @@ from transformers import Pipeline
 from transformers.pipelines.base import GenericTensor
 
 from .candidate_embedder import CandidateEmbedder, check_processor
+from .candidates import refuse_unknown_arguments
 from .extraction import GraphExtractor
 from .pipeline_mgvmoe import as_inputs
 
@@ -85,9 +86,12 @@ class MultimodalGraphExtractionPipeline(Pipeline):
         max_length: int | None = None,
         return_embeds: bool | None = None,
         errors: str | None = None,
+        **unknown: Any,
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-        # No **kwargs: a misspelt argument is a TypeError.
-        options = {name: value for name, value in locals().items() if name != "self" and value is not None}
+        options = {
+            name: value for name, value in locals().items() if name not in ("self", "unknown") and value is not None
+        }
+        refuse_unknown_arguments(unknown, type(self).__name__)
         return {}, options, {}
 
     def preprocess(self, input_: Any) -> dict[str, Any]:

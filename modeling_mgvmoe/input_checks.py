@@ -19,6 +19,25 @@ def refuse_unknown(arguments: dict[str, Any]) -> None:
         raise TypeError(f"forward got unknown arguments: {', '.join(unknown)}.")
 
 
+def check_tensors(**arguments: Any) -> None:
+    """Refuse what is no tensor: lists of a processor without `return_tensors`, labels as words.
+
+    Args:
+        arguments: of `forward`, by name; `None` for those that are left out.
+
+    Raises:
+        ValueError: naming the argument and what it is.
+    """
+    for name, value in arguments.items():
+        if value is None or isinstance(value, torch.Tensor):
+            continue
+        if name == "labels":
+            rule = "a tensor (B,) of numbers, each the place of the right label among the candidates"
+        else:
+            rule = 'a tensor; the processor makes them with return_tensors="pt"'
+        raise ValueError(f"{name} must be {rule}, got {type(value).__name__} {value!r:.80}.")
+
+
 def one_for_all(tensor: torch.Tensor | None, name: str, axes: int) -> torch.Tensor | None:
     """Take what all posts share out of a batch that has it once for each post.
 
@@ -42,6 +61,7 @@ def one_for_all(tensor: torch.Tensor | None, name: str, axes: int) -> torch.Tens
 
 def check_pixels(pixel_values: torch.Tensor) -> None:
     """(B, channels, height, width)."""
+    check_tensors(pixel_values=pixel_values)
     if pixel_values.ndim != 4:
         raise ValueError(f"pixel_values must be (B, channels, height, width), got {tuple(pixel_values.shape)}.")
 
@@ -165,6 +185,7 @@ __all__ = [
     "check_mention_mask",
     "check_mention_positions",
     "check_pixels",
+    "check_tensors",
     "check_tokens",
     "check_types",
     "one_for_all",

@@ -50,9 +50,11 @@ class LabelSet:
         processor = embedder.processor
         texts = processor.candidate_texts(columns, descriptions, template)
         types, allowed = read_label_types(label_types, columns)
-        self.model_inputs = {"candidate_embeds": embedder(texts)}
+        self.model_inputs = {"candidate_embeds": embedder(texts, columns)}
         if types:
-            self.model_inputs["type_embeds"] = embedder(processor.candidate_texts(types, type_descriptions, "{}"))
+            self.model_inputs["type_embeds"] = embedder(
+                processor.candidate_texts(types, type_descriptions, "{}"), types
+            )
             self.model_inputs["candidate_types"] = torch.tensor(allowed, device=embedder.model.device)
 
     def scores_of(self, logits: torch.Tensor) -> torch.Tensor:

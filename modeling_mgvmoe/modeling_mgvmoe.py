@@ -13,11 +13,11 @@ from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.utils import can_return_tuple
 
-from .backbones import random_backbone
+from .backbones import check_repeatable, random_backbone
 from .configuration_mgvmoe import MGVMoEConfig
 from .expert_losses import expert_losses
 from .fusion import AdditiveFusionScore, fuse_modalities, fused_variance
-from .input_checks import check_types, one_for_all, refuse_unknown
+from .input_checks import check_tensors, check_types, one_for_all, refuse_unknown
 from .outputs_mgvmoe import MGVMoEModelOutput, MGVMoEOutput
 from .picture_states import PictureStates
 from .post_scoring import PostScoring
@@ -53,6 +53,8 @@ class MGVMoEModel(TextStates, PictureStates, MGVMoEPreTrainedModel):
     ):
         super().__init__(config)
         hidden_size, mention_size = config.hidden_size, (config.max_mentions + 1) * config.hidden_size
+        check_repeatable("text_config", config.text_config)
+        check_repeatable("vision_config", config.vision_config)
         self.text_model = text_model or random_backbone(config.text_config)
         self.vision_model = vision_model or random_backbone(config.vision_config)
         # One configuration object each, so that `resize_token_embeddings` and the attention back end stay in step.
@@ -128,6 +130,15 @@ class MGVMoEModel(TextStates, PictureStates, MGVMoEPreTrainedModel):
             ValueError: an argument is missing or a shape does not fit.
         """
         refuse_unknown(kwargs)
+        check_tensors(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            mention_positions=mention_positions,
+            pixel_values=pixel_values,
+            image_features=image_features,
+            image_mask=image_mask,
+            image_index=image_index,
+        )
         if input_ids is None or mention_positions is None:
             raise ValueError("input_ids and mention_positions must be given.")
         if pixel_values is not None and image_features is not None:
@@ -298,6 +309,22 @@ class MGVMoEForZeroShotIE(TrainingObjectives, PostScoring, MGVMoEPreTrainedModel
             ValueError: an argument is missing or a shape does not fit.
         """
         refuse_unknown(kwargs)
+        check_tensors(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            mention_mask=mention_mask,
+            candidate_input_ids=candidate_input_ids,
+            candidate_attention_mask=candidate_attention_mask,
+            candidate_embeds=candidate_embeds,
+            candidate_index=candidate_index,
+            candidate_mask=candidate_mask,
+            candidate_types=candidate_types,
+            type_input_ids=type_input_ids,
+            type_attention_mask=type_attention_mask,
+            type_index=type_index,
+            type_embeds=type_embeds,
+            labels=labels,
+        )
         if (candidate_input_ids is None) == (candidate_embeds is None):
             raise ValueError(
                 "Exactly one of candidate_input_ids and candidate_embeds must be given, "

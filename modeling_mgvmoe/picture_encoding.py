@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from transformers.processing_utils import ImagesKwargs
 
+from .candidates import refuse_unknown_arguments
 from .pictures import to_rgb
 
 
@@ -59,7 +60,7 @@ class PictureEncoding:
         known = set(ImagesKwargs.__annotations__) - {"return_tensors"}
         for name in kwargs:
             if name != "images_kwargs" and name not in known:
-                raise TypeError(f"{type(self).__name__}.__call__ got an unexpected keyword argument {name!r}")
+                refuse_unknown_arguments({name: None}, f"{type(self).__name__}.__call__")
         together = kwargs.pop("images_kwargs", None) or {}
         twice = sorted(set(together) & set(kwargs))
         if twice:

@@ -10,7 +10,7 @@ from transformers import Pipeline
 from transformers.pipelines.base import GenericTensor
 
 from .candidate_embedder import CandidateEmbedder, check_processor, in_evaluation
-from .candidates import check_label_words, check_labels
+from .candidates import check_label_words, check_labels, refuse_unknown_arguments
 from .extraction import ERRORS
 from .label_paths import LabelPaths, check_separator
 from .spans import as_list, is_absent, mentions_of
@@ -100,8 +100,9 @@ class ZeroShotMultimodalIEPipeline(Pipeline):
         threshold: float | None = None,
         function_to_apply: str | None = None,
         errors: str | None = None,
+        **unknown: Any,
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-        # No **kwargs: a misspelt argument is a TypeError.
+        refuse_unknown_arguments(unknown, type(self).__name__)
         if errors not in (None, *ERRORS):
             raise ValueError(f"errors: one of {', '.join(ERRORS)} is needed (got {errors!r})")
         preprocess = {
@@ -191,6 +192,8 @@ class ZeroShotMultimodalIEPipeline(Pipeline):
         return {
             "labels": tuple(names),
             "texts": tuple(texts),
+            "column_names": tuple(columns),
+            "type_names": tuple(types),
             "types": tuple(self.processor.candidate_texts(types, type_descriptions, "{}")) if types else (),
             "allowed": allowed or [None] * len(texts),
         }
@@ -223,11 +226,17 @@ class ZeroShotMultimodalIEPipeline(Pipeline):
         keys = [[(words, repr(types)) for words, types in zip(own["texts"], own["allowed"], strict=True)]
                 for own in candidates]  # fmt: skip
         column_of = {key: column for column, key in enumerate(dict.fromkeys(key for row in keys for key in row))}
-        inputs = {"candidate_embeds": self.candidate_embedder([words for words, _ in column_of])}
+        names = {key: name for row, own in zip(keys, candidates, strict=True)
+                 for key, name in zip(row, own["column_names"], strict=True)}  # fmt: skip
+        inputs = {
+            "candidate_embeds": self.candidate_embedder(
+                [words for words, _ in column_of], [names[key] for key in column_of]
+            )
+        }
         if candidates[0]["types"]:
             allowed = {key: types for row, own in zip(keys, candidates, strict=True)
                        for key, types in zip(row, own["allowed"], strict=True)}  # fmt: skip
-            inputs["type_embeds"] = self.candidate_embedder(candidates[0]["types"])
+            inputs["type_embeds"] = self.candidate_embedder(candidates[0]["types"], candidates[0]["type_names"])
             inputs["candidate_types"] = torch.tensor([allowed[key] for key in column_of], device=self.device)
         output = self.model(**batch, **inputs, **forward_parameters)
         # With draws (N, B, C), else (B, C).

@@ -15,7 +15,7 @@ from transformers.utils import ModelOutput
 from .canonical_order import canonical_order
 from .extraction import extract
 from .fusion import project
-from .input_checks import check_mention_mask, check_types, refuse_unknown
+from .input_checks import check_mention_mask, check_tensors, check_types, refuse_unknown
 from .outputs_mgvmoe import MGVMoEModelOutput
 from .similarity_score import SimilarityScore
 
@@ -149,6 +149,7 @@ class PostScoring(nn.Module):
             pictures: `pixel_values`, `image_features`, `image_mask`, `image_index`: see [`MGVMoEModel.forward`].
         """
         refuse_unknown({name: value for name, value in pictures.items() if name not in PICTURE_ARGUMENTS})
+        check_tensors(input_ids=input_ids, attention_mask=attention_mask, mention_mask=mention_mask)
         self._check_posts(mention_mask, num_samples, sample_noise)
         if attention_mask is None and input_ids is not None:
             attention_mask = torch.ones_like(input_ids)

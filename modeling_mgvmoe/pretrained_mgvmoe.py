@@ -1,5 +1,6 @@
 """How the model gets its weights: initial ones, those of a checkpoint, those of two pretrained encoders."""
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any, Self
@@ -114,6 +115,8 @@ class MGVMoEPreTrainedModel(PreTrainedModel):
     ) -> Self:
         """Compose two pretrained encoders; everything between them starts from random weights.
 
+        A warning says so where the scores are random, too, until the model is trained: with `score="projection"`.
+
         Args:
             text_id: Hub name or folder of a text encoder.
             vision_id: Hub name or folder of a vision encoder, or of a text-image model, whose vision part is taken.
@@ -122,6 +125,7 @@ class MGVMoEPreTrainedModel(PreTrainedModel):
 
         Raises:
             TypeError: a keyword is not a field of the configuration.
+            ValueError: an encoder is of the other kind, or draws at random in evaluation.
         """
         config_class: type[Any] = cls.config_class  # type: ignore[assignment]  # None only in the abstract base
         known = {field.name for field in fields(config_class)}
@@ -131,7 +135,14 @@ class MGVMoEPreTrainedModel(PreTrainedModel):
         text_model = pretrained_backbone(text_id, False, **(text_kwargs or {}))
         vision_model = pretrained_backbone(vision_id, True, **(vision_kwargs or {}))
         config = config_class(text_config=text_model.config, vision_config=vision_model.config, **config_kwargs)
-        return cls(config, text_model=text_model, vision_model=vision_model)
+        model = cls(config, text_model=text_model, vision_model=vision_model)
+        if config.score == "projection" and hasattr(model, "candidate_projection"):
+            warnings.warn(
+                'from_text_vision_pretrained: with score="projection" all scores are random until the model is '
+                'trained; score="similarity" begins with what the text encoder knows.',
+                stacklevel=2,
+            )
+        return model
 
 
 __all__ = ["MGVMoEPreTrainedModel"]

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from .canonical_order import canonical_order
-from .input_checks import check_index, check_mention_positions, check_tokens
+from .input_checks import check_index, check_mention_positions, check_tensors, check_tokens
 from .similarity_score import label_mean, masked_token_mean, one_of_each
 
 
@@ -46,6 +46,11 @@ class TextStates(nn.Module):
         Returns:
             (C, H), the mean over a label's texts; with `score="similarity"` of their directions, of length 1.
         """
+        check_tensors(
+            candidate_input_ids=candidate_input_ids,
+            candidate_attention_mask=candidate_attention_mask,
+            candidate_index=candidate_index,
+        )
         if candidate_attention_mask is None:
             candidate_attention_mask = torch.ones_like(candidate_input_ids)
         self._check_tokens(candidate_input_ids, candidate_attention_mask, "candidate_")

@@ -1,6 +1,7 @@
 """Every pair of a text encoder and a vision encoder: training, saving, loading, attention back ends, dtypes."""
 
 import copy
+import warnings
 
 import pytest
 import torch
@@ -79,6 +80,19 @@ PAIRS = [
     for i, text in enumerate(TEXT)
     for j, vision in enumerate(VISION)
 ]
+
+
+@pytest.mark.parametrize(("name", "kind"), [("vision_config", "vit_mae"), ("text_config", "reformer")])
+def test_an_encoder_that_draws_in_evaluation_is_refused(name, kind):
+    with pytest.raises(ValueError, match=f"{name} must be repeatable in evaluation, got .* '{kind}'"):
+        MGVMoEForZeroShotIE(tiny_config(**{name: CONFIG_MAPPING[kind]()}))
+
+
+@pytest.mark.parametrize("name", VISION)
+def test_encoders_are_repeatable_in_evaluation(name):
+    config = pair_config("bert", name)
+    model, inputs = tiny_model(config), pair_inputs(config)
+    assert torch.equal(model(**inputs).logits, model(**inputs).logits)
 
 
 def text_config(name: str, **overrides):
@@ -305,6 +319,28 @@ class TestComposing:
         *_, text_id, vision_id = self.folders(tmp_path, dtype=torch.float16)
         model = MGVMoEForZeroShotIE.from_text_vision_pretrained(text_id, vision_id)
         assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+
+    def test_encoders_in_the_wrong_order_are_refused(self, tmp_path):
+        *_, text_id, vision_id = self.folders(tmp_path)
+        for number, pair in enumerate([(vision_id, text_id), (text_id, text_id), (vision_id, vision_id)]):
+            name = ("text_id", "vision_id", "text_id")[number]
+            with pytest.raises(ValueError, match=f"^{name} must be a .* encoder"):
+                MGVMoEForZeroShotIE.from_text_vision_pretrained(*pair)
+        whole = AutoModel.from_config(CONFIG_MAPPING["clip"](text_config=TEXT_SIZES, vision_config=VISION_SIZES))
+        whole.save_pretrained(tmp_path / "whole")
+        with pytest.raises(ValueError, match="text_id must be a text encoder, got 'clip'"):
+            MGVMoEForZeroShotIE.from_text_vision_pretrained(str(tmp_path / "whole"), vision_id)
+
+    def test_scores_that_are_random_come_with_one_warning(self, tmp_path):
+        *_, text_id, vision_id = self.folders(tmp_path)
+        with pytest.warns(UserWarning, match="score=.* random until the model is trained") as caught:
+            model = MGVMoEForZeroShotIE.from_text_vision_pretrained(text_id, vision_id)
+        assert len(caught) == 1 and caught[0].filename == __file__
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            MGVMoEForZeroShotIE(model.config)
+            MGVMoEModel.from_text_vision_pretrained(text_id, vision_id)
+            MGVMoEForZeroShotIE.from_text_vision_pretrained(text_id, vision_id, score="similarity")
 
     def test_unknown_keywords_are_refused_by_name(self, tmp_path):
         with pytest.raises(TypeError, match=r"got \['num_expert', 'vison'\], which MGVMoEConfig does not have"):

@@ -490,3 +490,29 @@ def test_images_of_several_kinds(pipe, tmp_path):
     kinds = [picture(1), str(tmp_path / "one.png"), np.asarray(picture(1))]
     found = pipe([{**POSTS[0], "image": kind} for kind in kinds], LABELS, RELATIONS, batch_size=3)
     assert found[0]["mentions"] == nearly(found[1]["mentions"]) == nearly(found[2]["mentions"])
+
+
+@pytest.mark.parametrize("posts", [POSTS[0], POSTS[0]["text"], 3])
+def test_one_post_is_no_list_of_posts(posts):
+    with pytest.raises(ValueError, match="^posts: a list of posts is needed"):
+        graphs(posts)
+
+
+def test_pairs_are_encoded_a_few_at_a_time(monkeypatch):
+    """A post's pairs grow with the square of its mentions; what is in memory of them does not."""
+    model, processor = scratch_model()
+    words = [f"Kelo{number}" for number in range(7)]
+    text = " ".join(words)
+    spans = [(text.index(word), text.index(word) + len(word)) for word in words]
+    post = {"text": text, "mentions": spans}
+    expected = model.extract([post], None, RELATIONS, processor=processor, batch_size=200)
+    sizes, encode = [], GraphExtractor._encode_texts
+    monkeypatch.setattr(
+        GraphExtractor, "_encode_texts", lambda self, asked: (sizes.append(len(asked)), encode(self, asked))[1]
+    )
+    found = model.extract([post], None, RELATIONS, processor=processor, batch_size=2)
+    # 42 pairs, 16 batches of 2 at a time.
+    assert sizes == [32, 10]
+    assert [(one["head"], one["tail"], one["label"]) for one in found[0]["relations"]] == [
+        (one["head"], one["tail"], one["label"]) for one in expected[0]["relations"]
+    ]

@@ -22,6 +22,9 @@ def put(tensor, place, value):
 def test_what_is_right_passes():
     checks.refuse_unknown({})
     checks.refuse_unknown({"inputs_embeds": None})
+    checks.check_tensors(input_ids=IDS, labels=None)
+    assert checks.one_for_all(None, "x", 2) is None and checks.one_for_all(IDS, "x", 2) is IDS
+    assert torch.equal(checks.one_for_all(IDS.expand(3, 2, 3), "x", 2), IDS)
     checks.check_pixels(torch.zeros(1, 3, 2, 2))
     checks.check_tokens(IDS, MASK, "", 3, 5)
     checks.check_tokens(IDS, MASK, "", None, 5)
@@ -38,6 +41,12 @@ def test_what_is_right_passes():
     ("call", "message"),
     [
         (lambda: checks.check_pixels(torch.zeros(3, 2, 2)), r"got \(3, 2, 2\)"),
+        (
+            lambda: checks.check_tensors(input_ids=IDS, attention_mask=MASK.tolist()),
+            "attention_mask .* return_tensors",
+        ),
+        (lambda: checks.check_tensors(labels=["boat"]), r"labels must be a tensor \(B,\) of numbers.* got list"),
+        (lambda: checks.one_for_all(torch.stack([IDS, IDS + 1]), "x", 2), "x must be the same for every post"),
         (lambda: checks.check_tokens(IDS[0], MASK[0], "x_", None, 5), r"x_input_ids must be \(rows, tokens\)"),
         (lambda: checks.check_tokens(IDS[:, :0], MASK[:, :0], "", None, 5), r"neither of them 0, got \(2, 0\)"),
         (lambda: checks.check_tokens(IDS[:0], MASK[:0], "", None, 5), r"neither of them 0, got \(0, 3\)"),
@@ -106,3 +115,15 @@ def test_values_are_not_looked_at_while_torch_compiles(monkeypatch):
 def test_unknown_arguments_are_named_in_order():
     with pytest.raises(TypeError, match=r"unknown arguments: a, b\."):
         checks.refuse_unknown({"b": 1, "a": 2})
+
+
+def test_lists_in_place_of_tensors_are_refused_by_name(model, inputs):
+    for name in ("input_ids", "mention_positions", "pixel_values", "candidate_input_ids", "labels"):
+        with pytest.raises(ValueError, match=f"^{name} must be a tensor"):
+            model(**{**inputs, name: inputs[name].tolist()})
+    with pytest.raises(ValueError, match="^input_ids must be a tensor"):
+        model.encode_posts(input_ids=[[1, 2]], mention_positions=torch.tensor([[0]]))
+    with pytest.raises(ValueError, match="^candidate_input_ids must be a tensor"):
+        model.get_candidate_embeds([[1, 2]])
+    with pytest.raises(ValueError, match="^pixel_values must be a tensor"):
+        model.get_image_features([1.0])

@@ -5,12 +5,13 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from modeling_mgvmoe import MGVMoEProcessor, ZeroShotMultimodalIEPipeline
+from modeling_mgvmoe import GraphExtractor, MGVMoEProcessor, ZeroShotMultimodalIEPipeline
 from modeling_mgvmoe.training.from_scratch import model_from_scratch
 from tests.from_scratch import LABELS, RELATIONS, TEXTS, picture, posts, scratch_config
 
@@ -18,7 +19,8 @@ pytest.importorskip("onnxscript", reason="the extra onnx is not installed")
 pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
 pytest.importorskip("transformers.exporters.runners", reason="transformers exports since 5.23")
 
-from modeling_mgvmoe.export import check_onnx, export_onnx, onnx_pipeline  # noqa: E402
+from modeling_mgvmoe.export import OnnxModelForZeroShotIE, check_onnx, export_onnx, onnx_pipeline  # noqa: E402
+from modeling_mgvmoe.export.onnx_model import PARTS  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 # Greatest difference of a logit; the largest logits of these models are of order 10.
@@ -170,6 +172,33 @@ def test_it_loads_out_of_the_cache_of_the_hub(pipes, tmp_path):
     given = posts()[:1]
     again = onnx_pipeline("me/exported", cache_dir=tmp_path)
     assert again(given, candidate_labels=LABELS) == pipes[1](given, candidate_labels=LABELS)
+
+
+@pytest.mark.slow
+def test_whole_posts(pipes):
+    post = {"text": TEXTS[0], "image": picture(1), "mentions": [(0, 4), (5, 10)]}
+    relations = None if pipes[0].model.config.max_mentions < 2 else RELATIONS
+    ours, theirs = (GraphExtractor(pipe.model, pipe.processor, LABELS, relations)([post])[0] for pipe in pipes)
+    for part in ("mentions", "relations"):
+        for own, other in zip(ours[part], theirs[part], strict=True):
+            assert own["label"] == other["label"] and own["score"] == pytest.approx(other["score"], abs=1e-5)
+
+
+def test_what_an_export_cannot_do_is_refused_in_words():
+    model, processor = build("typing only")
+    exported = SimpleNamespace(
+        components=dict.fromkeys(PARTS), config=model.config, device=model.device, dtype=model.dtype
+    )
+    exported = OnnxModelForZeroShotIE(exported)
+    batch = processor(text=TEXTS[0], mentions=(0, 4), return_tensors="pt")
+    embeds = torch.zeros(2, model.config.hidden_size)
+    with pytest.raises(ValueError, match="^num_samples: "):
+        exported(**batch, candidate_embeds=embeds, num_samples=3)
+    with pytest.raises(ValueError, match="^candidate_types need .*similarity"):
+        exported(**batch, candidate_embeds=embeds, candidate_types=torch.ones(2, 2, 1, dtype=torch.bool))
+    for options in ({"num_samples": 3}, {"return_embeds": True}):
+        with pytest.raises(ValueError, match="^num_samples, return_embeds: "):
+            GraphExtractor(exported, processor, LABELS, **options)
 
 
 def test_folders_and_models_that_cannot_be_exported_or_loaded(tmp_path):

@@ -11,6 +11,7 @@ from torch.utils.data import Dataset
 from transformers import pipeline
 
 from modeling_mgvmoe import MGVMoEForZeroShotIE, MGVMoEProcessor, ZeroShotMultimodalIEPipeline
+from modeling_mgvmoe.graph_pipeline_mgvmoe import GRAPH_TASK
 from modeling_mgvmoe.pipeline_mgvmoe import TASK
 from tests.from_scratch import LABELS, RELATIONS, nearly, picture, posts, scratch_model
 
@@ -601,3 +602,55 @@ class TestErrors:
             pipe(posts(), candidate_labels=LABELS, errors="skip")
         with pytest.raises(ValueError, match="labels must be distinct"):
             pipe([posts()[0]], candidate_labels=["a", "a"], errors="return")
+
+
+@pytest.mark.parametrize(
+    ("name", "ours"), [("hypothesis_template", "label_template"), ("multi_label", "function_to_apply")]
+)
+def test_arguments_of_other_zero_shot_pipelines_are_named_as_ours(pipe, name, ours):
+    graphs = pipeline(GRAPH_TASK, model=pipe.model, processor=pipe.processor)
+    whole = {"text": POST["text"], "mentions": [(0, 4)]}
+    for call in (
+        lambda: pipe(POST, candidate_labels=LABELS, **{name: True}),
+        lambda: graphs(whole, typing_labels=LABELS, **{name: True}),
+        lambda: pipe.model.extract([whole], LABELS, processor=pipe.processor, **{name: True}),
+        lambda: pipe.processor(text=POST["text"], mentions=(0, 4), **{name: True}),
+    ):
+        with pytest.raises(TypeError, match=f"{name}.*{ours}"):
+            call()
+
+
+class TestLostWords:
+    """Labels' texts that are cut, and labels that the model cannot tell apart."""
+
+    LONG = "a very red boat that sails at dawn and is drawn with a pencil " * 4
+
+    def caught(self, call):
+        with warnings.catch_warnings(record=True) as found:
+            warnings.simplefilter("always")
+            call()
+        return [str(one.message) for one in found if "candidate_labels" in str(one.message)]
+
+    def test_a_text_that_is_cut_is_named(self, pipe):
+        sentences = {"boat": f"{self.LONG} a boat", "cake": f"{self.LONG} a cake"}
+        for call in (
+            lambda: pipe(POST, candidate_labels=["boat", "cake", "bird"], label_descriptions=sentences),
+            lambda: pipe.processor.encode_candidates(["boat", "cake", "bird"], sentences),
+            lambda: pipe.model.extract(
+                [{"text": POST["text"], "mentions": [(0, 4)]}], ["boat", "cake", "bird"],
+                processor=pipe.processor, label_descriptions=sentences,
+            ),
+        ):  # fmt: skip
+            cut, same = self.caught(call)
+            assert "max_length" in cut and "'boat'" in cut and "'cake'" in cut and "bird" not in cut
+            assert "cannot tell apart: 'boat' and 'cake'" in same
+
+    def test_labels_of_the_same_tokens_are_named_and_others_are_not(self, pipe):
+        (same,) = self.caught(lambda: pipe.processor.encode_candidates(["boat", "Boat", "cake"]))
+        assert "'boat' and 'Boat'" in same and "cake" not in same
+        assert not self.caught(lambda: pipe(POST, candidate_labels=LABELS))
+
+    def test_a_text_of_just_the_room_is_not_cut(self, pipe):
+        room = pipe.processor.longest - 2  # [CLS] and [SEP]
+        assert not self.caught(lambda: pipe.processor.encode_candidates(["a " * room, "boat"]))
+        assert len(self.caught(lambda: pipe.processor.encode_candidates(["a " * (room + 1), "boat"]))) == 1

@@ -126,8 +126,23 @@ class OnnxModelForZeroShotIE:
         mention_mask: torch.Tensor | None = None,
         type_embeds: torch.Tensor | None = None,
         candidate_types: torch.Tensor | None = None,
+        num_samples: int | None = None,
+        sample_noise: torch.Tensor | None = None,
     ) -> MGVMoEOutput:
-        """Logits, `mention_embeds` and `candidate_embeds`; the arguments are those of [`MGVMoEForZeroShotIE`]."""
+        """Logits, `mention_embeds` and `candidate_embeds`; the arguments are those of [`MGVMoEForZeroShotIE`].
+
+        Raises:
+            ValueError: what only the model itself can do: draws, or types without `score="similarity"`.
+        """
+        if num_samples is not None or sample_noise is not None:
+            raise ValueError(
+                "num_samples: an ONNX export has no draws from the experts; use the model that it was made from, "
+                f"got {num_samples}."
+            )
+        if candidate_types is not None and self.config.score != "similarity":
+            raise ValueError(
+                f'candidate_types need a model with score="similarity", got one with {self.config.score!r}.'
+            )
         posts = len(input_ids)
         if image_mask is None:
             image_mask = torch.full((posts,), pixel_values is not None or image_features is not None)

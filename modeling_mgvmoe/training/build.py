@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -107,9 +108,12 @@ def build_model(
         label_template=label_template,
         mention_style=mention_style,
     )
-    model = MGVMoEForZeroShotIE.from_text_vision_pretrained(
-        arguments.text_model_name_or_path, arguments.vision_model_name_or_path, **arguments.model_config
-    )
+    with warnings.catch_warnings():
+        # It is about to be trained.
+        warnings.filterwarnings("ignore", "from_text_vision_pretrained: .* random until the model is trained")
+        model = MGVMoEForZeroShotIE.from_text_vision_pretrained(
+            arguments.text_model_name_or_path, arguments.vision_model_name_or_path, **arguments.model_config
+        )
     if processor.vocabulary_size > model.config.text_config.vocab_size:
         model.resize_token_embeddings(processor.vocabulary_size)
     return model, processor
