@@ -43,8 +43,7 @@ def some_posts():
 
 @pytest.fixture(scope="module")
 def material():
-    # Double precision: what is worked out beside a baseline is another sequence of operations.
-    model, processor = scratch_model(torch.double)
+    model, processor = scratch_model()
     collator = PostCollator(processor, {"typing": TYPES, "relation": RELATIONS})
     return model, encode_posts(some_posts(), processor), collator
 
@@ -53,10 +52,18 @@ def unlabelled(batch):
     return {name: value for name, value in batch.items() if name != "labels"}
 
 
-@pytest.fixture(params=MAKERS)
+# A cross-encoder reads every post with every label: its training takes seven seconds.
+@pytest.fixture(
+    params=[name if name != "cross_encoder" else pytest.param(name, marks=pytest.mark.slow) for name in MAKERS]
+)
 def baseline(request, material):
     torch.manual_seed(0)
     return MAKERS[request.param](copy.deepcopy(material[0])).eval()
+
+
+# Scores of baselines are in single precision; what is worked out beside them is another sequence of operations, and
+# their order of magnitude is 10.
+CLOSE = {"rtol": 1e-4, "atol": 1e-4}
 
 
 class TestAll:
@@ -69,13 +76,13 @@ class TestAll:
     def test_padding_and_company_change_nothing(self, baseline, material):
         together = baseline(**unlabelled(material[2](material[1][:6]))).logits
         alone = torch.cat([baseline(**unlabelled(material[2]([post]))).logits for post in material[1][:6]])
-        torch.testing.assert_close(together, alone, rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(together, alone, **CLOSE)
 
     def test_known_labels_can_be_used_again(self, baseline, material):
         batch = unlabelled(material[2](material[1][:6]))
         known = baseline.encode_candidates(material[2].candidates)
         rest = {name: value for name, value in batch.items() if name not in material[2].candidates}
-        torch.testing.assert_close(baseline(**rest, **known).logits, baseline(**batch).logits)
+        torch.testing.assert_close(baseline(**rest, **known).logits, baseline(**batch).logits, **CLOSE)
 
     def test_it_learns_and_keeps_the_best_weights(self, baseline, material):
         _, encoded, collator = material
@@ -88,10 +95,10 @@ class TestAll:
             return next(scores)
 
         torch.manual_seed(0)
-        arguments = FitArguments(max_train_steps=30, batch_size=12, learning_rate=2e-3, head_learning_rate=5e-3,
-                                 freeze_text_layers=0, eval_steps=10, mixed_precision="no")  # fmt: skip
+        arguments = FitArguments(max_train_steps=90, batch_size=12, learning_rate=2e-3, head_learning_rate=5e-3,
+                                 freeze_text_layers=0, eval_steps=30, mixed_precision="no")  # fmt: skip
         history = fit(baseline, encoded, collator, arguments, validation_score)
-        assert [entry["step"] for entry in history] == [10, 20, 30]
+        assert [entry["step"] for entry in history] == [30, 60, 90]
         assert [entry["score"] for entry in history] == [0.1, 0.2, 0.9]
         assert history[-1]["loss"] < history[0]["loss"]
         for name, value in baseline.state_dict().items():
@@ -126,7 +133,7 @@ class TestEach:
         post = baseline.encoders.text_model(ids).last_hidden_state.mean(1)
         label = baseline.encoders.text_model(batch["candidate_input_ids"][:1]).last_hidden_state.mean(1)
         expected = 20 * F.cosine_similarity(post, label)
-        torch.testing.assert_close(baseline(**batch).logits[0, :1], expected)
+        torch.testing.assert_close(baseline(**batch).logits[0, :1], expected, **CLOSE)
 
     def test_prototype_compares_the_mean_of_the_markers(self, material):
         baseline = Prototype(copy.deepcopy(material[0])).eval()
@@ -135,7 +142,7 @@ class TestEach:
         head, tail = batch["mention_positions"][0]
         embeds = baseline.encode_candidates(material[2].candidates)["candidate_embeds"]
         expected = (states[head] + states[tail]) / 2 @ embeds[3:].T
-        torch.testing.assert_close(baseline(**batch).logits[0, 3:], expected)
+        torch.testing.assert_close(baseline(**batch).logits[0, 3:], expected, **CLOSE)
 
     def test_attribute_vectors_are_those_of_the_encoder_as_it_came(self, material):
         baseline = AttributeRegression(copy.deepcopy(material[0]), 5).eval()
@@ -170,7 +177,7 @@ class TestEach:
         kinds = torch.cat([torch.zeros_like(post), torch.ones_like(label)])[None]
         states = baseline.encoders.text_model(ids, token_type_ids=kinds).last_hidden_state
         expected = baseline.classifier(states.mean(1)).squeeze()
-        torch.testing.assert_close(baseline(**batch).logits[0, 1], expected, rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(baseline(**batch).logits[0, 1], expected, **CLOSE)
 
     def test_cross_encoder_meets_the_right_label_and_so_many_others(self, material):
         baseline = CrossEncoder(copy.deepcopy(material[0]), negatives=1).train()
