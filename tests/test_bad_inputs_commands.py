@@ -188,7 +188,7 @@ COMMANDS = {
         (["summary"], "one of the arguments --model --preset is required"),
         (["summary", "--model", "M", "--preset", "T/bad.json"], "not allowed with argument --model"),
         (["summary", "--preset", "T/none"], "path: the file 'T/none' does not exist"),
-        (["summary", "--preset", "T/bad.json"], "T/bad.json: Expecting property name"),
+        (["summary", "--preset", "T/bad.json"], "T/bad.json: a JSON file is needed, Expecting property name"),
         (["summary", "--model", "M", "--depth", "-1"], "--depth must not be negative, got -1"),
         (["summary", "--model", "T/number"], "config.json: a JSON object is needed, got 3"),
         (["evaluate", "--model", "T/damaged", "--dataset", "sketchbook", "--output-dir", "RUN"], "damaged"),

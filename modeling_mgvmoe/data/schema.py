@@ -98,8 +98,9 @@ def validate_post(post: Mapping[str, Any], where: str = "") -> None:
     for column in OPTIONAL_COLUMNS:
         value = post.get(column)
         strings = [value] if column == "image_text" and isinstance(value, str) else value
-        is_list = isinstance(strings, list | tuple)
-        if value is not None and not (is_list and all(isinstance(one, str) and one.strip() for one in strings)):
+        if value is not None and not (
+            isinstance(strings, list | tuple) and all(isinstance(one, str) and one.strip() for one in strings)
+        ):
             raise ValueError(f"{name}: {column} must be a list of strings that are not empty, got {value!r:.80}")
 
     try:
