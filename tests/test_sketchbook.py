@@ -394,3 +394,15 @@ def test_good_posts_pass():
     schema.validate_post({**GOOD, "mentions": [0, 5]})
     assert schema.task_of({"mentions": [[0, 1]]}) == "typing"
     assert schema.task_of({"mentions": [[0, 1], [2, 3]]}) == "relation"
+
+
+def test_optional_columns():
+    for value in (None, [], ["a boat"], ["a boat", "at dawn"]):
+        schema.validate_post({**GOOD, "image_text": value, "candidate_labels": value})
+    schema.validate_post({**GOOD, "image_text": "a boat"})
+    for column, value in (("image_text", [" "]), ("image_text", 3), ("candidate_labels", "boat, bird")):
+        with pytest.raises(ValueError, match=f"post 'p7': {column} must be a list of strings"):
+            schema.validate_post({**GOOD, column: value})
+    assert list(schema.post_features("image_text"))[-2:] == ["source", "image_text"]
+    with pytest.raises(ValueError, match="optional must be one of 'image_text', 'candidate_labels', got 'caption'"):
+        schema.post_features("caption")

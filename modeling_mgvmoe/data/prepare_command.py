@@ -59,7 +59,6 @@ def _parser(description: str | None) -> argparse.ArgumentParser:
     )
     for name, adapter in ADAPTERS.items():
         sub = kinds.add_parser(name, help=adapter.help, description=adapter.help, allow_abbrev=False)
-        adapter.add_flags(sub)
         sub.add_argument("--output_dir", "--output-dir", required=True, help="folder to write; new, or empty")
         sub.add_argument("--overwrite", action="store_true", help="replace a folder that was written so before")
         sub.add_argument(
@@ -71,6 +70,7 @@ def _parser(description: str | None) -> argparse.ArgumentParser:
         )
         sub.add_argument("--push_to_hub", "--push-to-hub", metavar="USER/NAME", help="push it as a data set")
         sub.add_argument("--private", action="store_true", help="nobody else may see what is pushed")
+        adapter.add_flags(sub)
     return parser
 
 
