@@ -51,6 +51,7 @@ def test_labels_in_any_sequence():
         (["Boat", "bird"], "label_descriptions", {"boat": "a ship"}, "boat", "Boat"),
         (["boat", "bird"], "label_descriptions", {"boat ": "a ship", "birds": "an animal"}, "birds", "bird"),
         (["lives in"], "label_types", {"lives_in": ("person", "city")}, "lives_in", "lives in"),
+        (["lives in"], "label_descriptions", {"livesIn": "a sentence"}, "livesIn", "lives in"),
         (["member of", "peer of"], "label_types", {"membre of": ("person", "team")}, "membre of", "member of"),
     ],
 )

@@ -457,6 +457,25 @@ def test_kinds_of_padding(processor):
         processor(**posts, padding=False, return_tensors="pt")
 
 
+@pytest.mark.parametrize(
+    ("text", "span", "whole"),
+    [
+        ("the cafe\u0301 rain", (4, 8), (4, 9)),
+        ("in \U0001f1eb\U0001f1f7 rain", (4, 5), (3, 5)),
+        ("I \u2764\ufe0f rain", (2, 3), (2, 4)),
+    ],
+)
+@pytest.mark.parametrize("style", ["markers", "prefix"])
+def test_markers_go_around_the_whole_of_what_a_reader_sees_as_a_character(text, span, whole, style):
+    for name in (
+        "roberta",
+        "deberta",
+    ):  # whose vocabularies have these characters, or a token for each that is unknown
+        processor = MGVMoEProcessor(None, TOKENIZERS[name](), mention_style=style)
+        assert processor.encode_post(text, span) == processor.encode_post(text, whole)
+        assert processor.encode_post(text, [span, "rain"]) == processor.encode_post(text, [whole, "rain"])
+
+
 def test_words_with_spans_of_characters(processor):
     words = [["I", "love", "New", "York", "today"], ["rain"]]
     batch = processor(text=words, mentions=[(7, 15), (0, 4)], is_split_into_words=True)

@@ -99,8 +99,11 @@ def _read(path: str, split: str, with_types: bool) -> CandidateLabels:
             raise ValueError(f"label_split must be one of {', '.join(SPLITS)}, got {split!r}")
         prepared = read_prepared_labels(path)
         words = prepared["words"]
-        kept = words if with_types else {"label_descriptions": words["label_descriptions"]}
-        return CandidateLabels(**prepared["labels"][split], options=_filled(kept))
+        labels = prepared["labels"][split]
+        names = [name for own in labels.values() for name in own]
+        # The types of all splits stay: a label's score depends on them.
+        kept = {**(words if with_types else {}), "label_descriptions": _of(names, words["label_descriptions"])}
+        return CandidateLabels(**labels, options=_filled(kept))
     try:
         check_keys(content, (), (*LABELS, *OPTIONS))
         for name in LABELS:
