@@ -381,6 +381,12 @@ def test_the_handler_answers_as_the_pipeline(handler):
     assert [own["label"] for own in alone] == [own["label"] for own in expected[0]]
     as_url = {**request[0], "image": "data:image/png;base64," + request[0]["image"]}
     assert ask(handler, {"inputs": as_url, "parameters": {"candidate_labels": labels, "top_k": 2}}) == alone
+    for span in ([0, 4], {"start": 0, "end": 4}):
+        spans, words = ({"text": "Kelo sails", "mention": one} for one in (span, "Kelo"))
+        parameters = {"candidate_labels": labels}
+        assert ask(handler, {"inputs": spans, "parameters": parameters}) == ask(
+            handler, {"inputs": words, "parameters": parameters}
+        )
 
 
 KELO = {"text": "Kelo", "mention": [0, 4]}

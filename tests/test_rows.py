@@ -6,6 +6,7 @@ import warnings
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from datasets import ClassLabel, Dataset, Features, List, Value
 from PIL import Image
@@ -159,6 +160,19 @@ def test_pictures_are_relative_to_the_file_in_training_as_in_extraction(tmp_path
         assert all(map(has_picture, encoded))
         check = RowCheck(np.empty((0, 2), dtype=np.int64))
         assert all(check(row).post["image"] is not None for row in PostFiles([path]).rows(0, 4))
+
+
+def test_pictures_within_a_file_beside_pictures_named_by_a_path(tmp_path):
+    Image.new("RGB", (16, 16), "red").save(tmp_path / "a.png")
+    Image.new("RGB", (16, 16), "blue").save(tmp_path / "b.png")
+    images = [{"bytes": (tmp_path / "b.png").read_bytes(), "path": "no.png"}, {"bytes": None, "path": "a.png"}, None]
+    rows = [{"id": str(place), "text": TEXT, "mentions": [[0, 4]], "label": "x", "image": image, "source": "own"}
+            for place, image in enumerate(images)]  # fmt: skip
+    # Not by its own method, which would put the picture into the file.
+    table = Dataset.from_list(rows, features=post_features()).with_format("arrow")[:]
+    pq.write_table(table.cast(post_features().arrow_schema), tmp_path / "train.parquet")
+    found = [post["image"] for post in read_rows(tmp_path / "train.parquet")]
+    assert [image and image.getpixel((0, 0)) for image in found] == [(0, 0, 255), (255, 0, 0), None]
 
 
 def test_what_names_no_picture():

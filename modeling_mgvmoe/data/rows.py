@@ -157,7 +157,7 @@ def as_posts(
         return posts
     images = stored.select_columns([picture])
     images = images if len(kept) == len(images) else images.select(kept)
-    if isinstance(rows.features[picture], Image) and not _paths_only(images, picture):
+    if isinstance(rows.features[picture], Image) and not _has_paths(images, picture):
         images = images.rename_column(picture, "image") if picture != "image" else images
         return concatenate_datasets([posts.remove_columns("image"), images.cast_column("image", Image())], axis=1)
     return _with_images(posts, [row[picture] for row in images], folder, where)
@@ -176,15 +176,16 @@ def locate_images(rows: Dataset, folder: str) -> Dataset:
     return rows.remove_columns("image").add_column("image", [locate_image(image, folder) for image in images])
 
 
-def _paths_only(images: Dataset, column: str) -> bool:
-    """Whether no picture is within the rows: paths are then to be joined to the folder."""
+def _has_paths(images: Dataset, column: str) -> bool:
+    """Whether a picture is not within the rows, but named by its path: it is then to be joined to the folder."""
     import pyarrow.compute
 
-    return bool(
-        pyarrow.compute.all(
-            pyarrow.compute.is_null(pyarrow.compute.struct_field(images.data.column(column), "bytes"))
-        ).as_py()
+    stored = images.data.column(column)
+    outside = pyarrow.compute.and_(
+        pyarrow.compute.is_null(pyarrow.compute.struct_field(stored, "bytes")),
+        pyarrow.compute.is_valid(pyarrow.compute.struct_field(stored, "path")),
     )
+    return bool(pyarrow.compute.any(outside).as_py())
 
 
 def _with_images(posts: Dataset, images: Sequence[Any], folder: str, where: str) -> Dataset:

@@ -100,9 +100,9 @@ def _read(path: str, split: str, with_types: bool) -> CandidateLabels:
         prepared = read_prepared_labels(path)
         words = prepared["words"]
         labels = prepared["labels"][split]
-        names = [name for own in labels.values() for name in own]
+        candidates = [name for own in labels.values() for name in own]
         # The types of all splits stay: a label's score depends on them.
-        kept = {**(words if with_types else {}), "label_descriptions": _of(names, words["label_descriptions"])}
+        kept = {**(words if with_types else {}), "label_descriptions": _of(candidates, words["label_descriptions"])}
         return CandidateLabels(**labels, options=_filled(kept))
     try:
         check_keys(content, (), (*LABELS, *OPTIONS))

@@ -10,7 +10,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ..spans import warn_of_columns
+
 COLUMNS = ("id", "text", "image", "mentions")
+KNOWN = (*COLUMNS, "label", "source")  # the others are those of our own datasets
 # Rows that are decoded at a time, pictures and all.
 ROWS = 64
 
@@ -35,6 +38,7 @@ class ParquetPosts:
             raise ValueError(f"input: {path} cannot be read as Parquet: {error}") from error
         self.columns = [name for name in COLUMNS if name in self.file.schema_arrow.names]
         self._check()
+        warn_of_columns(self.file.schema_arrow.names, KNOWN)
         self.has_mentions = "mentions" in self.columns
         metadata = self.file.metadata
         self.num_rows: int = metadata.num_rows

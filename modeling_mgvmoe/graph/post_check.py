@@ -12,10 +12,9 @@ from ..data.schema import check_choice
 from ..pictures import to_rgb
 from ..spans import as_list, check_span, is_absent, warn_of_columns
 from .duplicate_ids import id_of, is_valid_text
+from .parquet_posts import KNOWN
 from .post_files import RawRow
 
-# Columns that are read, and those of our own datasets that say nothing about what is to be extracted.
-KNOWN = ("id", "text", "image", "mentions", "label", "source")
 # What to do with a post whose picture is missing or broken: refuse it, or extract it from its text alone.
 ON_BROKEN_PICTURE = ("error", "text_only")
 
