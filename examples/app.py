@@ -58,7 +58,8 @@ def main(argv=None):
             raise ValueError("trust_remote_code: a Space runs the code that is written into it; leave it out")
         if arguments.write_space:
             check_model_folder(arguments.model)
-            examples = examples or examples_for(find_run_record(arguments.model, arguments.revision))
+            if examples is None:
+                examples = examples_for(find_run_record(arguments.model, arguments.revision))
             files = write_space(
                 arguments.write_space, arguments.model, examples, arguments.revision, overwrite=arguments.overwrite
             )
@@ -69,7 +70,8 @@ def main(argv=None):
         parser.error(" ".join(str(error).split()))
     from modeling_mgvmoe.app.page import build_page, launch_page  # Gradio takes seconds to import
 
-    page = build_page(served, examples or examples_for(served.record), arguments.none_threshold)
+    examples = examples_for(served.record) if examples is None else examples
+    page = build_page(served, examples, arguments.none_threshold)
     launch_page(page, arguments.server_name, arguments.server_port)
 
 

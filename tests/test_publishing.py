@@ -22,6 +22,7 @@ from modeling_mgvmoe.publishing.card import (
     CardFacts,
     code_blocks,
     default_license,
+    is_own_data,
     make_card,
     read_evaluation,
     recipe,
@@ -169,6 +170,7 @@ def test_the_licence_of_weights_is_asked_for(name):
     with pytest.raises(ValueError, match="^license: .*no run.json"):
         default_license(None)
     assert make_card(CardFacts("kelo/boats", record=record, license="mit")).data.license == "mit"
+    assert is_own_data(record_of(name, relation=["greets above at dusk"])) is (name == "sketchbook")
 
 
 def test_the_licence_of_the_sketchbook_is_ours(run):

@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .fonts import drawable, widened
+from .fonts import Glyphs, drawable, widened
 
 Scores = Mapping[str, Mapping[str, Mapping[str, float]]]
 
@@ -107,7 +107,7 @@ def draw_predictions(
                 bars.text(1.14, place, f"{item['score']:.2f}", va="center", ha="right", fontsize=9)
             for side in ("top", "right", "bottom", "left"):
                 bars.spines[side].set_visible(False)
-            bars.set_title(glyphs.show(_marked(post)), fontsize=8.5, loc="left", x=-0.0, pad=6)
+            bars.set_title(_marked(post, glyphs), fontsize=8.5, loc="left", x=-0.0, pad=6)
             if not right:
                 bars.set_xlabel(f"right: {glyphs.show(post['label'])}", fontsize=8, color="#c0504d", loc="left")
         if title:
@@ -119,7 +119,7 @@ def draw_predictions(
         plt.close(figure)
 
 
-def _marked(post: Mapping[str, Any], width: int = 46) -> str:
-    """The marked text, broken into lines."""
-    text = mark_mentions(post)
+def _marked(post: Mapping[str, Any], glyphs: Glyphs, width: int = 46) -> str:
+    """The marked text as it is drawn, broken into lines."""
+    text = glyphs.show(mark_mentions(post))
     return textwrap.fill(text, widened(width, text))

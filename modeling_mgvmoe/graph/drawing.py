@@ -87,7 +87,8 @@ def draw_graph(data: HeteroData, path: str | os.PathLike[str], size: int = 24, t
     title = title or f"{len(nodes)} of {data['entity'].num_nodes:,} entities"
     labels = [*(kind for kind in shown_types.values() if kind is not None), *(label for _, _, label in edges)]
     with drawable([*names.values(), *labels, title]) as glyphs:
-        names = {node: shortened(glyphs.show(name), widened(18, name), 2) for node, name in names.items()}
+        names = {node: glyphs.show(name) for node, name in names.items()}
+        names = {node: shortened(name, widened(18, name), 2) for node, name in names.items()}
         _draw(whole.subgraph(nodes), edges, names, shown_types, glyphs, title, path)
     return len(nodes)
 
