@@ -109,7 +109,6 @@ def test_numbers_of_the_tail_are_not_asked_for_with_one_mention():
         ({"numbers": (30, 99, None, None)}, "from character 30 to 99, but the post has 39 characters. Mark it anew."),
         ({"numbers": (4, 4, None, None)}, "from character 4 to 4"),
         ({"numbers": (4, 5, None, None)}, "The mention cannot be used: span (4, 5) covers only white space"),
-        ({"text": "a \U0001f469\u200d\U0001f4bb b", "numbers": (2, 3, None, None)}, "cuts a character in two"),
         ({"labels": " \n "}, "There is no label yet. Write some, with commas or line ends between them."),
         ({"labels": "boat\nbird\nboat | b"}, "The label “boat” stands twice."),
         ({"labels": "boat, boat"}, "The label “boat” stands twice."),
