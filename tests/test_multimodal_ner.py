@@ -158,6 +158,21 @@ class TestCommand:
         with pytest.raises(ValueError, match="label set 'wikidiverse': coarse types"):
             coarse_label_set(read_label_set(LABELS.parent / "wikidiverse.json"))
 
+    def test_the_division_of_the_files(self, tmp_path):
+        """Twitter-2015 and Twitter-2017 have three types besides OTHER: none is held out."""
+        folder = tmp_path / "raw"
+        folder.mkdir()
+        for file, names in (("train", ["PER", "LOC", "OTHER"]), ("valid", ["LOC"]), ("test", ["ORG", "PER"])):
+            text = "".join(f"IMGID:{n}\nKelo\tB-{name}\n\n" for n, name in enumerate(names))
+            (folder / f"{file}.txt").write_text(text, encoding="utf-8")
+        flags = ["--tag-column", "coarse", "--split", "files"]
+        found = prepare("mner", "--data", folder, *flags, "--output_dir", tmp_path / "out")
+        assert found == {"train": 2, "validation": 1, "test": 2}
+        data = data_from_folder(tmp_path / "out")
+        assert not data.unseen
+        assert set(map(str, data.labels.values())) == {str({"typing": ("person", "location", "organization")})}
+        assert [post["label"] for post in data.posts["test"]] == ["organization", "person"]
+
 
 @pytest.mark.real
 def test_counts_of_the_real_files(tmp_path, capsys):

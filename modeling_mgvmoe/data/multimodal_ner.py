@@ -25,8 +25,19 @@ from .counts import Counts
 from .files import read_lines
 from .labels import LabelSet, read_label_set
 from .picture_files import attach_pictures, check_folder
-from .prepare import DatasetAdapter, PreparedData, add_source_flags, choose_split, divide, label_file
+from .prepare import (
+    FILES_SPLIT,
+    DatasetAdapter,
+    PreparedData,
+    add_source_flags,
+    choose_split,
+    divide,
+    divide_by_file,
+    label_file,
+)
+from .rows import SPLIT_NAMES
 from .schema import ON_BAD_SPAN, check_choice
+from .splits import SPLITS
 
 MULTIMODAL_NER_FILES = (("train.txt",), ("dev.txt", "valid.txt"), ("test.txt",))
 # Number of the column of the tags, by what they are.
@@ -158,7 +169,7 @@ def _read_sentences(path: str | os.PathLike[str], tag_column: str) -> Any:
 
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
-    add_source_flags(parser, "twitter10000:seed-0", images=True)
+    add_source_flags(parser, "twitter10000:seed-0", images=True, files=True)
     parser.add_argument("--captions", nargs="+", metavar="FILE", help="captions of the images, for image_text")
     parser.add_argument(
         "--tag_column",
@@ -185,6 +196,11 @@ def _prepare(arguments: argparse.Namespace, configuration: str | os.PathLike[str
         posts = [{**post, "label": SHORT_NAMES.get(post["label"], post["label"])} for post in posts]
         counts.count_posts(posts)
     classes = [name for name in counts.classes if name not in label_set.left_out]
+    if arguments.split == FILES_SPLIT:
+        own: dict[str, list[dict[str, Any]]] = {split: [] for split in SPLITS}
+        for post in posts:
+            own[SPLIT_NAMES[post["id"].split("-")[1]]].append(post)
+        return divide_by_file("mner", own, counts, label_set)
     chosen = choose_split(arguments.split, classes, configuration)
     return divide("mner", posts, counts, arguments.split, chosen, label_set)
 

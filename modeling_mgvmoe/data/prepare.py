@@ -24,6 +24,8 @@ from .splits import SPLITS, ClassSplit, read_splits, thirds_class_split
 from .zero_shot_data import ZeroShotData, data_from_posts
 
 SEED_SPLIT = re.compile(r"seed-(\d+)")
+# The division that the dataset's own files make.
+FILES_SPLIT = "files"
 
 
 @dataclass
@@ -89,6 +91,7 @@ def add_source_flags(
     images: bool = False,
     on_bad_span: str = "error",
     labels: str = "words of the labels (default: in configuration/labels)",
+    files: bool = False,
 ) -> None:
     """Add the flags of data sets that are read from a folder.
 
@@ -98,6 +101,7 @@ def add_source_flags(
         images: whether the data set has images.
         on_bad_span: the default of `--on_bad_span`.
         labels: help of `--labels`; without one there is no such flag.
+        files: whether `--split files`, the division by the dataset's own files, is offered.
     """
     parser.add_argument("--data", required=True, metavar="FOLDER", help="folder of the raw text files")
     if images:
@@ -108,7 +112,9 @@ def add_source_flags(
         parser.add_argument(
             "--split",
             default=split,
-            help=f"FILE:NAME in configuration/splits, or seed-S, by the data's own classes (default {split})",
+            help="FILE:NAME in configuration/splits; seed-S, by the data's own classes"
+            + ("; or files, by file with every class in each" if files else "")
+            + f" (default {split})",
         )
     parser.add_argument(
         "--on_bad_span",
@@ -228,6 +234,37 @@ def divide(
         none,
         label_set.in_words(post for post in posts if post["label"] == label_set.none),
         left_out={raw: count for raw, count in counts.classes.items() if raw not in kept},
+    )
+
+
+def divide_by_file(
+    dataset: str, posts: Mapping[str, Sequence[dict[str, Any]]], counts: Counts, label_set: LabelSet
+) -> PreparedData:
+    """Divide posts as the dataset's own files do: every class is a candidate in every split, so no class is unseen.
+
+    Args:
+        dataset: name.
+        posts: of the files of "train", "validation" and "test".
+        counts: of all of them.
+        label_set: has every class of the posts; those that it leaves out are left out.
+
+    Raises:
+        ValueError: a class is not in the label set, or a split has no post.
+    """
+    known = [raw for raw in counts.classes if raw not in label_set.left_out]
+    names = tuple(label_set.words_of(raw, "posts").name for raw in known)
+    kept = {split: label_set.in_words(post for post in own if post["label"] in known) for split, own in posts.items()}
+    data = ZeroShotData(
+        posts=kept,
+        labels={split: {counts.task: names} for split in SPLITS},
+        label_descriptions=label_set.texts(),
+        label_types=label_set.allowed_types(),
+        type_descriptions=label_set.type_texts(),
+        unseen=False,
+    )
+    left_out = {raw: count for raw, count in counts.classes.items() if raw not in known}
+    return PreparedData(
+        dataset, FILES_SPLIT, check_filled(data), {dataset: counts}, label_set.version, left_out=left_out
     )
 
 
