@@ -275,8 +275,8 @@ def work(process, processes, port, cases, folder):
         "ACCELERATE_USE_CPU": "true",
     }
     torch.set_num_threads(1)
-    # Soon, should the processes wait for each other in vain.
-    accelerator = Accelerator(kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(seconds=60))])
+    # Sooner than the default of half an hour, should the processes wait in vain; later than a busy machine needs.
+    accelerator = Accelerator(kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(seconds=300))])
     assert accelerator.num_processes == number_of_processes() == processes
     assert accelerator.process_index == process and torch.distributed.get_backend() == "gloo"
 

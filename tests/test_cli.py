@@ -436,7 +436,7 @@ def test_as_a_program(folder):
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
 
     def start(*words):
-        return subprocess.run([*command, *map(str, words)], capture_output=True, text=True, env=env, timeout=120)
+        return subprocess.run([*command, *map(str, words)], capture_output=True, text=True, env=env, timeout=600)
 
     done = start("--version")
     assert (done.returncode, done.stdout) == (0, f"mgvmoe {__version__}\n")

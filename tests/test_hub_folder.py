@@ -239,7 +239,7 @@ def start(code, folder, *arguments, with_package=False):
 
 
 def result(process):
-    output, errors = process.communicate(timeout=120)
+    output, errors = process.communicate(timeout=600)
     assert process.returncode == 0, errors[-3000:]
     return json.loads(output.strip().splitlines()[-1])
 
@@ -405,6 +405,6 @@ IMPORT_ORDERS = {
 
 
 def test_auto_classes_know_the_package_without_being_told_to_trust(saved):
-    output, errors = saved["registering"].communicate(timeout=120)
+    output, errors = saved["registering"].communicate(timeout=600)
     failed = json.loads(output.strip().splitlines()[-1])
     assert failed == dict.fromkeys(IMPORT_ORDERS, False), errors[-3000:]

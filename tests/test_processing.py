@@ -702,7 +702,7 @@ def test_auto_processor_loads_the_code_from_the_folder(tmp_path, image_processor
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=600,
     )
     assert done.returncode == 0, done.stderr[-2000:]
     found = json.loads(done.stdout.strip().splitlines()[-1])
