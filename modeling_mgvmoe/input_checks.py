@@ -38,19 +38,22 @@ def check_tensors(**arguments: Any) -> None:
         raise ValueError(f"{name} must be {rule}, got {type(value).__name__} {value!r:.80}.")
 
 
-def one_for_all(tensor: torch.Tensor | None, name: str, axes: int) -> torch.Tensor | None:
+def one_for_all(tensor: torch.Tensor | None, name: str, axes: int, posts: int) -> torch.Tensor | None:
     """Take what all posts share out of a batch that has it once for each post.
 
     Args:
         tensor: as it is, of `axes` axes, or (B, ...) with that many behind the posts'.
         name: of the argument.
         axes: of the tensor alone.
+        posts: B.
 
     Raises:
-        ValueError: the rows differ.
+        ValueError: there are rows for another number of posts, or they differ.
     """
-    if tensor is None or tensor.ndim != axes + 1 or not len(tensor):
+    if tensor is None or tensor.ndim != axes + 1:
         return tensor
+    if tensor.shape[0] != posts:
+        raise ValueError(f"{name} must have {axes} axes, or come once for each of {posts} posts, got {len(tensor)}.")
     if not torch.compiler.is_compiling() and not bool((tensor == tensor[:1]).all()):
         raise ValueError(
             f"{name} must be the same for every post where it comes once for each, {tuple(tensor.shape)}; posts with "

@@ -332,13 +332,14 @@ class MGVMoEForZeroShotIE(TrainingObjectives, PostScoring, MGVMoEPreTrainedModel
             )
         if (candidate_types is None) != (type_input_ids is None and type_embeds is None):
             raise ValueError("candidate_types and type_input_ids or type_embeds must be given together.")
-        candidate_input_ids = one_for_all(candidate_input_ids, "candidate_input_ids", 2)
-        candidate_attention_mask = one_for_all(candidate_attention_mask, "candidate_attention_mask", 2)
-        candidate_index = one_for_all(candidate_index, "candidate_index", 1)
-        candidate_types = one_for_all(candidate_types, "candidate_types", 3)
-        type_input_ids = one_for_all(type_input_ids, "type_input_ids", 2)
-        type_attention_mask = one_for_all(type_attention_mask, "type_attention_mask", 2)
-        type_index = one_for_all(type_index, "type_index", 1)
+        number = 0 if input_ids is None else input_ids.shape[0]
+        candidate_input_ids = one_for_all(candidate_input_ids, "candidate_input_ids", 2, number)
+        candidate_attention_mask = one_for_all(candidate_attention_mask, "candidate_attention_mask", 2, number)
+        candidate_index = one_for_all(candidate_index, "candidate_index", 1, number)
+        candidate_types = one_for_all(candidate_types, "candidate_types", 3, number)
+        type_input_ids = one_for_all(type_input_ids, "type_input_ids", 2, number)
+        type_attention_mask = one_for_all(type_attention_mask, "type_attention_mask", 2, number)
+        type_index = one_for_all(type_index, "type_index", 1, number)
         if attention_mask is None and input_ids is not None:
             attention_mask = torch.ones_like(input_ids)
         if self.similarity is None and candidate_types is not None:

@@ -23,8 +23,8 @@ def test_what_is_right_passes():
     checks.refuse_unknown({})
     checks.refuse_unknown({"inputs_embeds": None})
     checks.check_tensors(input_ids=IDS, labels=None)
-    assert checks.one_for_all(None, "x", 2) is None and checks.one_for_all(IDS, "x", 2) is IDS
-    assert torch.equal(checks.one_for_all(IDS.expand(3, 2, 3), "x", 2), IDS)
+    assert checks.one_for_all(None, "x", 2, 3) is None and checks.one_for_all(IDS, "x", 2, 3) is IDS
+    assert torch.equal(checks.one_for_all(IDS.expand(3, 2, 3), "x", 2, 3), IDS)
     checks.check_pixels(torch.zeros(1, 3, 2, 2))
     checks.check_tokens(IDS, MASK, "", 3, 5)
     checks.check_tokens(IDS, MASK, "", None, 5)
@@ -46,7 +46,8 @@ def test_what_is_right_passes():
             "attention_mask .* return_tensors",
         ),
         (lambda: checks.check_tensors(labels=["boat"]), r"labels must be a tensor \(B,\) of numbers.* got list"),
-        (lambda: checks.one_for_all(torch.stack([IDS, IDS + 1]), "x", 2), "x must be the same for every post"),
+        (lambda: checks.one_for_all(torch.stack([IDS, IDS + 1]), "x", 2, 2), "x must be the same for every post"),
+        (lambda: checks.one_for_all(IDS.expand(2, 2, 3), "x", 2, 3), "x must .* each of 3 posts, got 2"),
         (lambda: checks.check_tokens(IDS[0], MASK[0], "x_", None, 5), r"x_input_ids must be \(rows, tokens\)"),
         (lambda: checks.check_tokens(IDS[:, :0], MASK[:, :0], "", None, 5), r"neither of them 0, got \(2, 0\)"),
         (lambda: checks.check_tokens(IDS[:0], MASK[:0], "", None, 5), r"neither of them 0, got \(0, 3\)"),

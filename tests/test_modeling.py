@@ -708,8 +708,9 @@ class TestRefusals:
         )
 
     def test_candidates_of_a_wrong_shape(self):
-        ids = torch.ones(4, 5, 3, dtype=torch.long)
-        self.refuse(r"candidate_input_ids must be \(rows, tokens\), .* got \(4, 5, 3\)", candidate_input_ids=ids)
+        ids = torch.ones(4, 5, 3, 2, dtype=torch.long)
+        self.refuse(r"candidate_input_ids must be \(rows, tokens\), .* got \(4, 5, 3, 2\)", candidate_input_ids=ids)
+        self.refuse("candidate_input_ids must .* each of 4 posts, got 3", candidate_input_ids=ids[:3, ..., 0])
         for shape in ((5, 31), (3, 5, 32), (32,)):
             message = rf"candidate_embeds must be \(C, 32\) or \(4, C, 32\), got \({shape[0]},"
             self.refuse(message, CANDIDATES, candidate_embeds=torch.zeros(shape))
@@ -804,4 +805,4 @@ class TestPrecision:
 @pytest.mark.parametrize("model_class", [MGVMoEModel, MGVMoEForZeroShotIE])
 def test_a_misspelt_argument_is_refused(model_class, inputs):
     with pytest.raises(TypeError, match="forward got unknown arguments: image_maks"):
-        tiny_model(model_class=model_class)(**without(inputs, *CANDIDATES, "labels"), image_maks=None)
+        tiny_model(model_class=model_class)(**without(inputs, *CANDIDATES, "labels"), image_maks=inputs["image_mask"])
