@@ -169,6 +169,7 @@ def test_going_on_loads_no_post_twice_and_shows_where_it_is(begun, monkeypatch, 
             original(self, posts),
         )[1],
     )
+    monkeypatch.setattr("modeling_mgvmoe.data.progress_bar.LOG_INTERVAL", 0.0)
     monkeypatch.setattr(loop, "_train_loader", lambda *given: bars.append(given[4]) or make(*given))
     run(begun, resume_from_checkpoint="latest")
     assert (collated, bars) == ([4, 4], [6])

@@ -80,8 +80,8 @@ def test_a_task_type_that_hands_on_embeddings_of_none():
 
 
 def test_adapters_learn_with_the_rate_of_their_part():
-    arguments = TrainingArguments(learning_rate=1e-5, vision_learning_rate=1e-6, head_learning_rate=1e-3)
+    arguments = TrainingArguments(learning_rate=1e-5, head_learning_rate=1e-3)
     optimizer = make_optimizer(adapted(targets=[*ATTENTION, "mention_projection"]), arguments)
     assert {group["name"]: group["lr"] for group in optimizer.param_groups} == {
-        "text": 1e-5, "vision": 1e-6, "heads": 1e-3
+        "text": 1e-5, "vision": 1e-5, "heads": 1e-3
     }  # fmt: skip

@@ -24,7 +24,7 @@ def test_expert_sums_by_hand():
 
 
 def test_means_by_hand():
-    statistics = Statistics(("loss", "kl_loss"), 2, torch.device("cpu"))
+    statistics = Statistics({"loss": "loss", "kl_loss": "kl_loss"}, 2, torch.device("cpu"))
     assert statistics.means("log") == {}
     accelerator = Accelerator(cpu=True)
     for loss, kl, tokens in ((1.0, 10.0, 1), (2.0, 40.0, 3)):
@@ -41,7 +41,7 @@ def test_means_by_hand():
     state = statistics.state(accelerator)
     statistics.clear("log")
     assert statistics.means("log") == {} and statistics.means("validation") == {"loss": 1.5, "kl_loss": 25.0}
-    other = Statistics(("loss", "kl_loss"), 2, torch.device("cpu"))
+    other = Statistics({"loss": "loss", "kl_loss": "kl_loss"}, 2, torch.device("cpu"))
     other.load(state, 0)
     assert other.means("log") == {"loss": 1.5, "kl_loss": 25.0}
     assert other.state(accelerator) == state
@@ -49,7 +49,7 @@ def test_means_by_hand():
 
 def test_the_entropies_of_a_model_are_those_of_its_loss():
     model, inputs = tiny_model().double(), doubled(tiny_inputs())
-    terms = ("loss", "router_entropy_loss")
+    terms = {"loss": "loss", "router_entropy_loss": "router_entropy_loss"}
     statistics = Statistics(terms, model.config.num_experts, torch.device("cpu"))
     with torch.no_grad():
         output = model(**inputs)
@@ -65,7 +65,7 @@ def test_nothing_is_read_before_it_is_asked_for():
     """A meta tensor has no numbers to read: `add` would fail if it waited for one."""
     with torch.device("meta"):
         output = {"loss": torch.ones(()), "text_router_probs": torch.ones(2, 3, 4), "image_router_probs": None}
-        statistics = Statistics(("loss",), 4, torch.device("meta"))
+        statistics = Statistics({"loss": "loss"}, 4, torch.device("meta"))
         statistics.add(output, {"attention_mask": torch.ones(2, 3)})
     with pytest.raises(NotImplementedError):
         statistics.means("log")

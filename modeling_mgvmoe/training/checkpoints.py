@@ -174,7 +174,9 @@ class Checkpointer:
         with open(os.path.join(folder, STATE), encoding="utf-8") as file:
             state = json.load(file)
         # Version 0.1 wrote null for the default, which was float32.
-        there = {**state["identity"], "mixed_precision": state["identity"]["mixed_precision"] or "no"}
+        there = state["identity"]
+        if "mixed_precision" in there and there["mixed_precision"] is None:
+            there = {**there, "mixed_precision": "no"}
         found = list(differences(there, self.identity))
         if found:
             raise ValueError(
