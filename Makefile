@@ -65,10 +65,13 @@ test: $(INSTALLED)  ## run the fast tests: no network, no data, no downloads
 # SSE only, as on one with AVX2, and as on this one. On Arm `default` exists, `avx2` is ignored with a warning, and oneDNN has
 # no such setting. Collecting these files alone saves importing all that the others need.
 NUMERICAL = $(shell grep -rl --include='test_*.py' '^pytestmark = pytest.mark.numerical' tests)
+SETTINGS_default := ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41
+SETTINGS_avx2 := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2
 test-portable: $(INSTALLED)  ## run the tests of numbers as other processors would compute them
-	ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 $(PYTEST) -q $(PARALLEL) $(NUMERICAL) $(PYTEST_ARGS)
-	ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 $(PYTEST) -q $(PARALLEL) $(NUMERICAL) $(PYTEST_ARGS)
-	$(PYTEST) -q $(PARALLEL) $(NUMERICAL) $(PYTEST_ARGS)
+	@$(MAKE) -j3 -Otarget --no-print-directory portable-default portable-avx2 portable-native
+
+portable-%:
+	$(SETTINGS_$*) $(PYTEST) -q $(NUMERICAL) $(PYTEST_ARGS)
 
 # transformers' common tests are in its source distribution, not in its wheel. Where it cannot be had, the tests of
 # marker hf skip and say why. MGVMOE_HF_TESTS_CACHE names another folder than .cache/transformers-tests.

@@ -14,8 +14,6 @@ from modeling_mgvmoe.evaluation.unseen import predict_labels, score_predictions
 from tests.evaluation_data import by_table, drawn_posts, hand_made, make_post
 from tests.small_runs import small_trainee
 
-pytestmark = pytest.mark.numerical
-
 TEST = [make_post(0, "a"), make_post(1, "a"), make_post(2, "a"), make_post(3, "b")]
 
 
