@@ -80,7 +80,7 @@ test-hf: $(INSTALLED)  ## run transformers' own common tests on this model
 	$(PYTEST) -m hf tests/hf $(PYTEST_ARGS)
 
 test-slow: $(INSTALLED)  ## run the tests that take more than about ten seconds
-	$(PYTEST) -m 'slow and not real and not hf' $(PYTEST_ARGS)
+	$(PYTEST) -m 'slow and not real and not hf' $(if $(findstring tests/,$(PYTEST_ARGS)),,$(PARALLEL)) $(PYTEST_ARGS)
 
 test-real: $(INSTALLED)  ## run the tests on real posts and weights; MGVMOE_DATA names their folder
 	@test -d "$(MGVMOE_DATA)" || { echo 'MGVMOE_DATA must name the folder with the real data (CONTRIBUTING.md)'; exit 1; }
