@@ -13,8 +13,7 @@ from modeling_mgvmoe.training.from_scratch import model_from_scratch
 from modeling_mgvmoe.variational_experts import VariationalMixtureOfExperts
 from tests.from_scratch import scratch_config
 
-# Loss terms of a model without none_loss_coef.
-TERMS = tuple(term for term in LOSS_TERMS if term != "none_loss")
+TERMS = LOSS_TERMS
 
 
 @functools.cache
