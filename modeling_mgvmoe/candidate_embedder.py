@@ -4,7 +4,9 @@ import os
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from threading import Lock
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
@@ -61,21 +63,38 @@ class CandidateEmbedder:
         return torch.stack([found[text] for text in texts])
 
 
+# Models that threads are reading, with how many and which modules were in training mode before the first of them.
+_READ: WeakKeyDictionary[nn.Module, tuple[int, list[nn.Module]]] = WeakKeyDictionary()
+_READ_LOCK = Lock()
+
+
 @contextmanager
 def in_evaluation(model: Any) -> Iterator[None]:
     """Run a model without dropout, noise and gradients; afterwards every module is in the mode in which it came.
 
-    A model that is no module of torch, an ONNX export, has no modes.
+    Threads may share the model: the last one to leave restores the modes. A model that is no module of torch, an ONNX
+    export, has no modes.
     """
-    training = [module for module in model.modules() if module.training] if isinstance(model, nn.Module) else []
-    if training:
-        model.eval()
+    if not isinstance(model, nn.Module):
+        yield
+        return
+    with _READ_LOCK:
+        readers, training = _READ.get(model, (0, []))
+        if not readers:
+            training = [module for module in model.modules() if module.training]
+            model.eval()
+        _READ[model] = (readers + 1, training)
     try:
         with torch.no_grad():
             yield
     finally:
-        for module in training:
-            module.training = True
+        with _READ_LOCK:
+            readers, training = _READ.pop(model)
+            if readers > 1:
+                _READ[model] = (readers - 1, training)
+            else:
+                for module in training:
+                    module.training = True
 
 
 def check_processor(model: Any, processor: Any) -> None:

@@ -503,10 +503,9 @@ def test_torchrun(tmp_path):
         command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300, check=False
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    # Said once, shown once.
+    # Said by one process, shown by one: a log gets a line every half minute, and 100 % at the end of a longer run.
     assert done.stdout.count("best validation macro-F1") == 1
-    assert "training: 100%" in done.stderr
-    assert done.stderr.count("training:   0%") <= 1
+    assert done.stderr.count("training: 100%") <= 1
     history = json.loads((tmp_path / "run" / "metrics.json").read_text())["history"]
     assert [entry["step"] for entry in history] == [2, 4, 5]
     assert (tmp_path / "run" / "model" / "model.safetensors").is_file()

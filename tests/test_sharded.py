@@ -105,7 +105,7 @@ def train_sharded(process, port, folder):
     AcceleratorState._shared_state |= {"distributed_type": DistributedType.FSDP, "fsdp_plugin": plugin}
     assert accelerator.is_fsdp2
     with without_noise():
-        found, weights = loop_run(folder / "loop", PROCESSES, "mixed", accelerator)
+        found, weights = loop_run(folder / "loop", PROCESSES, accelerator)
     assert any(type(value).__name__ == "DTensor" for value in weights.values())
     (folder / f"loop {process}.json").write_text(json.dumps(found), encoding="utf-8")
     accelerator.wait_for_everyone()
@@ -141,7 +141,7 @@ def test_a_sharded_training_equals_one_process_and_saves_a_whole_model(tmp_path,
     start(train_sharded, tmp_path)
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
     with without_noise():
-        expected, _ = loop_run(tmp_path / "alone", 1, "mixed")
+        expected, _ = loop_run(tmp_path / "alone", 1)
     for process in range(PROCESSES):
         found = json.loads((tmp_path / f"loop {process}.json").read_text())
         for entry, other in zip(found["history"], expected["history"], strict=True):

@@ -18,6 +18,8 @@ ROOT = Path(__file__).parent.parent
 def test_threads_share_a_cache_that_holds_one_label():
     """Every thread throws out what the others need: the answers are still those of one thread."""
     model, processor = scratch_model(torch.double)
+    model.train()  # threads that come and go must not put it back into this mode while another one reads
+    modes = [module.training for module in model.modules()]
     pipe = ZeroShotMultimodalIEPipeline(model=model, processor=processor, candidate_cache_size=1)
     post = {"text": "Kelo sails at dawn", "mention": (0, 4)}
     lists = [[f"boat {number}", f"bird {number}"] for number in range(4)]
@@ -43,6 +45,7 @@ def test_threads_share_a_cache_that_holds_one_label():
                 [item["score"] for item in expected[number]], abs=1e-9
             )
     assert len(pipe.candidate_embedder.cache) <= 1
+    assert [module.training for module in model.modules()] == modes
 
 
 @pytest.mark.slow

@@ -20,6 +20,7 @@ import torch
 from filelock import FileLock, Timeout
 from torch.utils.data import DataLoader
 
+from ..candidate_embedder import in_evaluation
 from .feature_cache_files import (
     DTYPE,
     FORMAT,
@@ -224,11 +225,13 @@ def _fill(
     progress: bool,
 ) -> None:
     places = [(key, split, row) for key, split, row in plan["pictures"]]
-    size, was_training = plan["shard_size"], model.training
+    size = plan["shard_size"]
     numbers = range(rank, -(-len(places) // size), processes)
     mine = sum(len(places[number * size : (number + 1) * size]) for number in numbers)
-    model.eval()
-    with progress_bar(total=mine, desc="vision tower", unit="image", show=progress and rank == 0) as bar:
+    with (
+        in_evaluation(model),
+        progress_bar(total=mine, desc="vision tower", unit="image", show=progress and rank == 0) as bar,
+    ):
         for number in numbers:
             shard = places[number * size : (number + 1) * size]
             if not os.path.exists(os.path.join(folder, shard_name(number))):
@@ -236,7 +239,6 @@ def _fill(
                 write_shard(folder, number, len(shard), (_features(model, batch, bar) for batch in loader))
             else:
                 bar.update(len(shard))
-    model.train(was_training)
 
 
 @torch.no_grad()

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
+from ..candidate_embedder import in_evaluation
 from ..data.encoding import encode_posts
 from ..data.held_out import select_posts
 from ..data.progress_bar import progress_bar
@@ -51,7 +51,6 @@ class ExpertUsage:
         }
 
 
-@torch.no_grad()
 def expert_usage(
     model: MGVMoEForZeroShotIE,
     processor: MGVMoEProcessor,
@@ -80,22 +79,17 @@ def expert_usage(
         raise ValueError("model: its num_experts is 0, so no expert is used.")
     sums: dict[tuple[str, str], np.ndarray] = {}
     counts: dict[tuple[str, str], int] = {}
-    was_training = model.training
-    model.eval()
-    try:
-        with progress_bar(desc="experts", total=len(posts), show=progress) as bar:
-            for start in range(0, len(posts), ENCODED_AT_ONCE):
-                chosen = range(start, min(start + ENCODED_AT_ONCE, len(posts)))
-                encoded = encode_posts(select_posts(posts, chosen), processor)
-                for first in range(0, len(encoded), batch_size):
-                    batch = encoded[first : first + batch_size]
-                    for post, own in zip(batch, _sums_of_posts(model, processor, batch), strict=True):
-                        key = post["task"], post["label"]
-                        sums[key] = sums.get(key, 0) + own
-                        counts[key] = counts.get(key, 0) + 1
-                    bar.update(len(batch))
-    finally:
-        model.train(was_training)
+    with in_evaluation(model), progress_bar(desc="experts", total=len(posts), show=progress) as bar:
+        for start in range(0, len(posts), ENCODED_AT_ONCE):
+            chosen = range(start, min(start + ENCODED_AT_ONCE, len(posts)))
+            encoded = encode_posts(select_posts(posts, chosen), processor)
+            for first in range(0, len(encoded), batch_size):
+                batch = encoded[first : first + batch_size]
+                for post, own in zip(batch, _sums_of_posts(model, processor, batch), strict=True):
+                    key = post["task"], post["label"]
+                    sums[key] = sums.get(key, 0) + own
+                    counts[key] = counts.get(key, 0) + 1
+                bar.update(len(batch))
     by_class: dict[str, dict[str, dict[str, np.ndarray]]] = {}
     numbers: dict[str, dict[str, int]] = {}
     for (task, label), own in sorted(sums.items()):

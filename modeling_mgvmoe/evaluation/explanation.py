@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from ..candidate_embedder import in_evaluation
 from ..candidates import check_label_words, check_labels
 from ..pictures import to_rgb
 from ..spans import mentions_of, read_mentions, splits_character
@@ -199,7 +200,6 @@ def check_none_threshold(none_threshold: float) -> float:
     return float(none_threshold)
 
 
-@torch.no_grad()
 def explain_post(
     model: MGVMoEForZeroShotIE,
     processor: MGVMoEProcessor,
@@ -264,15 +264,12 @@ def explain_post(
             **{key: value.to(model.device) if hasattr(value, "to") else value for key, value in inputs.items()}
         )
 
-    was_training, without = model.training, None
-    model.eval()
-    try:
+    without = None
+    with in_evaluation(model):
         if pixel_values is not None:
             (without,) = processor.post_process_zero_shot_ie(score(dict(features)).logits, labels)
             features["pixel_values"] = pixel_values
         output = score(features, **drawn)
-    finally:
-        model.train(was_training)
     (ranking,) = processor.post_process_zero_shot_ie(output.logits, labels)
     information = getattr(output, "mutual_information", None)
     similarity = getattr(model, "similarity", None)

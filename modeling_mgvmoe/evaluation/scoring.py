@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from ..candidate_embedder import in_evaluation
 from ..data.encoding import PostCollator, TypesOfLabels, encode_posts, has_picture
 from ..data.held_out import select_posts, without_pictures
 from ..data.progress_bar import progress_bar
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from ..processing_mgvmoe import MGVMoEProcessor
 
 
-@torch.no_grad()
 def logits_in_batches(
     model: MGVMoEForZeroShotIE,
     encoded_posts: Sequence[Mapping[str, Any]],
@@ -47,41 +47,33 @@ def logits_in_batches(
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
-    was_training = model.training
-    model.eval()
     device = model.device
-    try:
-        if candidates is None:
-            candidates = embed_candidates(model, collator)
-        # Posts of like length together, so that little is padded; those with a picture apart from the others, so that
-        # the vision tower runs for few batches where few posts have one.
-        order = sorted(
-            range(len(encoded_posts)),
-            key=lambda index: (has_picture(encoded_posts[index]), len(encoded_posts[index]["input_ids"])),
-        )
-        with progress_bar(desc=progress, total=len(order), leave=leave) as bar:
-            for start in range(0, len(order), batch_size):
-                chunk = order[start : start + batch_size]
-                batch = collator.model_inputs([encoded_posts[index] for index in chunk])
-                inputs = {name: value.to(device) for name, value in batch.items()}
+    if candidates is None:
+        candidates = embed_candidates(model, collator)
+    # Posts of like length together, so that little is padded; those with a picture apart from the others, so that
+    # the vision tower runs for few batches where few posts have one.
+    order = sorted(
+        range(len(encoded_posts)),
+        key=lambda index: (has_picture(encoded_posts[index]), len(encoded_posts[index]["input_ids"])),
+    )
+    with progress_bar(desc=progress, total=len(order), leave=leave) as bar:
+        for start in range(0, len(order), batch_size):
+            chunk = order[start : start + batch_size]
+            batch = collator.model_inputs([encoded_posts[index] for index in chunk])
+            inputs = {name: value.to(device) for name, value in batch.items()}
+            with in_evaluation(model):
                 output = model(**inputs, **candidates, num_samples=num_samples)
-                yield (
-                    chunk,
-                    output.logits if num_samples is None else torch.cat([output.logits[None], output.sample_logits]),
-                )
-                bar.update(len(chunk))
-    finally:
-        model.train(was_training)
+            yield (
+                chunk,
+                output.logits if num_samples is None else torch.cat([output.logits[None], output.sample_logits]),
+            )
+            bar.update(len(chunk))
 
 
-@torch.no_grad()
 def embed_candidates(model: MGVMoEForZeroShotIE, collator: PostCollator) -> dict[str, torch.Tensor]:
     """The collator's labels, and types, as the model takes them in place of their words, in evaluation mode."""
-    was_training = model.training
-    model.eval()
-    taken = model.encode_candidates({name: ids.to(model.device) for name, ids in collator.candidates.items()})
-    model.train(was_training)
-    return taken
+    with in_evaluation(model):
+        return model.encode_candidates({name: ids.to(model.device) for name, ids in collator.candidates.items()})
 
 
 class ModelScorer:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from ..candidate_embedder import in_evaluation
 from ..candidates import check_labels, label_texts
 from ..data.held_out import without_pictures
 from ..data.progress_bar import progress_bar
@@ -113,14 +114,10 @@ class SimilarityScorer:
 def embed_with_model(model: MGVMoEForZeroShotIE, processor: MGVMoEProcessor) -> Embed:
     """Means of the states of the model's text encoder, in evaluation mode."""
 
-    @torch.no_grad()
     def embed(texts: Sequence[str]) -> torch.Tensor:
-        was_training = model.training
-        model.eval()
         encoded = processor.encode_candidates(list(texts), label_template="{}", return_tensors="pt").to(model.device)
-        rows = model.get_candidate_embeds(**encoded)
-        model.train(was_training)
-        return rows
+        with in_evaluation(model):
+            return model.get_candidate_embeds(**encoded)
 
     return embed
 
