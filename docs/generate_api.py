@@ -28,10 +28,8 @@ CONTENTS: dict[str, dict[str, list[str]]] = {
     "Objectives": {"modeling_mgvmoe.objectives": []},
     "Sample graph": {"modeling_mgvmoe.sample_graph": []},
     "Extraction": {
-        "modeling_mgvmoe.extraction": ["extract"],
-        "modeling_mgvmoe.relation_rules": [],
-        "modeling_mgvmoe.label_paths": [],
-        "modeling_mgvmoe.uncertainty": [],
+        "modeling_mgvmoe.extraction": ["GraphExtractor", "RelationRules", "extract"],
+        "modeling_mgvmoe.labels": ["Rejection"],
     },
     "Graphs of many posts": {
         "modeling_mgvmoe.graph.bulk": ["BulkArguments", "BulkResult", "extract_in_bulk"],

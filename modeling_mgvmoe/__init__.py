@@ -8,13 +8,10 @@ from transformers.pipelines import PIPELINE_REGISTRY
 
 from .configuration_mgvmoe import MGVMoEConfig
 from .extraction import GraphExtractor
-from .graph_pipeline_mgvmoe import GRAPH_TASK, MultimodalGraphExtractionPipeline
-from .modeling_mgvmoe import MGVMoEForZeroShotIE, MGVMoEModel
-from .outputs_mgvmoe import MGVMoEModelOutput, MGVMoEOutput
-from .pipeline_mgvmoe import TASK, ZeroShotMultimodalIEPipeline
-from .post_scoring import PostEmbeds
+from .labels import Rejection
+from .modeling_mgvmoe import MGVMoEForZeroShotIE, MGVMoEModel, MGVMoEModelOutput, MGVMoEOutput, PostEmbeds
+from .pipeline_mgvmoe import GRAPH_TASK, TASK, MultimodalGraphExtractionPipeline, ZeroShotMultimodalIEPipeline
 from .processing_mgvmoe import MGVMoEProcessor
-from .rejection import Rejection
 from .variational_experts import VariationalMixtureOfExperts
 
 __version__ = "0.1.0"

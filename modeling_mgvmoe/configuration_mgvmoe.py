@@ -9,7 +9,7 @@ from typing import Any, Literal
 import transformers
 from transformers.utils.versions import require_version
 
-from .saved_folder import check_backbone_sizes, reading
+from .loading import check_backbone_sizes, reading
 
 NEEDED, HINT = "transformers>=5.16", "MG-VMoE needs it: pip install -U transformers"
 try:
@@ -32,7 +32,7 @@ CUSTOM_PIPELINES = {
 # Found where their task is named. Were they listed, transformers would not know which pipeline is meant by default.
 MORE_PIPELINES = {
     "multimodal-graph-extraction": {
-        "impl": "graph_pipeline_mgvmoe.MultimodalGraphExtractionPipeline",
+        "impl": "pipeline_mgvmoe.MultimodalGraphExtractionPipeline",
         "pt": ["AutoModel"],
         "type": "multimodal",
     }
@@ -130,7 +130,7 @@ class MGVMoEConfig(PreTrainedConfig):
         score (`"projection"` or `"similarity"`, defaults to `"projection"`):
             E8. `"projection"` is the paper's: two linear layers to `projection_dim`. `"similarity"` starts from the
             pretrained text encoder's own similarity of posts and labels, adds what the experts make of a post through
-            a gate that opens from 0, and knows types of heads and tails (see `similarity_score.py`);
+            a gate that opens from 0, and knows types of heads and tails (see `modeling_mgvmoe.py`);
             `projection_dim` then plays no part, and the processor needs `mention_style="prefix"`.
         similarity_scale (`float`, defaults to 20.0):
             What cosines are multiplied with to become logits.
@@ -195,8 +195,9 @@ class MGVMoEConfig(PreTrainedConfig):
     # Made in `__post_init__`: what newer transformers have for it (`sub_configs_defaults`), older ones do not know.
     sub_configs = {"text_config": AutoConfig, "vision_config": AutoConfig}
 
-    text_config: dict | PreTrainedConfig | None = None
-    vision_config: dict | PreTrainedConfig | None = None
+    # A dict, a configuration or None, checked in `__post_init__`, which makes a configuration of it.
+    text_config: Any = None
+    vision_config: Any = None
     vision_hidden_size: int | None = None
     num_experts: int = 8
     deterministic_experts: bool = False

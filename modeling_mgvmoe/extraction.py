@@ -12,14 +12,281 @@ from typing import Any
 import numpy as np
 import torch
 
-from .candidate_embedder import CandidateEmbedder, check_processor, in_evaluation
-from .candidates import check_label_words, check_labels, refuse_unknown_arguments
-from .extraction_posts import MentionFinder, PostToExtract, read_post
-from .label_paths import check_separator
-from .label_set import LabelSet
-from .padding import distinct_pictures
-from .rejection import read_rejection
-from .relation_rules import RelationRules
+from .labels import (
+    CandidateEmbedder,
+    LabelSet,
+    check_label_words,
+    check_labels,
+    check_processor,
+    check_separator,
+    in_evaluation,
+    read_label_types,
+    read_rejection,
+    refuse_unknown_arguments,
+    split_path,
+)
+from .processing_mgvmoe import distinct_pictures
+from .spans import as_list, check_span, is_absent, warn_of_columns
+
+POST_KEYS = ("id", "text", "image", "mentions")
+# Columns of the data sets of this package that say nothing about what is to be predicted from.
+IGNORED_KEYS = ("label", "source", "image_text", "candidate_labels")
+FINDER_TASKS = ("token-classification", "ner")
+
+
+@dataclass(frozen=True)
+class PostToExtract:
+    """A post that was checked.
+
+    Attributes:
+        id: as given, or `None`.
+        text: as given.
+        image: as given, or `None`.
+        mentions: distinct spans (start, end) of the text.
+    """
+
+    id: Any
+    text: str
+    image: Any
+    mentions: tuple[tuple[int, int], ...]
+
+    @classmethod
+    def of_broken(cls, post: object) -> "PostToExtract":
+        """What can be told of a post that could not be read."""
+        known = post if isinstance(post, Mapping) else {}
+        text = known.get("text")
+        return cls(known.get("id"), text if isinstance(text, str) else "", None, ())
+
+
+class MentionFinder:
+    """Finds the mentions of a text with what the user gave.
+
+    Args:
+        finder: a token-classification pipeline of transformers, or any function of a text that returns dicts with
+            `start` and `end`; `None`: nothing is ever found.
+
+    Raises:
+        ValueError: it cannot be called.
+    """
+
+    def __init__(self, finder: Any = None) -> None:
+        if finder is not None and not callable(finder):
+            raise ValueError(
+                "mention_finder: a token-classification pipeline or a function of a text is needed "
+                f"(got {type(finder).__name__})"
+            )
+        self.finder = finder
+        self.arguments: dict[str, Any] = {}
+        if getattr(finder, "task", None) in FINDER_TASKS:
+            own = getattr(finder, "_postprocess_params", {}).get("aggregation_strategy")
+            if own is None or getattr(own, "value", own) == "none":
+                # Left to itself it tells of every token, and a name is of several.
+                self.arguments = {"aggregation_strategy": "simple"}
+
+    def __call__(self, text: str, where: str) -> list[tuple[int, int]]:
+        """Distinct spans, without white space around, in the order of the text."""
+        if self.finder is None:
+            raise ValueError(
+                f"{where}: 'mentions' is needed, a list of spans; or a mention_finder, a token-classification "
+                "pipeline that finds them (got neither)"
+            )
+        spans = set()
+        for entity in self.finder(text, **self.arguments):
+            start, end = entity.get("start"), entity.get("end")
+            if start is None or end is None:
+                raise ValueError(
+                    f"mention_finder: 'start' and 'end' are needed of every mention (got {entity!r:.200})"
+                )
+            found = text[start:end]
+            start, end = start + len(found) - len(found.lstrip()), end - len(found) + len(found.rstrip())
+            if start < end:
+                spans.add((start, end))
+        return sorted(spans)
+
+
+def read_post(post: object, where: str, finder: MentionFinder) -> PostToExtract:
+    """Check one post and find its mentions if it has none of its own.
+
+    Args:
+        post: a dict with `text`, and optionally `id`, `image` and `mentions`, a list of spans (`spans.check_span`).
+        where: how to call the post in messages.
+        finder: of mentions.
+
+    Raises:
+        ValueError: it is no such dict, or a span does not fit its text.
+    """
+    if not isinstance(post, Mapping):
+        raise ValueError(
+            f"{where}: a dict with 'text' and 'mentions' is needed (got {type(post).__name__}: {post!r:.80})"
+        )
+    warn_of_columns(post, (*POST_KEYS, *IGNORED_KEYS))
+    text = post.get("text")
+    if not isinstance(text, str):
+        raise ValueError(f"{where}: 'text' must be a string (got {type(text).__name__})")
+    given = post.get("mentions")
+    if is_absent(given):
+        mentions = finder(text, where)
+    else:
+        spans = as_list(given)
+        if spans is None:
+            raise ValueError(f"{where}: 'mentions' must be a list of spans (got {given!r:.80})")
+        mentions = [check_span(text, span, f"{where}, mentions[{number}]") for number, span in enumerate(spans)]
+        if len(set(mentions)) < len(mentions):
+            raise ValueError(f"{where}: mentions must be distinct (got {mentions!r:.200})")
+    image = None if is_absent(post.get("image")) else post["image"]
+    return PostToExtract(post.get("id"), text, image, tuple(mentions))
+
+
+class RelationRules:
+    """Rules for some relations.
+
+    Args:
+        labels: the relations that there are, R of them.
+        constraints: for a relation (types of the head, types of the tail), each a type or a list of types. Relations
+            without an entry join any mentions.
+        symmetric: relations that hold in both directions or in none.
+        inverses: relation to relation; what holds of head and tail holds in the other of tail and head.
+        separator: of hierarchical types; a constraint then also allows the types below the one that it names.
+
+    Raises:
+        ValueError: a rule is no rule, names what is no relation, or contradicts another.
+    """
+
+    def __init__(
+        self,
+        labels: Sequence[str],
+        constraints: Mapping[str, Any] | None = None,
+        symmetric: Sequence[str] = (),
+        inverses: Mapping[str, str] | None = None,
+        separator: str | None = None,
+    ) -> None:
+        self.labels, self.separator = [label.strip() for label in labels], separator
+        types, masks = read_label_types(constraints, labels, name="relation_constraints")
+        _check_known(constraints or {}, self.labels, "relation_constraints")
+        self.types = [split_path(name, separator) for name in types]
+        constrained = {name.strip() for name in constraints or {}}
+        self.allowed = {
+            label: [{path for path, fits in zip(self.types, slot, strict=True) if fits} for slot in mask]
+            for label, mask in zip(self.labels, masks, strict=False)
+            if label in constrained
+        }
+        if isinstance(symmetric, str) or not isinstance(symmetric, (list, tuple, set, frozenset)):
+            raise ValueError(f"symmetric: a list of relations is needed (got {symmetric!r:.80})")
+        if not isinstance(inverses or {}, Mapping):
+            raise ValueError(f"inverses: a dict of relation to relation is needed (got {inverses!r:.80})")
+        _check_known(symmetric, self.labels, "symmetric")
+        _check_known([name for pair in (inverses or {}).items() for name in pair], self.labels, "inverses")
+        # Of each relation that is said in both directions, how it is called in the other.
+        self.turned: dict[str, str] = {name.strip(): name.strip() for name in symmetric}
+        for one, other in (inverses or {}).items():
+            for name, reverse in ((one.strip(), other.strip()), (other.strip(), one.strip())):
+                if name == reverse:
+                    raise ValueError(f"inverses: {name!r} is its own inverse; name it in symmetric")
+                if self.turned.setdefault(name, reverse) != reverse:
+                    raise ValueError(
+                        f"inverses: a relation has one inverse and is not symmetric (got {reverse!r} for {name!r}, "
+                        f"which has {self.turned[name]!r})"
+                    )
+        self._joins: dict[tuple[str | None, str | None], torch.Tensor] = {}
+        column = {label: number for number, label in enumerate(self.labels)}
+        self.turned_columns = torch.tensor([column[self.turned.get(label, label)] for label in self.labels])
+        self.linked = torch.tensor([label in self.turned for label in self.labels], dtype=torch.bool)
+        self.symmetric = torch.tensor([self.turned.get(label) == label for label in self.labels], dtype=torch.bool)
+
+    def check_types(self, typing_labels: Iterable[str]) -> None:
+        """Raise ValueError if a constraint names a type that no mention can get."""
+        known = {path for label in typing_labels for path in self._upwards(label)}
+        strange = [f" {self.separator} ".join(path) for path in self.types if path not in known]
+        if strange:
+            raise ValueError(
+                f"relation_constraints: types must be typing labels (got {', '.join(map(repr, strange))})"
+            )
+
+    def _upwards(self, label: str) -> list[tuple[str, ...]]:
+        """A type and, if types are paths, all that it is below."""
+        path = split_path(label, self.separator)
+        return [path[:depth] for depth in range(1, len(path) + 1)]
+
+    def may_join(self, head: str | None, tail: str | None) -> torch.Tensor:
+        """Which relations may hold between mentions of two types.
+
+        Args:
+            head, tail: their types; `None` for a mention of no type, which no constraint allows.
+
+        Returns:
+            (R,), boolean. A symmetric relation fits if it does so in one of the directions; of inverse relations
+            both constraints must fit, where both have one.
+        """
+        if (head, tail) not in self._joins:
+            self._joins[head, tail] = self._may_join(head, tail)
+        return self._joins[head, tail]
+
+    def _may_join(self, head: str | None, tail: str | None) -> torch.Tensor:
+        fits = []
+        for label in self.labels:
+            forward = self._fits(label, head, tail)
+            turned = self.turned.get(label)
+            if turned == label:
+                fits.append(forward or self._fits(label, tail, head))
+            else:
+                fits.append(forward and (turned is None or self._fits(turned, tail, head)))
+        return torch.tensor(fits, dtype=torch.bool)
+
+    def _fits(self, label: str, head: str | None, tail: str | None) -> bool:
+        if label not in self.allowed:
+            return True
+        return all(
+            name is not None and not allowed.isdisjoint(self._upwards(name))
+            for name, allowed in zip((head, tail), self.allowed[label], strict=True)
+        )
+
+    def average_readings(self, forward: torch.Tensor, backward: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """One number for both readings of a statement: their mean, for every relation that has two.
+
+        Args:
+            forward, backward: (..., R), of a pair and of the pair turned round.
+
+        Returns:
+            Both again. Relations that are neither symmetric nor inverse to another keep their numbers.
+        """
+        turned = self.turned_columns
+        return (
+            torch.where(self.linked, (forward + backward[..., turned]) / 2, forward),
+            torch.where(self.linked, (backward + forward[..., turned]) / 2, backward),
+        )
+
+    def answer(self, forward: torch.Tensor, backward: torch.Tensor) -> tuple[int, int]:
+        """The relations of a pair and of the pair turned round, so that they do not contradict each other.
+
+        The surer direction decides. If its answer is said in both directions, the other one says the same; else the
+        other answers with the best of its relations that are said in one direction only, if it has any.
+
+        Args:
+            forward, backward: scores (R,) of [`average_readings`]; -inf or 0 for what may not hold.
+
+        Returns:
+            The columns of the two answers; -1 for a direction that has none.
+        """
+        best = [int(forward.argmax()), int(backward.argmax())]
+        if not (bool(self.linked[best[0]]) or bool(self.linked[best[1]])):
+            return best[0], best[1]
+        scores = (forward, backward)
+        # Readings of one statement score alike, so that a tie between directions is mostly agreement.
+        surer = int(scores[1][best[1]] > scores[0][best[0]])
+        decided = best[surer]
+        if bool(self.linked[decided]):
+            best[1 - surer] = int(self.turned_columns[decided])
+        elif bool(self.linked[best[1 - surer]]):
+            own = scores[1 - surer].masked_fill(self.linked, float("-inf"))
+            best[1 - surer] = int(own.argmax()) if bool(own.max() > 0) else -1
+        return best[0], best[1]
+
+
+def _check_known(names: Iterable[Any], labels: Sequence[str], argument: str) -> None:
+    strange = [name for name in names if not isinstance(name, str) or name.strip() not in labels]
+    if strange:
+        raise ValueError(f"{argument}: relations must be of relation_labels (got {', '.join(map(repr, strange[:5]))})")
+
 
 ERRORS = ("raise", "return")
 # Batches whose marked texts are encoded together, to be sorted by length.
@@ -361,7 +628,7 @@ def extract(
             mention_finder: a token-classification pipeline, or any function of a text that returns a list of dicts
                 with `start` and `end`. Asked for posts without `mentions`.
             label_descriptions, label_types, type_descriptions, label_template: as of the pipeline.
-            label_separator: makes labels paths, ">" for "person > politician"; see `label_paths.py`.
+            label_separator: makes labels paths, ">" for "person > politician"; see `labels.py`.
             relation_constraints: relation to (types of the head, types of the tail), each a type or a list of types. A
                 pair is asked about the relations that its mentions' predicted types allow, and not at all about none.
             symmetric, inverses: relations that are said in both directions, and {relation: its inverse}: both readings
@@ -372,7 +639,7 @@ def extract(
                 "typing" and "relation".
             top_k: labels in `scores`; default all.
             batch_size: marked texts, and pictures, at a time; changes nothing but speed and memory.
-            num_samples: draws from the experts; see `uncertainty.py`. Scores are then means over them, and come with
+            num_samples: draws from the experts; see `objectives.py`. Scores are then means over them, and come with
                 `deviation` and, for each mention and relation, `mutual_information`.
             max_length: of a tokenized text.
             return_embeds: add `image_embeds`, the picture's vector (H,) after the experts (v of E6) or `None`.
@@ -391,4 +658,11 @@ def extract(
     return GraphExtractor(model, processor, typing_labels, relation_labels, **options)(posts)
 
 
-__all__ = ["GraphExtractor", "extract"]
+__all__ = [
+    "GraphExtractor",
+    "MentionFinder",
+    "PostToExtract",
+    "RelationRules",
+    "extract",
+    "read_post",
+]

@@ -1,43 +1,848 @@
-r"""MG-VMoE: two backbones, a variational mixture of experts over both, fusion and scores (E7, E8).
+"""MG-VMoE: two encoders, a variational mixture of experts over both, fusion, scores, losses (E7, E8, E12).
 
-Axes: B = posts, Lt = text tokens, Li = picture tokens, H = hidden size, H' = width of the vision encoder, K = experts,
-C = candidate labels, D = projection size, S = marked mentions of a post (1 for typing, 2 for a relation).
+Axes: B = posts, L = tokens, Lt = text tokens, Li = image tokens, H = hidden size, H' = width of the vision encoder,
+K = experts, C = candidate labels, Lc = label tokens, P = texts of labels, D = projection size, S = marked mentions of
+a post (1 for typing, 2 for a relation), T = types of heads and tails, Q = (max_mentions + 1) H, the size of the query
+q of E7, N = draws from the experts.
 """
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Self
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 from transformers import PreTrainedModel
 from transformers import initialization as init
-from transformers.utils import can_return_tuple
+from transformers.utils import ModelOutput, can_return_tuple
 
-from .backbones import check_repeatable, random_backbone
 from .configuration_mgvmoe import MGVMoEConfig
-from .expert_losses import expert_losses
-from .fusion import AdditiveFusionScore, fuse_modalities, fused_variance
-from .input_checks import check_tensors, check_types, one_for_all, refuse_unknown
-from .outputs_mgvmoe import MGVMoEModelOutput, MGVMoEOutput
-from .picture_states import PictureStates
-from .post_scoring import PostScoring
-from .pretrained_mgvmoe import MGVMoEPreTrainedModel
-from .similarity_score import SimilarityScore
-from .text_states import TextStates
-from .training_objectives import TrainingObjectives
-from .uncertainty import predictive_statistics
-from .variational_experts import NoExperts, VariationalMixtureOfExperts, VariationalMixtureOutput
+from .distributed import Announcement, gather_rows, number_of_processes, random_generator
+from .extraction import extract
+from .loading import check_repeatable, check_weights, other_shapes, pretrained_backbone, random_backbone, reading
+from .objectives import at_least_float32, info_nce, label_cross_entropy, predictive_statistics, ranking_loss
+from .sample_graph import adversarial_consistency, learned_adversary_loss, power_perturbation, random_perturbation
+from .variational_experts import (
+    NoExperts,
+    VariationalMixtureOfExperts,
+    VariationalMixtureOutput,
+    expert_losses,
+    is_plain,
+)
 
 if TYPE_CHECKING:
     # Never run. `save_pretrained` copies the files named here, so a saved model brings processor and pipelines, and
     # what an Inference Endpoint runs.
-    from .graph_pipeline_mgvmoe import MultimodalGraphExtractionPipeline  # noqa: F401
     from .handler import EndpointHandler  # noqa: F401
     from .pipeline_mgvmoe import ZeroShotMultimodalIEPipeline  # noqa: F401
     from .processing_mgvmoe import MGVMoEProcessor  # noqa: F401
 
 
-class MGVMoEModel(TextStates, PictureStates, MGVMoEPreTrainedModel):
+# Outputs
+
+
+@dataclass
+class MGVMoEModelOutput(ModelOutput):
+    """Output of [`MGVMoEModel`]. Fields typed as plain tensors are always there.
+
+    Args:
+        fused_embeds: (B, H), f of E7.
+        fused_variance: (B, H), its variance where tokens are drawn as in E3; only if asked for.
+        text_states: (B, Lt, H), the text encoder's states.
+        mention_states: (B, (max_mentions + 1) H), q of E7: the text encoder's states of the first token and of the
+            opening markers; zeros for absent mentions.
+        text_embeds: (B, H), t of E6.
+        image_embeds: (B, H), v of E6; zeros for posts without a picture. `None` if no post has one.
+        image_mask: (B,), true for posts with a picture.
+        kl_loss: scalar, E4 averaged over the modalities present; only if losses were asked for.
+        router_entropy_loss: scalar, E5, likewise.
+        expert_loss_sums: (2, 3), what several processes add up: for text and for pictures the sum of E4 and the sum of
+            E5 over the tokens, and the number of tokens. Only with losses.
+        fusion_attentions: (B, Li + Lt), the weights a of E7, picture first; 0 on padding.
+        text_router_probs: (B, Lt, K). image_router_probs: (B, Li, K) or `None`.
+        hidden_states, attentions: the text encoder's, if asked for.
+        vision_hidden_states, vision_attentions: the vision encoder's, if asked for and if it ran.
+    """
+
+    fused_embeds: torch.Tensor = None  # type: ignore[assignment]
+    fused_variance: torch.Tensor | None = None
+    text_states: torch.Tensor = None  # type: ignore[assignment]
+    mention_states: torch.Tensor = None  # type: ignore[assignment]
+    text_embeds: torch.Tensor = None  # type: ignore[assignment]
+    image_embeds: torch.Tensor | None = None
+    image_mask: torch.Tensor = None  # type: ignore[assignment]
+    kl_loss: torch.Tensor | None = None
+    router_entropy_loss: torch.Tensor | None = None
+    expert_loss_sums: torch.Tensor | None = None
+    fusion_attentions: torch.Tensor = None  # type: ignore[assignment]
+    text_router_probs: torch.Tensor = None  # type: ignore[assignment]
+    image_router_probs: torch.Tensor | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
+    vision_hidden_states: tuple[torch.Tensor, ...] | None = None
+    vision_attentions: tuple[torch.Tensor, ...] | None = None
+
+
+@dataclass
+class MGVMoEOutput(ModelOutput):
+    """Output of [`MGVMoEForZeroShotIE`]. The terms of E12 are unweighted and present if `labels` were given.
+
+    Args:
+        loss: scalar, E12.
+        logits: (B, C), E8; -inf where `candidate_mask` is false.
+        ranking_loss: scalar, E9, or the cross-entropy that `objective` sets in its place.
+        kl_loss: scalar, E4, averaged over the modalities.
+        router_entropy_loss: scalar, E5, averaged over the modalities.
+        alignment_loss: scalar, E6.
+        consistency_loss: scalar, E11.
+        type_loss: scalar, -log P of the types that the right label allows, mean over posts; 0 without types.
+        sample_logits: (N, B, C), E8 for each draw; only with `num_samples`, as are
+        mean_probs, std_probs: (B, C), mean and deviation over the draws of the softmax of `sample_logits`, and
+        mutual_information: (B,), in nats; see `objectives.py`.
+        mention_embeds: (B, D), the posts' side of E8.
+        candidate_embeds: (C, H) or (B, C, H), l of E8, to be given back as `candidate_embeds`.
+        text_embeds: (B, H), t of E6. image_embeds: (B, H), v of E6, or `None`.
+        fusion_attentions: (B, Li + Lt), a of E7, picture first.
+        text_router_probs: (B, Lt, K). image_router_probs: (B, Li, K) or `None`.
+        hidden_states, attentions: the text encoder's, if asked for.
+        vision_hidden_states, vision_attentions: the vision encoder's, if asked for.
+    """
+
+    loss: torch.Tensor | None = None
+    logits: torch.Tensor | None = None
+    ranking_loss: torch.Tensor | None = None
+    kl_loss: torch.Tensor | None = None
+    router_entropy_loss: torch.Tensor | None = None
+    alignment_loss: torch.Tensor | None = None
+    consistency_loss: torch.Tensor | None = None
+    type_loss: torch.Tensor | None = None
+    sample_logits: torch.Tensor | None = None
+    mean_probs: torch.Tensor | None = None
+    std_probs: torch.Tensor | None = None
+    mutual_information: torch.Tensor | None = None
+    mention_embeds: torch.Tensor | None = None
+    candidate_embeds: torch.Tensor | None = None
+    text_embeds: torch.Tensor | None = None
+    image_embeds: torch.Tensor | None = None
+    fusion_attentions: torch.Tensor | None = None
+    text_router_probs: torch.Tensor | None = None
+    image_router_probs: torch.Tensor | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
+    vision_hidden_states: tuple[torch.Tensor, ...] | None = None
+    vision_attentions: tuple[torch.Tensor, ...] | None = None
+
+
+# Checks of the arguments. Those that read values are left out when torch compiles.
+
+
+def refuse_unknown(arguments: dict[str, Any]) -> None:
+    """`forward` takes **kwargs as transformers expects of it, but a misspelt mask must not pass unseen.
+
+    `None` says nothing and passes: PEFT, for one, hands on `inputs_embeds=None`.
+    """
+    unknown = sorted(name for name, value in arguments.items() if value is not None)
+    if unknown:
+        raise TypeError(f"forward got unknown arguments: {', '.join(unknown)}.")
+
+
+def check_tensors(**arguments: Any) -> None:
+    """Refuse what is no tensor: lists of a processor without `return_tensors`, labels as words.
+
+    Args:
+        arguments: of `forward`, by name; `None` for those that are left out.
+
+    Raises:
+        ValueError: naming the argument and what it is.
+    """
+    for name, value in arguments.items():
+        if value is None or isinstance(value, torch.Tensor):
+            continue
+        if name == "labels":
+            rule = "a tensor (B,) of numbers, each the place of the right label among the candidates"
+        else:
+            rule = 'a tensor; the processor makes them with return_tensors="pt"'
+        raise ValueError(f"{name} must be {rule}, got {type(value).__name__} {value!r:.80}.")
+
+
+def one_for_all(tensor: torch.Tensor | None, name: str, axes: int, posts: int) -> torch.Tensor | None:
+    """Take what all posts share out of a batch that has it once for each post.
+
+    Args:
+        tensor: as it is, of `axes` axes, or (B, ...) with that many behind the posts'.
+        name: of the argument.
+        axes: of the tensor alone.
+        posts: B.
+
+    Raises:
+        ValueError: there are rows for another number of posts, or they differ.
+    """
+    if tensor is None or tensor.ndim != axes + 1:
+        return tensor
+    if tensor.shape[0] != posts:
+        raise ValueError(f"{name} must have {axes} axes, or come once for each of {posts} posts, got {len(tensor)}.")
+    if not torch.compiler.is_compiling() and not bool((tensor == tensor[:1]).all()):
+        raise ValueError(
+            f"{name} must be the same for every post where it comes once for each, {tuple(tensor.shape)}; posts with "
+            "labels of their own take candidate_mask, or candidate_embeds (B, C, H)."
+        )
+    return tensor[0]
+
+
+def check_pixels(pixel_values: torch.Tensor) -> None:
+    """(B, channels, height, width)."""
+    check_tensors(pixel_values=pixel_values)
+    if pixel_values.ndim != 4:
+        raise ValueError(f"pixel_values must be (B, channels, height, width), got {tuple(pixel_values.shape)}.")
+
+
+def check_tokens(
+    input_ids: torch.Tensor, attention_mask: torch.Tensor, name: str, limit: int | None, vocab_size: int
+) -> None:
+    """Ids and mask, (rows, tokens): what torch would say from inside an embedding, or not at all.
+
+    Args:
+        input_ids, attention_mask: (rows, tokens).
+        name: what their names begin with.
+        limit: most tokens of a row; `None`: no limit.
+        vocab_size: of the text encoder.
+    """
+    if input_ids.ndim != 2 or 0 in input_ids.shape:
+        raise ValueError(f"{name}input_ids must be (rows, tokens), neither of them 0, got {tuple(input_ids.shape)}.")
+    if attention_mask.shape != input_ids.shape:
+        raise ValueError(
+            f"{name}attention_mask must be {tuple(input_ids.shape)}, like {name}input_ids, "
+            f"got {tuple(attention_mask.shape)}."
+        )
+    if limit is not None and input_ids.shape[1] > limit:
+        raise ValueError(
+            f"{name}input_ids must have at most {limit} tokens, as the text encoder has positions for, "
+            f"got {input_ids.shape[1]}. Give the processor a smaller max_length."
+        )
+    if torch.compiler.is_compiling():
+        return
+    lowest, highest = input_ids.aminmax()
+    if lowest < 0 or highest >= vocab_size:
+        raise ValueError(
+            f"{name}input_ids must be in [0, {vocab_size}), the vocabulary, got {int(lowest)} to {int(highest)}. "
+            "If the processor added markers to the tokenizer, call "
+            "model.resize_token_embeddings(len(processor.tokenizer)) first."
+        )
+    if not bool(attention_mask.any(1).all()):
+        empty = (~attention_mask.any(1)).nonzero().flatten().tolist()
+        raise ValueError(f"{name}attention_mask must leave every row at least one token, got none in rows {empty}.")
+
+
+def check_index(index: torch.Tensor, number: int) -> None:
+    """(P,), the label of each of `number` texts; every label from 0 on has one."""
+    if index.shape != (number,):
+        raise ValueError(f"candidate_index must be ({number},), one a text, got {tuple(index.shape)}.")
+    if not torch.compiler.is_compiling() and (bool(index.min() < 0) or not bool(index.bincount().all())):
+        raise ValueError(
+            f"candidate_index must hold every number from 0 to its largest, the labels, got {index.tolist()}."
+        )
+
+
+def check_mention_positions(mention_positions: torch.Tensor, text_mask: torch.Tensor, slots: int) -> None:
+    """(B, S), S at most `slots`, on real tokens of `text_mask` (B, Lt); -1 for an absent second mention."""
+    size = text_mask.shape
+    if mention_positions.ndim != 2 or mention_positions.shape[0] != size[0] or mention_positions.shape[1] > slots:
+        raise ValueError(
+            f"mention_positions must be (B, S) with B = {size[0]} and S at most max_mentions = {slots}, "
+            f"got {tuple(mention_positions.shape)}."
+        )
+    if not torch.compiler.is_compiling():
+        valid = (mention_positions >= -1) & (mention_positions < size[1])
+        if not bool(valid.all() & (mention_positions[:, 0] >= 0).all()):
+            raise ValueError(
+                f"mention_positions must be in [0, {size[1]}), or -1 for an absent second mention, "
+                f"got {mention_positions.tolist()}."
+            )
+        if not bool((text_mask.gather(1, mention_positions.clamp(min=0)) | (mention_positions < 0)).all()):
+            raise ValueError(f"mention_positions must not be on padding, got {mention_positions.tolist()}.")
+
+
+def check_image_index(image_index: torch.Tensor, batch_size: int, pictures: torch.Tensor | None) -> None:
+    """Each post's row of the pictures must be one.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if image_index.shape != (batch_size,):
+        raise ValueError(f"image_index must be (B,) = ({batch_size},), got {tuple(image_index.shape)}.")
+    if pictures is None:
+        raise ValueError("image_index came, but neither pixel_values nor image_features, of which it names rows.")
+    if torch.compiler.is_compiling():
+        return
+    if not bool(((image_index >= 0) & (image_index < len(pictures))).all()):
+        raise ValueError(
+            f"image_index must be in [0, {len(pictures)}), the rows of pictures, got {image_index.tolist()}."
+        )
+
+
+def check_mention_mask(
+    mention_mask: torch.Tensor, mention_positions: torch.Tensor, attention_mask: torch.Tensor
+) -> None:
+    """(B, S, Lt), boolean: tokens of every mention that `mention_positions` (B, S) has, and of no other."""
+    shape = (*mention_positions.shape, attention_mask.shape[-1])
+    if tuple(mention_mask.shape) != shape or mention_mask.dtype != torch.bool:
+        raise ValueError(
+            f"mention_mask must be (B, S, Lt) = {shape} and boolean, got {tuple(mention_mask.shape)}, "
+            f"{mention_mask.dtype}."
+        )
+    if torch.compiler.is_compiling():
+        return
+    if bool((mention_mask & ~attention_mask.bool()[:, None]).any()):
+        raise ValueError("mention_mask must not mark padding.")
+    if not torch.equal(mention_mask.any(-1), mention_positions >= 0):
+        raise ValueError("mention_mask must mark a token of every mention, and none of an absent one.")
+
+
+def check_types(candidate_types: torch.Tensor, number: int, types: int) -> None:
+    """(C, 2, T), boolean, at least one type allowed for every label and slot."""
+    if tuple(candidate_types.shape) != (number, 2, types) or candidate_types.dtype != torch.bool:
+        raise ValueError(
+            f"candidate_types must be (C, 2, T) = {(number, 2, types)} and boolean, got "
+            f"{tuple(candidate_types.shape)}, {candidate_types.dtype}."
+        )
+    if not torch.compiler.is_compiling() and not bool(candidate_types.any(-1).all()):
+        raise ValueError("candidate_types must allow every label at least one type for head and tail.")
+
+
+def canonical_order(keys: torch.Tensor) -> torch.Tensor:
+    """The order that sorts rows lexicographically, so that what is computed in it does not depend on the rows' order.
+
+    Matrix products round the same row differently at another place, and a score must not depend on the place of its
+    label, not even in the last bit.
+
+    Args:
+        keys: (..., C, n), n numbers to compare for each of the C rows.
+
+    Returns:
+        (..., C), a permutation.
+    """
+    order = torch.arange(keys.shape[-2], device=keys.device).expand(keys.shape[:-1])
+    for column in reversed(range(keys.shape[-1])):
+        order = order.gather(-1, keys[..., column].gather(-1, order).argsort(dim=-1, stable=True))
+    return order
+
+
+# Initial weights, checkpoints, pretrained encoders
+
+
+class MGVMoEPreTrainedModel(PreTrainedModel):
+    """What the base model and the model with scores share: loading, initial weights, attention back ends."""
+
+    config: MGVMoEConfig
+    base_model_prefix = "mgvmoe"
+    main_input_name = "input_ids"
+    input_modalities = ["image", "text"]
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_attention_backend = True
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, SimilarityScore):
+            init.zeros_(module.gate)
+        if isinstance(module, AdditiveFusionScore):
+            init.normal_(module.weight, std=self.config.initializer_range)
+            init.zeros_(module.bias)
+
+    def _freeze_tower(self) -> None:
+        """Take the gradient off every parameter of the vision encoder, if the configuration says `freeze_vision`.
+
+        Done at construction and after loading, not in `train()`: parameters that are added later, such as adapters,
+        keep theirs.
+        """
+        base = getattr(self, self.base_model_prefix, self)
+        if self.config.freeze_vision:
+            base.vision_model.requires_grad_(False)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """As torch has it, and also of the names that `save_pretrained` writes.
+
+        Some backbones (ViT) have other names on the disk than in memory. `Trainer` reads its checkpoints by this
+        method, and would leave the weights of other names as they are, with no more than a warning.
+        """
+        known = set(self.state_dict())
+        if not known.issuperset(state_dict):
+            loaded: Any = type(self).from_pretrained(
+                None, config=self.config, state_dict=dict(state_dict), dtype=self.dtype, output_loading_info=True
+            )
+            model, report = loaded
+            there = model.state_dict()
+            renamed = {name: there[name] for name in there if name not in report["missing_keys"]}
+            # Those that nothing answers to, for torch to name.
+            state_dict = renamed | {name: state_dict[name] for name in report["unexpected_keys"] if name in state_dict}
+        return super().load_state_dict(state_dict, strict, assign)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """As transformers has it, but of safetensors only: no pickle is read.
+
+        Raises:
+            OSError: a file is missing or damaged.
+            ValueError: `use_safetensors` is false, or weights and configuration do not go together.
+        """
+        source, asked = pretrained_model_name_or_path, kwargs.get("use_safetensors")
+        if asked is False:
+            raise ValueError("use_safetensors must not be False: pickles are not read, got False")
+        kwargs["use_safetensors"] = True
+        with reading(source, "model"):
+            check_weights(source, kwargs.get("config"))
+            with_report = kwargs.pop("output_loading_info", False)
+            try:
+                loaded: Any = super().from_pretrained(source, *args, output_loading_info=True, **kwargs)
+            except RuntimeError as error:
+                if "ignore_mismatched_sizes" not in str(error):
+                    raise
+                raise ValueError(cls._what_differs(source, kwargs.get("config"))) from error
+            model, report = loaded
+            # Who asks for the report sees it.
+            nothing_loaded = source is not None and len(report["missing_keys"]) == len(model.state_dict())
+            if nothing_loaded and not with_report:
+                raise ValueError(f"model: {str(source)!r} must hold weights of {cls.__name__}, no tensor of it is one")
+            model._freeze_tower()  # loading made new parameters, which require a gradient
+            return loaded if with_report else model
+
+    @classmethod
+    def _what_differs(cls, source: Any, config: Any) -> str:
+        """Says which weights of a folder have other shapes than its configuration asks for."""
+        config_class: type[Any] = cls.config_class  # type: ignore[assignment]
+        with torch.device("meta"):
+            model = cls(config if config is not None else config_class.from_pretrained(source))
+        found = other_shapes(source, model) or "transformers' report lists the tensors"
+        return f"model: the weights of {str(source)!r} must have the shapes that its config.json asks for: {found}"
+
+    @classmethod
+    def from_text_vision_pretrained(
+        cls,
+        text_id: str,
+        vision_id: str,
+        text_kwargs: dict[str, Any] | None = None,
+        vision_kwargs: dict[str, Any] | None = None,
+        **config_kwargs: Any,
+    ) -> Self:
+        """Compose two pretrained encoders; everything between them starts from random weights.
+
+        A warning says so where the scores are random, too, until the model is trained: with `score="projection"`.
+
+        Args:
+            text_id: Hub name or folder of a text encoder.
+            vision_id: Hub name or folder of a vision encoder, or of a text-image model, whose vision part is taken.
+            text_kwargs, vision_kwargs: for the two calls of `AutoModel.from_pretrained` (`revision`, `token`, ...).
+            config_kwargs: fields of [`MGVMoEConfig`].
+
+        Raises:
+            TypeError: a keyword is not a field of the configuration.
+            ValueError: an encoder is of the other kind, or draws at random in evaluation.
+        """
+        config_class: type[Any] = cls.config_class  # type: ignore[assignment]  # None only in the abstract base
+        known = {field.name for field in fields(config_class)}
+        unknown = sorted(set(config_kwargs) - known)
+        if unknown:
+            raise TypeError(f"from_text_vision_pretrained got {unknown}, which MGVMoEConfig does not have.")
+        text_model = pretrained_backbone(text_id, False, **(text_kwargs or {}))
+        vision_model = pretrained_backbone(vision_id, True, **(vision_kwargs or {}))
+        config = config_class(text_config=text_model.config, vision_config=vision_model.config, **config_kwargs)
+        model = cls(config, text_model=text_model, vision_model=vision_model)
+        if config.score == "projection" and hasattr(model, "candidate_projection"):
+            warnings.warn(
+                'from_text_vision_pretrained: with score="projection" all scores are random until the model is '
+                'trained; score="similarity" begins with what the text encoder knows.',
+                stacklevel=2,
+            )
+        return model
+
+
+# Fusion (E7)
+
+# States (B, L, H) of one modality and their mask (B, L).
+Tokens = tuple[torch.Tensor, torch.Tensor]
+# Whose variances are in memory together.
+TOKENS_AT_ONCE = 512
+
+
+def project(layer: nn.Module, rows: torch.Tensor) -> torch.Tensor:
+    """`layer` of rows (..., n), bitwise the same wherever in memory its weights lie.
+
+    BLAS takes another way for the product with a single row, whose last bit depends on the weights' alignment: a model
+    would score otherwise once it is saved and loaded.
+    """
+    if torch.compiler.is_compiling() or rows.shape[:-1].numel() != 1:
+        return layer(rows)
+    two = layer(rows.reshape(1, -1).expand(2, -1))
+    return two[:1].view(*rows.shape[:-1], -1)
+
+
+class AdditiveFusionScore(nn.Module):
+    """E7's w . [q ; z_j] + b for every token, without writing the concatenations out.
+
+    No subclass of `nn.Linear`: what takes the place of linear layers (PEFT's "all-linear", quantised weights) would
+    call it with the concatenation, and one row has neither a lower rank nor bytes to save.
+
+    Args:
+        size: of the concatenation, Q + H.
+    """
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        layer = nn.Linear(size, 1)
+        self.weight, self.bias = layer.weight, layer.bias
+
+    def forward(self, mention_states: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
+        """Scores (B, L) of tokens (B, L, H) for posts (B, Q)."""
+        query_weight, token_weight = self.weight.split([mention_states.shape[1], states.shape[2]], 1)
+        # The first summand is the same for every token of a post and cancels in the softmax; it is the paper's.
+        scores = nn.functional.linear(mention_states, query_weight, self.bias)
+        return scores + nn.functional.linear(states, token_weight).squeeze(-1)
+
+
+def _attend(scores: torch.Tensor, mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """The weights (B, L) of tokens: the softmax of their scores over those that `mask` marks."""
+    return scores.masked_fill(~mask, float("-inf")).softmax(-1).to(dtype)
+
+
+def _query(layer: nn.Module, mention_states: torch.Tensor, hidden_size: int) -> torch.Tensor:
+    """(B, H), with which tokens are multiplied in the query fusion."""
+    return project(layer, mention_states) / hidden_size**0.5
+
+
+def fuse(
+    layer: nn.Module, mention_states: torch.Tensor, states: torch.Tensor, mask: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """E7 of mixtures that are written out.
+
+    Args:
+        layer: an [`AdditiveFusionScore`], or for the query fusion a linear layer of Q to H.
+        mention_states: (B, Q), q.
+        states: (B, L, H), z.
+        mask: (B, L), true for real tokens.
+
+    Returns:
+        The fused vector (B, H) and the weights (B, L).
+    """
+    if isinstance(layer, AdditiveFusionScore):
+        scores = layer(mention_states, states)
+    else:
+        scores = torch.einsum("bh,blh->bl", _query(layer, mention_states, states.shape[-1]), states)
+    weights = _attend(scores, mask, states.dtype)
+    return torch.einsum("bl,blh->bh", weights, states), weights
+
+
+def fuse_means(
+    layer: nn.Module,
+    experts: VariationalMixtureOfExperts,
+    mention_states: torch.Tensor,
+    modalities: Sequence[Tokens],
+) -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor], list[torch.Tensor]]:
+    """E7 and the means of E6 at evaluation, of mixtures that are never written out ("Linearity" in the design).
+
+    Args:
+        layer: as in [`fuse`]; its weights and those of the experts must be plain, see [`experts_of_means`].
+        experts: of the tokens.
+        mention_states: (B, Q), q.
+        modalities: states (B, L, H) before the experts and mask (B, L) of each.
+
+    Returns:
+        The fused vector (B, H), the weights over the tokens of all modalities, and for each modality the mean of its
+        mixtures (B, H) and the router's probabilities (B, L, K).
+    """
+    if isinstance(layer, AdditiveFusionScore):
+        # The rest of the score is the same for every token of a post.
+        query = layer.weight[0, -experts.hidden_size :]
+    else:
+        query = _query(layer, mention_states, experts.hidden_size)
+    probs = [experts.route(states) for states, _ in modalities]
+    products = [experts.mean_products(states, p, query) for (states, _), p in zip(modalities, probs, strict=True)]
+    masks = [mask for _, mask in modalities]
+    weights = _attend(torch.cat(products, dim=1), torch.cat(masks, dim=1), mention_states.dtype)
+    shares = weights.split([mask.shape[1] for mask in masks], dim=1)
+    fused, means = [], []
+    for (states, mask), p, share in zip(modalities, probs, shares, strict=True):
+        equal = mask.to(share.dtype) / mask.sum(-1, keepdim=True).clamp(min=1)
+        sums = experts.mean_sums(states, p, torch.stack([share, equal], dim=1))
+        fused.append(sums[:, 0])
+        means.append(sums[:, 1])
+    return sum(fused[1:], start=fused[0]), weights, means, probs
+
+
+def fuse_modalities(
+    layer: nn.Module,
+    experts: nn.Module,
+    mention_states: torch.Tensor,
+    modalities: Sequence[Tokens],
+    noises: Sequence[torch.Tensor | None],
+    sampled: bool,
+    return_losses: bool,
+) -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor], list[torch.Tensor], list[VariationalMixtureOutput]]:
+    """E1 to E3 of every token and E7, in the form that [`experts_of_means`] allows where nothing is drawn.
+
+    Args:
+        layer, mention_states: as in [`fuse`].
+        experts: of the tokens.
+        modalities: states (B, L, H) before the experts and mask (B, L) of each, text last.
+        noises: (B, L, H) of each, or `None`: of the experts' own.
+        sampled: whether the mixtures have noise.
+        return_losses: whether the mixtures are asked for, with E4 and E5.
+
+    Returns:
+        As [`fuse_means`], and the mixtures, none where they were not needed.
+    """
+    plain = None if sampled else experts_of_means(layer, experts)
+    mixtures: list[VariationalMixtureOutput] = []
+    if return_losses or plain is None:
+        # The text draws its noise first.
+        mixtures = [
+            experts(*tokens, noise, return_losses)
+            for tokens, noise in zip(modalities[::-1], noises[::-1], strict=True)
+        ][::-1]
+    if plain is not None:
+        # With and without losses, so that these change no score.
+        return *fuse_means(layer, plain, mention_states, modalities), mixtures
+    masks = [mask for _, mask in modalities]
+    states = torch.cat([mixture.hidden_states for mixture in mixtures], dim=1)
+    fused, weights = fuse(layer, mention_states, states, torch.cat(masks, dim=1))
+    means = [token_mean(mixture.hidden_states, mask) for mixture, mask in zip(mixtures, masks, strict=True)]
+    return fused, weights, means, [mixture.router_probs for mixture in mixtures], mixtures
+
+
+def fused_variance(
+    experts: VariationalMixtureOfExperts,
+    modalities: Sequence[tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]],
+) -> torch.Tensor:
+    r"""The variance of f in E7, given the weights a, if every token's mixture is drawn by itself, as E3 draws it.
+
+    .. math::
+        \mathrm{Var}(f) = \sum_j a_j^2 \sum_k p_{jk}^2\, e^{s_{jk}}
+
+    The sum of independent Gaussians is Gaussian, so that mean and variance are the whole distribution of f.
+
+    Args:
+        experts: of the tokens.
+        modalities: of each the states before the experts (P, L, H), the weights (B, L), and the row of each post among
+            the states (B,), or `None` where every post has its own. A row of several posts is computed once.
+
+    Returns:
+        (B, H), in no less than single precision.
+    """
+    states, weights, _ = modalities[0]
+    total = at_least_float32(states.new_zeros(len(weights), states.shape[-1]))
+    for states, weights, index in modalities:
+        probs = experts.route(states)
+        squares = at_least_float32(weights).square()
+        for row in range(len(states)):
+            posts = [row] if index is None else index == row
+            # Not the padding, nor a picture that no post of this row has.
+            needed = squares[posts].any(0).nonzero().flatten()
+            for chunk in needed.split(TOKENS_AT_ONCE):
+                variances = experts.token_variances(states[row, chunk], probs[row, chunk])
+                total[posts] += squares[posts][:, chunk] @ variances
+    return total
+
+
+def experts_of_means(layer: nn.Module, experts: nn.Module) -> VariationalMixtureOfExperts | None:
+    """The experts, if [`fuse_means`] gives what the layers' own forward would: nothing hooks in or replaces them."""
+    if isinstance(layer, AdditiveFusionScore) and not is_plain(layer, AdditiveFusionScore):
+        return None
+    return experts if isinstance(experts, VariationalMixtureOfExperts) and experts.has_plain_weights else None
+
+
+# Scores (E8)
+
+
+def masked_token_mean(states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Mean of (B, L, H) states over the tokens that `mask` (B, S, L) marks; zeros where none are. To (B, S, H)."""
+    weights = mask.to(states.dtype)
+    return torch.einsum("blh,bsl->bsh", states, weights / weights.sum(-1, keepdim=True).clamp(min=1))
+
+
+def label_mean(embeds: torch.Tensor, index: torch.Tensor | None, directions: bool = True) -> torch.Tensor:
+    """Each label as the mean of its texts.
+
+    One sentence has its accidents, which make a label near to every post or to none; several that say the same in
+    other words have fewer.
+
+    Args:
+        embeds: (P, H), of one text each.
+        index: (P,), the label of each text, every label from 0 to C - 1 present; `None` for one text a label.
+        directions: the mean is that of directions, and of length 1; else that of the vectors as they are.
+
+    Returns:
+        (C, H).
+    """
+    if directions:
+        embeds = F.normalize(at_least_float32(embeds), dim=-1)
+    if index is None:
+        return embeds
+    # `item`, not `int`: an exported graph has any number of labels.
+    number = cast(int, index.max().item()) + 1
+    sums = embeds.new_zeros(number, embeds.shape[1]).index_add(0, index, embeds)
+    if directions:
+        return F.normalize(sums, dim=-1)
+    return sums / embeds.new_zeros(number).index_add(0, index, embeds.new_ones(index.shape))[:, None]
+
+
+def one_of_each(index: torch.Tensor) -> torch.Tensor:
+    """For each label one of its texts, drawn from torch's generator.
+
+    Args:
+        index: (P,), the label of each text.
+
+    Returns:
+        (C,), rows.
+    """
+    order = torch.rand(len(index), device=index.device).argsort()
+    # Of a label's texts, the one that comes first in a random order of all.
+    first = torch.full((int(index.max()) + 1,), len(index), device=index.device)
+    ranks = first.scatter_reduce(0, index[order], torch.arange(len(index), device=index.device), "amin")
+    return order[ranks]
+
+
+class SimilarityScore(nn.Module):
+    r"""E8': similarity as the start, a gated residual, and the types of head and tail.
+
+    .. math::
+        u = (1 - w)\,\bar x + w\,\bar x_{mention} \qquad
+        s_c = \tau\, \langle \hat u + g\, \widehat{P_m[f ; q]},\; \hat l_c \rangle
+              + \lambda \sum_{i} \log \sum_{t \in T_{c,i}} p_i(t) \qquad
+        p_i = \mathrm{softmax}_t(\tau\, \langle \hat x_{mention_i}, \hat l_t \rangle)
+
+    :math:`\bar x` is the mean of the text encoder's states over the post, :math:`\bar x_{mention}` over a mention,
+    hats are directions (length 1), w is 0 for pairs, whose mentions speak through their types, g starts at 0,
+    :math:`T_{c,i}` are the types that label c allows for mention i.
+
+    Args:
+        scale: tau.
+        mention_weight: w of posts with one mention.
+        type_coef: lambda.
+    """
+
+    def __init__(self, scale: float, mention_weight: float, type_coef: float) -> None:
+        super().__init__()
+        self.scale, self.mention_weight, self.type_coef = scale, mention_weight, type_coef
+        self.gate = nn.Parameter(torch.zeros(1))
+
+    def embed_posts(
+        self, states: torch.Tensor, mask: torch.Tensor, mention_mask: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The directions of posts and mentions.
+
+        Args:
+            states: (B, L, H), of the text encoder.
+            mask: (B, L), true for real tokens.
+            mention_mask: (B, S, L), true for the tokens of each mention; all false for an absent second mention.
+
+        Returns:
+            u, (B, H), and the mentions, (B, S, H), zeros for absent ones; all of length 1.
+        """
+        states = at_least_float32(states)
+        whole = F.normalize(masked_token_mean(states, mask[:, None]).squeeze(1), dim=-1)
+        mentions = F.normalize(masked_token_mean(states, mention_mask), dim=-1)
+        single = mention_mask.any(-1).sum(-1) == 1
+        weight = (self.mention_weight * single.to(whole.dtype))[:, None]
+        return F.normalize((1 - weight) * whole + weight * mentions[:, 0], dim=-1), mentions
+
+    def with_residual(self, post_embeds: torch.Tensor, projected: torch.Tensor) -> torch.Tensor:
+        """The posts' side of the score: u with what the experts add, both (B, H)."""
+        return post_embeds + self.gate * F.normalize(at_least_float32(projected), dim=-1)
+
+    def type_log_probs(self, mentions: torch.Tensor, type_embeds: torch.Tensor) -> torch.Tensor:
+        """log p of every type for every mention, (B, S, T), of mentions (B, S, H) and types (T, H)."""
+        return (self.scale * at_least_float32(mentions) @ at_least_float32(type_embeds).T).log_softmax(-1)
+
+    @staticmethod
+    def type_compatibility(
+        log_probs: torch.Tensor, candidate_types: torch.Tensor, mention_mask: torch.Tensor
+    ) -> torch.Tensor:
+        """How well the mentions fit the types that each label allows: sum over the mentions of log P(allowed).
+
+        Args:
+            log_probs: (B, S, T).
+            candidate_types: (C, S', T), true for the allowed types, S' at least S. All true: no constraint, worth 0.
+            mention_mask: (B, S, L).
+
+        Returns:
+            (B, C).
+        """
+        allowed = candidate_types[None, :, : log_probs.shape[1]]
+        fit = log_probs[:, None].masked_fill(~allowed, float("-inf")).logsumexp(-1)
+        # Types are those of heads and tails: a post with one mention has none. And rounding must not tell a label
+        # without constraint from 0.
+        pairs = (mention_mask.any(-1).sum(-1) == 2)[:, None, None]
+        counts = pairs & ~allowed.all(-1)
+        return torch.where(counts, fit, 0).sum(-1)
+
+
+def token_mean(states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Mean of (B, L, H) states over the tokens that `mask` (B, L) marks; zeros for rows without one. To (B, H)."""
+    return masked_token_mean(states, mask[:, None]).squeeze(1)
+
+
+def _all_true(mask: torch.Tensor) -> bool:
+    """Whether nothing is masked, where asking costs no wait for a device and no branch of a compiled graph."""
+    return mask.device.type == "cpu" and not torch.compiler.is_compiling() and bool(mask.all())
+
+
+PICTURE_ARGUMENTS = ("pixel_values", "image_features", "image_mask", "image_index")
+
+
+@dataclass
+class PostEmbeds(ModelOutput):
+    """All that the scores of posts are made of: to be kept, and scored against labels that are not known yet.
+
+    Args:
+        mention_embeds: (B, D), the posts' side of E8.
+        mention_directions: (B, S, H), of length 1, the mentions by themselves, zeros for absent ones; only with
+            `score="similarity"`, for the types of heads and tails.
+        sample_embeds: (N, B, D), the same as `mention_embeds` for each draw from the experts; only if asked for.
+    """
+
+    mention_embeds: torch.Tensor = None  # type: ignore[assignment]
+    mention_directions: torch.Tensor | None = None
+    sample_embeds: torch.Tensor | None = None
+
+    def rows(self, index: torch.Tensor | slice | Sequence[int]) -> Self:
+        """Some of the posts."""
+        samples = self.sample_embeds
+        return type(self)(
+            mention_embeds=self.mention_embeds[index],
+            mention_directions=None if self.mention_directions is None else self.mention_directions[index],
+            sample_embeds=None if samples is None else samples[:, index],
+        )
+
+    @classmethod
+    def concatenate(cls, parts: Sequence["PostEmbeds"]) -> "PostEmbeds":
+        """Several batches as one.
+
+        Raises:
+            ValueError: there are none, or some have what others have not.
+        """
+        if not parts or len({tuple(part.keys()) for part in parts}) > 1:
+            raise ValueError(f"parts: posts that were encoded alike are needed, got {[list(part) for part in parts]}.")
+        joined = {"mention_embeds": torch.cat([part.mention_embeds for part in parts])}
+        if parts[0].sample_embeds is not None:
+            joined["sample_embeds"] = torch.cat([cast(torch.Tensor, part.sample_embeds) for part in parts], dim=1)
+        if parts[0].mention_directions is not None:
+            # A batch of typing posts has one slot, others two.
+            directions = [cast(torch.Tensor, part.mention_directions) for part in parts]
+            slots = max(own.shape[1] for own in directions)
+            joined["mention_directions"] = torch.cat(
+                [nn.functional.pad(own, (0, 0, 0, slots - own.shape[1])) for own in directions]
+            )
+        return cls(**joined)
+
+
+# In `labels`: a post of none of the candidates, which takes no part in E9 and in the loss of the types.
+NO_LABEL = -100
+
+
+class MGVMoEModel(MGVMoEPreTrainedModel):
     """Backbones, shared experts and fusion: posts in, one fused vector per post out.
 
     Args:
@@ -211,8 +1016,167 @@ class MGVMoEModel(TextStates, PictureStates, MGVMoEPreTrainedModel):
             mixtures[0].kl_loss = mixtures[0].kl_loss + self._zero_of_the_vision_side()
         return expert_losses(mixtures, masks)
 
+    def get_candidate_embeds(
+        self,
+        candidate_input_ids: torch.Tensor,
+        candidate_attention_mask: torch.Tensor | None = None,
+        candidate_index: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """E8: l_c, the mean over the real tokens of the text encoder's states for the words of each label.
 
-class MGVMoEForZeroShotIE(TrainingObjectives, PostScoring, MGVMoEPreTrainedModel):
+        Args:
+            candidate_input_ids: (C, Lc), or (P, Lc) where labels have several texts.
+            candidate_attention_mask: (C, Lc) or (P, Lc).
+            candidate_index: (P,), to which label from 0 to C - 1 each text belongs.
+
+        Returns:
+            (C, H), the mean over a label's texts; with `score="similarity"` of their directions, of length 1.
+        """
+        check_tensors(
+            candidate_input_ids=candidate_input_ids,
+            candidate_attention_mask=candidate_attention_mask,
+            candidate_index=candidate_index,
+        )
+        if candidate_attention_mask is None:
+            candidate_attention_mask = torch.ones_like(candidate_input_ids)
+        self._check_tokens(candidate_input_ids, candidate_attention_mask, "candidate_")
+        if candidate_index is not None:
+            check_index(candidate_index, candidate_input_ids.shape[0])
+        if candidate_index is not None and self.training and self.config.sample_candidate_texts:
+            drawn = one_of_each(candidate_index)
+            candidate_input_ids, candidate_attention_mask = candidate_input_ids[drawn], candidate_attention_mask[drawn]
+            candidate_index = None
+        if torch.compiler.is_exporting():
+            # Ordering goes through the tokens one by one, and an exported graph takes labels of any length.
+            return self._embed_texts(candidate_input_ids, candidate_attention_mask, candidate_index)
+        order = canonical_order(candidate_input_ids.masked_fill(~candidate_attention_mask.bool(), -1))
+        index = None if candidate_index is None else candidate_index[order]
+        embeds = self._embed_texts(candidate_input_ids[order], candidate_attention_mask[order], index)
+        return embeds[order.argsort()] if index is None else embeds
+
+    def _embed_texts(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, index: torch.Tensor | None
+    ) -> torch.Tensor:
+        """`get_candidate_embeds` in the order of the rows."""
+        states = self.text_model(input_ids, attention_mask=attention_mask).last_hidden_state
+        return label_mean(token_mean(states, attention_mask), index, directions=self.config.score == "similarity")
+
+    @property
+    def max_text_length(self) -> int | None:
+        """Most tokens that the text encoder has position embeddings for; `None` where it has no such table."""
+        table = getattr(getattr(self.text_model, "embeddings", None), "position_embeddings", None)
+        if not isinstance(table, nn.Embedding):
+            return None
+        # RoBERTa counts positions from the padding id on.
+        return table.num_embeddings - (0 if table.padding_idx is None else table.padding_idx + 1)
+
+    def _check_tokens(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, name: str) -> None:
+        check_tokens(input_ids, attention_mask, name, self.max_text_length, self.config.text_config.vocab_size)
+
+    def _mention_states(
+        self, text_states: torch.Tensor, text_mask: torch.Tensor, mention_positions: torch.Tensor
+    ) -> torch.Tensor:
+        """q of E7, (B, (max_mentions + 1) H), zeros where a position is -1."""
+        size, slots = text_states.shape, self.config.max_mentions
+        check_mention_positions(mention_positions, text_mask, slots)
+        index = mention_positions.clamp(min=0)[..., None].expand(-1, -1, size[2])
+        markers = text_states.gather(1, index) * (mention_positions >= 0)[..., None]
+        markers = nn.functional.pad(markers, (0, 0, 0, slots - markers.shape[1]))
+        return torch.cat([text_states[:, :1], markers], dim=1).flatten(1)
+
+    def get_image_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """The vision encoder's tokens, before any trained part: what may be cached as `image_features`.
+
+        Args:
+            pixel_values: (B, 3, height, width).
+
+        Returns:
+            (B, Li, H').
+        """
+        return self._encode_images(pixel_values)[0]
+
+    def _encode_images(self, pixel_values: torch.Tensor, **kwargs: Any) -> tuple[torch.Tensor, ModelOutput]:
+        check_pixels(pixel_values)
+        # A frozen tower has nothing to train but adapters.
+        trains = not self.config.freeze_vision or any(one.requires_grad for one in self.vision_model.parameters())
+        with torch.set_grad_enabled(torch.is_grad_enabled() and trains):
+            output = self.vision_model(pixel_values=pixel_values.to(self.vision_model.dtype), **kwargs)
+        states = output.last_hidden_state
+        # A feature map (B, H', h, w) becomes tokens, row by row.
+        return states.flatten(2).transpose(1, 2) if states.ndim == 4 else states, output
+
+    def _picture_states(
+        self,
+        text_states: torch.Tensor,
+        pixel_values: torch.Tensor | None,
+        image_features: torch.Tensor | None,
+        image_mask: torch.Tensor | None,
+        image_index: torch.Tensor | None,
+        extras: dict[str, Any],
+    ) -> tuple[torch.Tensor | None, torch.Tensor, ModelOutput | None]:
+        """Projected tokens of the rows of pictures or `None`, the mask of posts with a picture, the tower's output."""
+        batch_size, source = text_states.shape[0], pixel_values if pixel_values is not None else image_features
+        if image_mask is None:
+            image_mask = torch.full((batch_size,), source is not None, device=text_states.device)
+        image_mask = image_mask.bool()
+        if image_index is not None:
+            check_image_index(image_index, batch_size, source)
+        rows = batch_size if source is None or image_index is not None else source.shape[0]
+        if image_mask.shape != (batch_size,) or rows != batch_size:
+            raise ValueError(
+                f"image_mask and the pictures must have one row for each of the {batch_size} posts, got image_mask "
+                f"{tuple(image_mask.shape)}" + ("." if source is None else f" and pictures {tuple(source.shape)}.")
+            )
+        if source is None:
+            if not torch.compiler.is_compiling() and bool(image_mask.any()):
+                raise ValueError(
+                    "image_mask marks posts with a picture, but neither pixel_values nor image_features came."
+                )
+            return None, image_mask, None
+        output = None
+        # Of each row of the pictures, whether any post has it.
+        present = image_mask if image_index is None else image_mask.new_zeros(source.shape[0])
+        if image_index is not None:
+            present[image_index[image_mask]] = True
+        if pixel_values is not None:
+            source, output = self._encode_present(pixel_values, present, extras)
+        elif source.ndim != 3 or source.shape[-1] != self.config.vision_width:
+            raise ValueError(f"image_features must be (B, Li, {self.config.vision_width}), got {tuple(source.shape)}.")
+        # Rows without an image may hold anything, also NaN, which a weight of 0 would let through.
+        states = source.to(self.dtype)
+        if not _all_true(present):
+            states = torch.where(present[:, None, None], states, 0)
+        return self.vision_projection(states), image_mask, output
+
+    def _encode_present(
+        self, pixel_values: torch.Tensor, image_mask: torch.Tensor, extras: dict[str, Any]
+    ) -> tuple[torch.Tensor, ModelOutput]:
+        """The tower's tokens (B, Li, H'), for the posts with a picture only where some have none; zeros for those."""
+        check_pixels(pixel_values)
+        if _all_true(image_mask):
+            return self._encode_images(pixel_values, **extras)
+        number = image_mask.shape[0] if torch.compiler.is_compiling() or extras else int(image_mask.sum())
+        if 0 < number < image_mask.shape[0]:
+            present = image_mask.nonzero().flatten()
+            states, output = self._encode_images(pixel_values[present])
+            return states.new_zeros(image_mask.shape[0], *states.shape[1:]).index_copy(0, present, states), output
+        # NaN in a row without a picture would spoil the gradient of the tower, even with a weight of 0 further up.
+        row_mask = image_mask.view(-1, *[1] * (pixel_values.ndim - 1))
+        return self._encode_images(torch.where(row_mask, pixel_values, 0), **extras)
+
+    def _zero_of_the_vision_side(self) -> torch.Tensor | float:
+        """0, with a gradient of 0 for every trained parameter that a batch without any picture does not use.
+
+        DDP waits in vain for parameters without a gradient, and of several processes one may have no picture. Its own
+        remedy, `find_unused_parameters`, searches the graph in every step. And thus a batch without pictures means the
+        same to the optimizer whether its pictures are left out or masked, in one process or in several.
+        """
+        vision = (*self.vision_model.parameters(), *self.vision_projection.parameters())
+        # One number of each is enough, and cannot overflow.
+        return sum((parameter.flatten()[0] * 0.0 for parameter in vision if parameter.requires_grad), start=0.0)
+
+
+class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
     """MG-VMoE with a score for every candidate label, and its objectives: what `AutoModel` loads from the Hub."""
 
     _auto_class = "AutoModel"  # a saved model names its class, so that `AutoModel` finds it without this package
@@ -302,7 +1266,7 @@ class MGVMoEForZeroShotIE(TrainingObjectives, PostScoring, MGVMoEPreTrainedModel
             type_input_ids: (T, Lc), the words of the types, with type_attention_mask and type_index, or
             type_embeds: (T, H), the output of [`get_candidate_embeds`] for them.
             num_samples: N draws of the fused vector at inference, beside the mean that gives `logits`; see
-                `uncertainty.py` for what is drawn and what comes out.
+                `objectives.py` for what is drawn and what comes out.
             sample_noise: (N, B, H), standard normal, takes the place of their noise.
 
         Raises:
@@ -373,10 +1337,10 @@ class MGVMoEForZeroShotIE(TrainingObjectives, PostScoring, MGVMoEPreTrainedModel
         )
         assert attention_mask is not None and mention_positions is not None  # for the type checker: it was checked
         posts = self.posts_of(output, attention_mask, mention_positions, mention_mask, num_samples, sample_noise)
-        fit = self._fit_of_types(posts, candidate_types, type_embeds)
+        fit = self._type_compatibility(posts, candidate_types, type_embeds)
         logits = self.score(posts.mention_embeds, candidate_embeds, candidate_mask)
         if fit is not None:
-            logits = logits + self.similarity.type_coef * fit
+            logits = logits + self.config.type_score_coef * fit
         statistics = {}
         if posts.sample_embeds is not None:
             samples = self.score_samples(posts, candidate_embeds, candidate_mask, candidate_types, type_embeds)
@@ -409,5 +1373,393 @@ class MGVMoEForZeroShotIE(TrainingObjectives, PostScoring, MGVMoEPreTrainedModel
             vision_attentions=output.vision_attentions,
         )
 
+    def get_candidate_embeds(
+        self,
+        candidate_input_ids: torch.Tensor,
+        candidate_attention_mask: torch.Tensor | None = None,
+        candidate_index: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """See [`MGVMoEModel.get_candidate_embeds`]."""
+        return self.mgvmoe.get_candidate_embeds(candidate_input_ids, candidate_attention_mask, candidate_index)
 
-__all__ = ["MGVMoEForZeroShotIE", "MGVMoEModel", "MGVMoEPreTrainedModel"]
+    def encode_candidates(self, encoded: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Labels, and types if there are any, as what `forward` and `score` take in place of their words.
+
+        Args:
+            encoded: of `processor.encode_candidates`.
+        """
+        taken = {"candidate_embeds": self._embeds_of(encoded, "candidate")}
+        if "type_input_ids" in encoded:
+            taken |= {"type_embeds": self._embeds_of(encoded, "type"), "candidate_types": encoded["candidate_types"]}
+        if "candidate_mask" in encoded:
+            taken["candidate_mask"] = encoded["candidate_mask"]
+        return taken
+
+    def _embeds_of(self, encoded: Mapping[str, torch.Tensor], name: str) -> torch.Tensor:
+        return self.get_candidate_embeds(
+            encoded[f"{name}_input_ids"], encoded.get(f"{name}_attention_mask"), encoded.get(f"{name}_index")
+        )
+
+    def extract(
+        self,
+        posts: Iterable[Mapping[str, Any]],
+        typing_labels: Sequence[str] | None = None,
+        relation_labels: Sequence[str] | None = None,
+        processor: Any = None,
+        **options: Any,
+    ) -> list[dict[str, Any]]:
+        """Type every mention of whole posts and relate every ordered pair; see `extraction.extract`."""
+        return extract(self, posts, typing_labels, relation_labels, processor, **options)
+
+    def encode_posts(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        mention_positions: torch.Tensor | None = None,
+        mention_mask: torch.Tensor | None = None,
+        num_samples: int | None = None,
+        sample_noise: torch.Tensor | None = None,
+        **pictures: Any,
+    ) -> PostEmbeds:
+        """The posts' side of the scores, for labels that may change without a second pass of the encoders.
+
+        ```python
+        posts = model.encode_posts(**processor(text=..., mentions=..., images=..., return_tensors="pt"))
+        labels = processor.encode_candidates(["boat", "bird"], return_tensors="pt")
+        logits = model.score(posts, **model.encode_candidates(labels))
+        ```
+
+        Args:
+            input_ids, attention_mask, mention_positions, mention_mask: see `forward`.
+            num_samples, sample_noise: see `forward`.
+            pictures: `pixel_values`, `image_features`, `image_mask`, `image_index`: see [`MGVMoEModel.forward`].
+        """
+        refuse_unknown({name: value for name, value in pictures.items() if name not in PICTURE_ARGUMENTS})
+        check_tensors(input_ids=input_ids, attention_mask=attention_mask, mention_mask=mention_mask)
+        self._check_posts(mention_mask, num_samples, sample_noise)
+        if attention_mask is None and input_ids is not None:
+            attention_mask = torch.ones_like(input_ids)
+        output = self.mgvmoe(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            mention_positions=mention_positions,
+            return_variance=num_samples is not None or sample_noise is not None,
+            return_dict=True,
+            **pictures,
+        )
+        assert attention_mask is not None and mention_positions is not None  # for the type checker: it was checked
+        return self.posts_of(output, attention_mask, mention_positions, mention_mask, num_samples, sample_noise)
+
+    def _check_posts(
+        self, mention_mask: torch.Tensor | None, num_samples: int | None, sample_noise: torch.Tensor | None
+    ) -> None:
+        if self.similarity is not None and mention_mask is None:
+            raise ValueError(
+                'mention_mask must be given with score="similarity"; a processor with mention_style="prefix" makes it.'
+            )
+        if num_samples is None and sample_noise is None:
+            return
+        if num_samples is not None and (isinstance(num_samples, bool) or num_samples < 1):
+            raise ValueError(f"num_samples must be at least 1, got {num_samples}.")
+        if num_samples is not None and sample_noise is not None and len(sample_noise) != num_samples:
+            raise ValueError(f"sample_noise must have num_samples = {num_samples} draws, got {len(sample_noise)}.")
+        if self.training:
+            raise ValueError("num_samples asks for draws at inference; call model.eval() first.")
+
+    def posts_of(
+        self,
+        output: MGVMoEModelOutput,
+        attention_mask: torch.Tensor,
+        mention_positions: torch.Tensor,
+        mention_mask: torch.Tensor | None,
+        num_samples: int | None = None,
+        sample_noise: torch.Tensor | None = None,
+    ) -> PostEmbeds:
+        """E8's vectors of posts, of the output of the model without scores."""
+        fused, query = output.fused_embeds, output.mention_states
+        mention_embeds = project(self.mention_projection, self.dropout(torch.cat([fused, query], dim=-1)))
+        samples = None
+        if output.fused_variance is not None:
+            deviation = output.fused_variance.sqrt()
+            if sample_noise is None:
+                shape = (cast(int, num_samples), *deviation.shape)
+                sample_noise = torch.randn(shape, device=deviation.device, dtype=deviation.dtype)
+            elif sample_noise.shape[1:] != deviation.shape:
+                raise ValueError(
+                    f"sample_noise must be (N, B, H) with (B, H) = {tuple(deviation.shape)}, "
+                    f"got {tuple(sample_noise.shape)}."
+                )
+            drawn = (fused + deviation * sample_noise).to(fused.dtype)
+            samples = self.mention_projection(torch.cat([drawn, query.expand(len(drawn), *query.shape)], dim=-1))
+        if self.similarity is None:
+            return PostEmbeds(mention_embeds=mention_embeds, sample_embeds=samples)
+        assert mention_mask is not None, "it was asked for"
+        check_mention_mask(mention_mask, mention_positions, attention_mask)
+        with torch.autocast(mention_embeds.device.type, enabled=False):
+            post_embeds, mentions = self.similarity.embed_posts(
+                output.text_states, attention_mask.bool(), mention_mask
+            )
+            return PostEmbeds(
+                mention_embeds=self.similarity.with_residual(post_embeds, mention_embeds),
+                mention_directions=mentions,
+                sample_embeds=None if samples is None else self.similarity.with_residual(post_embeds, samples),
+            )
+
+    def score(
+        self,
+        mention_embeds: torch.Tensor | PostEmbeds,
+        candidate_embeds: torch.Tensor,
+        candidate_mask: torch.Tensor | None = None,
+        candidate_types: torch.Tensor | None = None,
+        type_embeds: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """E8: inner products of posts and projected labels; with `score="similarity"` of posts and labels, scaled.
+
+        Args:
+            mention_embeds: (..., B, D), or the posts as [`encode_posts`] gave them, which types need.
+            candidate_embeds: (C, H), shared by the posts, or (B, C, H).
+            candidate_mask: (B, C), true for the candidates that a post has; the others score -inf.
+            candidate_types, type_embeds: see `forward`.
+
+        Returns:
+            (..., B, C).
+        """
+        posts = mention_embeds if isinstance(mention_embeds, PostEmbeds) else PostEmbeds(mention_embeds=mention_embeds)
+        if (candidate_types is None) != (type_embeds is None):
+            raise ValueError("candidate_types and type_embeds must be given together.")
+        if candidate_types is not None and posts.mention_directions is None:
+            raise ValueError(
+                'candidate_types need a model with score="similarity", and posts as its encode_posts gives them.'
+            )
+        logits = self._products(posts.mention_embeds, candidate_embeds, candidate_mask)
+        fit = self._type_compatibility(posts, candidate_types, type_embeds)
+        return logits if fit is None else logits + self.config.type_score_coef * fit
+
+    def score_samples(
+        self,
+        posts: PostEmbeds,
+        candidate_embeds: torch.Tensor,
+        candidate_mask: torch.Tensor | None = None,
+        candidate_types: torch.Tensor | None = None,
+        type_embeds: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """[`score`] for each draw, (N, B, C); `posts` must have been encoded with `num_samples`."""
+        if posts.sample_embeds is None:
+            raise ValueError("posts: they have no draws; encode them with num_samples.")
+        logits = self._products(posts.sample_embeds, candidate_embeds, candidate_mask)
+        fit = self._type_compatibility(posts, candidate_types, type_embeds)
+        return logits if fit is None else logits + self.config.type_score_coef * fit
+
+    def _type_compatibility(
+        self, posts: PostEmbeds, candidate_types: torch.Tensor | None, type_embeds: torch.Tensor | None
+    ) -> torch.Tensor | None:
+        """How well the mentions fit the types of each label, (B, C), if there are types."""
+        if candidate_types is None or type_embeds is None or posts.mention_directions is None:
+            return None
+        assert self.similarity is not None  # for the type checker: only its posts have directions of mentions
+        check_types(candidate_types, candidate_types.shape[0], type_embeds.shape[0])
+        mentions = posts.mention_directions
+        with torch.autocast(mentions.device.type, enabled=False):
+            return self.similarity.type_compatibility(
+                self.similarity.type_log_probs(mentions, type_embeds), candidate_types, mentions != 0
+            )
+
+    def _products(
+        self, mention_embeds: torch.Tensor, candidate_embeds: torch.Tensor, candidate_mask: torch.Tensor | None
+    ) -> torch.Tensor:
+        """(..., B, C), of posts (..., B, D) and labels."""
+        batch_size, hidden_size = mention_embeds.shape[-2], self.config.hidden_size
+        shape = tuple(candidate_embeds.shape)
+        if shape[-1] != hidden_size or len(shape) not in (2, 3) or (len(shape) == 3 and shape[0] != batch_size):
+            raise ValueError(
+                f"candidate_embeds must be (C, {hidden_size}) or ({batch_size}, C, {hidden_size}), got {shape}."
+            )
+        device_type = mention_embeds.device.type
+        # The differences of similarities that decide are below what half precision tells apart.
+        in_half = self.similarity is None and torch.is_autocast_enabled(device_type)
+        with torch.autocast(device_type, enabled=in_half):
+            if torch.compiler.is_exporting():
+                # Ordering goes through the numbers one by one, and an exported graph takes any number of labels.
+                logits = self._inner_products(mention_embeds, candidate_embeds)
+            else:
+                # Embeddings that agree in their first four numbers without being equal do not happen.
+                order = canonical_order(candidate_embeds[..., :4].detach())
+                candidate_embeds = candidate_embeds.gather(-2, order[..., None].expand(shape))
+                logits = self._inner_products(mention_embeds, candidate_embeds)
+                logits = logits.gather(-1, order.argsort(-1).expand(logits.shape))
+        if candidate_mask is None:
+            return logits
+        if candidate_mask.shape != logits.shape[-2:]:
+            raise ValueError(
+                f"candidate_mask must be (B, C) = {tuple(logits.shape[-2:])}, got {tuple(candidate_mask.shape)}."
+            )
+        return logits.masked_fill(~candidate_mask.bool(), float("-inf"))
+
+    def _inner_products(self, mention_embeds: torch.Tensor, candidate_embeds: torch.Tensor) -> torch.Tensor:
+        """[`_products`] in the order of the rows."""
+        candidate_embeds = candidate_embeds.to(mention_embeds.dtype)
+        if self.similarity is None:
+            projected = project(self.candidate_projection, self.dropout(candidate_embeds))
+        else:
+            projected = self.similarity.scale * candidate_embeds
+        if projected.ndim == 2:
+            return mention_embeds @ projected.T
+        return torch.einsum("...bd,bcd->...bc", mention_embeds, projected)
+
+    def objectives(
+        self,
+        output: MGVMoEModelOutput,
+        logits: torch.Tensor,
+        labels: torch.Tensor,
+        candidate_mask: torch.Tensor | None = None,
+        type_compatibility: torch.Tensor | None = None,
+        announced: Announcement | None = None,
+    ) -> dict[str, torch.Tensor]:
+        """Every term of E12 by name and unweighted.
+
+        In training under several processes (`torch.distributed`) the terms are those of the posts of all processes, on
+        every process, so that all of them must call this together. The mean over the processes of their gradients is
+        the gradient of one process with all posts. Without gradient, or in evaluation mode, each process is by itself:
+        processes may well evaluate different numbers of batches.
+
+        Args:
+            output: of [`MGVMoEModel`], with losses.
+            logits: (B, C).
+            labels: (B,); `NO_LABEL` for posts of no class.
+            candidate_mask: (B, C).
+            type_compatibility: (B, C), of [`SimilarityScore`], if labels have types.
+            announced: to the other processes, by [`announce`], if that was done ahead of time.
+        """
+        has_image, kl_loss, router_entropy_loss = output.image_mask, output.kl_loss, output.router_entropy_loss
+        assert kl_loss is not None and router_entropy_loss is not None, "the output lacks its losses"
+        known = labels != NO_LABEL
+        ranking, types = self._of_labels(logits, labels, known, candidate_mask, type_compatibility)
+        text_embeds, image_embeds = output.text_embeds, output.image_embeds
+        # A post without a picture is a node of the graph whose picture half is 0.
+        image_embeds = torch.zeros_like(text_embeds) if image_embeds is None else image_embeds
+        announced = announced or self.announce(labels)
+        if announced is not None:
+            assert output.expert_loss_sums is not None, "the output lacks its losses"
+            own_sums = output.expert_loss_sums.flatten()
+            number = known.sum().to(own_sums)
+            own_sums = torch.cat([own_sums, torch.stack([ranking * number, types * number, number])])
+            flags = has_image.to(own_sums)
+            text_embeds, image_embeds, flags, sums = gather_rows(
+                announced, text_embeds, image_embeds, flags, own_sums[None]
+            )
+            has_image, sums = flags.bool(), sums.sum(0)
+            ranking, types = (sums[6:8] / sums[8].clamp(min=1)).unbind()
+            # Rows: text, pictures.
+            totals, numbers = sums[:6].view(2, 3).split([2, 1], dim=1)
+            kl_loss, router_entropy_loss = (totals / numbers.clamp(min=1)).sum(0) / (numbers > 0).sum()
+        nodes = torch.cat([image_embeds, text_embeds], dim=-1)
+        return {
+            "ranking_loss": ranking,
+            "kl_loss": kl_loss,
+            "router_entropy_loss": router_entropy_loss,
+            "alignment_loss": info_nce(
+                text_embeds[has_image], image_embeds[has_image], self.config.alignment_temperature
+            ),
+            "consistency_loss": self._consistency(nodes, announced),
+            "type_loss": types,
+        }
+
+    def _of_labels(
+        self,
+        logits: torch.Tensor,
+        labels: torch.Tensor,
+        known: torch.Tensor,
+        candidate_mask: torch.Tensor | None,
+        type_compatibility: torch.Tensor | None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """E9 and the loss of the types, means over the posts that have a label."""
+        if not torch.compiler.is_compiling() and not bool(known.all()):
+            rows = known.nonzero().flatten()
+            if not len(rows):
+                # With a gradient, for data parallel wrappers wait for one.
+                zero = logits.sum() * 0.0
+                return zero, zero
+            mask = None if candidate_mask is None else candidate_mask[rows]
+            fit = None if type_compatibility is None else type_compatibility[rows]
+            return self._of_labels(logits[rows], labels[rows], known[rows], mask, fit)
+        if self.config.objective == "ranking":
+            ranking = ranking_loss(logits, labels, self.config.margin, candidate_mask)
+        else:
+            ranking = label_cross_entropy(logits, labels, candidate_mask)
+        # The mentions should have the types of the right label: the mean over the posts of -log P(allowed types).
+        types = (
+            ranking.new_zeros(())
+            if type_compatibility is None
+            else -type_compatibility.gather(1, labels[:, None]).mean()
+        )
+        return ranking, types
+
+    def announce(self, labels: torch.Tensor | None) -> Announcement | None:
+        """Tell the other processes of a batch that [`objectives`] will gather; None where it will not.
+
+        Args:
+            labels: (B,), of the batch.
+        """
+        if labels is None or not self.training or not torch.is_grad_enabled() or number_of_processes() == 1:
+            return None
+        return Announcement([len(labels)] * 3 + [1], labels.device)
+
+    def total_loss(self, terms: dict[str, torch.Tensor]) -> torch.Tensor:
+        """E12: the sum of the terms, each times its coefficient `<term>_coef` of the configuration."""
+        return sum(getattr(self.config, f"{name}_coef") * value for name, value in terms.items())
+
+    def _consistency(self, nodes: torch.Tensor, announced: Announcement | None) -> torch.Tensor:
+        """E10 and E11 over `nodes`, which are those of all processes if something was announced to these."""
+        temperature = self.config.graph_temperature
+        if self.perturbation is not None:
+            return learned_adversary_loss(nodes, self.perturbation, temperature)
+        if self.config.adversary == "none":
+            return nodes.new_zeros(())
+        # The direction from which the power iteration starts must be the same on every process. At evaluation, which
+        # is repeatable, it is always the same.
+        if announced is not None:
+            generator = announced.generator()
+        elif self.training:
+            generator = random_generator(nodes.device)
+        else:
+            generator = torch.Generator(nodes.device).manual_seed(0)
+        radius = self.config.adversary_radius
+        if self.config.adversary == "random":
+            perturbation = random_perturbation(nodes, radius, generator)
+        else:
+            perturbation = power_perturbation(nodes, radius, temperature, generator)
+        return adversarial_consistency(nodes, perturbation, temperature)
+
+
+__all__ = [
+    "AdditiveFusionScore",
+    "MGVMoEForZeroShotIE",
+    "MGVMoEModel",
+    "MGVMoEModelOutput",
+    "MGVMoEOutput",
+    "MGVMoEPreTrainedModel",
+    "PostEmbeds",
+    "SimilarityScore",
+    "Tokens",
+    "canonical_order",
+    "check_image_index",
+    "check_index",
+    "check_mention_mask",
+    "check_mention_positions",
+    "check_pixels",
+    "check_tensors",
+    "check_tokens",
+    "check_types",
+    "experts_of_means",
+    "fuse",
+    "fuse_means",
+    "fuse_modalities",
+    "fused_variance",
+    "label_mean",
+    "masked_token_mean",
+    "one_for_all",
+    "one_of_each",
+    "project",
+    "refuse_unknown",
+    "token_mean",
+]

@@ -1,4 +1,4 @@
-r"""The objectives of MG-VMoE as pure functions (E4, E5, E6 and E9 of the design).
+"""The objectives of MG-VMoE as pure functions (E4, E5, E6 and E9 of the design).
 
 Axes: B = posts, L = tokens, C = candidate labels, K = experts, H = hidden size. Every function returns a scalar and
 an unweighted loss; the coefficients are the model's.
@@ -137,12 +137,58 @@ def info_nce(text_embeds: torch.Tensor, image_embeds: torch.Tensor, temperature:
     return (F.cross_entropy(logits, targets) + F.cross_entropy(logits.T, targets)) / 2
 
 
+# Statistics of draws from the experts.
+#
+# In training every token's mixture is z_j ~ N(mu_j, v_j) (E3) and the fused vector is f = sum_j a_j z_j (E7). With the
+# weights a of the means, as evaluation has them, f is Gaussian with mean sum_j a_j mu_j and variance sum_j a_j^2 v_j.
+# So f is drawn instead of all tokens, and everything before it is computed once. What the noise does to the weights is
+# left out, and the text encoder's states, which also enter the score, carry no noise.
+
+
+def entropy(probs: torch.Tensor) -> torch.Tensor:
+    """Of distributions (..., C), in nats."""
+    return -torch.xlogy(probs, probs).sum(-1)
+
+
+def predictive_statistics(sample_logits: torch.Tensor) -> dict[str, torch.Tensor]:
+    r"""Mean and deviation of the probabilities over the draws, and what the draws disagree in.
+
+    .. math::
+        I = H\big(\tfrac1N \sum_n p_n\big) - \tfrac1N \sum_n H(p_n)
+
+    The entropy of the mean is all uncertainty, the mean entropy that which every draw has by itself (Houlsby et al.,
+    2011); their difference is the mutual information of the answer and the draw.
+
+    Args:
+        sample_logits: (N, ..., C); -inf for candidates that a post does not have.
+
+    Returns:
+        `mean_probs` and `std_probs`, (..., C), and `mutual_information`, (...), in nats; one draw has no deviation: 0.
+    """
+    return statistics_of_probs(at_least_float32(sample_logits).softmax(-1))
+
+
+def statistics_of_probs(probs: torch.Tensor) -> dict[str, torch.Tensor]:
+    """The same of the probabilities (N, ..., C) of the draws."""
+    mean = probs.mean(0)
+    # Rounding may take it a little below 0.
+    information = (entropy(mean) - entropy(probs).mean(0)).clamp(min=0)
+    return {
+        "mean_probs": mean,
+        "std_probs": probs.std(0, correction=min(1, len(probs) - 1)),
+        "mutual_information": information,
+    }
+
+
 __all__ = [
     "at_least_float32",
+    "entropy",
     "gaussian_kl",
     "info_nce",
     "label_cross_entropy",
     "masked_mean",
+    "predictive_statistics",
     "ranking_loss",
     "router_entropy",
+    "statistics_of_probs",
 ]

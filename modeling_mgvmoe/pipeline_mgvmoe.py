@@ -2,23 +2,60 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch.utils.data import Dataset
 from transformers import Pipeline
-from transformers.pipelines.base import GenericTensor
 
-from .candidate_embedder import CandidateEmbedder, check_processor, in_evaluation
-from .candidates import check_label_words, check_labels, refuse_unknown_arguments
-from .extraction import ERRORS
-from .label_paths import LabelPaths, check_separator
+from .extraction import ERRORS, GraphExtractor
+from .labels import (
+    CandidateEmbedder,
+    LabelPaths,
+    check_label_words,
+    check_labels,
+    check_processor,
+    check_separator,
+    in_evaluation,
+    refuse_unknown_arguments,
+)
 from .spans import as_list, is_absent, mentions_of
 
 TASK = "zero-shot-multimodal-ie"
 
 
-class ZeroShotMultimodalIEPipeline(Pipeline):
+class _PostPipeline(Pipeline):
+    """What both pipelines share: the processor, the cache of label embeddings, and how posts come in."""
+
+    # Optional for `pipeline()`, so that a checkpoint without it comes to the message of `__init__`.
+    _load_processor = None
+    _load_tokenizer = False  # type: ignore[assignment]  # transformers declares the three as None
+    _load_feature_extractor = False  # type: ignore[assignment]
+    _load_image_processor = False  # type: ignore[assignment]
+
+    processor: Any
+
+    def __init__(self, *args: Any, candidate_cache_size: int = 100_000, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        check_processor(self.model, self.processor)
+        self.candidate_embedder = CandidateEmbedder(self.model, self.processor, candidate_cache_size)
+
+    def _answers(self, inputs: Any, **kwargs: Any) -> Any:
+        """Call the pipeline. No posts give no answers, where transformers' own method fails with an IndexError."""
+        inputs = as_inputs(inputs)
+        if isinstance(inputs, list) and not inputs:
+            return []
+        if getattr(self.model, "training", False):
+            # Its weights change between calls, and with them the vectors of the labels.
+            self.clear_candidate_cache()
+        return super().__call__(inputs, **kwargs)
+
+    def clear_candidate_cache(self) -> None:
+        """Forget the label embeddings of earlier calls."""
+        self.candidate_embedder.clear()
+
+
+class ZeroShotMultimodalIEPipeline(_PostPipeline):
     """Types a mention or relates two mentions of a post, with any labels written in words.
 
     ```python
@@ -63,26 +100,11 @@ class ZeroShotMultimodalIEPipeline(Pipeline):
     and keeps its mode; its labels are encoded anew in every call.
     """
 
-    # Optional for `pipeline()`, so that a checkpoint without it comes to the message of `__init__`.
-    _load_processor = None
-    _load_tokenizer = False
-    _load_feature_extractor = False
-    _load_image_processor = False
-
-    def __init__(self, *args: Any, candidate_cache_size: int = 100_000, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        check_processor(self.model, self.processor)
-        self.candidate_embedder = CandidateEmbedder(self.model, self.processor, candidate_cache_size)
-
-    def __call__(self, inputs: Any, candidate_labels: Sequence[str] | None = None, **kwargs: Any) -> Any:
-        """See the class. No posts give no answers, where transformers' own method fails with an IndexError."""
-        inputs = as_inputs(inputs)
-        if isinstance(inputs, list) and not inputs:
-            return []
-        if getattr(self.model, "training", False):
-            # Its weights change between calls, and with them the vectors of the labels.
-            self.clear_candidate_cache()
-        return super().__call__(inputs, candidate_labels=candidate_labels, **kwargs)
+    def __call__(  # type: ignore[override]  # transformers' own takes *args, which mean nothing
+        self, inputs: Any, candidate_labels: Sequence[str] | None = None, **kwargs: Any
+    ) -> Any:
+        """See the class."""
+        return self._answers(inputs, candidate_labels=candidate_labels, **kwargs)
 
     def _sanitize_parameters(
         self,
@@ -129,7 +151,7 @@ class ZeroShotMultimodalIEPipeline(Pipeline):
             {name: value for name, value in postprocess.items() if value is not None},
         )
 
-    def preprocess(
+    def preprocess(  # type: ignore[override]  # parameters by name, where the base class says only **kwargs
         self,
         input_: Mapping[str, Any],
         candidate_labels: Sequence[str] | None = None,
@@ -156,7 +178,7 @@ class ZeroShotMultimodalIEPipeline(Pipeline):
             return _broken(input_, error, errors)
         if own is None:
             # The call's labels are no fault of the post, and the cheapest thing to get wrong.
-            own = self._candidates(candidate_labels, *words)
+            own = self._candidates(cast(Sequence[str], candidate_labels), *words)
         text, image = input_["text"], input_.get("image")
         try:
             if is_split_into_words:
@@ -181,11 +203,10 @@ class ZeroShotMultimodalIEPipeline(Pipeline):
     ) -> dict[str, Any]:
         """What the model reads for labels, checked."""
         columns = names = check_labels(labels)
-        check_label_words(
-            columns, label_descriptions, label_types, type_descriptions, check_separator(label_separator), warn=warn
-        )
-        if label_separator is not None:
-            tree = LabelPaths(columns, check_separator(label_separator))
+        separator = check_separator(label_separator)
+        check_label_words(columns, label_descriptions, label_types, type_descriptions, separator, warn=warn)
+        if separator is not None:
+            tree = LabelPaths(columns, separator)
             columns, label_descriptions = tree.names(), tree.node_descriptions(label_descriptions)
         texts = self.processor.candidate_texts(columns, label_descriptions, label_template)
         types, allowed = self.processor.read_label_types(label_types, columns)
@@ -198,11 +219,7 @@ class ZeroShotMultimodalIEPipeline(Pipeline):
             "allowed": allowed or [None] * len(texts),
         }
 
-    def clear_candidate_cache(self) -> None:
-        """Forget the label embeddings of earlier calls."""
-        self.candidate_embedder.clear()
-
-    def _forward(self, input_tensors: dict[str, GenericTensor], **forward_parameters: Any) -> dict[str, Any]:
+    def _forward(self, input_tensors: dict[str, Any], **forward_parameters: Any) -> Any:
         """Score a batch in evaluation mode, whatever mode the model is in: training would draw dropout and noise."""
         posts, labels, candidates, errors = (
             _flatten(input_tensors[name]) for name in ("posts", "candidate_labels", "candidates", "errors")
@@ -246,7 +263,7 @@ class ZeroShotMultimodalIEPipeline(Pipeline):
             for row, own in zip(scores.unbind(-2), keys, strict=True)
         ]
 
-    def postprocess(
+    def postprocess(  # type: ignore[override]
         self,
         model_outputs: dict[str, Any],
         top_k: int | None = None,
@@ -326,4 +343,96 @@ def _flatten(items: list[Any]) -> list[Any]:
     return [element for item in items for element in (item if isinstance(item, list) else [item])]
 
 
-__all__ = ["TASK", "ZeroShotMultimodalIEPipeline", "as_inputs"]
+GRAPH_TASK = "multimodal-graph-extraction"
+
+
+class MultimodalGraphExtractionPipeline(_PostPipeline):
+    """Types every mention of a post and relates every ordered pair of its mentions, in one call.
+
+    ```python
+    pipe = pipeline("multimodal-graph-extraction", model=folder, trust_remote_code=True)
+    post = {"id": "1", "text": "Kelo greets Mura", "image": picture, "mentions": [(0, 4), (12, 16)]}
+    graph = pipe(post, typing_labels=["person", "boat"], relation_labels=["greets", "chases"])
+    graph["mentions"][0]["label"], graph["relations"][0]["head"], graph["relations"][0]["label"]
+    ```
+
+    Input is one post, a list, a generator, or a dataset of posts of `datasets` or `torch`; `batch_size` is how many
+    posts are worked on together and `texts_at_once` how many of their marked texts are in one forward pass. What a
+    post is, what comes out of it, and all other arguments of the call, or of the pipeline's construction as defaults,
+    are those of `extraction.extract`.
+
+    The text of each label is encoded once and kept for later calls, `candidate_cache_size` texts at most; call
+    `clear_candidate_cache()` after changing the model's weights. A model in training mode scores in evaluation mode
+    and keeps its mode; its labels are encoded anew in every call.
+    """
+
+    def __call__(  # type: ignore[override]
+        self,
+        inputs: Any,
+        typing_labels: Sequence[str] | None = None,
+        relation_labels: Sequence[str] | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """See the class."""
+        return self._answers(inputs, typing_labels=typing_labels, relation_labels=relation_labels, **kwargs)
+
+    def _sanitize_parameters(
+        self,
+        typing_labels: Sequence[str] | None = None,
+        relation_labels: Sequence[str] | None = None,
+        mention_finder: Any = None,
+        label_descriptions: Mapping[str, str | Sequence[str]] | None = None,
+        label_types: Mapping[str, Any] | None = None,
+        type_descriptions: Mapping[str, str | Sequence[str]] | None = None,
+        label_template: str | None = None,
+        label_separator: str | None = None,
+        relation_constraints: Mapping[str, Any] | None = None,
+        symmetric: Sequence[str] | None = None,
+        inverses: Mapping[str, str] | None = None,
+        rejection: Any = None,
+        top_k: int | None = None,
+        texts_at_once: int | None = None,
+        num_samples: int | None = None,
+        max_length: int | None = None,
+        return_embeds: bool | None = None,
+        errors: str | None = None,
+        **unknown: Any,
+    ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+        options = {
+            name: value for name, value in locals().items() if name not in ("self", "unknown") and value is not None
+        }
+        refuse_unknown_arguments(unknown, type(self).__name__)
+        return {}, options, {}
+
+    def preprocess(self, input_: Any) -> dict[str, Any]:  # type: ignore[override]
+        """A list of one, so that the default collation touches nothing of the post."""
+        return {"posts": [input_]}
+
+    def _forward(self, input_tensors: dict[str, Any], **options: Any) -> Any:
+        posts = [post for own in input_tensors["posts"] for post in (own if isinstance(own, list) else [own])]
+        if "texts_at_once" in options:
+            options["batch_size"] = options.pop("texts_at_once")
+        # Made anew for each batch, which costs little: the labels' vectors are remembered.
+        extractor = GraphExtractor(self.model, self.processor, embedder=self.candidate_embedder, **options)
+        return {"graphs": extractor(posts)}
+
+    def postprocess(self, model_outputs: Any) -> dict[str, Any]:  # type: ignore[override]
+        graphs = model_outputs["graphs"]
+        return graphs[0] if isinstance(graphs, list) else graphs
+
+    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
+        """Save everything that `pipeline("multimodal-graph-extraction", model=save_directory, ...)` needs.
+
+        transformers' own method would leave the processor out, and list this pipeline in place of the default one.
+        """
+        self.model.save_pretrained(save_directory, **kwargs)
+        self.processor.save_pretrained(save_directory, **kwargs)
+
+
+__all__ = [
+    "GRAPH_TASK",
+    "MultimodalGraphExtractionPipeline",
+    "TASK",
+    "ZeroShotMultimodalIEPipeline",
+    "as_inputs",
+]

@@ -4,42 +4,440 @@ Axes: B posts, Lt text tokens, S mention slots (1 if every post is typing, else 
 tokens, h and w pixels.
 """
 
+import hashlib
 import os
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
+import numpy as np
+import torch
 from transformers.feature_extraction_utils import BatchFeature
-from transformers.processing_utils import ProcessorMixin
+from transformers.processing_utils import ImagesKwargs, ProcessorMixin
 
-from .candidate_encoding import CandidateEncoding
-from .candidates import check_label_words, check_template, rank_labels, read_labels
-from .label_paths import check_separator
-from .label_types import read_label_types
-from .markers import choose_markers
-from .padding import MENTION_MASK, TEXT_NAMES, pad_features, to_tensors
-from .picture_encoding import PictureEncoding
-from .pictures import MAX_PIXELS
-from .plain_tokens import Token, encode_with_places, study_tokenizer
-from .post_encoding import PostEncoding
-from .saved_folder import check_image_processor, reading
+from .images import MAX_PIXELS, to_rgb
+from .labels import (
+    as_nodes,
+    check_label_words,
+    check_labels,
+    check_separator,
+    check_template,
+    label_texts,
+    rank_labels,
+    read_label_types,
+    read_labels,
+    refuse_unknown_arguments,
+)
+from .loading import check_image_processor, reading
 from .spans import (
+    Marker,
     Segment,
+    Token,
+    TokenizerRules,
     as_list,
     check_unicode,
+    encode_segments,
+    encode_with_places,
     is_absent,
+    name_mentions,
+    origins_of_named,
     read_batch,
     read_mentions,
+    split_at_mentions,
+    study_tokenizer,
+    token_id,
     whole_characters,
+    window,
     word_span_to_char_span,
     words_to_text,
 )
+
+UNUSED_MARKERS = ("[unused1]", "[unused2]", "[unused3]", "[unused4]")
+ADDED_MARKERS = ("<m1>", "<m2>", "<m3>", "<m4>")
+
+
+def choose_markers(
+    tokenizer: Any, typing: Sequence[str] | None, relation: Sequence[str] | None
+) -> tuple[list[str], list[str]]:
+    """Those that were asked for, or else the paper's; `ADDED_MARKERS` are added where the vocabulary has not these.
+
+    Args:
+        tokenizer: A fast tokenizer.
+        typing: [open, close], or None.
+        relation: [head open, head close, tail open, tail close], or None.
+
+    Returns:
+        Both, as tokens of the vocabulary.
+
+    Raises:
+        ValueError: If a marker is not in the vocabulary or markers are not distinct.
+    """
+    first: tuple[str, ...] = UNUSED_MARKERS
+    wanted = typing is None or relation is None
+    if wanted and any(token_id(tokenizer, token) is None for token in UNUSED_MARKERS):
+        first = ADDED_MARKERS
+        tokenizer.add_special_tokens({"extra_special_tokens": list(ADDED_MARKERS)}, replace_extra_special_tokens=False)
+    typing = first[:2] if typing is None else typing
+    relation = (first[0], first[2], first[1], first[3]) if relation is None else relation
+    for name, markers, number in (("typing_markers", typing, 2), ("relation_markers", relation, 4)):
+        if isinstance(markers, str) or len(markers) != number or len(set(markers)) != number:
+            raise ValueError(f"{name}: {number} distinct tokens are needed (got {markers!r})")
+        missing = [token for token in markers if token_id(tokenizer, token) is None]
+        if missing:
+            raise ValueError(f"{name}: the tokenizer's vocabulary has no {', '.join(map(repr, missing))}")
+    return list(typing), list(relation)
+
+
+TEXT_NAMES = ("input_ids", "attention_mask", "mention_positions")
+# Only where mentions are named before the post (`mention_style="prefix"`).
+MENTION_MASK = "mention_mask"
+# Only where posts share pictures.
+IMAGE_INDEX = "image_index"
+# A picture, or what the frozen vision tower made of it.
+PICTURE_NAMES = ("pixel_values", "image_features")
+FEATURE_NAMES = (*TEXT_NAMES, MENTION_MASK, *PICTURE_NAMES)
+MASK_NAMES = ("image_mask", "candidate_mask", "candidate_types", MENTION_MASK)
+
+
+def pad_rows(
+    tokenizer: Any,
+    rows: list[list[int]],
+    masks: list[list[int]] | None = None,
+    padding: bool | str = True,
+    length: int | None = None,
+    multiple: int | None = None,
+) -> dict[str, list[list[int]]]:
+    """Pads token ids and attention masks on the right, for mention positions count from the left."""
+    padded = tokenizer.pad(
+        {"input_ids": rows, "attention_mask": [[1] * len(row) for row in rows] if masks is None else masks},
+        padding=padding,
+        max_length=length,
+        pad_to_multiple_of=multiple,
+        padding_side="right",
+        return_attention_mask=True,
+    )
+    return {name: padded[name] for name in TEXT_NAMES[:2]}
+
+
+def pad_features(
+    tokenizer: Any,
+    features: Sequence[Mapping[str, Any]],
+    padding: bool | str = True,
+    length: int | None = None,
+    multiple: int | None = None,
+    share_pictures: bool = False,
+) -> dict[str, list[Any]]:
+    """Makes lists for a batch of posts; `MGVMoEProcessor.pad_posts` documents it."""
+    if not features:
+        raise ValueError("features: at least one post is needed (got none)")
+    names = {name for post in features for name in post}
+    if not names <= set(FEATURE_NAMES):
+        raise ValueError(f"features: only {', '.join(FEATURE_NAMES)} can be padded (got {sorted(names)})")
+    batch: dict[str, list[Any]] = {}
+    if names & set(TEXT_NAMES):
+        columns: dict[str, list[list[int]]] = {}
+        for name in TEXT_NAMES:
+            missing = [number for number, post in enumerate(features) if post.get(name) is None]
+            if missing:
+                raise ValueError(f"features[{missing[0]}]: {name} is missing")
+            columns[name] = [_to_list(post[name]) for post in features]
+        batch |= pad_rows(tokenizer, columns["input_ids"], columns["attention_mask"], padding, length, multiple)
+        slots = max(len(places) for places in columns["mention_positions"])
+        batch["mention_positions"] = [places + [-1] * (slots - len(places)) for places in columns["mention_positions"]]
+        if MENTION_MASK in names:
+            batch[MENTION_MASK] = _mention_masks(features, slots, [len(row) for row in batch["input_ids"]])
+    if set(PICTURE_NAMES) <= names:
+        raise ValueError("features: pixel_values and image_features exclude each other (got both)")
+    for name in PICTURE_NAMES:
+        pictures = [None if post.get(name) is None else _picture(post[name]) for post in features]
+        present = [picture for picture in pictures if picture is not None]
+        if len({picture.shape for picture in present}) > 1:
+            raise ValueError(
+                f"{name}: pictures of one size are needed (got {sorted({picture.shape for picture in present})})"
+            )
+        if not present:
+            continue
+        shared = _shared(pictures) if share_pictures else None
+        if shared is not None:
+            batch[name], batch[IMAGE_INDEX] = shared
+        else:
+            blank = np.zeros(present[0].shape, present[0].dtype)  # "like" would keep a transposed layout
+            batch[name] = [blank if picture is None else picture for picture in pictures]
+        batch["image_mask"] = [picture is not None for picture in pictures]
+    return batch
+
+
+def distinct_pictures(pictures: Sequence[np.ndarray | None]) -> tuple[list[np.ndarray], list[int]]:
+    """Every distinct picture once, and each post's place among them (0 for none)."""
+    rows: dict[Any, int] = {}
+    distinct, index = [], []
+    for picture in pictures:
+        if picture is None:
+            index.append(0)
+            continue
+        key = picture.shape, picture.dtype.str, hashlib.blake2b(picture.tobytes()).digest()
+        if key not in rows:
+            rows[key] = len(rows)
+            distinct.append(picture)
+        index.append(rows[key])
+    return distinct, index
+
+
+def _shared(pictures: Sequence[np.ndarray | None]) -> tuple[list[np.ndarray], list[int]] | None:
+    """The distinct pictures and each post's place among them; `None` if all are distinct."""
+    if len(pictures) < 2:
+        return None
+    distinct, index = distinct_pictures(pictures)
+    return (distinct, index) if len(distinct) < sum(picture is not None for picture in pictures) else None
+
+
+def _mention_masks(
+    features: Sequence[Mapping[str, Any]], slots: int, lengths: Sequence[int]
+) -> list[list[list[bool]]]:
+    """For each post and slot, which of the post's tokens are the mention's; none that pads it to its length."""
+    missing = [number for number, post in enumerate(features) if post.get(MENTION_MASK) is None]
+    if missing:
+        raise ValueError(f"features[{missing[0]}]: {MENTION_MASK} is missing")
+    masks = []
+    for post, length in zip(features, lengths, strict=True):
+        rows = [[bool(token) for token in _to_list(row)] for row in post[MENTION_MASK]]
+        rows += [[]] * (slots - len(rows))
+        masks.append([row + [False] * (length - len(row)) for row in rows])
+    return masks
+
+
+def to_tensors(batch: Mapping[str, list[Any]], return_tensors: str | None) -> BatchFeature:
+    """Turns lists into int64, bool and float arrays ("np") or tensors ("pt"), or leaves them as they are (None)."""
+    if return_tensors not in (None, "pt", "np"):
+        raise ValueError(f"return_tensors: 'pt', 'np' or None is needed (got {return_tensors!r})")
+    if return_tensors is None:
+        return BatchFeature(dict(batch))
+    arrays: dict[str, Any] = {}
+    for name, rows in batch.items():
+        if name in PICTURE_NAMES:
+            array = np.stack(rows)
+        elif (
+            name == MENTION_MASK
+            and len({len(row) for post in rows for row in post}) > 1
+            or len({len(row) for row in rows if isinstance(row, list)}) > 1
+        ):
+            raise ValueError(f"padding: it is needed with return_tensors ({name} has rows of several lengths)")
+        else:
+            array = np.array(rows, dtype=bool if name in MASK_NAMES else np.int64)
+        arrays[name] = torch.from_numpy(array) if return_tensors == "pt" else array
+    return BatchFeature(arrays)
+
+
+def _picture(values: Any) -> np.ndarray:
+    """An array; in single precision where it came as lists of numbers, as streamed posts have it."""
+    return np.asarray(values, dtype=np.float32 if isinstance(values, (list, tuple)) else None)
+
+
+def _to_list(values: Any) -> list[int]:
+    return list(values.tolist() if hasattr(values, "tolist") else values)
+
+
+def _only_picture(image: Any, number: int) -> Any:
+    """Takes the picture out of a post's list of one; a list of none is None."""
+    if not isinstance(image, (list, tuple)):
+        return image
+    if len(image) > 1:
+        raise ValueError(f"images[{number}]: a post takes one picture at most (got {len(image)})")
+    return image[0] if image else None
+
+
+# Of tokens that stand for no character of the post, as the tokenizers have it.
+NOWHERE = (0, 0)
+
+
+class NoTokenError(ValueError):
+    """The tokenizer makes no token of a mention, which depends on its vocabulary and not on the post alone."""
+
+
+@dataclass(frozen=True)
+class PostEncoding:
+    """A post on its way to its features, before and after the tokenizer.
+
+    Attributes:
+        text: the post.
+        spans: one or two mentions, characters of the text.
+        rules: of the tokenizer.
+        markers: ids of the tokens around the mentions, opening and closing in turn; `None`: mentions are named before
+            the post instead.
+        limit: most tokens, those around the text included.
+        number: "[3]" for the fourth post of a batch, for messages.
+
+    Raises:
+        ValueError: `limit` cannot hold the special tokens, the markers or names, and one token.
+    """
+
+    text: str
+    spans: Sequence[tuple[int, int]]
+    rules: TokenizerRules
+    markers: Sequence[int] | None
+    limit: int
+    number: str = ""
+
+    def __post_init__(self) -> None:
+        if self.markers is None:
+            needed, what = 4 * len(self.spans), "the mentions, named before the post and in it"
+        else:
+            needed, what = len(self.markers) + 1, "markers and one token"
+        around = self.rules.number_around
+        if self.limit - around < needed:
+            join = " and" if self.markers is None else ","
+            raise ValueError(
+                f"max_length: at least {around + needed} is needed for special tokens{join} {what} (got {self.limit})"
+            )
+
+    @cached_property  # asked for before and after the tokenizer
+    def pieces(self) -> list[Segment | Marker]:
+        """The text between the borders of the mentions, and these."""
+        if self.markers is not None:
+            return split_at_mentions(self.text, self.spans)
+        named, spans_of = name_mentions(self.text, self.spans)
+        return split_at_mentions(named, [span for both in spans_of for span in both])
+
+    def segments(self) -> list[Segment]:
+        """What the tokenizer is to read."""
+        return [piece for piece in self.pieces if isinstance(piece, Segment)]
+
+    def finish(self, encoded: Sequence[Sequence[Token]], return_offsets_mapping: bool = False) -> dict[str, Any]:
+        """The features of the post; see `MGVMoEProcessor.encode_post`.
+
+        Args:
+            encoded: the tokens of each of the [`segments`].
+            return_offsets_mapping: whether offset_mapping is among them.
+
+        Raises:
+            NoTokenError: the tokenizer made no token of a mention.
+        """
+        if self.markers is None:
+            return self._finish_named(iter(encoded), return_offsets_mapping)
+        return self._finish_marked(iter(encoded), self.markers, return_offsets_mapping)
+
+    def _finish_marked(
+        self, encoded: Iterator[Sequence[Token]], markers: Sequence[int], return_offsets_mapping: bool
+    ) -> dict[str, Any]:
+        tokens: list[Token] = []
+        places: dict[Marker, int] = {}
+        for piece in self.pieces:
+            if isinstance(piece, Segment):
+                tokens += next(encoded)
+            else:
+                places[piece] = len(tokens)
+                tokens.append((markers[2 * piece.mention + (not piece.opening)], NOWHERE))
+        bounds = [(places[Marker(own, True)], places[Marker(own, False)]) for own in range(len(self.spans))]
+        kept = window(len(tokens), bounds, self.limit - self.rules.number_around)
+        features = self._with_tokens_around([tokens[place] for place in kept], return_offsets_mapping)
+        positions = [len(self.rules.prefix_ids) + kept.index(opening) for opening, _ in bounds]
+        return {**features, "mention_positions": positions}
+
+    def _finish_named(self, encoded: Iterator[Sequence[Token]], return_offsets_mapping: bool) -> dict[str, Any]:
+        """No marker stays, but what stood between two is known."""
+        tokens: list[Token | None] = []  # None: a boundary, which is not kept
+        found: dict[Marker, int] = {}
+        for piece in self.pieces:
+            if isinstance(piece, Segment):
+                tokens += next(encoded)
+            else:
+                found[piece] = len(tokens)
+                tokens.append(None)
+        bounds = [(found[Marker(own, True)], found[Marker(own, False)]) for own in range(2 * len(self.spans))]
+        room = self.limit - self.rules.number_around
+        kept = [place for place in window(len(tokens), bounds, room + 2 * len(bounds)) if tokens[place] is not None]
+        first = len(self.rules.prefix_ids)
+        origins = origins_of_named(self.text, self.spans) if return_offsets_mapping else []
+        features = self._with_tokens_around(
+            [
+                (token[0], _origin(origins[slice(*token[1])]) if return_offsets_mapping else NOWHERE)
+                for token in map(tokens.__getitem__, kept)
+                if token is not None
+            ],
+            return_offsets_mapping,
+        )
+        mask, positions = [], []
+        for number, span in enumerate(self.spans):
+            own = [bounds[2 * number], bounds[2 * number + 1]]
+            inside = [any(start < place < end for start, end in own) for place in kept]
+            in_post = [place for place in kept if own[1][0] < place < own[1][1]]
+            if not in_post:
+                mention = self.text[slice(*span)]
+                raise NoTokenError(
+                    f"mentions{self.number}: the tokenizer makes no token of the mention {mention!r:.80}"
+                )
+            mask.append([False] * first + inside + [False] * len(self.rules.suffix_ids))
+            positions.append(first + kept.index(in_post[0]))
+        return {**features, "mention_positions": positions, MENTION_MASK: mask}
+
+    def _with_tokens_around(self, tokens: Sequence[Token], return_offsets_mapping: bool) -> dict[str, Any]:
+        """Ids, mask and, if asked for, places of the tokens of a post and of the special ones around them."""
+        before, after = self.rules.prefix_ids, self.rules.suffix_ids
+        input_ids = [*before, *(number for number, _ in tokens), *after]
+        features: dict[str, Any] = {"input_ids": input_ids, "attention_mask": [1] * len(input_ids)}
+        if return_offsets_mapping:
+            places = [place for _, place in tokens]
+            features["offset_mapping"] = [*[NOWHERE] * len(before), *places, *[NOWHERE] * len(after)]
+        return features
+
+
+def _origin(places: Sequence[int | None]) -> tuple[int, int]:
+    """The stretch of the post that characters come from; [`NOWHERE`] if all of them were put in."""
+    known = [place for place in places if place is not None]
+    return (min(known), max(known) + 1) if known else NOWHERE
+
+
+def _warn_of_what_is_lost(
+    labels: Sequence[str], index: Sequence[int], encoded: Sequence[Sequence[int]], room: int, name: str
+) -> None:
+    """Warns of texts that are cut, and of labels that the model cannot tell apart.
+
+    Args:
+        labels: C names.
+        index: The label of each of P texts.
+        encoded: The token ids of each text.
+        room: How many of them are kept.
+        name: "candidate" or "type".
+    """
+    argument = "label_types" if name == "type" else "candidate_labels"
+    cut = dict.fromkeys(
+        f"{labels[column]!r:.60} ({len(ids)} tokens)"
+        for column, ids in zip(index, encoded, strict=True)
+        if len(ids) > room
+    )
+    if cut:
+        warnings.warn(
+            f"{argument}: max_length leaves room for {room} tokens of a text, and longer ones are cut: {_some(cut)}.",
+            stacklevel=2,
+        )
+    kept: list[list[tuple[int, ...]]] = [[] for _ in labels]
+    for column, ids in zip(index, encoded, strict=True):
+        kept[column].append(tuple(ids[:room]))
+    first: dict[tuple[tuple[int, ...], ...], str] = {}
+    same: dict[str, None] = {}
+    for label, own in zip(labels, kept, strict=True):
+        other = first.setdefault(tuple(own), label)
+        if other is not label:
+            same[f"{other!r:.60} and {label!r:.60}"] = None
+    if same:
+        warnings.warn(
+            f"{argument}: the model reads the same tokens for, and cannot tell apart: {_some(same)}.", stacklevel=2
+        )
+
+
+def _some(items: Mapping[str, Any], number: int = 5) -> str:
+    more = f" and {len(items) - number} more" if len(items) > number else ""
+    return ", ".join(list(items)[:number]) + more
+
 
 # Tokenizers without a limit of their own report 1e30.
 LARGEST_MODEL_LENGTH = 1_000_000
 MENTION_STYLES = ("markers", "prefix")
 
 
-class MGVMoEProcessor(ProcessorMixin, PictureEncoding, CandidateEncoding):
+class MGVMoEProcessor(ProcessorMixin):
     """Prepares posts for MG-VMoE: an image processor and a fast tokenizer in one.
 
     In the style "markers", the paper's, a typing post is marked `[open] mention [close]`, a relation post `[head open]
@@ -167,7 +565,7 @@ class MGVMoEProcessor(ProcessorMixin, PictureEncoding, CandidateEncoding):
                 tail), each a type or a list of types. They go with `score="similarity"`.
             type_descriptions: Sentences to read in place of these types.
             label_separator: Makes labels paths, ">" for "person > politician": the candidates are then the nodes of
-                their tree (`label_paths.py`), to be given to `post_process_zero_shot_ie` with the same argument.
+                their tree (`labels.py`), to be given to `post_process_zero_shot_ie` with the same argument.
             is_split_into_words: Whether posts are lists of words.
             padding: True or "longest", "max_length", or False. Posts are padded on the right.
             max_length: In place of the processor's own; the tokenizer's limit caps both.
@@ -394,6 +792,144 @@ class MGVMoEProcessor(ProcessorMixin, PictureEncoding, CandidateEncoding):
         model_limit = self.tokenizer.model_max_length
         return min(limit, int(model_limit)) if model_limit and model_limit < LARGEST_MODEL_LENGTH else limit
 
+    def encode_images(
+        self, images: Sequence[Any], allow_image_urls: bool | str = False, **kwargs: Any
+    ) -> list[np.ndarray | None]:
+        """Reads pictures and runs the image processor.
+
+        Args:
+            images: Pictures (see `pictures.to_rgb`) or None.
+            allow_image_urls: Whether they may be http(s) addresses; see `__call__`.
+            **kwargs: Arguments of the image processor.
+
+        Returns:
+            For each picture its pixel values, (3,h,w) float, or None.
+
+        Raises:
+            ValueError: If a picture cannot be read, or the processor has no image processor or one of another kind.
+        """
+        images = [_only_picture(image, number) for number, image in enumerate(images)]
+        images = [
+            None if image is None else to_rgb(image, f"images[{number}]", allow_image_urls)
+            for number, image in enumerate(images)
+        ]
+        if all(image is None for image in images):
+            return [None] * len(images)
+        if self.image_processor is None:
+            raise ValueError("images: this processor has no image_processor, so it takes no pictures")
+        pictures = [image for image in images if image is not None]
+        pixels = iter(self.image_processor(images=pictures, **kwargs)["pixel_values"])
+        arrays = [None if image is None else np.asarray(next(pixels)) for image in images]
+        for array in arrays:
+            if array is not None and (array.ndim != 3 or array.shape[0] != 3):
+                raise ValueError(f"image_processor: pixel values (3,h,w) are needed (got shape {array.shape})")
+        return arrays
+
+    def _image_arguments(self, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """The image processor's own of `kwargs`, in one dict; ValueError or TypeError for others."""
+        known = set(ImagesKwargs.__annotations__) - {"return_tensors"}
+        for name in kwargs:
+            if name != "images_kwargs" and name not in known:
+                refuse_unknown_arguments({name: None}, f"{type(self).__name__}.__call__")
+        together = kwargs.pop("images_kwargs", None) or {}
+        twice = sorted(set(together) & set(kwargs))
+        if twice:
+            raise ValueError(f"images_kwargs: {', '.join(twice)} can be given only once (got it by itself too)")
+        return {**together, **kwargs}
+
+    def candidate_texts(
+        self,
+        candidate_labels: Sequence[str],
+        label_descriptions: Mapping[str, str | Sequence[str]] | None = None,
+        label_template: str | None = None,
+    ) -> list[tuple[str, ...]]:
+        """Says what the text encoder reads for each label: the template around its sentences, or else the label.
+
+        Raises:
+            ValueError: If labels are not distinct non-empty strings, a description is not a non-empty string or a list
+                of distinct ones, or the template has not exactly one "{}".
+        """
+        template = self.label_template if label_template is None else label_template
+        return label_texts(check_labels(candidate_labels), label_descriptions, template)
+
+    def encode_candidates(
+        self,
+        candidate_labels: Sequence[str] | Sequence[Sequence[str]],
+        label_descriptions: Mapping[str, str | Sequence[str]] | None = None,
+        label_template: str | None = None,
+        max_length: int | None = None,
+        return_tensors: str | None = None,
+        label_types: Mapping[str, Any] | None = None,
+        type_descriptions: Mapping[str, str | Sequence[str]] | None = None,
+        label_separator: str | None = None,
+    ) -> BatchFeature:
+        """Tokenizes candidate labels, each distinct label once; see `__call__` for the arguments.
+
+        Returns:
+            candidate_input_ids and candidate_attention_mask, (C,Lc) or (P,Lc), cut at `max_length`, with a warning;
+            candidate_index, candidate_mask, type_input_ids, type_attention_mask, type_index and candidate_types as
+            `__call__` says. A warning also names labels that the model cannot tell apart.
+
+        Raises:
+            ValueError: See `candidate_texts` and `label_types.read_label_types`; also if a label or type has no token
+                in the vocabulary.
+        """
+        candidate_labels, trees = as_nodes(candidate_labels, check_separator(label_separator))
+        if trees is not None:
+            label_descriptions = {
+                node: text for tree in trees for node, text in tree.node_descriptions(label_descriptions).items()
+            }
+        labels, columns = read_labels(candidate_labels)
+        texts = self.candidate_texts(labels, label_descriptions, label_template)
+        batch = self._encode_texts(labels, texts, "candidate", max_length)
+        if columns is not None:
+            batch["candidate_mask"] = [[column in own for column in range(len(labels))] for own in map(set, columns)]
+        types, allowed = read_label_types(label_types, labels)
+        if types:
+            batch |= self._encode_texts(types, label_texts(types, type_descriptions, "{}"), "type", max_length)
+            batch["candidate_types"] = allowed
+        return to_tensors(batch, return_tensors)
+
+    def encode_texts(
+        self,
+        texts: Sequence[Sequence[str]],
+        return_tensors: str | None = None,
+        labels: Sequence[str] | None = None,
+    ) -> BatchFeature:
+        """Tokenizes what `candidate_texts` gave; outputs as of `encode_candidates`.
+
+        Args:
+            texts: The texts of each label.
+            return_tensors: "pt", "np" or None for padded lists.
+            labels: Their names, for messages; default: their first texts.
+        """
+        names = [own[0] for own in texts] if labels is None else labels
+        return to_tensors(self._encode_texts(names, texts, "candidate", None), return_tensors)
+
+    def _encode_texts(
+        self, labels: Sequence[str], texts: Sequence[Sequence[str]], name: str, max_length: int | None
+    ) -> dict[str, list[Any]]:
+        """Rows of token ids of all texts, padded, and to which label each belongs if one has several."""
+        limit = self._limit(max_length)
+        room = limit - self._rules.number_around
+        if room < 1:
+            raise ValueError(f"max_length: at least {limit - room + 1} is needed for a label (got {limit})")
+        index = [column for column, own in enumerate(texts) for _ in own]
+        encoded = encode_segments(
+            self.tokenizer, self._rules, [Segment(text, joined=False) for own in texts for text in own]
+        )
+        for column, ids in zip(index, encoded, strict=True):
+            if not ids:
+                where = "candidate_labels: the tokenizer makes no token of label"
+                where = where if name == "candidate" else "label_types: the tokenizer makes no token of type"
+                raise ValueError(f"{where} {labels[column]!r}")
+        _warn_of_what_is_lost(labels, index, encoded, room, name)
+        padded = pad_rows(
+            self.tokenizer, [self._rules.prefix_ids + ids[:room] + self._rules.suffix_ids for ids in encoded]
+        )
+        batch = {f"{name}_input_ids": padded["input_ids"], f"{name}_attention_mask": padded["attention_mask"]}
+        return batch if len(index) == len(labels) else {**batch, f"{name}_index": index}
+
 
 def _as_pictures(images: Any) -> list[Any]:
     """One picture or a sequence of them as a list; an array of numbers is one picture, one of objects is a list."""
@@ -406,3 +942,10 @@ def _positive_int(value: object, name: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ValueError(f"{name}: a positive integer is needed (got {value!r})")
     return value
+
+
+__all__ = [
+    "NOWHERE",
+    "NoTokenError",
+    "PostEncoding",
+]

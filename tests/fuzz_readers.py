@@ -21,7 +21,7 @@ from pathlib import Path
 import atheris
 
 INSTRUMENTED = ["modeling_mgvmoe.data", "modeling_mgvmoe.cli", "modeling_mgvmoe.training.arguments",
-                "modeling_mgvmoe.spans", "modeling_mgvmoe.pictures", "json", "yaml"]  # fmt: skip
+                "modeling_mgvmoe.spans", "modeling_mgvmoe.images", "json", "yaml"]  # fmt: skip
 with atheris.instrument_imports(include=INSTRUMENTED):
     from modeling_mgvmoe.cli.errors import UsageError
     from modeling_mgvmoe.cli.post_files import read_posts
@@ -31,7 +31,7 @@ with atheris.instrument_imports(include=INSTRUMENTED):
     from modeling_mgvmoe.data.splits import read_splits
     from modeling_mgvmoe.data.wikidiverse import read_wikidiverse
     from modeling_mgvmoe.data.zero_shot_data import read_prepared_labels
-    from modeling_mgvmoe.pictures import to_rgb
+    from modeling_mgvmoe.images import to_rgb
     from modeling_mgvmoe.publishing.card import read_evaluation
     from modeling_mgvmoe.training.arguments import read_recipe
     from modeling_mgvmoe.training.run_record import read_run_record

@@ -20,9 +20,9 @@ from safetensors.torch import load_file, save_file
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
-from modeling_mgvmoe.across_processes import Announcement, gather_rows, number_of_processes, random_generator
 from modeling_mgvmoe.data.sketchbook import generate_posts, split_classes
 from modeling_mgvmoe.data.zero_shot_data import ZeroShotData
+from modeling_mgvmoe.distributed import Announcement, gather_rows, number_of_processes, random_generator
 from modeling_mgvmoe.training.arguments import TrainingArguments
 from modeling_mgvmoe.training.from_scratch import model_from_scratch
 from modeling_mgvmoe.training.loop import train

@@ -28,10 +28,10 @@ from modeling_mgvmoe.data.zero_shot_data import data_from_folder
 from modeling_mgvmoe.evaluation.loading import load_model
 from modeling_mgvmoe.evaluation.unseen import predict_labels
 from modeling_mgvmoe.graph.parquet_posts import ParquetPosts
-from modeling_mgvmoe.plain_tokens import encode_segments
+from modeling_mgvmoe.loading import check_auto_map, check_weights
 from modeling_mgvmoe.publishing.card import CardFacts
 from modeling_mgvmoe.publishing.repository import build_repository, find_source
-from modeling_mgvmoe.saved_folder import check_auto_map, check_weights
+from modeling_mgvmoe.spans import encode_segments
 from modeling_mgvmoe.training.checkpoint_files import find_fault
 from modeling_mgvmoe.training.checkpoints import Checkpointer, Progress
 from tests.from_scratch import LABELS, picture, scratch_model

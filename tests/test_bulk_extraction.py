@@ -331,7 +331,7 @@ def test_picture_features_and_workers(undisturbed, posts_file, tmp_path):
 
 
 def _mean_colour(seed):
-    from modeling_mgvmoe.pictures import to_rgb
+    from modeling_mgvmoe.images import to_rgb
 
     return colours([to_rgb(png(seed))])[0].tolist()
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from datasets import Dataset
 
-from modeling_mgvmoe.candidates import check_label_words, check_labels, label_texts, rank_labels, read_labels
+from modeling_mgvmoe.labels import check_label_words, check_labels, label_texts, rank_labels, read_labels
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_a_slip_of_a_type_is_an_error():
     ],
 )
 def test_other_labels_give_one_warning_that_names_the_nearest(labels, key, monkeypatch):
-    monkeypatch.setattr("modeling_mgvmoe.candidates._warned_keys", set())
+    monkeypatch.setattr("modeling_mgvmoe.labels._warned_keys", set())
     with pytest.warns(UserWarning, match=f"label_descriptions: .* '{key}' .nearest: '{labels[0]}'"):
         check_label_words(labels, {key: "a sentence"})
     with warnings.catch_warnings():

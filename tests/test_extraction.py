@@ -7,8 +7,7 @@ import torch
 from transformers import pipeline
 
 from modeling_mgvmoe import GraphExtractor, MultimodalGraphExtractionPipeline
-from modeling_mgvmoe.graph_pipeline_mgvmoe import GRAPH_TASK
-from modeling_mgvmoe.pipeline_mgvmoe import TASK, ZeroShotMultimodalIEPipeline
+from modeling_mgvmoe.pipeline_mgvmoe import GRAPH_TASK, TASK, ZeroShotMultimodalIEPipeline
 from tests.from_scratch import LABELS, RELATIONS, nearly, picture, scratch_model
 from tests.test_uncertainty import scratch_similarity
 

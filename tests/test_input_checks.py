@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from modeling_mgvmoe import input_checks as checks
+from modeling_mgvmoe import modeling_mgvmoe as checks
 
 IDS = torch.tensor([[0, 4, 2], [3, 1, 0]])
 MASK = torch.tensor([[1, 1, 1], [1, 0, 0]])

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from modeling_mgvmoe.label_paths import LabelPaths
+from modeling_mgvmoe.labels import LabelPaths
 from modeling_mgvmoe.pipeline_mgvmoe import ZeroShotMultimodalIEPipeline
 from tests.from_scratch import picture, scratch_model
 

@@ -7,9 +7,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from modeling_mgvmoe import VariationalMixtureOfExperts, chunked_mixture
-from modeling_mgvmoe.chunked_mixture import TOKENS_ON_CPU
-from modeling_mgvmoe.fusion import _attend, fuse, fuse_means, project
+from modeling_mgvmoe import VariationalMixtureOfExperts
+from modeling_mgvmoe import variational_experts as chunked_mixture
+from modeling_mgvmoe.modeling_mgvmoe import _attend, fuse, fuse_means, project
+from modeling_mgvmoe.variational_experts import TOKENS_ON_CPU
 from tests.tiny import doubled, tiny_inputs, tiny_model
 
 pytestmark = pytest.mark.numerical

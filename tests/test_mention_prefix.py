@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from modeling_mgvmoe import MGVMoEProcessor
-from modeling_mgvmoe.label_types import read_label_types
+from modeling_mgvmoe.labels import read_label_types
 from modeling_mgvmoe.spans import name_mentions
 from tests.test_processing import bert, modernbert, roberta
 

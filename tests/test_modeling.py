@@ -8,7 +8,7 @@ from huggingface_hub.errors import StrictDataclassClassValidationError, StrictDa
 from transformers import AutoModel, PreTrainedConfig
 
 from modeling_mgvmoe import MGVMoEConfig, MGVMoEForZeroShotIE, MGVMoEModel
-from modeling_mgvmoe.fusion import fuse
+from modeling_mgvmoe.modeling_mgvmoe import fuse
 from modeling_mgvmoe.objectives import info_nce
 from tests.tiny import doubled, tiny_config, tiny_inputs, tiny_model, tiny_text_config, tiny_vision_config
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from modeling_mgvmoe.padding import distinct_pictures, pad_features, pad_rows, to_tensors
+from modeling_mgvmoe.processing_mgvmoe import distinct_pictures, pad_features, pad_rows, to_tensors
 
 
 class Tokenizer:

@@ -15,7 +15,7 @@ from transformers import BertConfig, BertModel, ViTConfig, ViTModel
 from transformers.modeling_outputs import BaseModelOutput
 
 from modeling_mgvmoe import MGVMoEConfig, MGVMoEForZeroShotIE, VariationalMixtureOfExperts
-from modeling_mgvmoe.fusion import fuse
+from modeling_mgvmoe.modeling_mgvmoe import fuse, token_mean
 from modeling_mgvmoe.objectives import gaussian_kl, info_nce, ranking_loss, router_entropy
 from modeling_mgvmoe.sample_graph import (
     adversarial_consistency,
@@ -23,7 +23,6 @@ from modeling_mgvmoe.sample_graph import (
     learned_adversary_loss,
     neighbour_agreement,
 )
-from modeling_mgvmoe.text_states import token_mean
 
 pytestmark = pytest.mark.numerical
 

@@ -11,9 +11,8 @@ from io import BytesIO
 import pytest
 from PIL import Image
 
-from modeling_mgvmoe import picture_urls
-from modeling_mgvmoe.picture_urls import fetch_picture, is_public
-from modeling_mgvmoe.pictures import to_rgb
+from modeling_mgvmoe import images as picture_urls
+from modeling_mgvmoe.images import fetch_picture, is_public, to_rgb
 
 RED = (255, 0, 0)
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from modeling_mgvmoe.pictures import to_rgb
+from modeling_mgvmoe.images import to_rgb
 
 RED = (255, 0, 0)
 

@@ -11,8 +11,7 @@ from torch.utils.data import Dataset
 from transformers import pipeline
 
 from modeling_mgvmoe import MGVMoEForZeroShotIE, MGVMoEProcessor, ZeroShotMultimodalIEPipeline
-from modeling_mgvmoe.graph_pipeline_mgvmoe import GRAPH_TASK
-from modeling_mgvmoe.pipeline_mgvmoe import TASK
+from modeling_mgvmoe.pipeline_mgvmoe import GRAPH_TASK, TASK
 from tests.from_scratch import LABELS, RELATIONS, nearly, picture, posts, scratch_model
 
 pytestmark = pytest.mark.numerical

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from modeling_mgvmoe.post_scoring import PostEmbeds
+from modeling_mgvmoe.modeling_mgvmoe import PostEmbeds
 from tests.from_scratch import LABELS, RELATIONS, picture, scratch_model
 from tests.test_uncertainty import scratch_similarity
 

@@ -11,10 +11,10 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from modeling_mgvmoe.candidates import check_labels
 from modeling_mgvmoe.data.conll import read_conll
 from modeling_mgvmoe.data.mnre import read_mnre
 from modeling_mgvmoe.data.wikidiverse import read_wikidiverse
+from modeling_mgvmoe.labels import check_labels
 from modeling_mgvmoe.spans import (
     Marker,
     check_span,

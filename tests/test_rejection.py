@@ -4,7 +4,7 @@ import torch
 
 from modeling_mgvmoe import Rejection
 from modeling_mgvmoe.evaluation.rejection import fit_rejection, knownness
-from modeling_mgvmoe.rejection import read_rejection
+from modeling_mgvmoe.labels import read_rejection
 from tests.from_scratch import LABELS, RELATIONS, scratch_model
 from tests.test_extraction import POSTS
 

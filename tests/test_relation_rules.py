@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from modeling_mgvmoe.relation_rules import RelationRules
+from modeling_mgvmoe.extraction import RelationRules
 
 pytestmark = pytest.mark.numerical
 

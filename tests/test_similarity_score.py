@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from modeling_mgvmoe.similarity_score import SimilarityScore, label_mean, masked_token_mean, one_of_each
+from modeling_mgvmoe.modeling_mgvmoe import SimilarityScore, label_mean, masked_token_mean, one_of_each
 from tests.tiny import doubled, tiny_config, tiny_inputs, tiny_model
 
 pytestmark = pytest.mark.numerical
@@ -99,10 +99,10 @@ class TestParts:
     def test_labels_may_have_types_for_more_slots_than_there_are_mentions(self):
         log_probs = torch.tensor([[[0.7, 0.2, 0.1], [0.5, 0.25, 0.25]]]).log()
         allowed = torch.tensor([[[True, False, False], [False, True, True], [False, False, True]]])
-        fit = SimilarityScore.fit_of_types(log_probs, allowed, torch.ones(1, 2, 4, dtype=torch.bool))
+        fit = SimilarityScore.type_compatibility(log_probs, allowed, torch.ones(1, 2, 4, dtype=torch.bool))
         assert torch.allclose(fit, torch.tensor([[math.log(0.35)]]))  # 0.7 and 0.25 + 0.25
 
-    def test_fit_of_types_is_the_log_probability_of_the_allowed_types_of_both_mentions(self):
+    def test_type_compatibility_is_the_log_probability_of_the_allowed_types_of_both_mentions(self):
         log_probs = torch.tensor([[[0.7, 0.2, 0.1], [0.5, 0.25, 0.25]]]).log()
         allowed = torch.tensor(
             [
@@ -112,11 +112,11 @@ class TestParts:
             ]
         )
         both = torch.ones(1, 2, 4, dtype=torch.bool)
-        fit = SimilarityScore.fit_of_types(log_probs, allowed, both)
+        fit = SimilarityScore.type_compatibility(log_probs, allowed, both)
         assert torch.allclose(fit, torch.tensor([[math.log(0.35), math.log(0.5), 0.0]]))
         assert fit[0, 2] == 0  # no constraint is worth nothing, to the last bit
         alone = torch.tensor([[[True] * 4, [False] * 4]])
-        fit = SimilarityScore.fit_of_types(log_probs, allowed, alone)
+        fit = SimilarityScore.type_compatibility(log_probs, allowed, alone)
         assert torch.equal(fit, torch.zeros(1, 3))  # a typing post has neither head nor tail
 
 

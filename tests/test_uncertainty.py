@@ -3,10 +3,10 @@ import math
 import pytest
 import torch
 
-from modeling_mgvmoe import fusion
-from modeling_mgvmoe.fusion import fused_variance
+from modeling_mgvmoe import modeling_mgvmoe as fusion
+from modeling_mgvmoe.modeling_mgvmoe import fused_variance
+from modeling_mgvmoe.objectives import predictive_statistics, statistics_of_probs
 from modeling_mgvmoe.pipeline_mgvmoe import ZeroShotMultimodalIEPipeline
-from modeling_mgvmoe.uncertainty import predictive_statistics, statistics_of_probs
 from modeling_mgvmoe.variational_experts import VariationalMixtureOfExperts
 from tests.from_scratch import LABELS, RELATIONS, posts, scratch_model
 from tests.tiny import doubled, tiny_config, tiny_inputs, tiny_model

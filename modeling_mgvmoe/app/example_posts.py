@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 
 from ..data.labels import TASKS
 from ..data.sketchbook import generate_posts, split_classes
-from ..pictures import to_rgb
+from ..images import to_rgb
 from ..pipeline_mgvmoe import mentions_of
 from .form import RELATION, TYPING, Fields, write_label_lines
 

@@ -6,8 +6,8 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..candidates import check_labels
 from ..data.rows import ENDINGS, is_address, locate_image, locate_images, read_records
+from ..labels import check_labels
 from ..spans import check_unicode, mentions_of, read_mentions
 from .errors import UsageError, usage
 from .one_post import check_image

@@ -145,10 +145,9 @@ def _print(answers: Iterable[Mapping[str, Any]], as_json: bool) -> int:
 
 def _read(flags: argparse.Namespace) -> tuple[Sequence[Any], dict[int, str], dict[str, Any]]:
     """Posts, what is wrong with broken ones, and the arguments of the pipeline's call, checked without the model."""
-    from ..candidates import check_labels, check_ranking, label_texts
     from ..data.files import read_json_object
     from ..evaluation.loading import check_device, check_dtype, check_model_folder
-    from ..label_types import read_label_types
+    from ..labels import check_labels, check_ranking, label_texts, read_label_types
 
     given = [f"--{slot}" for slot in ("text", "image", *SLOTS) if getattr(flags, slot) is not None]
     if (flags.input is None) == (flags.text is None):
@@ -213,7 +212,7 @@ def _fingerprint(flags: argparse.Namespace, arguments: Mapping[str, Any]) -> str
 
 def _from(posts: Sequence[Any], faults: Mapping[int, str], start: int, text_only: bool) -> Iterator[dict[str, Any]]:
     """Each post with what its answer says beside the labels: `error`, or `image_error` where its image is left out."""
-    from ..pictures import to_rgb
+    from ..images import to_rgb
 
     for place in range(start, len(posts)):
         post, told = posts[place], {}

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..padding import MENTION_MASK, TEXT_NAMES
-from ..post_encoding import NoTokenError
-from ..training_objectives import NO_LABEL
+from ..modeling_mgvmoe import NO_LABEL
+from ..processing_mgvmoe import MENTION_MASK, TEXT_NAMES, NoTokenError
 from .progress_bar import progress_bar
 from .schema import task_of
 

@@ -20,7 +20,7 @@ import torch
 from filelock import FileLock, Timeout
 from torch.utils.data import DataLoader
 
-from ..candidate_embedder import in_evaluation
+from ..labels import in_evaluation
 from .feature_cache_files import (
     DTYPE,
     FORMAT,

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable
 from typing import Any
 
-from ..pictures import to_rgb
+from ..images import to_rgb
 from .counts import Counts
 from .progress_bar import progress_bar
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from PIL import Image
 
-from ..pictures import to_rgb
+from ..images import to_rgb
 
 
 def picture_key(picture: Image.Image) -> str:

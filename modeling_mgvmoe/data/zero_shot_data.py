@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..candidates import label_texts
+from ..labels import label_texts
 from .counts import Counts
 from .files import check_keys, read_json_object
 from .labels import LabelSet

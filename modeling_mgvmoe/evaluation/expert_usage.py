@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..candidate_embedder import in_evaluation
 from ..data.encoding import encode_posts
 from ..data.held_out import select_posts
 from ..data.progress_bar import progress_bar
+from ..labels import in_evaluation
 from ..training.statistics import MODALITIES
 
 if TYPE_CHECKING:

@@ -24,9 +24,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from ..candidate_embedder import in_evaluation
-from ..candidates import check_label_words, check_labels
-from ..pictures import to_rgb
+from ..images import to_rgb
+from ..labels import check_label_words, check_labels, in_evaluation
 from ..spans import mentions_of, read_mentions, splits_character
 from .crop_region import Area, crop_region
 from .patch_grid import patch_grid
@@ -223,7 +222,7 @@ def explain_post(
         none_threshold: the answer is "none of these" if the best score is below it. The protocol "open" of
             `examples/evaluate.py` fits one.
         num_samples: draw so many samples of the experts, the same for the same question, for the mutual information
-            (see `uncertainty.py`). The scores are those of the mean all the same.
+            (see `objectives.py`). The scores are those of the mean all the same.
 
     Raises:
         ValueError: as of the pipeline; or the threshold is not between 0 and 1, or the model offers no samples.

@@ -105,10 +105,10 @@ def load_model(
     """
     from transformers import AutoConfig
 
+    from ..loading import check_json_files
     from ..modeling_mgvmoe import MGVMoEForZeroShotIE
     from ..pipeline_mgvmoe import ZeroShotMultimodalIEPipeline
     from ..processing_mgvmoe import MGVMoEProcessor
-    from ..saved_folder import check_json_files
 
     check_dtype(dtype)
     check_json_files(name, "config")

@@ -10,7 +10,7 @@ import numpy as np
 from .metrics import fit_rejection_threshold
 
 if TYPE_CHECKING:
-    from ..rejection import Rejection
+    from ..labels import Rejection
 
 METHODS = ("probability", "logit")  # of `Rejection`, which imports torch
 
@@ -39,6 +39,6 @@ def fit_rejection(logits: np.ndarray, is_known: Sequence[bool] | np.ndarray, met
         is_known: whether a post is of some class.
         method: of [`Rejection`].
     """
-    from ..rejection import Rejection
+    from ..labels import Rejection
 
     return Rejection(fit_rejection_threshold(knownness(np.asarray(logits, dtype=float), method), is_known), method)

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from ..candidate_embedder import in_evaluation
 from ..data.encoding import PostCollator, TypesOfLabels, encode_posts, has_picture
 from ..data.held_out import select_posts, without_pictures
 from ..data.progress_bar import progress_bar
 from ..data.schema import task_of
+from ..labels import in_evaluation
 
 if TYPE_CHECKING:
     from ..modeling_mgvmoe import MGVMoEForZeroShotIE
@@ -38,7 +38,7 @@ def logits_in_batches(
         batch_size: in posts; changes nothing but speed.
         progress: title of a progress bar over the posts; `None` shows none.
         candidates: of [`embed_candidates`], where they are known already.
-        num_samples: draws from the experts; see `uncertainty.py`.
+        num_samples: draws from the experts; see `objectives.py`.
         leave: keep the bar on the screen when it is done.
 
     Yields:
@@ -114,7 +114,7 @@ class ModelScorer:
         return self._score(posts, labels, None)[0]
 
     def with_samples(self, posts: Sequence[Mapping[str, Any]], labels: Sequence[str], num_samples: int) -> np.ndarray:
-        """Logits (1 + num_samples, posts, labels), first those without noise; see `uncertainty.py`."""
+        """Logits (1 + num_samples, posts, labels), first those without noise; see `objectives.py`."""
         return self._score(posts, labels, num_samples)
 
     def _score(self, posts: Sequence[Mapping[str, Any]], labels: Sequence[str], num_samples: int | None) -> np.ndarray:

@@ -8,13 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from ..candidate_embedder import in_evaluation
-from ..candidates import check_labels, label_texts
 from ..data.held_out import without_pictures
 from ..data.progress_bar import progress_bar
+from ..labels import check_labels, in_evaluation, label_texts
+from ..modeling_mgvmoe import label_mean, token_mean
 from ..objectives import at_least_float32
-from ..similarity_score import label_mean
-from ..text_states import token_mean
 
 if TYPE_CHECKING:
     from ..modeling_mgvmoe import MGVMoEForZeroShotIE

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..training_objectives import NO_LABEL
+from ..modeling_mgvmoe import NO_LABEL
 from .metrics import accuracy, macro_f1
 
 if TYPE_CHECKING:

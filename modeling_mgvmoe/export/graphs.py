@@ -112,7 +112,7 @@ class ScoreGraph(nn.Module):
             assert mention_directions is not None and type_embeds is not None and candidate_types is not None
             log_probs = similarity.type_log_probs(mention_directions, type_embeds)
             # A direction has length 1; zeros are an absent mention.
-            fit = similarity.fit_of_types(log_probs, candidate_types, mention_directions != 0)
+            fit = similarity.type_compatibility(log_probs, candidate_types, mention_directions != 0)
             logits = logits + similarity.type_coef * fit
         return {"logits": logits}
 

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from PIL import Image
 
-from ..candidate_embedder import in_evaluation
 from ..data.progress_bar import progress_bar
 from ..data.whole_folder import whole_folder
+from ..labels import in_evaluation
 from .graphs import Part, parts_of
 from .requirements import check_onnx_packages
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import torch
 
-from ..outputs_mgvmoe import MGVMoEOutput
+from ..modeling_mgvmoe import MGVMoEOutput
 from ..pipeline_mgvmoe import ZeroShotMultimodalIEPipeline
 from .requirements import check_onnx_packages
 

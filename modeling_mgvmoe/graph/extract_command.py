@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..data.flags import FlagParser, RenamedFlag
 from ..data.precision import MIXED_PRECISIONS
-from ..rejection import METHODS
+from ..labels import METHODS
 from ..training.interruption import typed_command
 from ..training.processes import patient_state
 from .bulk import BulkArguments, BulkResult, extract_in_bulk

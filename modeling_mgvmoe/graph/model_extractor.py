@@ -18,7 +18,7 @@ from ..data.fingerprint import module_fingerprint
 from ..data.precision import MIXED_PRECISIONS, choose_precision
 from ..data.schema import check_choice
 from ..extraction import GraphExtractor
-from ..rejection import TASKS, Rejection
+from ..labels import TASKS, Rejection
 from .label_file import CandidateLabels
 
 if TYPE_CHECKING:

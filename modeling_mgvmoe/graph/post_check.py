@@ -9,7 +9,7 @@ import numpy as np
 
 from ..data.rows import locate_image
 from ..data.schema import check_choice
-from ..pictures import to_rgb
+from ..images import to_rgb
 from ..spans import as_list, check_span, is_absent, warn_of_columns
 from .duplicate_ids import id_of, is_valid_text
 from .parquet_posts import KNOWN

@@ -8,9 +8,8 @@ from typing import Any
 from transformers import PreTrainedTokenizerFast, ViTImageProcessorPil
 
 from ..configuration_mgvmoe import MGVMoEConfig
-from ..markers import UNUSED_MARKERS
 from ..modeling_mgvmoe import MGVMoEForZeroShotIE
-from ..processing_mgvmoe import MGVMoEProcessor
+from ..processing_mgvmoe import UNUSED_MARKERS, MGVMoEProcessor
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 # A plane of Unicode for private use.

@@ -36,6 +36,7 @@ def even_pictures(
     from PIL import Image
 
     (blank,) = processor.encode_images([Image.new("RGB", (1, 1))])
+    assert blank is not None  # for the type checker: there is an image
 
     def collate(posts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         batch = collator(posts)

@@ -13,9 +13,8 @@ import torch
 from torch import nn
 from transformers.utils import ModelOutput
 
-from ...modeling_mgvmoe import MGVMoEForZeroShotIE
+from ...modeling_mgvmoe import MGVMoEForZeroShotIE, token_mean
 from ...objectives import ranking_loss
-from ...text_states import token_mean
 
 
 @dataclass

@@ -8,8 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ...modeling_mgvmoe import MGVMoEForZeroShotIE
-from ...text_states import token_mean
+from ...modeling_mgvmoe import MGVMoEForZeroShotIE, token_mean
 from .base import Baseline
 
 # What a batch may hold of its pictures.

@@ -9,8 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ...modeling_mgvmoe import MGVMoEForZeroShotIE
-from ...text_states import token_mean
+from ...modeling_mgvmoe import MGVMoEForZeroShotIE, token_mean
 from .base import Baseline, BaselineOutput
 
 

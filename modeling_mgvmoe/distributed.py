@@ -106,4 +106,9 @@ def random_generator(device: torch.device) -> torch.Generator:
     return torch.Generator(device).manual_seed(int(torch.randint(2**63 - 1, (1,))))
 
 
-__all__ = ["Announcement", "gather_rows", "number_of_processes", "random_generator"]
+__all__ = [
+    "Announcement",
+    "gather_rows",
+    "number_of_processes",
+    "random_generator",
+]

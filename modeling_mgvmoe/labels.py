@@ -1,0 +1,877 @@
+"""Candidate labels: checks, texts, types, paths, embeddings, rankings and rejection.
+
+Axes: C = labels (or paths), N = nodes of the paths, T = types of heads and tails.
+"""
+
+import difflib
+import os
+import re
+import warnings
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import lru_cache
+from threading import Lock
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import nn
+
+from .objectives import statistics_of_probs
+from .spans import as_list, check_unicode
+
+Path = tuple[str, ...]
+
+
+def check_separator(separator: object) -> str | None:
+    """The separator stripped, or `None`; ValueError if it is no string or blank."""
+    if separator is None:
+        return None
+    if not isinstance(separator, str) or not separator.strip():
+        raise ValueError(f"label_separator: a string that is not blank is needed, or None (got {separator!r})")
+    return separator.strip()
+
+
+def split_path(label: str, separator: str | None) -> Path:
+    """The parts of a label, stripped; the whole label if there is no separator.
+
+    Raises:
+        ValueError: a part is empty.
+    """
+    parts = (label.strip(),) if separator is None else tuple(part.strip() for part in label.split(separator))
+    if not all(parts):
+        raise ValueError(f"candidate_labels: no part of a path may be empty (got {label!r})")
+    return parts
+
+
+class LabelPaths:
+    """The tree that some paths span.
+
+    Args:
+        labels: C paths.
+        separator: between their parts.
+
+    Attributes:
+        nodes: N paths, every beginning of every path once, parents before children.
+
+    Raises:
+        ValueError: a path is the beginning of another, occurs twice, or has an empty part.
+    """
+
+    def __init__(self, labels: Sequence[str], separator: str) -> None:
+        self.labels, self.separator = list(labels), separator
+        self.paths = [split_path(label, separator) for label in labels]
+        self.nodes: list[Path] = list(
+            dict.fromkeys(path[:depth] for path in self.paths for depth in range(1, len(path) + 1))
+        )
+        inner = {node[:-1] for node in self.nodes}
+        wrong = [label for label, path in zip(labels, self.paths, strict=True) if path in inner]
+        if wrong:
+            raise ValueError(
+                f"candidate_labels: no path may be the beginning of another (got {', '.join(map(repr, wrong[:5]))})"
+            )
+        if len(set(self.paths)) < len(self.paths):
+            raise ValueError(f"candidate_labels: paths must be distinct (got {self.labels!r:.200})")
+        self.nodes.sort(key=len)
+        place = {node: number for number, node in enumerate(self.nodes)}
+        families: dict[Path, list[int]] = {}
+        for node, number in place.items():
+            families.setdefault(node[:-1], []).append(number)
+        self.families = [torch.tensor(members) for members in families.values()]
+        self.parents = [place.get(node[:-1], -1) for node in self.nodes]
+        self.leaves = torch.tensor([place[path] for path in self.paths])
+
+    def names(self) -> list[str]:
+        """(N,), every node written as a path: what its description may be given for."""
+        return [self.join(node) for node in self.nodes]
+
+    def join(self, node: Path) -> str:
+        """A node written as a path."""
+        return f" {self.separator} ".join(node)
+
+    def node_descriptions(self, descriptions: Mapping[str, Any] | None) -> dict[str, Any]:
+        """What is read for the nodes: a description of the path, else one of its last part, else this part.
+
+        Args:
+            descriptions: of paths, in any spacing around the separator, or of parts.
+        """
+        given: dict[Path, Any] = {}
+        for label, texts in (descriptions or {}).items():
+            if isinstance(label, str) and all(part.strip() for part in label.split(self.separator)):
+                given[split_path(label, self.separator)] = texts
+        return {self.join(node): given.get(node, given.get(node[-1:], node[-1])) for node in self.nodes}
+
+    def log_probs(self, logits: torch.Tensor) -> torch.Tensor:
+        """Log P of every path.
+
+        Args:
+            logits: (..., N), of the nodes.
+
+        Returns:
+            (..., C).
+        """
+        own = torch.empty_like(logits)
+        for members in self.families:
+            own[..., members] = logits[..., members].log_softmax(-1)
+        total: list[torch.Tensor] = []
+        for number, parent in enumerate(self.parents):
+            total.append(own[..., number] if parent < 0 else own[..., number] + total[parent])
+        return torch.stack(total, dim=-1)[..., self.leaves]
+
+    def sums(self, probs: Sequence[float]) -> dict[Path, float]:
+        """For every node the sum of the probabilities (C,) of the paths through it."""
+        total = dict.fromkeys(self.nodes, 0.0)
+        for path, probability in zip(self.paths, probs, strict=True):
+            for depth in range(1, len(path) + 1):
+                total[path[:depth]] += probability
+        return total
+
+    def levels(self, label: str, sums: Mapping[Path, float]) -> list[dict[str, Any]]:
+        """The nodes on the way to a path, {"label", "score"} of each.
+
+        Args:
+            label: one of the paths.
+            sums: of [`sums`].
+        """
+        path = split_path(label, self.separator)
+        steps = [path[:depth] for depth in range(1, len(path) + 1)]
+        return [{"label": self.join(step), "score": sums[step]} for step in steps]
+
+
+SLOTS = ("head", "tail")
+
+
+def read_label_types(
+    label_types: Mapping[str, Any] | None, labels: Sequence[str], name: str = "label_types"
+) -> tuple[list[str], list[list[list[bool]]]]:
+    """Reads the allowed types of some labels.
+
+    Args:
+        label_types: For a label (types of the head, types of the tail), each a type or a list of types. Labels without
+            an entry may have any; entries of other labels are passed over, as those of a whole data set may be given.
+        labels: Checked labels (C of them).
+        name: How to call the argument in messages.
+
+    Returns:
+        The types of all entries in order of first appearance (T of them), also of labels that are no candidates now,
+        so that a label's score does not depend on the others; and (C, 2, T), which of them head and tail may have.
+        Two empty lists if there are no types.
+
+    Raises:
+        ValueError: If an entry is not two types or lists of types.
+    """
+    if label_types is None:
+        return [], []
+    if not isinstance(label_types, Mapping):
+        raise ValueError(f"{name}: a dict of label to (head types, tail types) is needed (got {label_types!r:.80})")
+    wrong = [label for label in label_types if not isinstance(label, str) or not label.strip()]
+    if wrong:
+        raise ValueError(f"{name}: labels are non-empty strings (got {', '.join(map(repr, wrong[:5]))})")
+    allowed = {label.strip(): _read_entry(label, entry, name) for label, entry in label_types.items()}
+    types = list(dict.fromkeys(one for entry in allowed.values() for slot in entry for one in slot))
+    if not types:
+        return [], []
+    masks = []
+    for label in labels:
+        entry = allowed.get(label.strip())
+        masks.append([[entry is None or one in entry[slot] for one in types] for slot in range(len(SLOTS))])
+    return types, masks
+
+
+def _read_entry(label: str, entry: object, argument: str) -> list[list[str]]:
+    slots = as_list(entry) or []
+    if len(slots) != len(SLOTS):
+        raise ValueError(f"{argument}[{label!r}]: types of the head and types of the tail are needed (got {entry!r})")
+    read = []
+    for name, slot in zip(SLOTS, slots, strict=True):
+        names = [slot] if isinstance(slot, str) else as_list(slot) or []
+        if not names or not all(isinstance(one, str) and one.strip() for one in names):
+            raise ValueError(f"{argument}[{label!r}], {name}: a type or a list of types is needed (got {slot!r})")
+        read.append([one.strip() for one in names])
+    return read
+
+
+SCORE_FUNCTIONS = ("softmax", "sigmoid", "none")
+# Arguments of transformers' zero-shot pipelines, and what does the same here.
+ELSEWHERE = {
+    "hypothesis_template": "label_template",
+    "multi_label": 'function_to_apply="sigmoid", of ZeroShotMultimodalIEPipeline and post_process_zero_shot_ie',
+}
+
+
+def refuse_unknown_arguments(arguments: Mapping[str, Any], where: str) -> None:
+    """Refuse arguments that a call does not have, with what ours is called for those of transformers' pipelines.
+
+    Args:
+        arguments: that are left over.
+        where: the call, for the message.
+
+    Raises:
+        TypeError: there are any.
+    """
+    for name in arguments:
+        ours = f"; here it is {ELSEWHERE[name]}" if name in ELSEWHERE else ""
+        raise TypeError(f"{where} got an unexpected keyword argument {name!r}{ours}")
+
+
+def check_labels(labels: Any, where: str = "candidate_labels") -> list[str]:
+    """Checks one list of candidate labels.
+
+    Args:
+        labels: The labels, any sequence (`spans.as_list`).
+        where: How to call the argument in messages.
+
+    Returns:
+        The labels as given.
+
+    Raises:
+        ValueError: If the list is empty, or a label is not a string, is blank, no Unicode, or occurs twice (stripped).
+    """
+    given, labels = labels, as_list(labels)
+    if not labels:
+        raise ValueError(f"{where}: a non-empty list of labels is needed (got {given!r:.80})")
+    wrong = [label for label in labels if not isinstance(label, str) or not label.strip()]
+    if wrong:
+        raise ValueError(f"{where}: labels are non-empty strings (got {', '.join(map(repr, wrong[:5]))})")
+    for label in labels:
+        check_unicode(label, where)
+    seen: set[str] = set()
+    twice = []
+    for label in labels:
+        if label.strip() in seen:
+            twice.append(label)
+        seen.add(label.strip())
+    if twice:
+        raise ValueError(f"{where}: labels must be distinct (got twice: {', '.join(map(repr, twice[:5]))})")
+    return labels
+
+
+def read_labels(candidate_labels: object) -> tuple[list[str], list[list[int]] | None]:
+    """Reads labels shared by the batch or given per post.
+
+    Args:
+        candidate_labels: A sequence of str, or for each post one.
+
+    Returns:
+        The distinct labels in order of first appearance (C of them), and for lists per post the column of each
+        post's labels among them; None if the labels are shared.
+
+    Raises:
+        ValueError: See `check_labels`; `candidate_labels[i]` names the list of post i.
+    """
+    lists = as_list(candidate_labels) or []
+    if not any(as_list(labels) is not None for labels in lists):
+        return check_labels(candidate_labels), None
+    columns: dict[str, int] = {}
+    union: list[str] = []
+    per_post = []
+    for post, labels in enumerate(lists):
+        row = []
+        for label in check_labels(labels, f"candidate_labels[{post}]"):
+            key = label.strip()
+            if key not in columns:
+                columns[key] = len(union)
+                union.append(label)
+            row.append(columns[key])
+        per_post.append(row)
+    return union, per_post
+
+
+def check_template(label_template: object) -> str:
+    """Returns the template, or raises ValueError if it is not a string with exactly one "{}"."""
+    if not isinstance(label_template, str) or label_template.count("{}") != 1:
+        raise ValueError(f'label_template: a string with exactly one "{{}}" is needed (got {label_template!r})')
+    return label_template
+
+
+def label_texts(
+    labels: Sequence[str], descriptions: Mapping[str, str | Sequence[str]] | None, template: str
+) -> list[tuple[str, ...]]:
+    """Says what the text encoder reads for each label.
+
+    Args:
+        labels: Checked labels.
+        descriptions: A sentence, or several that say the same in other words, for some or all labels, and possibly for
+            others.
+        template: A string with one "{}", where each sentence goes or else the label.
+
+    Returns:
+        The texts of each label, one or several; the label's embedding is the mean of theirs.
+
+    Raises:
+        ValueError: If the template has not exactly one "{}" or a description is not a non-empty string or a list of
+            distinct ones.
+    """
+    check_template(template)
+    descriptions = {} if descriptions is None else descriptions
+    if not isinstance(descriptions, Mapping):
+        raise ValueError(f"label_descriptions: a dict of label to sentence is needed (got {descriptions!r:.80})")
+    for label, given in descriptions.items():
+        _check_sentences(label, given)
+    texts = []
+    for label in labels:
+        given = descriptions.get(label, descriptions.get(label.strip(), label))
+        sentences = [given] if isinstance(given, str) else as_list(given) or ()
+        texts.append(tuple(template.replace("{}", sentence.strip()) for sentence in sentences))
+    return texts
+
+
+def _check_sentences(label: str, given: object) -> None:
+    sentences = [given] if isinstance(given, str) else as_list(given)
+    if not sentences or not all(isinstance(sentence, str) and sentence.strip() for sentence in sentences):
+        raise ValueError(
+            f"label_descriptions[{label!r}]: a non-empty string is needed, or a list of them (got {given!r:.200})"
+        )
+    if len({sentence.strip() for sentence in sentences}) < len(sentences):
+        raise ValueError(f"label_descriptions[{label!r}]: sentences must be distinct (got {given!r:.200})")
+
+
+# How much alike two words must be for one to be a slip of the other: "persn" and "person", not "horse" and "house".
+SLIP = 0.8
+_warned_keys: set[tuple[str, str]] = set()
+
+
+def check_label_words(
+    labels: Iterable[str],
+    descriptions: Any = None,
+    label_types: Any = None,
+    type_descriptions: Any = None,
+    separator: str | None = None,
+    typed: Iterable[str] | None = None,
+    warn: bool = True,
+) -> None:
+    """Looks for misspelt keys in what is said of labels, which would otherwise have no effect.
+
+    A dictionary may be shared by calls with other labels, so a key of no label is not yet an error. It is one if it is
+    a slip (case, spacing, a letter) of a label that has no entry. Any other key of `descriptions` that is no label
+    gives a warning, once in a process; a key of the types only where a label has no entry, because the types of a
+    whole dataset belong together.
+
+    Args:
+        labels: All labels of the call.
+        descriptions, label_types, type_descriptions: As the processor takes them.
+        separator: Of the parts of paths; descriptions may then be of nodes and parts, too.
+        typed: The labels that may have types; default: all.
+        warn: Whether all labels of the call are known, and not only those of one post.
+
+    Raises:
+        ValueError: If a key is a slip of a label without an entry; the message names both.
+    """
+    labels = list(labels)
+    names = set(labels)
+    if separator is not None:
+        paths = [split_path(label, separator) for label in labels]
+        names = {f" {separator} ".join(path[:depth]) for path in paths for depth in range(1, len(path) + 1)}
+        names |= {part for path in paths for part in path}
+        descriptions = _with_spacing(descriptions, separator)
+    _check_keys("label_descriptions", descriptions, names, names, warn)
+    typed = names if typed is None else set(typed)
+    _check_keys("label_types", label_types, names | set(labels), typed, warn and not _covers(label_types, typed))
+    if isinstance(type_descriptions, Mapping):
+        types, _ = read_label_types(label_types, [])
+        warn = warn and not (types and _covers(type_descriptions, types))
+        _check_keys("type_descriptions", type_descriptions, set(types), set(types), warn)
+
+
+def _with_spacing(descriptions: Any, separator: str) -> Any:
+    """The descriptions with every path written as the nodes are."""
+    if not isinstance(descriptions, Mapping):
+        return descriptions
+    paths = {key: [part.strip() for part in key.split(separator)] for key in descriptions if isinstance(key, str)}
+    return {f" {separator} ".join(parts): descriptions[key] for key, parts in paths.items()}
+
+
+def _covers(given: Any, names: Iterable[str]) -> bool:
+    return isinstance(given, Mapping) and {name.strip() for name in names} <= {str(key).strip() for key in given}
+
+
+def _check_keys(argument: str, given: Any, names: set[str], needed: set[str], warn: bool) -> None:
+    """Looks for slips of `needed` among the keys that are none of `names`, and warns of the others."""
+    if not isinstance(given, Mapping):  # its own check says what is wrong
+        return
+    keys = {key.strip() for key in given if isinstance(key, str)}
+    strange = keys - {name.strip() for name in names}
+    if not strange:
+        return
+    slip = _find_slip(frozenset(strange), frozenset(name.strip() for name in needed) - keys)
+    if slip is not None:
+        raise ValueError(f"{argument}: {slip[0]!r} is none of the labels or types; did you mean {slip[1]!r}?")
+    new = sorted(key for key in strange if (argument, key) not in _warned_keys)
+    if warn and new:
+        _warned_keys.update((argument, key) for key in new)
+        shown = []
+        for key in new[:5]:
+            near = difflib.get_close_matches(key, sorted(names), n=1, cutoff=0.0)
+            shown.append(f"{key!r} (nearest: {near[0]!r})" if near else repr(key))
+        more = f" and {len(new) - 5} more" if len(new) > 5 else ""
+        warnings.warn(f"{argument}: no effect here, for there is no such label or type: {', '.join(shown)}{more}",
+                      stacklevel=4)  # fmt: skip
+
+
+@lru_cache(maxsize=256)
+def _find_slip(strange: frozenset[str], missing: frozenset[str]) -> tuple[str, str] | None:
+    """A key and the label that it is a slip of; None if there is none."""
+    for key in sorted(strange):
+        for label in sorted(missing):
+            if _is_slip(key, label):
+                return key, label
+    return None
+
+
+def _is_slip(key: str, label: str) -> bool:
+    """Whether two names differ in case, spacing or punctuation only, or in a letter or two of some words."""
+    one, two = (re.findall(r"\w+", name.casefold().replace("_", " ")) for name in (key, label))
+    if "".join(one) == "".join(two):
+        return bool(one)
+    if len(one) != len(two):
+        return False
+    # "class 1" and "class 2", "type a" and "type b" are two labels.
+    return all(
+        word == other
+        or (not any(map(str.isdigit, word + other)) and difflib.SequenceMatcher(None, word, other).ratio() > SLIP)
+        for word, other in zip(one, two, strict=True)
+    )
+
+
+def as_nodes(
+    candidate_labels: Any, separator: str | None
+) -> tuple[list[str] | list[list[str]] | Any, list[LabelPaths] | None]:
+    """What the model scores in place of paths: every node of their tree.
+
+    Args:
+        candidate_labels: shared by the batch or given per post.
+        separator: of the parts of paths; `None`: labels are no paths.
+
+    Returns:
+        The nodes, shared or per post as the labels were, and the tree, or that of each post; without a separator the
+        labels as they came and `None`.
+    """
+    candidate_labels = as_list(candidate_labels) or candidate_labels
+    if separator is None:
+        return candidate_labels, None
+    _, columns = read_labels(candidate_labels)
+    if columns is None:
+        tree = LabelPaths(candidate_labels, separator)
+        return tree.names(), [tree]
+    trees = [LabelPaths(labels, separator) for labels in candidate_labels]
+    return [tree.names() for tree in trees], trees
+
+
+def rank_labels(
+    outputs_or_logits: Any,
+    candidate_labels: Sequence[str] | Sequence[Sequence[str]],
+    threshold: float = 0.0,
+    top_k: int | None = None,
+    function_to_apply: str = "softmax",
+    candidate_mask: Any = None,
+    label_separator: str | None = None,
+) -> list[list[dict[str, Any]]]:
+    """Turns logits into labels with scores; `MGVMoEProcessor.post_process_zero_shot_ie` documents it."""
+    check_ranking(threshold, top_k, function_to_apply)
+    columns, trees = as_nodes(candidate_labels, check_separator(label_separator))
+    if trees is not None and (function_to_apply != "softmax" or candidate_mask is not None):
+        raise ValueError(
+            "label_separator: paths have probabilities, and posts may have lists of their own; function_to_apply must "
+            f"be 'softmax', and there must be no candidate_mask (got {function_to_apply!r})"
+        )
+    ranked: list[list[dict[str, Any]]] = []
+    for labels, logits in _rows(outputs_or_logits, columns, candidate_mask):
+        # In double precision the order of the labels does not show in the scores.
+        values = logits.detach().cpu().double()
+        if bool(torch.isnan(values).any()):
+            raise ValueError(f"logits: post {len(ranked)} has NaN scores")
+        found = _ranking(labels, values, function_to_apply, trees[len(ranked) % len(trees)] if trees else None)
+        ranked.append([entry for entry in found[:top_k] if not threshold or entry["score"] >= threshold])
+    return ranked
+
+
+def check_ranking(threshold: Any, top_k: Any, function_to_apply: Any) -> None:
+    """Checks how labels are to be ranked; raises ValueError, see `MGVMoEProcessor.post_process_zero_shot_ie`."""
+    if function_to_apply not in SCORE_FUNCTIONS:
+        raise ValueError(
+            f"function_to_apply: one of {', '.join(SCORE_FUNCTIONS)} is needed (got {function_to_apply!r})"
+        )
+    if isinstance(threshold, bool) or not isinstance(threshold, (int, float)) or threshold != threshold:
+        raise ValueError(f"threshold: a number is needed (got {threshold!r})")
+    if function_to_apply != "none" and not 0 <= threshold <= 1:
+        raise ValueError(f"threshold: a score between 0 and 1 is needed (got {threshold!r})")
+    if top_k is not None and (isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 1):
+        raise ValueError(f"top_k: an integer of at least 1, or None, is needed (got {top_k!r})")
+
+
+def _ranking(
+    labels: list[str], values: torch.Tensor, function_to_apply: str, paths: LabelPaths | None
+) -> list[dict[str, Any]]:
+    """All labels of a post with falling scores, of logits (C,), or (draws, C)."""
+    if paths is not None:
+        labels, values = paths.labels, paths.log_probs(values)
+    if function_to_apply == "softmax":
+        scores = values.softmax(dim=-1)
+    else:
+        scores = values.sigmoid() if function_to_apply == "sigmoid" else values
+    more: list[dict[str, Any]] = [{} for _ in labels]
+    if scores.ndim == 2:
+        information = float(statistics_of_probs(values.softmax(-1))["mutual_information"])
+        deviations = scores.std(0, correction=min(1, len(scores) - 1)).tolist()
+        more = [{"deviation": deviation, "mutual_information": information} for deviation in deviations]
+        scores = scores.mean(0)
+    if paths is not None:
+        sums = paths.sums(scores.tolist())
+        more = [{**entry, "levels": paths.levels(label, sums)} for label, entry in zip(labels, more, strict=True)]
+    ordered = torch.sort(scores, descending=True, stable=True)
+    return [
+        {"label": labels[column], "score": score, **more[column]}
+        for score, column in zip(ordered.values.tolist(), ordered.indices.tolist(), strict=True)
+    ]
+
+
+def _rows(
+    outputs_or_logits: Any, candidate_labels: Sequence[str] | Sequence[Sequence[str]], candidate_mask: Any
+) -> list[tuple[list[str], torch.Tensor]]:
+    """Pairs each post's allowed labels with their logits, (number of its labels,); of draws, (draws, number)."""
+    union, columns = read_labels(candidate_labels)
+    logits = getattr(outputs_or_logits, "sample_logits", None)
+    logits = getattr(outputs_or_logits, "logits", outputs_or_logits) if logits is None else logits
+    if isinstance(logits, Mapping):
+        logits = logits.get("logits") if logits.get("sample_logits") is None else logits["sample_logits"]
+    if logits is None:
+        raise ValueError("outputs_or_logits: there are no logits (were candidates given to the model?)")
+    if columns is not None and isinstance(logits, (list, tuple)):
+        return _own_rows(logits, [list(labels) for labels in candidate_labels], candidate_mask)
+
+    logits = torch.as_tensor(logits)
+    if logits.ndim == 1 and columns is None:
+        logits = logits[None]
+    if logits.ndim not in (2, 3) or logits.shape[-1] != len(union):
+        raise ValueError(
+            f"logits: (posts, {len(union)}) is needed for {len(union)} candidate labels (got {tuple(logits.shape)})"
+        )
+    shape = logits.shape[-2:]
+    if columns is not None and len(columns) != shape[0]:
+        raise ValueError(f"candidate_labels: {shape[0]} lists are needed, one a post (got {len(columns)})")
+    if columns is None and candidate_mask is None:
+        return [(union, row) for row in logits.unbind(-2)]
+    allowed = torch.ones(shape, dtype=torch.bool)
+    if candidate_mask is not None:
+        allowed = torch.as_tensor(candidate_mask).cpu().bool()
+        if allowed.shape != shape:
+            raise ValueError(
+                f"candidate_mask: {tuple(shape)}, the shape of logits, is needed (got {tuple(allowed.shape)})"
+            )
+    rows = []
+    for post, open_to_post in enumerate(allowed.tolist()):
+        names = union if columns is None else list(candidate_labels[post])
+        places = range(len(union)) if columns is None else columns[post]
+        kept = [(name, place) for name, place in zip(names, places, strict=True) if open_to_post[place]]
+        rows.append(([name for name, _ in kept], logits[..., post, :][..., [place for _, place in kept]]))
+    return rows
+
+
+def _own_rows(
+    logits: Sequence[Any], labels: list[list[str]], candidate_mask: Any
+) -> list[tuple[list[str], torch.Tensor]]:
+    """Pairs lists of labels per post with one vector per post, or one a draw, of exactly these labels' logits."""
+    if candidate_mask is not None:
+        raise ValueError("candidate_mask: it goes with logits (posts, candidates), not with a list of vectors")
+    rows = [torch.as_tensor(row) for row in logits]
+    if [row.shape[-1:] for row in rows] != [(len(own),) for own in labels] or any(row.ndim > 2 for row in rows):
+        raise ValueError(
+            f"logits: vectors of {[len(own) for own in labels]} scores are needed, the labels of each post "
+            f"(got shapes {[tuple(row.shape) for row in rows]})"
+        )
+    return list(zip(labels, rows, strict=True))
+
+
+PROCESSOR_FILES = ("processor_config.json", "tokenizer_config.json", "tokenizer.json")
+
+
+class CandidateEmbedder:
+    """Texts of labels to vectors, with a memory of the last ones.
+
+    Args:
+        model: encodes; what it made before its weights changed must be forgotten with `clear`.
+        processor: of the model.
+        size: texts that are remembered.
+        batch_size: labels that are encoded in one forward pass.
+    """
+
+    def __init__(self, model: Any, processor: Any, size: int = 100_000, batch_size: int = 256) -> None:
+        if size < 1:
+            raise ValueError(f"candidate_cache_size must be at least 1, got {size}.")
+        self.model, self.processor, self.size, self.batch_size = model, processor, size, batch_size
+        self.cache: OrderedDict[tuple[str, ...], torch.Tensor] = OrderedDict()
+
+    def clear(self) -> None:
+        """Forget all."""
+        self.cache.clear()
+
+    def __call__(self, texts: Sequence[tuple[str, ...]], labels: Sequence[str] | None = None) -> torch.Tensor:
+        """(C, H), of C labels or types; each is known by all its texts.
+
+        Args:
+            texts: of each.
+            labels: their names, for messages; default: their first texts.
+        """
+        names = dict(zip(texts, labels or [own[0] for own in texts], strict=True))
+        # Other threads may shorten the cache at any moment: each step is one operation on it, and none may fail.
+        known = ((text, self.cache.get(text)) for text in texts)
+        found = {text: embeds for text, embeds in known if embeds is not None}
+        missing = list(dict.fromkeys(text for text in texts if text not in found))
+        # Vectors made with dropout would stay wrong for as long as they are kept.
+        with in_evaluation(self.model):
+            for start in range(0, len(missing), self.batch_size):
+                chunk = missing[start : start + self.batch_size]
+                own = [names[text] for text in chunk]
+                encoded = self.processor.encode_texts(chunk, return_tensors="pt", labels=own)
+                embeds = self.model.get_candidate_embeds(**encoded.to(self.model.device))
+                found.update(zip(chunk, embeds.unbind(0), strict=True))
+        with suppress(KeyError):
+            for text in texts:
+                self.cache[text] = found[text]
+                self.cache.move_to_end(text)
+            while len(self.cache) > self.size:
+                self.cache.popitem(last=False)
+        return torch.stack([found[text] for text in texts])
+
+
+# Models that threads are reading, with how many and which modules were in training mode before the first of them.
+_READ: WeakKeyDictionary[nn.Module, tuple[int, list[nn.Module]]] = WeakKeyDictionary()
+_READ_LOCK = Lock()
+
+
+@contextmanager
+def in_evaluation(model: Any) -> Iterator[None]:
+    """Run a model without dropout, noise and gradients; afterwards every module is in the mode in which it came.
+
+    Threads may share the model: the last one to leave restores the modes. A model that is no module of torch, an ONNX
+    export, has no modes.
+    """
+    if not isinstance(model, nn.Module):
+        yield
+        return
+    with _READ_LOCK:
+        readers, training = _READ.get(model, (0, []))
+        if not readers:
+            training = [module for module in model.modules() if module.training]
+            model.eval()
+        _READ[model] = (readers + 1, training)
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        with _READ_LOCK:
+            readers, training = _READ.pop(model)
+            if readers > 1:
+                _READ[model] = (readers - 1, training)
+            else:
+                for module in training:
+                    module.training = True
+
+
+def check_processor(model: Any, processor: Any) -> None:
+    """Raise ValueError if the model cannot read what the processor makes."""
+    if not hasattr(processor, "encode_post"):
+        raise ValueError(
+            f"processor: an MGVMoEProcessor is needed (got {type(processor).__name__}). "
+            f"{_why_no_processor(model.name_or_path)}Save one beside the model with "
+            "processor.save_pretrained(folder), or pass processor=... to pipeline()."
+        )
+    vocab_size = model.config.text_config.vocab_size
+    if processor.vocabulary_size > vocab_size:
+        raise ValueError(
+            f"model: its text encoder has {vocab_size} token embeddings, but the processor's tokenizer has "
+            f"{processor.vocabulary_size} tokens, markers included. Call "
+            "model.resize_token_embeddings(processor.vocabulary_size), and train."
+        )
+    limit = getattr(model, "mgvmoe", model).max_text_length
+    if limit is not None and processor.longest > limit:
+        raise ValueError(
+            f"processor: posts may have {processor.longest} tokens, but the model's text encoder has "
+            f"positions for {limit}. Set processor.max_length to at most {limit}."
+        )
+    if model.config.score == "similarity" and processor.mention_style != "prefix":
+        raise ValueError(
+            'processor: a model with score="similarity" needs one with mention_style="prefix", '
+            f"got {processor.mention_style!r}."
+        )
+
+
+def _why_no_processor(source: str) -> str:
+    """A sentence on what the model's folder lacks, or where to look; nothing for a model that was not loaded."""
+    if not source:
+        return ""
+    missing = [name for name in PROCESSOR_FILES if not os.path.isfile(os.path.join(source, name))]
+    if missing and os.path.isdir(source):
+        return f"The folder {source!r} has no {', no '.join(missing)}. "
+    return f"If {source!r} has one, AutoProcessor.from_pretrained on it says what is wrong. "
+
+
+TASKS = ("typing", "relation")
+METHODS = ("probability", "logit")
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """A decision by one number: what is below the threshold is rejected.
+
+    A probability says how much better the best label is than the others, which a post of no label may well have. A
+    logit says how well it fits, whatever the others do.
+
+    Attributes:
+        threshold: least value of what is kept.
+        method: "probability" of the best label, or its "logit", raw as the model gives it.
+
+    Raises:
+        ValueError: the method is unknown, or the threshold no number or no probability.
+    """
+
+    threshold: float
+    method: str = "probability"
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise ValueError(f"rejection: method must be one of {', '.join(METHODS)} (got {self.method!r})")
+        number = isinstance(self.threshold, (int, float)) and not isinstance(self.threshold, bool)
+        if not number or self.threshold != self.threshold:
+            raise ValueError(f"rejection: threshold must be a number (got {self.threshold!r})")
+        if self.method == "probability" and not 0 <= self.threshold <= 1:
+            raise ValueError(f"rejection: a probability between 0 and 1 is needed (got {self.threshold!r})")
+
+    def rejects(self, logits: torch.Tensor, probability: float) -> bool:
+        """Whether none of the labels is right.
+
+        Args:
+            logits: (C,), -inf for labels that are not open.
+            probability: of the best label.
+        """
+        value = probability if self.method == "probability" else float(logits.max())
+        return value < self.threshold
+
+
+def read_rejection(rejection: Any, task: str) -> Rejection | None:
+    """The decision for a task, of a number, a [`Rejection`], a dict of these by task, or `None`.
+
+    Raises:
+        ValueError: it is none of these.
+    """
+    if isinstance(rejection, Mapping):
+        strange = sorted(set(rejection) - set(TASKS))
+        if strange:
+            raise ValueError(f"rejection: the keys {', '.join(TASKS)} are known (got {strange})")
+        rejection = rejection.get(task)
+    # Not by its class, of which a folder from the Hub brings a copy.
+    if rejection is None or hasattr(rejection, "rejects"):
+        return rejection
+    if isinstance(rejection, bool) or not isinstance(rejection, (int, float)):
+        raise ValueError(f"rejection: a probability between 0 and 1 or a Rejection is needed (got {rejection!r})")
+    return Rejection(float(rejection))
+
+
+class LabelSet:
+    """Labels, what the model takes for them, and rankings of them.
+
+    Args:
+        labels: C of them.
+        name: of the argument they came as, for messages.
+        embedder: encodes and remembers them.
+        descriptions, label_types, type_descriptions, template: as of the pipeline.
+        separator: makes the labels paths.
+
+    Attributes:
+        model_inputs: arguments of the model's `forward` in place of the labels' words.
+
+    Raises:
+        ValueError: labels or what belongs to them are wrong.
+    """
+
+    def __init__(
+        self,
+        labels: Sequence[str],
+        name: str,
+        embedder: CandidateEmbedder,
+        descriptions: Mapping[str, str | Sequence[str]] | None = None,
+        label_types: Mapping[str, Any] | None = None,
+        type_descriptions: Mapping[str, str | Sequence[str]] | None = None,
+        template: str | None = None,
+        separator: str | None = None,
+    ) -> None:
+        self.labels = check_labels(labels, name)
+        separator = check_separator(separator)
+        self.paths = None if separator is None else LabelPaths(self.labels, separator)
+        columns = self.labels
+        if self.paths is not None:
+            columns, descriptions = self.paths.names(), self.paths.node_descriptions(descriptions)
+        processor = embedder.processor
+        texts = processor.candidate_texts(columns, descriptions, template)
+        types, allowed = read_label_types(label_types, columns)
+        self.model_inputs = {"candidate_embeds": embedder(texts, columns)}
+        if types:
+            self.model_inputs["type_embeds"] = embedder(
+                processor.candidate_texts(types, type_descriptions, "{}"), types
+            )
+            self.model_inputs["candidate_types"] = torch.tensor(allowed, device=embedder.model.device)
+
+    def scores_of(self, logits: torch.Tensor) -> torch.Tensor:
+        """(..., C) numbers whose softmax are the labels' probabilities, of the model's logits."""
+        return logits if self.paths is None else self.paths.log_probs(logits)
+
+    def ranked(
+        self,
+        logits: torch.Tensor,
+        rejection: Rejection | None = None,
+        top_k: int | None = None,
+        probs: torch.Tensor | None = None,
+        answer: int | None = None,
+    ) -> dict[str, Any]:
+        """The answer and the ranking of one mention or pair.
+
+        Args:
+            logits: (1 + samples, C), first those without noise; -inf for labels that are not open to it.
+            rejection: decides whether it has any of the labels.
+            top_k: of the ranking; default all.
+            probs: (1 + samples, C), in place of the softmax of the logits.
+            answer: column of the label, in place of the best.
+
+        Returns:
+            {"label", "score", "scores"}; the label is `None` if it is rejected. With samples also "deviation", here
+            and in `scores`, and "mutual_information"; with paths "levels", the score of every level of the label.
+        """
+        probs = logits.softmax(-1) if probs is None else probs
+        mean = probs[0] if len(probs) == 1 else probs[1:].mean(0)
+        answer = int(mean.argmax()) if answer is None else answer
+        means, open_ = mean.tolist(), (logits[0] > float("-inf")).tolist()
+        # Stable: equal scores keep the order of the labels.
+        order = [column for column in sorted(range(len(means)), key=means.__getitem__, reverse=True) if open_[column]]
+        ranking = [{"label": self.labels[column], "score": means[column]} for column in order]
+        result: dict[str, Any] = {
+            "label": self.labels[answer],
+            "score": means[answer],
+            "scores": ranking[:top_k],
+        }
+        if len(probs) > 1:
+            statistics = statistics_of_probs(probs[1:])
+            result["deviation"] = float(statistics["std_probs"][answer])
+            result["mutual_information"] = float(statistics["mutual_information"])
+            for entry, column in zip(ranking, order, strict=True):
+                entry["deviation"] = float(statistics["std_probs"][column])
+        if self.paths is not None:
+            result["levels"] = self.paths.levels(self.labels[answer], self.paths.sums(means))
+        if rejection is not None and rejection.rejects(logits[0], result["score"]):
+            result["label"] = None
+        return result
+
+
+__all__ = [
+    "CandidateEmbedder",
+    "LabelPaths",
+    "LabelSet",
+    "Rejection",
+    "check_processor",
+    "check_separator",
+    "in_evaluation",
+    "read_label_types",
+    "read_rejection",
+    "split_path",
+]
