@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 import torch
 
 from modeling_mgvmoe.graph.sketch_world import make_world, write_world
-from modeling_mgvmoe.training.from_scratch import model_from_scratch
+from modeling_mgvmoe.training.build import model_from_scratch
 
 ROOT = Path(__file__).resolve().parents[1]
 MODEL = {

@@ -20,11 +20,11 @@ import numpy as np
 from transformers.utils.logging import disable_progress_bar
 
 from modeling_mgvmoe.data.encoding import TypesOfLabels
-from modeling_mgvmoe.data.held_out import load_evaluation_data, posts_of_task, without_pictures
+from modeling_mgvmoe.data.evaluation_data import load_evaluation_data, posts_of_task, without_pictures
 from modeling_mgvmoe.evaluation.conformal import SCORES, SplitConformal, set_statistics
+from modeling_mgvmoe.evaluation.predict import ModelScorer
 from modeling_mgvmoe.evaluation.report import markdown_table
 from modeling_mgvmoe.evaluation.runs import load_model
-from modeling_mgvmoe.evaluation.scoring import ModelScorer
 
 
 def same_classes(logits, labels, references, coverage, score, divisions):

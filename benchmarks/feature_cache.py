@@ -19,7 +19,7 @@ import time
 
 import numpy as np
 
-from modeling_mgvmoe.data.feature_cache_files import DTYPE, FORMAT, VERSION, write_header, write_shard
+from modeling_mgvmoe.data.feature_cache import DTYPE, FORMAT, VERSION, write_header, write_shard
 
 
 def generate(folder, pictures, tokens, width, shard_size):
@@ -54,8 +54,8 @@ def read(folder, batches, batch_size, seed):
     import torch
 
     from modeling_mgvmoe.data.encoding import PostCollator
-    from modeling_mgvmoe.data.feature_cache_reader import ImageFeatureCache
-    from modeling_mgvmoe.training.from_scratch import model_from_scratch
+    from modeling_mgvmoe.data.feature_cache import ImageFeatureCache
+    from modeling_mgvmoe.training.build import model_from_scratch
 
     torch.set_num_threads(1)
     tiny = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}

@@ -20,7 +20,7 @@ from transformers import BertConfig, ViTConfig
 
 from modeling_mgvmoe import MGVMoEConfig, MGVMoEForZeroShotIE
 from modeling_mgvmoe.evaluation.report import markdown_table
-from modeling_mgvmoe.training.memory import keep_freed_memory
+from modeling_mgvmoe.training.launch import keep_freed_memory
 
 # What may grow at most how fast: the exponent that the mathematics asks.
 SIZES = {

@@ -25,7 +25,7 @@ import torch
 from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
 from modeling_mgvmoe.data.crossner import crossner_data
-from modeling_mgvmoe.data.labels import read_label_set
+from modeling_mgvmoe.data.label_sets import read_label_set
 from modeling_mgvmoe.data.mnre import mnre_data, mnre_files, read_mnre
 from modeling_mgvmoe.data.precision import choose_precision
 from modeling_mgvmoe.data.zero_shot_data import sketchbook_data
@@ -34,7 +34,7 @@ from modeling_mgvmoe.evaluation.comparison import Comparison, fewer_posts, run_m
 from modeling_mgvmoe.evaluation.methods import METHODS, choose_methods
 from modeling_mgvmoe.evaluation.report import markdown_table
 from modeling_mgvmoe.training.arguments import DataArguments, parse_arguments
-from modeling_mgvmoe.training.processes import launch_device
+from modeling_mgvmoe.training.launch import launch_device
 
 CONFIGURATION = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "configuration")
 # A package that carries all-MiniLM-L6-v2 as files: the default text encoder, if it is installed.

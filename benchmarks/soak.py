@@ -25,8 +25,8 @@ from PIL import Image
 from tqdm import tqdm
 
 from modeling_mgvmoe import ZeroShotMultimodalIEPipeline
-from modeling_mgvmoe.evaluation.facts import machine
-from modeling_mgvmoe.training.from_scratch import model_from_scratch
+from modeling_mgvmoe.data.environment import machine
+from modeling_mgvmoe.training.build import model_from_scratch
 
 TOLERANCE, GROWTH, WARM = 1e-5, 0.02, 0.2
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}

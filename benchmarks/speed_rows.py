@@ -49,7 +49,7 @@ def ceiling(flags):
 def training(flags, half, batches):
     """Full steps over the batches in turn; a repetition is the mean of one step over all of them, against U."""
     from modeling_mgvmoe.training.arguments import TrainingArguments
-    from modeling_mgvmoe.training.memory import keep_freed_memory
+    from modeling_mgvmoe.training.launch import keep_freed_memory
     from modeling_mgvmoe.training.optimization import make_optimizer
 
     keep_freed_memory()
@@ -97,7 +97,7 @@ def train_cached_bf16(flags):
 
 def real_data(flags):
     """MNRE, divided by seed 0, with the pictures that lie in its folder `images`, if there are any."""
-    from modeling_mgvmoe.data.labels import read_label_set
+    from modeling_mgvmoe.data.label_sets import read_label_set
     from modeling_mgvmoe.data.mnre import mnre_data, mnre_files, read_mnre
 
     if flags.data is None:
@@ -172,7 +172,7 @@ def agreement(flags):
     """Share of MNRE's test records of seed 0 for which bf16 autocast and float32 have the same best label."""
     from modeling_mgvmoe import MGVMoEProcessor
     from modeling_mgvmoe.data.encoding import PostCollator, TypesOfLabels, encode_posts
-    from modeling_mgvmoe.evaluation.unseen import predict_labels
+    from modeling_mgvmoe.evaluation.predict import predict_labels
 
     data = real_data(flags)
     model, processor = MGVMoEForZeroShotIE.from_pretrained(flags.model), MGVMoEProcessor.from_pretrained(flags.model)
@@ -219,7 +219,7 @@ def post_16(flags):
     from transformers import pipeline
 
     from modeling_mgvmoe.pipeline_mgvmoe import TASK
-    from modeling_mgvmoe.training.from_scratch import processor_from_scratch
+    from modeling_mgvmoe.training.build import processor_from_scratch
 
     model = full_model(projection_dim=768)
     words = [f"word{number}" for number in range(30)]
@@ -297,7 +297,7 @@ def first(flags):
     from transformers import pipeline
 
     from modeling_mgvmoe.pipeline_mgvmoe import TASK
-    from modeling_mgvmoe.training.from_scratch import model_from_scratch
+    from modeling_mgvmoe.training.build import model_from_scratch
 
     small = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
     config = {"text_config": {"model_type": "bert", **small}, "vision_config": {"model_type": "vit", **small}}

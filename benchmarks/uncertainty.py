@@ -22,12 +22,12 @@ import torch
 from transformers.utils.logging import disable_progress_bar
 
 from modeling_mgvmoe.data.encoding import TypesOfLabels
-from modeling_mgvmoe.data.held_out import load_evaluation_data, posts_of_task, without_pictures
+from modeling_mgvmoe.data.evaluation_data import load_evaluation_data, posts_of_task, without_pictures
 from modeling_mgvmoe.evaluation.error_detection import OF_DRAWS, WITHOUT_DRAWS, error_detection
 from modeling_mgvmoe.evaluation.metrics import accuracy
+from modeling_mgvmoe.evaluation.predict import ModelScorer
 from modeling_mgvmoe.evaluation.report import markdown_table
 from modeling_mgvmoe.evaluation.runs import load_model
-from modeling_mgvmoe.evaluation.scoring import ModelScorer
 
 
 @torch.no_grad()

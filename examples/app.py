@@ -16,9 +16,9 @@ from modeling_mgvmoe.app.example_posts import examples_for, examples_from_file
 from modeling_mgvmoe.app.markup import check_least
 from modeling_mgvmoe.app.served_model import find_run_record, load_served_model
 from modeling_mgvmoe.app.space import write_space
-from modeling_mgvmoe.cli.script import one_line
+from modeling_mgvmoe.cli.errors import one_line
 from modeling_mgvmoe.data.flags import FlagParser
-from modeling_mgvmoe.evaluation.loading import check_model_folder
+from modeling_mgvmoe.data.model_folder import check_model_folder
 
 
 def read_flags(argv):

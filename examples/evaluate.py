@@ -12,9 +12,9 @@ import argparse
 import shlex
 import sys
 
-from modeling_mgvmoe.cli.script import one_line
+from modeling_mgvmoe.cli.errors import one_line
 from modeling_mgvmoe.data.flags import FlagParser
-from modeling_mgvmoe.evaluation.command import add_evaluation_flags, evaluation_arguments
+from modeling_mgvmoe.evaluation.runs import add_evaluation_flags, evaluation_arguments
 
 
 @one_line()

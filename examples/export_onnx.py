@@ -10,9 +10,9 @@ import argparse
 import os
 import sys
 
-from modeling_mgvmoe.cli.script import one_line
+from modeling_mgvmoe.cli.errors import one_line
 from modeling_mgvmoe.data.flags import FlagParser
-from modeling_mgvmoe.evaluation.loading import check_model_folder, check_output_folder, load_model
+from modeling_mgvmoe.data.model_folder import check_model_folder, check_output_folder, load_model
 
 
 @one_line()

@@ -19,8 +19,7 @@ Under `accelerate launch` or torchrun the processes share the work; machines wit
 
 import sys
 
-from modeling_mgvmoe.cli.errors import PARTIAL
-from modeling_mgvmoe.cli.script import one_line
+from modeling_mgvmoe.cli.errors import PARTIAL, one_line
 
 
 @one_line()
@@ -29,7 +28,7 @@ def main(argv: list[str] | None = None) -> dict | None:
     from transformers.utils.logging import disable_progress_bar
 
     from modeling_mgvmoe.graph.extract_command import extract_command
-    from modeling_mgvmoe.training.processes import under_launcher
+    from modeling_mgvmoe.training.launch import under_launcher
 
     disable_progress_bar()  # of loading weights; the posts have their own
     summary = extract_command(argv, __doc__)

@@ -24,13 +24,13 @@ import sys
 import torch
 from transformers.utils.logging import disable_progress_bar
 
-from modeling_mgvmoe.cli.script import one_line
+from modeling_mgvmoe.cli.errors import one_line
+from modeling_mgvmoe.data.adapters import prepare_command
 from modeling_mgvmoe.data.feature_cache import ImageFeatureCache, build_feature_cache, check_cache_arguments
-from modeling_mgvmoe.data.prepare_command import prepare_command
-from modeling_mgvmoe.evaluation.loading import check_output_folder
+from modeling_mgvmoe.data.model_folder import check_output_folder
 from modeling_mgvmoe.training.arguments import parse_arguments
 from modeling_mgvmoe.training.build import build_model, check_sources, load_data
-from modeling_mgvmoe.training.processes import patient_state
+from modeling_mgvmoe.training.launch import patient_state
 
 CONFIGURATION = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "configuration")
 

@@ -17,20 +17,21 @@ from dataclasses import replace
 
 from transformers.utils.logging import disable_progress_bar
 
-from modeling_mgvmoe.cli.script import one_line
+from modeling_mgvmoe.cli.errors import one_line
 from modeling_mgvmoe.data.flags import FlagParser
-from modeling_mgvmoe.evaluation.loading import check_output_folder
+from modeling_mgvmoe.data.model_folder import check_output_folder
 from modeling_mgvmoe.publishing.card import CardFacts, default_license, is_own_data
-from modeling_mgvmoe.publishing.push import check_repo_id, push_folder
 from modeling_mgvmoe.publishing.repository import (
     CARD,
     build_repository,
+    check_repo_id,
     check_repository,
     describe,
     find_source,
     listing,
+    push_folder,
 )
-from modeling_mgvmoe.training.run_record import read_run_record
+from modeling_mgvmoe.training.run_metadata import read_run_record
 
 
 def read_flags(argv=None):

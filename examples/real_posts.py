@@ -13,17 +13,17 @@ import os
 import torch
 
 from modeling_mgvmoe import MGVMoEForZeroShotIE, MGVMoEProcessor, ZeroShotMultimodalIEPipeline
-from modeling_mgvmoe.cli.script import one_line
+from modeling_mgvmoe.cli.errors import one_line
 from modeling_mgvmoe.data.encoding import PostCollator, encode_posts
-from modeling_mgvmoe.data.labels import read_label_set
+from modeling_mgvmoe.data.label_sets import read_label_set
 from modeling_mgvmoe.data.mnre import MNRE_FILES, mnre_data, read_mnre
+from modeling_mgvmoe.evaluation.predict import predict_labels, score_predictions
 from modeling_mgvmoe.evaluation.report import mark_mentions, markdown_table
 from modeling_mgvmoe.evaluation.similarity import similarity_predictions
-from modeling_mgvmoe.evaluation.unseen import predict_labels, score_predictions
 from modeling_mgvmoe.training.arguments import parse_arguments
 from modeling_mgvmoe.training.build import build_model
-from modeling_mgvmoe.training.interruption import exit_when_interrupted
 from modeling_mgvmoe.training.loop import train
+from modeling_mgvmoe.training.signals import exit_when_interrupted
 
 CONFIGURATION = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "configuration")
 RECIPE = os.path.join(CONFIGURATION, "recipes", "real_posts.yaml")

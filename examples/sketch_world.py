@@ -8,9 +8,9 @@ Everything is made by this package from a seed. The labels are those that the mo
 
 import argparse
 
-from modeling_mgvmoe.cli.script import one_line
+from modeling_mgvmoe.cli.errors import one_line
 from modeling_mgvmoe.data.flags import FlagParser
-from modeling_mgvmoe.evaluation.loading import check_output_folder
+from modeling_mgvmoe.data.model_folder import check_output_folder
 from modeling_mgvmoe.graph.sketch_world import make_world, write_world
 
 

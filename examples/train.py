@@ -5,8 +5,8 @@
 Also under `accelerate launch` and `torchrun`. `--help` lists every field; a flag overrides the recipe.
 """
 
-from modeling_mgvmoe.cli.script import one_line
-from modeling_mgvmoe.evaluation.loading import check_output_folder
+from modeling_mgvmoe.cli.errors import one_line
+from modeling_mgvmoe.data.model_folder import check_output_folder
 from modeling_mgvmoe.training.arguments import parse_arguments
 
 
@@ -20,9 +20,9 @@ def main(argv: list[str] | None = None) -> dict:
 
     from modeling_mgvmoe.data.progress_bar import hide_bars_of_libraries
     from modeling_mgvmoe.training.build import build_model, check_sources, load_data, load_feature_cache
-    from modeling_mgvmoe.training.interruption import exit_when_interrupted
     from modeling_mgvmoe.training.loop import train
-    from modeling_mgvmoe.training.run_record import write_run_record
+    from modeling_mgvmoe.training.run_metadata import write_run_record
+    from modeling_mgvmoe.training.signals import exit_when_interrupted
     from modeling_mgvmoe.training.trackers import make_accelerator
 
     check_output_folder("output_dir", training_arguments.output_dir)

@@ -2,7 +2,7 @@
 
 import functools
 
-from modeling_mgvmoe.data.held_out import EvaluationData
+from modeling_mgvmoe.data.evaluation_data import EvaluationData
 from modeling_mgvmoe.data.sketchbook import generate_posts, split_classes
 from modeling_mgvmoe.data.zero_shot_data import SPLITS
 

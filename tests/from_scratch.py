@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from modeling_mgvmoe import MGVMoEForZeroShotIE, MGVMoEProcessor
-from modeling_mgvmoe.training.from_scratch import model_from_scratch
+from modeling_mgvmoe.training.build import model_from_scratch
 
 IMAGE_SIZE = 16
 TEXTS = [

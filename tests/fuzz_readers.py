@@ -24,9 +24,9 @@ INSTRUMENTED = ["modeling_mgvmoe.data", "modeling_mgvmoe.cli", "modeling_mgvmoe.
                 "modeling_mgvmoe.spans", "modeling_mgvmoe.images", "json", "yaml"]  # fmt: skip
 with atheris.instrument_imports(include=INSTRUMENTED):
     from modeling_mgvmoe.cli.errors import UsageError
-    from modeling_mgvmoe.cli.post_files import read_posts
+    from modeling_mgvmoe.cli.predict import read_posts
     from modeling_mgvmoe.data.conll import read_conll
-    from modeling_mgvmoe.data.labels import read_label_set
+    from modeling_mgvmoe.data.label_sets import read_label_set
     from modeling_mgvmoe.data.mnre import read_mnre
     from modeling_mgvmoe.data.splits import read_splits
     from modeling_mgvmoe.data.wikidiverse import read_wikidiverse
@@ -34,7 +34,7 @@ with atheris.instrument_imports(include=INSTRUMENTED):
     from modeling_mgvmoe.images import to_rgb
     from modeling_mgvmoe.publishing.card import read_evaluation
     from modeling_mgvmoe.training.arguments import read_recipe
-    from modeling_mgvmoe.training.run_record import read_run_record
+    from modeling_mgvmoe.training.run_metadata import read_run_record
     from modeling_mgvmoe.training.trackers import read_log
 
 ROOT = Path(__file__).parent.parent

@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 import torch
 from PIL import Image
 
-from modeling_mgvmoe.graph.bulk import BulkArguments, extract_in_bulk
 from modeling_mgvmoe.graph.post_files import PostFiles
+from modeling_mgvmoe.graph.runner import BulkArguments, extract_in_bulk
 
 TYPES = ("boat", "bird", "cake")
 RELATIONS = ("greets", "chases")

@@ -19,7 +19,7 @@ import accelerate  # noqa: F401
 import torch
 from transformers.utils.logging import disable_progress_bar
 
-from modeling_mgvmoe.data import whole_folder
+from modeling_mgvmoe.data import atomic_io as whole_folder
 from modeling_mgvmoe.training import checkpoints, trackers
 from modeling_mgvmoe.training.arguments import TrainingArguments
 from modeling_mgvmoe.training.loop import train

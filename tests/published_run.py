@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from modeling_mgvmoe.training.arguments import parse_arguments
-from modeling_mgvmoe.training.run_record import write_run_record
+from modeling_mgvmoe.training.run_metadata import write_run_record
 from tests.from_scratch import scratch_model
 from tests.small_runs import small_data
 

@@ -9,7 +9,7 @@ import torch
 from modeling_mgvmoe.configuration_mgvmoe import LOSS_TERMS
 from modeling_mgvmoe.data.sketchbook import generate_posts, split_classes
 from modeling_mgvmoe.data.zero_shot_data import ZeroShotData
-from modeling_mgvmoe.training.from_scratch import model_from_scratch
+from modeling_mgvmoe.training.build import model_from_scratch
 from modeling_mgvmoe.variational_experts import VariationalMixtureOfExperts
 from tests.from_scratch import scratch_config
 

@@ -24,7 +24,7 @@ from modeling_mgvmoe.data.sketchbook import generate_posts, split_classes
 from modeling_mgvmoe.data.zero_shot_data import ZeroShotData
 from modeling_mgvmoe.distributed import Announcement, gather_rows, number_of_processes, random_generator
 from modeling_mgvmoe.training.arguments import TrainingArguments
-from modeling_mgvmoe.training.from_scratch import model_from_scratch
+from modeling_mgvmoe.training.build import model_from_scratch
 from modeling_mgvmoe.training.loop import train
 from modeling_mgvmoe.training.trackers import read_log
 from tests.from_scratch import scratch_config

@@ -12,9 +12,8 @@ import pytest
 from PIL import Image
 
 from modeling_mgvmoe.app import markup
-from modeling_mgvmoe.app.answers import answer, verdict_again
 from modeling_mgvmoe.app.example_posts import examples_for, examples_from_file, sketchbook_examples, write_examples
-from modeling_mgvmoe.app.form import (
+from modeling_mgvmoe.app.page import (
     MAX_CHARACTERS,
     MAX_LABELS,
     RELATION,
@@ -22,16 +21,18 @@ from modeling_mgvmoe.app.form import (
     Fields,
     FormError,
     UnreadablePicture,
+    answer,
     read_fields,
     read_label_lines,
     read_spans,
     read_type_lines,
+    verdict_again,
     write_label_lines,
 )
 from modeling_mgvmoe.app.served_model import ServedModel, load_served_model
-from modeling_mgvmoe.evaluation.attention_overlay import PALE, STRONGEST, TINT, attention_overlay, resized
 from modeling_mgvmoe.evaluation.explanation import explain_post
-from modeling_mgvmoe.training.from_scratch import model_from_scratch
+from modeling_mgvmoe.evaluation.plots import PALE, STRONGEST, TINT, attention_overlay, resized
+from modeling_mgvmoe.training.build import model_from_scratch
 from tests.from_scratch import LABELS, TEXTS, picture, scratch_config, scratch_model
 from tests.published_run import make_run
 

@@ -19,21 +19,20 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModel
 
 from modeling_mgvmoe import MGVMoEConfig, MGVMoEForZeroShotIE, MGVMoEProcessor, ZeroShotMultimodalIEPipeline
-from modeling_mgvmoe.cli.post_files import read_posts
+from modeling_mgvmoe.cli.predict import read_posts
 from modeling_mgvmoe.data import feature_cache
+from modeling_mgvmoe.data.atomic_io import whole_folder
 from modeling_mgvmoe.data.encoding import PostCollator, encode_posts
+from modeling_mgvmoe.data.model_folder import load_model
 from modeling_mgvmoe.data.schema import post_features
-from modeling_mgvmoe.data.whole_folder import whole_folder
 from modeling_mgvmoe.data.zero_shot_data import data_from_folder
-from modeling_mgvmoe.evaluation.loading import load_model
-from modeling_mgvmoe.evaluation.unseen import predict_labels
-from modeling_mgvmoe.graph.parquet_posts import ParquetPosts
+from modeling_mgvmoe.evaluation.predict import predict_labels
+from modeling_mgvmoe.graph.post_files import ParquetPosts
 from modeling_mgvmoe.loading import check_auto_map, check_weights
 from modeling_mgvmoe.publishing.card import CardFacts
 from modeling_mgvmoe.publishing.repository import build_repository, find_source
 from modeling_mgvmoe.spans import encode_segments
-from modeling_mgvmoe.training.checkpoint_files import find_fault
-from modeling_mgvmoe.training.checkpoints import Checkpointer, Progress
+from modeling_mgvmoe.training.checkpoints import Checkpointer, Progress, find_fault
 from tests.from_scratch import LABELS, picture, scratch_model
 from tests.tiny import tiny_config, tiny_model
 

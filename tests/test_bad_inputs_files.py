@@ -6,16 +6,16 @@ import re
 import pytest
 
 from modeling_mgvmoe import ZeroShotMultimodalIEPipeline
-from modeling_mgvmoe.cli.post_files import read_posts
+from modeling_mgvmoe.cli.predict import read_posts
 from modeling_mgvmoe.data.conll import read_conll
-from modeling_mgvmoe.data.labels import read_label_set
+from modeling_mgvmoe.data.label_sets import read_label_set
 from modeling_mgvmoe.data.mnre import read_mnre
 from modeling_mgvmoe.data.splits import read_splits
 from modeling_mgvmoe.data.wikidiverse import read_wikidiverse
 from modeling_mgvmoe.data.zero_shot_data import read_prepared_labels
 from modeling_mgvmoe.publishing.card import read_evaluation
 from modeling_mgvmoe.training.arguments import read_recipe
-from modeling_mgvmoe.training.run_record import read_run_record
+from modeling_mgvmoe.training.run_metadata import read_run_record
 from modeling_mgvmoe.training.trackers import read_log
 from tests.from_scratch import LABELS, scratch_model
 

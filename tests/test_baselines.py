@@ -13,7 +13,7 @@ from modeling_mgvmoe.evaluation.baselines.cross_encoder import CrossEncoder
 from modeling_mgvmoe.evaluation.baselines.fit import FitArguments, fit
 from modeling_mgvmoe.evaluation.baselines.prototype import Prototype
 from modeling_mgvmoe.evaluation.baselines.similarity_tuned import SimilarityTuned
-from modeling_mgvmoe.evaluation.unseen import predict_labels
+from modeling_mgvmoe.evaluation.predict import predict_labels
 from tests.from_scratch import picture, scratch_model
 
 TYPES, RELATIONS = ("boat", "bird", "cake"), ("greets", "chases")

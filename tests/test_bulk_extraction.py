@@ -9,14 +9,13 @@ from collections import Counter
 import pyarrow.parquet as pq
 import pytest
 
-from modeling_mgvmoe.data import whole_file as whole_file_module
-from modeling_mgvmoe.graph import bulk
-from modeling_mgvmoe.graph.bulk import BulkArguments, answers_of
-from modeling_mgvmoe.graph.json_lines import write_json_lines
-from modeling_mgvmoe.graph.part_tables import RowError
-from modeling_mgvmoe.graph.parts import Part, all_parts, share
+from modeling_mgvmoe.data import atomic_io as whole_file_module
+from modeling_mgvmoe.graph import runner as bulk
 from modeling_mgvmoe.graph.post_files import PostFiles
+from modeling_mgvmoe.graph.runner import BulkArguments, answers_of
+from modeling_mgvmoe.graph.shards import Part, RowError, all_parts, share
 from modeling_mgvmoe.graph.tables import GraphTables
+from modeling_mgvmoe.graph.writers import write_json_lines
 from tests.graph_data import LABELS, colours, contents, extract_all, png, some_posts, stand_in, write_posts
 
 COUNT = 43

@@ -1,8 +1,7 @@
 import numpy as np
 import pytest
 
-from modeling_mgvmoe.evaluation.calibrated_stacking import calibrated, fit_gamma
-from modeling_mgvmoe.evaluation.metrics import generalised_scores
+from modeling_mgvmoe.evaluation.metrics import calibrated, fit_gamma, generalised_scores
 from modeling_mgvmoe.evaluation.protocols import evaluate_protocol, halves_by_id
 from tests.evaluation_data import by_table, hand_made, make_post
 
@@ -98,7 +97,7 @@ def test_the_protocol_fits_on_one_half_and_tests_on_the_other():
     assert result.counts["gamma fitted on: posts of seen classes"] == 20 - count
     assert result.counts["gamma fitted on: candidates"] == 4
     # The table shows it.
-    from modeling_mgvmoe.evaluation.protocol_report import seed_table
+    from modeling_mgvmoe.evaluation.report import seed_table
 
     assert "accuracy harmonic, calibrated" in seed_table({0: result}) and "| 4.000 |" in seed_table({0: result})
 

@@ -21,16 +21,14 @@ from accelerate.state import AcceleratorState
 from safetensors.torch import load_file, save_file
 
 from modeling_mgvmoe import MGVMoEForZeroShotIE
-from modeling_mgvmoe.data import whole_folder as whole_folder_module
-from modeling_mgvmoe.data.whole_folder import whole_folder
-from modeling_mgvmoe.training import checkpoints, interruption, loop
+from modeling_mgvmoe.data import atomic_io as whole_folder_module
+from modeling_mgvmoe.data.atomic_io import whole_folder
+from modeling_mgvmoe.training import checkpoints, loop
+from modeling_mgvmoe.training import signals as interruption
 from modeling_mgvmoe.training.arguments import TrainingArguments
-from modeling_mgvmoe.training.checkpoint_files import find_fault
-from modeling_mgvmoe.training.checkpoints import Progress
-from modeling_mgvmoe.training.interruption import StopSignals, TrainingInterrupted, locked, resume_command
+from modeling_mgvmoe.training.checkpoints import Progress, find_fault, list_checkpoints, random_state, set_random_state
 from modeling_mgvmoe.training.loop import train
-from modeling_mgvmoe.training.random_state import random_state, set_random_state
-from modeling_mgvmoe.training.run_folder import list_checkpoints
+from modeling_mgvmoe.training.signals import StopSignals, TrainingInterrupted, locked, resume_command
 from modeling_mgvmoe.training.trackers import read_log
 from tests.small_runs import TERMS, small_data, small_trainee
 

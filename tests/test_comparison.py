@@ -83,7 +83,7 @@ def write_domains(folder):
 @pytest.fixture(scope="module")
 def encoder(tmp_path_factory):
     """A tiny text encoder with its tokenizer, in a folder."""
-    from modeling_mgvmoe.training.from_scratch import train_tokenizer
+    from modeling_mgvmoe.training.build import train_tokenizer
     from tests.tiny import tiny_text_config
 
     folder = tmp_path_factory.mktemp("encoder")

@@ -7,7 +7,7 @@ import pytest
 
 from modeling_mgvmoe.data.conll import read_conll
 from modeling_mgvmoe.data.crossner import complete_label_set, crossner_data, name_from_tag, read_crossner
-from modeling_mgvmoe.data.labels import LabelInfo, LabelSet, read_label_set
+from modeling_mgvmoe.data.label_sets import LabelInfo, LabelSet, read_label_set
 from modeling_mgvmoe.data.splits import ClassSplit, crossner_class_split
 
 LABELS = Path(__file__).parent.parent / "configuration" / "labels" / "crossner.json"

@@ -4,7 +4,7 @@ import sys
 
 from PIL import Image
 
-from modeling_mgvmoe.training.curves import draw_curves, panels, series
+from modeling_mgvmoe.training.trackers import draw_curves, panels, series
 from tests.small_runs import TERMS
 
 ENTRIES = [

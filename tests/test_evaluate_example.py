@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from modeling_mgvmoe.evaluation.plots import draw_classes, draw_confusion, short_names, shortened
-from modeling_mgvmoe.evaluation.protocol_report import COLUMNS, seed_table, summary
 from modeling_mgvmoe.evaluation.protocols import PROTOCOLS, evaluate_protocol
+from modeling_mgvmoe.evaluation.report import COLUMNS, seed_table, summary
 from tests.evaluation_data import by_table, hand_made, make_post, write_folder
 from tests.small_runs import small_trainee
 
@@ -168,7 +168,7 @@ def test_bad_flags(flags, message, script, folder, capsys):
 def test_models_of_another_kind_or_with_missing_weights_are_refused(script, folder, tmp_path):
     from safetensors.torch import load_file, save_file
 
-    from modeling_mgvmoe.evaluation.loading import load_model
+    from modeling_mgvmoe.data.model_folder import load_model
 
     small_trainee()[0].mgvmoe.text_model.save_pretrained(tmp_path / "bert")
     with pytest.raises(ValueError, match=r"must be a model of this package \(mgvmoe\), got 'bert'"):

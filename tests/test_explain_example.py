@@ -12,8 +12,7 @@ from PIL import Image
 
 from modeling_mgvmoe.evaluation.expert_usage import expert_usage
 from modeling_mgvmoe.evaluation.explanation import explain_post
-from modeling_mgvmoe.evaluation.explanation_plot import draw_explanation
-from modeling_mgvmoe.evaluation.plots import draw_expert_usage
+from modeling_mgvmoe.evaluation.plots import draw_expert_usage, draw_explanation
 from tests.evaluation_data import drawn_posts, write_folder
 from tests.from_scratch import LABELS, posts, scratch_model
 from tests.small_runs import small_trainee

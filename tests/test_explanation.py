@@ -19,7 +19,7 @@ from modeling_mgvmoe.evaluation.explanation import (
     split_words,
     weigh_words,
 )
-from modeling_mgvmoe.training.from_scratch import model_from_scratch
+from modeling_mgvmoe.training.build import model_from_scratch
 from tests.from_scratch import LABELS, RELATIONS, TEXTS, picture, posts, scratch_config, scratch_model
 from tests.test_backbones import VISION
 

@@ -14,11 +14,11 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from modeling_mgvmoe.graph.bulk import extract_in_bulk
 from modeling_mgvmoe.graph.extract_command import _parser, extract_command
 from modeling_mgvmoe.graph.hetero_data_files import load_hetero_data
 from modeling_mgvmoe.graph.label_file import read_candidate_labels
 from modeling_mgvmoe.graph.model_extractor import ExtractionOptions, ModelExtractor, processor_fingerprint
+from modeling_mgvmoe.graph.runner import extract_in_bulk
 from modeling_mgvmoe.graph.tables import GraphTables
 from tests.from_scratch import scratch_model
 from tests.graph_data import contents, some_posts, write_posts
@@ -196,9 +196,9 @@ def test_mentions_are_found_where_there_are_none(inputs, tmp_path):
         starts = [place for place, char in enumerate(text) if char.isupper()]
         return [{"start": start, "end": start + 4} for start in starts]
 
-    from modeling_mgvmoe.graph.bulk import BulkArguments
     from modeling_mgvmoe.graph.label_file import CandidateLabels
     from modeling_mgvmoe.graph.post_files import PostFiles
+    from modeling_mgvmoe.graph.runner import BulkArguments
 
     extractor = ModelExtractor(
         *scratch_model(), CandidateLabels(("boat", "bird"), ("greets",)), ExtractionOptions(), names

@@ -20,13 +20,11 @@ from PIL import Image
 from modeling_mgvmoe import MGVMoEForZeroShotIE, MGVMoEProcessor
 from modeling_mgvmoe.data import feature_cache
 from modeling_mgvmoe.data.encoding import PostCollator, encode_posts
-from modeling_mgvmoe.data.feature_cache import ImageFeatureCache, build_feature_cache
-from modeling_mgvmoe.data.feature_cache_files import write_header
-from modeling_mgvmoe.data.feature_cache_origin import tower_fingerprint
-from modeling_mgvmoe.data.post_pictures import picture_key
+from modeling_mgvmoe.data.feature_cache import ImageFeatureCache, build_feature_cache, tower_fingerprint, write_header
+from modeling_mgvmoe.data.post_images import picture_key
 from modeling_mgvmoe.data.schema import post_features
 from modeling_mgvmoe.data.zero_shot_data import ZeroShotData
-from modeling_mgvmoe.evaluation.unseen import predict_labels
+from modeling_mgvmoe.evaluation.predict import predict_labels
 from modeling_mgvmoe.training.arguments import DataArguments, TrainingArguments
 from modeling_mgvmoe.training.build import load_feature_cache
 from modeling_mgvmoe.training.loop import train

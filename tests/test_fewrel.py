@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from modeling_mgvmoe.data.fewrel import fewrel_class_split, fewrel_files, fewrel_label_set, read_fewrel
-from modeling_mgvmoe.data.labels import read_label_set
+from modeling_mgvmoe.data.label_sets import read_label_set
 from modeling_mgvmoe.data.zero_shot_data import data_from_folder
 from tests.test_prepare import prepare
 

@@ -3,11 +3,9 @@
 import pytest
 from matplotlib import font_manager
 
-from modeling_mgvmoe.evaluation import fonts
+from modeling_mgvmoe.evaluation import plots as fonts
 from modeling_mgvmoe.evaluation.explanation import explain_post
-from modeling_mgvmoe.evaluation.explanation_plot import draw_explanation
-from modeling_mgvmoe.evaluation.fonts import find_glyphs, widened
-from modeling_mgvmoe.evaluation.plots import draw_classes, draw_confusion
+from modeling_mgvmoe.evaluation.plots import draw_classes, draw_confusion, draw_explanation, find_glyphs, widened
 from modeling_mgvmoe.evaluation.report import draw_predictions
 from tests.from_scratch import picture, scratch_model
 

@@ -3,8 +3,7 @@
 import pytest
 
 from modeling_mgvmoe.training.arguments import TrainingArguments
-from modeling_mgvmoe.training.freezing import freeze_text_layers
-from modeling_mgvmoe.training.optimization import parameter_groups
+from modeling_mgvmoe.training.optimization import freeze_text_layers, parameter_groups
 
 
 def trained_text_parts(model):

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
+from modeling_mgvmoe.graph.entity_merging import entity_key, normalised_name
 from modeling_mgvmoe.graph.hetero_data import build_hetero_data, relation_types
 from modeling_mgvmoe.graph.hetero_data_files import load_hetero_data, save_hetero_data
-from modeling_mgvmoe.graph.merging import entity_key, normalised_name
-from modeling_mgvmoe.graph.ntriples import BASE_IRI, literal, write_n_triples
 from modeling_mgvmoe.graph.tables import GraphTables
+from modeling_mgvmoe.graph.writers import BASE_IRI, literal, write_n_triples
 from tests.graph_data import LABELS, colours, extract_all, png, write_posts
 
 V = BASE_IRI + "vocabulary#"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from modeling_mgvmoe.data.held_out import load_evaluation_data, posts_of_task, without_pictures
+from modeling_mgvmoe.data.evaluation_data import load_evaluation_data, posts_of_task, without_pictures
 from modeling_mgvmoe.data.schema import task_of
 from modeling_mgvmoe.data.sketchbook import generate_posts, split_classes
 from modeling_mgvmoe.data.zero_shot_data import SPLITS

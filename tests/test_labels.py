@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from modeling_mgvmoe.data.labels import LabelInfo, LabelSet, read_label_set
+from modeling_mgvmoe.data.label_sets import LabelInfo, LabelSet, read_label_set
 
 FOLDER = Path(__file__).parent.parent / "configuration" / "labels"
 

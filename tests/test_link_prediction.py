@@ -9,9 +9,8 @@ from torch_geometric.data import HeteroData
 
 from examples import link_prediction
 from modeling_mgvmoe.graph.drawing import choose_part, draw_graph
+from modeling_mgvmoe.graph.graph_report import best_types, entity_graph, graph_statistics, read_graph, write_report
 from modeling_mgvmoe.graph.hetero_data_files import save_hetero_data
-from modeling_mgvmoe.graph.report import read_graph, write_report
-from modeling_mgvmoe.graph.statistics import best_types, entity_graph, graph_statistics
 
 
 def strings(values):

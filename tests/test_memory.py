@@ -7,7 +7,7 @@ import pytest
 
 CODE = """
 import platform, torch
-from modeling_mgvmoe.training.memory import keep_freed_memory
+from modeling_mgvmoe.training.launch import keep_freed_memory
 
 def resident():
     with open("/proc/self/statm") as file:
@@ -30,7 +30,7 @@ def test_a_large_tensor_that_is_freed_stays_with_the_process():
 
 
 def test_elsewhere_it_says_that_it_could_not(monkeypatch):
-    from modeling_mgvmoe.training import memory
+    from modeling_mgvmoe.training import launch as memory
 
     monkeypatch.setattr(memory.sys, "platform", "darwin")
     assert memory.keep_freed_memory() is False

@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from modeling_mgvmoe.data.counts import Counts
-from modeling_mgvmoe.data.labels import LabelInfo, LabelSet, read_label_set
+from modeling_mgvmoe.data.label_sets import LabelInfo, LabelSet, read_label_set
 from modeling_mgvmoe.data.mnre import (
     MNRE_FILES,
     mnre_data,
     mnre_files,
     read_mnre,
 )
+from modeling_mgvmoe.data.schema import Counts
 from modeling_mgvmoe.data.splits import ClassSplit, mre_class_split
 
 LABELS = Path(__file__).parent.parent / "configuration" / "labels" / "mnre.json"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from modeling_mgvmoe.data.labels import read_label_set
+from modeling_mgvmoe.data.label_sets import read_label_set
 from modeling_mgvmoe.data.multimodal_ner import (
     coarse_label_set,
     multimodal_ner_files,

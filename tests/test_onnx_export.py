@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from modeling_mgvmoe import GraphExtractor, MGVMoEProcessor, ZeroShotMultimodalIEPipeline
-from modeling_mgvmoe.training.from_scratch import model_from_scratch
+from modeling_mgvmoe.training.build import model_from_scratch
 from tests.from_scratch import LABELS, RELATIONS, TEXTS, picture, posts, scratch_config
 
 pytest.importorskip("onnxscript", reason="the extra onnx is not installed")

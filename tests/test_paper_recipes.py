@@ -22,7 +22,7 @@ def encoders(tmp_path_factory):
     """A cased BERT of one layer that knows the markers, and a ViT of one layer."""
     from transformers import BertModel, ViTImageProcessorPil, ViTModel
 
-    from modeling_mgvmoe.training.from_scratch import train_tokenizer
+    from modeling_mgvmoe.training.build import train_tokenizer
     from tests.tiny import tiny_text_config, tiny_vision_config
 
     folder = tmp_path_factory.mktemp("encoders")

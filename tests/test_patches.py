@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from transformers import CLIPImageProcessorPil, ViTImageProcessorPil
 
-from modeling_mgvmoe.evaluation.crop_region import crop_region
-from modeling_mgvmoe.evaluation.patch_grid import patch_grid
+from modeling_mgvmoe.evaluation.explanation import crop_region, patch_grid
 
 pytestmark = pytest.mark.numerical
 

@@ -5,7 +5,7 @@ import torch
 from peft import LoraConfig, TaskType, get_peft_model
 
 from modeling_mgvmoe import MGVMoEForZeroShotIE
-from modeling_mgvmoe.data.feature_cache_origin import check_frozen
+from modeling_mgvmoe.data.feature_cache import check_frozen
 from modeling_mgvmoe.training.arguments import TrainingArguments
 from modeling_mgvmoe.training.optimization import make_optimizer
 from tests.tiny import doubled, tiny_inputs, tiny_model

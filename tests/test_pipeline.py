@@ -508,7 +508,7 @@ def test_a_vocabulary_that_the_model_does_not_have(pipe):
 @pytest.fixture
 def similarity_pipe():
     """Mentions named before the post, types of heads and tails, several sentences for a label."""
-    from modeling_mgvmoe.training.from_scratch import model_from_scratch
+    from modeling_mgvmoe.training.build import model_from_scratch
     from tests.from_scratch import TEXTS, scratch_config
 
     with torch.random.fork_rng(devices=[]):

@@ -8,16 +8,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from modeling_mgvmoe.graph.duplicate_ids import find_duplicates
-from modeling_mgvmoe.graph.json_lines_posts import JsonLinesPosts
-from modeling_mgvmoe.graph.parquet_posts import ParquetPosts
-from modeling_mgvmoe.graph.post_files import PostFiles
+from modeling_mgvmoe.graph.post_check import find_duplicates
+from modeling_mgvmoe.graph.post_files import JsonLinesPosts, ParquetPosts, PostFiles
 from tests.graph_data import some_posts, write_posts
 
 
 @pytest.mark.parametrize("row_group_size", [1, 7, 100])
 def test_any_range_of_a_parquet_file_in_any_order(tmp_path, row_group_size, monkeypatch):
-    monkeypatch.setattr("modeling_mgvmoe.graph.parquet_posts.ROWS", 3)
+    monkeypatch.setattr("modeling_mgvmoe.graph.post_files.ROWS", 3)
     posts = some_posts(50)
     file = ParquetPosts(write_posts(tmp_path / "posts.parquet", posts, row_group_size))
     draw = random.Random(0)
@@ -47,7 +45,7 @@ def test_rising_ranges_are_read_on_and_row_groups_without_any_are_skipped(tmp_pa
 
 
 def test_lines_of_json_from_any_place(tmp_path, monkeypatch):
-    monkeypatch.setattr("modeling_mgvmoe.graph.json_lines_posts.STRIDE", 4)
+    monkeypatch.setattr("modeling_mgvmoe.graph.post_files.STRIDE", 4)
     posts = [{"id": str(number), "text": "é" * number} for number in range(23)]
     path = tmp_path / "posts.jsonl"
     path.write_bytes(b"\xef\xbb\xbf" + "\r\n\n \n".join(json.dumps(one, ensure_ascii=False) for one in posts).encode())

@@ -9,9 +9,9 @@ import torch
 from accelerate.state import AcceleratorState
 
 from modeling_mgvmoe.data import precision
+from modeling_mgvmoe.data.model_folder import load_model
 from modeling_mgvmoe.data.precision import choose_precision
 from modeling_mgvmoe.evaluation.baselines.fit import FitArguments
-from modeling_mgvmoe.evaluation.loading import load_model
 from modeling_mgvmoe.graph.label_file import CandidateLabels
 from modeling_mgvmoe.graph.model_extractor import ExtractionOptions, ModelExtractor
 from modeling_mgvmoe.training import trackers

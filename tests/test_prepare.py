@@ -13,8 +13,8 @@ from PIL import Image
 from modeling_mgvmoe.data import parquet_folder
 from modeling_mgvmoe.data.adapters import prepare_sketchbook
 from modeling_mgvmoe.data.crossner import crossner_data
-from modeling_mgvmoe.data.held_out import read_optional_posts
-from modeling_mgvmoe.data.labels import read_label_set
+from modeling_mgvmoe.data.evaluation_data import read_optional_posts
+from modeling_mgvmoe.data.label_sets import read_label_set
 from modeling_mgvmoe.data.mnre import mnre_data, mnre_files, prepare_mnre, read_mnre
 from modeling_mgvmoe.data.prepare import find_split, hold_out_seen
 from modeling_mgvmoe.data.splits import read_splits

@@ -8,7 +8,7 @@ import pytest
 
 from modeling_mgvmoe.data import progress_bar as progress
 from modeling_mgvmoe.data.progress_bar import progress_bar
-from modeling_mgvmoe.training.progress import ProgressLine, layouts, short_number
+from modeling_mgvmoe.training.trackers import ProgressLine, layouts, short_number
 
 MEANS = {
     "loss": 1234.5,

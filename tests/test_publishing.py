@@ -28,10 +28,16 @@ from modeling_mgvmoe.publishing.card import (
     recipe,
     usage,
 )
-from modeling_mgvmoe.publishing.push import check_repo_id, stale_files
-from modeling_mgvmoe.publishing.repository import NEEDED, build_repository, find_source, runtime_requirements
+from modeling_mgvmoe.publishing.repository import (
+    NEEDED,
+    build_repository,
+    check_repo_id,
+    find_source,
+    runtime_requirements,
+    stale_files,
+)
 from modeling_mgvmoe.training.arguments import parse_arguments, read_recipe
-from modeling_mgvmoe.training.run_record import read_run_record, write_run_record
+from modeling_mgvmoe.training.run_metadata import read_run_record, write_run_record
 from tests.from_scratch import posts
 from tests.published_run import RECIPE, SCORES, make_run
 from tests.small_runs import small_data

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from modeling_mgvmoe.data.encoding import PostCollator, encode_posts
+from modeling_mgvmoe.evaluation.predict import predict_labels
 from modeling_mgvmoe.evaluation.report import mark_mentions
 from modeling_mgvmoe.evaluation.similarity import (
     SCALE,
@@ -11,7 +12,6 @@ from modeling_mgvmoe.evaluation.similarity import (
     embed_with_model,
     similarity_predictions,
 )
-from modeling_mgvmoe.evaluation.unseen import predict_labels
 from tests.from_scratch import LABELS, picture, scratch_model
 
 pytestmark = pytest.mark.numerical

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from modeling_mgvmoe.data import schema, sketchbook, sketchbook_drawings, sketchbook_words
+from modeling_mgvmoe.data import schema, sketchbook
+from modeling_mgvmoe.data import sketchbook as sketchbook_drawings
+from modeling_mgvmoe.data import sketchbook as sketchbook_words
 
 TASKS = ("typing", "relation")
 SPLITS = ("train", "validation", "test")

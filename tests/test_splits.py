@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from modeling_mgvmoe.data.labels import read_label_set
+from modeling_mgvmoe.data.label_sets import read_label_set
 from modeling_mgvmoe.data.splits import (
     ClassSplit,
     crossner_class_split,

@@ -12,9 +12,8 @@ from accelerate.tracking import GeneralTracker, get_available_trackers
 
 from modeling_mgvmoe.training import loop
 from modeling_mgvmoe.training.arguments import TrainingArguments
-from modeling_mgvmoe.training.curves import panels
 from modeling_mgvmoe.training.loop import train
-from modeling_mgvmoe.training.trackers import JsonLinesTracker, make_accelerator, read_log, tracker_names
+from modeling_mgvmoe.training.trackers import JsonLinesTracker, make_accelerator, panels, read_log, tracker_names
 from tests.small_runs import TERMS, small_data, small_trainee
 
 

@@ -20,7 +20,7 @@ from modeling_mgvmoe.data.schema import post_features
 from modeling_mgvmoe.data.sketchbook import generate_posts, neutral_text, split_classes
 from modeling_mgvmoe.data.zero_shot_data import ZeroShotData, data_from_folder, sketchbook_data
 from modeling_mgvmoe.evaluation.metrics import accuracy, macro_f1, majority_accuracy
-from modeling_mgvmoe.evaluation.unseen import (
+from modeling_mgvmoe.evaluation.predict import (
     CONDITIONS,
     evaluate_conditions,
     predict_labels,
@@ -34,8 +34,7 @@ from modeling_mgvmoe.training.arguments import (
     parse_arguments,
     read_recipe,
 )
-from modeling_mgvmoe.training.build import build_model, load_data
-from modeling_mgvmoe.training.from_scratch import model_from_scratch, train_tokenizer
+from modeling_mgvmoe.training.build import build_model, load_data, model_from_scratch, train_tokenizer
 from modeling_mgvmoe.training.loop import train
 from modeling_mgvmoe.training.optimization import parameter_groups
 from tests.from_scratch import scratch_config
@@ -550,7 +549,7 @@ def test_a_cap_on_validation_posts(tmp_path, data, trainee, capsys):
 
 
 def test_validation_has_a_bar_of_its_own(tmp_path, data, trainee, monkeypatch):
-    from modeling_mgvmoe.evaluation import unseen
+    from modeling_mgvmoe.evaluation import predict as unseen
 
     seen, batches = [], unseen.logits_in_batches
     monkeypatch.setattr(

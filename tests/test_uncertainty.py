@@ -174,7 +174,7 @@ def test_draws_of_a_model_whose_scores_begin_as_similarity():
 
 
 def scratch_similarity(dtype=torch.float32):
-    from modeling_mgvmoe.training.from_scratch import model_from_scratch
+    from modeling_mgvmoe.training.build import model_from_scratch
     from tests.from_scratch import TEXTS, scratch_config
 
     torch.manual_seed(1)

@@ -5,8 +5,8 @@ import os
 
 import pytest
 
-from modeling_mgvmoe.data import whole_file as module
-from modeling_mgvmoe.data.whole_file import partial_name, remove_partial_files, whole_file, write_whole
+from modeling_mgvmoe.data import atomic_io as module
+from modeling_mgvmoe.data.atomic_io import partial_name, remove_partial_files, whole_file, write_whole
 
 
 def test_a_file_appears_when_it_is_whole_and_takes_the_place_of_another(tmp_path):

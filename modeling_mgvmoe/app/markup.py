@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..evaluation.attention_overlay import STRONGEST, attention_overlay, relative_weights, resized
 from ..evaluation.explanation import image_effect_words, normalized_entropy
+from ..evaluation.plots import STRONGEST, attention_overlay, relative_weights, resized
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -96,7 +96,7 @@ def _bar(name: str, share: float, figure: str, kind: str) -> str:
 
 def chips(lines: str) -> str:
     """The labels of the field as they are read, a chip each, or what is wrong with them."""
-    from .form import FormError, read_label_lines
+    from .page import FormError, read_label_lines
 
     if not (lines or "").strip():
         return ""

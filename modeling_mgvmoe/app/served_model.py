@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..evaluation.loading import check_device, check_model_folder, load_model
-from ..training.run_record import RUN_FILE, read_run_record
+from ..data.model_folder import check_device, check_model_folder, load_model
+from ..training.run_metadata import RUN_FILE, read_run_record
 
 if TYPE_CHECKING:
     from ..modeling_mgvmoe import MGVMoEForZeroShotIE

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import sys
 from collections.abc import Iterator
 
 GOOD, FAILED, MISUSED = 0, 1, 2
@@ -23,3 +25,29 @@ def usage() -> Iterator[None]:
         yield
     except (ValueError, OSError) as error:
         raise UsageError(str(error)) from error
+
+
+# Set to anything, where in the code is shown all the same.
+TRACEBACK = "MGVMOE_TRACEBACK"
+
+
+@contextlib.contextmanager
+def one_line() -> Iterator[None]:
+    """Around or above a script's `main`: refusals and Ctrl-C go to standard error in one line.
+
+    The exit code is 1, or 130 for Ctrl-C. Refusals are ValueError, OSError and ImportError, which this package raises
+    with the argument, the rule and the value, and what a configuration says of its fields. Anything else is a fault of
+    ours and comes with its traceback.
+    """
+    try:
+        from huggingface_hub.errors import StrictDataclassError
+
+        yield
+    except KeyboardInterrupt:
+        print(f"{os.path.basename(sys.argv[0])}: stopped", file=sys.stderr)
+        sys.exit(STOPPED)
+    except (ImportError, OSError, ValueError, StrictDataclassError) as error:
+        if os.environ.get(TRACEBACK) or isinstance(error, BrokenPipeError):
+            raise
+        print(f"{os.path.basename(sys.argv[0])}: error: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(FAILED)

@@ -17,9 +17,9 @@ import shlex
 import sys
 from collections.abc import Sequence
 
-from ..evaluation.command import add_evaluation_flags as add_flags
-from ..evaluation.command import evaluation_arguments
-from ..evaluation.loading import check_packages
+from ..data.model_folder import check_packages
+from ..evaluation.runs import add_evaluation_flags as add_flags
+from ..evaluation.runs import evaluation_arguments
 from .errors import usage
 
 __all__ = ["add_flags", "run"]

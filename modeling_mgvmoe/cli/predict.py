@@ -12,6 +12,7 @@ broken post, or image, has an "error" in the answers, all others their labels, a
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import sys
@@ -20,10 +21,299 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ..data.progress_bar import hide_bars_of_libraries, progress_bar
-from ..evaluation.command import add_loading_flags
-from .answer_file import AnswerFile, as_text, check_output, fingerprint
+from ..data.rows import ENDINGS, is_address, locate_image, locate_images, read_records
+from ..evaluation.runs import add_loading_flags
+from ..labels import check_labels
+from ..spans import check_unicode, mentions_of, places_of, read_mentions
 from .errors import GOOD, PARTIAL, UsageError, usage
-from .one_post import SLOTS, add_post_flags, post_from_flags
+
+SLOTS = {"mention": "the mention to be typed", "head": "the head of a relation", "tail": "its tail"}
+
+
+def add_post_flags(parser: argparse.ArgumentParser) -> None:
+    """Flags of one post."""
+    group = parser.add_argument_group("one post")
+    group.add_argument("--text", help="of the post")
+    for slot, what in SLOTS.items():
+        group.add_argument(
+            f"--{slot}",
+            nargs=2,
+            type=int,
+            metavar=("START", "END"),
+            help=f"{what}, in characters of the text, the end exclusive",
+        )
+        group.add_argument(f"--{slot}-text", metavar="WORDS", help=f"{what}, as it is written there")
+        group.add_argument(
+            f"--{slot}-index",
+            type=int,
+            metavar="N",
+            help="which one, from 1, where the words occur several times",
+        )
+    group.add_argument("--image", help="path or URL of the picture")
+
+
+def post_from_flags(flags: argparse.Namespace) -> dict[str, Any]:
+    """The post that the flags describe, as the pipeline takes it.
+
+    Raises:
+        UsageError: a flag is missing or does not fit the text.
+    """
+    if not flags.text or not flags.text.strip():
+        raise UsageError(f"--text: a post with words in it is needed, got {flags.text!r}")
+    spans = {slot: _span(flags, slot) for slot in SLOTS}
+    given = [slot for slot, span in spans.items() if span is not None]
+    if given not in (["mention"], ["head", "tail"]):
+        raise UsageError(
+            f"--mention, or --head and --tail, must be given (or the same with -text), got {given or 'none'}"
+        )
+    for slot in given:
+        try:
+            read_mentions(spans[slot], flags.text, f"--{slot}")
+        except ValueError as error:
+            raise UsageError(str(error)) from error
+    check_image(flags.image, "--image")
+    return {"text": flags.text, **{slot: spans[slot] for slot in given}, "image": flags.image}
+
+
+def check_image(image: Any, where: str) -> None:
+    """Refuse a path where no file is; a URL is only known to be there when it is read."""
+    if isinstance(image, str) and not image.startswith(("http://", "https://", "data:")) and not os.path.isfile(image):
+        raise UsageError(f"{where}: the file {image!r:.300} does not exist")
+
+
+def _span(flags: argparse.Namespace, slot: str) -> tuple[int, int] | None:
+    """The characters of a mention, or `None` where it is not given."""
+    span, words, index = (getattr(flags, name) for name in (slot, f"{slot}_text", f"{slot}_index"))
+    if span is not None and words is not None:
+        raise UsageError(f"--{slot} and --{slot}-text exclude each other, got both")
+    if words is None:
+        if index is not None:
+            raise UsageError(f"--{slot}-index goes with --{slot}-text, got {index} without")
+        return None if span is None else (span[0], span[1])
+    start = _place_of(words, flags.text, index, slot)
+    return start, start + len(words)
+
+
+def _place_of(words: str, text: str, index: int | None, slot: str) -> int:
+    """Where the words begin in the text."""
+    try:
+        places = places_of(words, text)
+    except ValueError as error:
+        raise UsageError(f"--{slot}-text: {error}") from error
+    if not places:
+        folded = text.casefold().find(words.casefold())
+        # Folding may change a text's length ("ß"): then nothing is suggested.
+        near = text[folded : folded + len(words)] if folded >= 0 and len(text.casefold()) == len(text) else ""
+        hint = f"; did you mean {near!r}?" if near else ""
+        raise UsageError(f"--{slot}-text: {words!r} does not occur in the text{hint}")
+    if index is None and len(places) > 1:
+        raise UsageError(
+            f"--{slot}-text: {words!r} occurs {len(places)} times in the text, at {', '.join(map(str, places[:9]))}; "
+            f"--{slot}-index 1 to {len(places)} says which"
+        )
+    if index is not None and not 1 <= index <= len(places):
+        raise UsageError(f"--{slot}-index must be from 1 to {len(places)}, as often as {words!r} occurs, got {index}")
+    return places[(index or 1) - 1]
+
+
+def read_posts(
+    path: str, shared_labels: Sequence[str] | None, without_image: bool = False
+) -> tuple[Sequence[Any], dict[int, str]]:
+    """The posts of a file.
+
+    Args:
+        path: `.json`, a list of posts; `.jsonl`, a post on each line; `.csv` or `.tsv`; or `.parquet`. Posts are as
+            the pipeline takes them; the path of a picture is relative to the file's folder.
+        shared_labels: the labels of posts without `candidate_labels` of their own.
+        without_image: a post whose image file is missing is sound.
+
+    Returns:
+        The posts, in order, and by the number of a broken one what is wrong with it and where it stands. Images are
+        read when a post is.
+
+    Raises:
+        UsageError: the file is missing or of another kind, or no post fits; the message says where.
+    """
+    ending = os.path.splitext(path)[1].lower()
+    if ending not in ENDINGS:
+        raise UsageError(f"--input: a file that ends in {', '.join(ENDINGS)} is needed, got {path!r}")
+    if not os.path.isfile(path):
+        raise UsageError(f"--input: the file {path!r} does not exist")
+    if ending == ".parquet":
+        return _parquet(path, shared_labels)
+    posts: list[Any] = []
+    faults: dict[int, str] = {}
+    with usage():
+        records = list(read_records(path))
+    for where, post in records:
+        try:
+            _check(post, shared_labels, where)
+            image = locate_image(post.get("image"), os.path.dirname(path))
+            post = {**post, "image": image}
+            if isinstance(image, str) and not is_address(image) and not without_image:
+                check_image(image, f"{where}, image")
+        except UsageError as error:
+            faults[len(posts)] = str(error)
+        posts.append(post)
+    if not posts:
+        raise UsageError(f"--input: {path} holds no post")
+    _refuse_if_all(faults, len(posts))
+    return posts, faults
+
+
+def _refuse_if_all(faults: Mapping[int, str], number: int) -> None:
+    """Refuse a file of broken posts only, before a model is loaded."""
+    if len(faults) == number:
+        raise UsageError(faults[0] + (f" (and {number - 1} more broken posts, and no other)" if number > 1 else ""))
+
+
+def _parquet(path: str, shared_labels: Sequence[str] | None) -> tuple[Sequence[Any], dict[int, str]]:
+    try:
+        import datasets  # noqa: F401 - only to see that it is there
+    except ImportError as error:
+        raise UsageError(f"--input: to read {path} the extra [train] must be installed (datasets): {error}") from error
+    from ..data.evaluation_data import without_pictures
+    from ..data.parquet_folder import read_parquet
+    from ..data.post_images import undecoded
+
+    with usage():
+        posts = locate_images(read_parquet(path), os.path.dirname(path))
+    faults = {}
+    for number, post in enumerate(without_pictures(posts)):
+        try:
+            _check(post, shared_labels, f"{path}, row {number}")
+        except UsageError as error:
+            faults[number] = str(error)
+    _refuse_if_all(faults, len(posts))
+    return undecoded(posts), faults
+
+
+def _check(post: Any, shared_labels: Sequence[str] | None, where: str) -> None:
+    """What can be told of a post without a model or its picture."""
+    with usage():
+        try:
+            mentions = mentions_of(post)
+            if not isinstance(post["text"], str):
+                raise ValueError(f"text: a string is needed (got {type(post['text']).__name__})")
+            check_unicode(post["text"], "text")
+            read_mentions(mentions, post["text"])
+            labels = post.get("candidate_labels")
+            if labels is None and shared_labels is None:
+                raise ValueError("candidate_labels: the post needs some of its own, or --labels those of all posts")
+            if labels is not None:
+                check_labels(labels)
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from error
+
+
+ANSWER_ENDINGS = (".json", ".jsonl")
+BLOCK = 1 << 20
+
+
+def check_output(path: str, overwrite: bool) -> None:
+    """Refuse a path that cannot be written to, before anything is scored."""
+    if os.path.splitext(path)[1].lower() not in ANSWER_ENDINGS:
+        raise UsageError(f"--output: a file that ends in {', '.join(ANSWER_ENDINGS)} is needed, got {path!r}")
+    if os.path.isdir(path):
+        raise UsageError(f"--output: {path!r} is a folder")
+    if os.path.exists(path) and not overwrite:
+        raise UsageError(f"--output: {path!r} exists; --overwrite replaces it")
+    folder = os.path.dirname(path) or "."
+    if not os.path.isdir(folder):
+        raise UsageError(f"--output: the folder {folder!r} does not exist")
+
+
+def fingerprint(settings: Mapping[str, Any], *files: str) -> str:
+    """Digest of everything that an answer depends on.
+
+    Args:
+        settings: of the run, as JSON can hold them.
+        files: whose content counts.
+    """
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode("utf-8"))
+    for path in files:
+        with open(path, "rb") as file:
+            while block := file.read(BLOCK):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+class AnswerFile:
+    """JSON lines in `PATH.part`, the run's fingerprint first; [`finish`] makes the whole file of them.
+
+    Args:
+        path: of the whole file, `.jsonl` or `.json` (a list).
+        run: fingerprint. A part of another run is refused.
+        overwrite: begin anew, whatever is there.
+    """
+
+    def __init__(self, path: str, run: str, overwrite: bool = False):
+        self.path, self.part = path, f"{path}.part"
+        # Answers that are there, and how many of them are errors.
+        self.done = self.errors = 0
+        if overwrite or not os.path.exists(self.part):
+            self._begin(run)
+        else:
+            self._go_on(run)
+        # Whole lines at a time: what stands in the part is an answer, or the last line, which is cut off.
+        self.file = open(self.part, "a", encoding="utf-8", buffering=1)  # noqa: SIM115
+
+    def _begin(self, run: str) -> None:
+        with open(self.part, "w", encoding="utf-8") as file:
+            file.write(json.dumps({"run": run}) + "\n")
+
+    def _go_on(self, run: str) -> None:
+        with open(self.part, "rb") as file:
+            lines = file.read().split(b"\n")
+        # The last of them is empty, or a line that was being written.
+        self.done = max(len(lines) - 2, 0)
+        try:
+            same = json.loads(lines[0]) == {"run": run}
+        except ValueError:
+            same = False
+        if not self.done:
+            self._begin(run)
+            return
+        if not same:
+            raise UsageError(
+                f"--output: {self.part!r} is of a run with other posts, another model or other flags; remove it, or "
+                "--overwrite does"
+            )
+        self.errors = sum("error" in json.loads(line) for line in lines[1:-1])
+        os.truncate(self.part, sum(len(line) + 1 for line in lines[:-1]))
+
+    def add(self, answer: Mapping[str, Any]) -> None:
+        """The next one."""
+        self.file.write(json.dumps(answer, ensure_ascii=False) + "\n")
+        self.errors += "error" in answer
+
+    def close(self) -> None:
+        """Leave the part for a later run."""
+        self.file.close()
+
+    def finish(self) -> None:
+        """All answers are there."""
+        self.close()
+        new = f"{self.path}.new"
+        as_list = os.path.splitext(self.path)[1].lower() == ".json"
+        with open(self.part, encoding="utf-8") as lines, open(new, "w", encoding="utf-8") as file:
+            next(lines)
+            if as_list:
+                file.write("[\n" + ",\n".join(line.rstrip("\n") for line in lines) + "\n]\n")
+            else:
+                file.writelines(lines)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(new, self.path)
+        os.remove(self.part)
+
+
+def as_text(answers: Sequence[Mapping[str, Any]], indent: str = "") -> str:
+    """Ranked labels for a person, the score first."""
+    if not answers:
+        return f"{indent}(no label reaches the threshold)"
+    return "\n".join(f"{indent}{answer['score']:.2f}  {answer['label']}" for answer in answers)
+
 
 ON_BROKEN_IMAGE = ("error", "text_only")
 JSON_FLAGS = ("descriptions", "label_types", "type_descriptions")
@@ -81,7 +371,7 @@ def run(flags: argparse.Namespace, argv: Sequence[str]) -> int:
         UsageError: before the model is loaded, for all that can be told by then.
     """
     posts, faults, arguments = _read(flags)
-    from ..evaluation.loading import default_device, load_model
+    from ..data.model_folder import default_device, load_model
     from ..pipeline_mgvmoe import ZeroShotMultimodalIEPipeline
 
     hide_bars_of_libraries()
@@ -146,7 +436,7 @@ def _print(answers: Iterable[Mapping[str, Any]], as_json: bool) -> int:
 def _read(flags: argparse.Namespace) -> tuple[Sequence[Any], dict[int, str], dict[str, Any]]:
     """Posts, what is wrong with broken ones, and the arguments of the pipeline's call, checked without the model."""
     from ..data.files import read_json_object
-    from ..evaluation.loading import check_device, check_dtype, check_model_folder
+    from ..data.model_folder import check_device, check_dtype, check_model_folder
     from ..labels import check_labels, check_ranking, label_texts, read_label_types
 
     given = [f"--{slot}" for slot in ("text", "image", *SLOTS) if getattr(flags, slot) is not None]
@@ -182,8 +472,6 @@ def _read(flags: argparse.Namespace) -> tuple[Sequence[Any], dict[int, str], dic
             raise UsageError("--labels must be given with --text")
         posts = [post_from_flags(flags)]
     else:
-        from .post_files import read_posts
-
         posts, faults = read_posts(flags.input, flags.labels, flags.on_broken_image == "text_only")
     arguments = {
         "candidate_labels": flags.labels,

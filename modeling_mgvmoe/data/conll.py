@@ -32,9 +32,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..spans import words_to_text
-from .counts import Counts, keep_post
 from .files import read_lines
-from .schema import ON_BAD_SPAN, check_choice
+from .schema import ON_BAD_SPAN, Counts, check_choice, keep_post
 
 TAG = re.compile(r"O|[BIESLU]-\S+")
 LAST = ("E", "S", "L", "U")

@@ -14,10 +14,10 @@ from dataclasses import replace
 from typing import Any
 
 from .conll import read_conll
-from .counts import Counts
 from .files import nearest
-from .labels import LabelInfo, LabelSet, read_label_set
+from .label_sets import LabelInfo, LabelSet, read_label_set
 from .prepare import DatasetAdapter, PreparedData, add_source_flags, check_filled, label_file
+from .schema import Counts
 from .splits import ClassSplit, crossner_class_split
 from .zero_shot_data import ZeroShotData, data_from_posts
 

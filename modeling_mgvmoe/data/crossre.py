@@ -19,11 +19,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..spans import word_span_to_char_span, words_to_text
-from .counts import Counts, keep_post
 from .files import check_keys, read_json_lines
-from .labels import read_label_set
+from .label_sets import read_label_set
 from .prepare import DatasetAdapter, PreparedData, add_source_flags, check_filled, choose_split, divide, label_file
-from .schema import ON_BAD_SPAN, check_choice
+from .schema import ON_BAD_SPAN, Counts, check_choice, keep_post
 from .splits import SPLITS
 from .zero_shot_data import ZeroShotData
 

@@ -16,7 +16,7 @@ from .schema import task_of
 
 if TYPE_CHECKING:
     from ..processing_mgvmoe import MGVMoEProcessor
-    from .feature_cache_reader import ImageFeatureCache
+    from .feature_cache import ImageFeatureCache
     from .zero_shot_data import ZeroShotData
 
 
@@ -47,7 +47,7 @@ def encode_posts(
     Raises:
         ValueError: a post does not fit the schema, or the cache does not have its picture.
     """
-    from .post_pictures import undecoded
+    from .post_images import undecoded
 
     posts = undecoded(posts)
     unreadable: list[str] = []
@@ -101,7 +101,7 @@ def _warn_of(posts: Sequence[str], what: str) -> None:
 
 def _read(waiting: Sequence[tuple[dict[str, Any], Any]]) -> tuple[list[Any], list[str]]:
     """RGB pictures or `None`, and the ids of the posts whose picture is missing or broken."""
-    from .post_pictures import read_picture
+    from .post_images import read_picture
 
     found = [read_picture(image) for _, image in waiting]
     failed = [

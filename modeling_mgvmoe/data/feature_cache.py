@@ -10,6 +10,9 @@ decoded pictures, the sketchbook has no files, and two files of one picture need
 
 from __future__ import annotations
 
+import hashlib
+import io
+import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,34 +21,322 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from filelock import FileLock, Timeout
+from PIL import Image
 from torch.utils.data import DataLoader
 
 from ..labels import in_evaluation
-from .feature_cache_files import (
-    DTYPE,
-    FORMAT,
-    HEADER,
-    PLAN,
-    VERSION,
-    array_layout,
-    json_bytes,
-    read_header,
-    read_json,
-    shard_name,
-    write_header,
-    write_shard,
-)
-from .feature_cache_origin import check_frozen, difference, preprocessing_fingerprint, tower_fingerprint
-from .feature_cache_reader import ImageFeatureCache
-from .post_pictures import picture_key, read_picture, undecoded
+from .atomic_io import whole_file, write_whole
+from .fingerprint import module_fingerprint
+from .post_images import picture_key, read_picture, undecoded
 from .progress_bar import progress_bar
-from .whole_file import write_whole
 
 if TYPE_CHECKING:
     from accelerate import PartialState
 
     from ..modeling_mgvmoe import MGVMoEForZeroShotIE
     from ..processing_mgvmoe import MGVMoEProcessor
+
+
+FORMAT, VERSION = "mgvmoe image features", 1
+HEADER, PLAN = "header.json", "plan.json"
+DTYPE = np.dtype("<f2")
+BLOCK = 1 << 20
+
+
+def shard_name(number: int) -> str:
+    """File name of a shard."""
+    return f"shard-{number:05d}.npy"
+
+
+def write_shard(folder: str, number: int, pictures: int, batches: Iterator[np.ndarray]) -> None:
+    """Write features batch by batch; the file and, before it, its digest appear whole or not at all.
+
+    Args:
+        folder: of the cache.
+        number: of the shard.
+        pictures: how many will come.
+        batches: (b, Li, H') each, half precision.
+    """
+    name = shard_name(number)
+    path = os.path.join(folder, name)
+    digest, written = hashlib.sha256(), 0
+    with whole_file(path) as part:
+        with open(part, "wb") as file:
+            for batch in batches:
+                content = np.ascontiguousarray(batch, dtype=DTYPE).tobytes()
+                if not written:
+                    start = io.BytesIO()
+                    header = {"descr": DTYPE.str, "fortran_order": False, "shape": (pictures, *batch.shape[1:])}
+                    np.lib.format.write_array_header_1_0(start, header)
+                    content = start.getvalue() + content
+                digest.update(content)
+                file.write(content)
+                written += len(batch)
+        if written != pictures:
+            raise ValueError(f"{name}: {pictures} pictures are needed, got {written}")
+        entry = {"file": name, "pictures": pictures, "sha256": digest.hexdigest()}
+        write_whole(f"{path}.json", json_bytes(entry))
+
+
+def write_header(folder: str, header: dict[str, Any]) -> None:
+    """Make the cache complete: its header, with a digest of itself."""
+    header = {**header, "dtype": "float16"}
+    header["sha256"] = hashlib.sha256(json_bytes(header)).hexdigest()
+    write_whole(os.path.join(folder, HEADER), json_bytes(header))
+
+
+def array_layout(path: str) -> tuple[tuple[int, ...], int]:
+    """Shape of the array in a NumPy file, and where its numbers begin."""
+    try:
+        with open(path, "rb") as file:
+            version = np.lib.format.read_magic(file)
+            if version != (1, 0):
+                raise ValueError(f"version (1, 0) is needed, got {version}")
+            shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(file)
+            if fortran_order or dtype != DTYPE or len(shape) != 3:
+                raise ValueError(f"rows of {DTYPE.str} with 3 axes are needed, got {dtype.str} and {shape}")
+            return shape, file.tell()
+    except ValueError as error:
+        raise ValueError(f"{path}: corrupt, its head cannot be read: {error}") from error
+
+
+def file_digest(path: str) -> str:
+    """SHA-256, in hex, of a file of any size."""
+    digest = hashlib.sha256()
+    block = bytearray(BLOCK)
+    with open(path, "rb", buffering=0) as file:
+        while number := file.readinto(block):
+            digest.update(memoryview(block)[:number])
+    return digest.hexdigest()
+
+
+def read_header(path: str) -> dict[str, Any]:
+    """The header of a complete cache; ValueError if it is corrupt or of another format."""
+    header = read_json(path)
+    for name, value in (("format", FORMAT), ("version", VERSION)):
+        if header.get(name) != value:
+            raise ValueError(f"{path}: {name} must be {value!r}, got {header.get(name)!r}")
+    content = {name: value for name, value in header.items() if name != "sha256"}
+    digest = hashlib.sha256(json_bytes(content)).hexdigest()
+    if header.get("sha256") != digest:
+        raise ValueError(f"{path}: corrupt, its sha256 must be {header.get('sha256')!r}, got {digest!r}")
+    if header["dtype"] != "float16":
+        raise ValueError(f"{path}: dtype must be 'float16', got {header['dtype']!r}")
+    return header
+
+
+def read_json(path: str) -> dict[str, Any]:
+    """A JSON object; ValueError if the file is none."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            content = json.load(file)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: corrupt, it is no JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: corrupt, a JSON object is needed, got {content!r:.80}")
+    return content
+
+
+def json_bytes(content: Any) -> bytes:
+    """What is written for a value, always the same bytes."""
+    return json.dumps(content, sort_keys=True, indent=1).encode("utf-8")
+
+
+def tower_fingerprint(model: MGVMoEForZeroShotIE) -> str:
+    """SHA-256, in hex, of the vision tower's configuration and of all its weights and buffers."""
+    # Neither a dict nor `None` in a model, nor a tensor.
+    vision_model: Any = model.mgvmoe.vision_model
+    vision_config: Any = model.config.vision_config
+    return module_fingerprint(vision_model, vision_config.to_dict())
+
+
+def preprocessing_fingerprint(processor: MGVMoEProcessor) -> dict[str, Any]:
+    """The image processor's configuration and class; two classes of one configuration differ in how they resize."""
+    image_processor = processor.image_processor
+    if image_processor is None:
+        raise ValueError("image_processor: this processor has none, so there are no picture features to cache")
+    config = json.loads(image_processor.to_json_string())
+    # Saving adds the names of classes that load the whole; they say nothing about pictures.
+    kept = {name: value for name, value in config.items() if name not in ("auto_map", "processor_class")}
+    return {**kept, "class": type(image_processor).__name__}
+
+
+def check_frozen(model: MGVMoEForZeroShotIE) -> None:
+    """ValueError if the tower is trained, or adapters in it are."""
+    if not model.config.freeze_vision:
+        raise ValueError(
+            "freeze_vision must be true with image_feature_cache, for the features of a trained tower change "
+            f"(got {model.config.freeze_vision})"
+        )
+    trained = [name for name, value in model.mgvmoe.vision_model.named_parameters() if value.requires_grad]
+    if trained:
+        raise ValueError(
+            "image_feature_cache: the vision encoder must have no trained parameters, for its features change with "
+            f"them (got {len(trained)}, the first {trained[0]!r})"
+        )
+
+
+def difference(name: str, known: Any, value: Any) -> str:
+    """Says where two values of a field differ, without printing a whole cache."""
+    if isinstance(known, dict) and isinstance(value, dict):
+        inner = next(key for key in sorted({*known, *value}) if known.get(key) != value.get(key))
+        return difference(f"{name}.{inner}", known.get(inner), value.get(inner))
+    if isinstance(known, list) and isinstance(value, list):
+        place = next((i for i, (a, b) in enumerate(zip(known, value, strict=False)) if a != b), None)
+        known, value = (
+            f"{len(items)} of them"
+            + (f", number {place} being {items[place]}" if place is not None else f", sha256 {_short(items)}")
+            for items in (known, value)
+        )
+        return f"{name}: the cache has {known}; got {value}"
+    return f"{name}: the cache has {known!r}, got {value!r}"
+
+
+def _short(value: Any) -> str:
+    return hashlib.sha256(json_bytes(value)).hexdigest()[:12]
+
+
+class ImageFeatureCache:
+    """A complete cache, for reading. It holds no file open and no page mapped, so workers may have copies of it.
+
+    Args:
+        folder: of the cache.
+        verify: compare every shard with its digest; it reads the whole cache once.
+        progress: show a progress bar meanwhile.
+
+    Raises:
+        FileNotFoundError: the folder has no header, so it is no cache or not yet a complete one; or a shard is gone.
+        ValueError: a file is corrupt, truncated or of another format; the message names file, field and values.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], verify: bool = True, progress: bool = False):
+        self.folder = os.fspath(folder)
+        self.path = os.path.join(self.folder, HEADER)
+        if not os.path.isfile(self.path):
+            unfinished = os.path.isfile(os.path.join(self.folder, PLAN))
+            raise FileNotFoundError(
+                f"image_feature_cache: {self.path} does not exist; "
+                + ("the cache is not complete: run" if unfinished else "make the cache with")
+                + " examples/prepare_data.py --cache-image-features"
+                + (" again, it goes on where it stopped" if unfinished else "")
+            )
+        try:
+            self._read_layout()
+        except (AttributeError, LookupError, TypeError) as error:
+            raise ValueError(f"{self.path}: corrupt, a field is missing or of another type: {error!r}") from error
+        if verify:
+            self.verify(progress)
+
+    def _read_layout(self) -> None:
+        self.header = read_header(self.path)
+        self.tokens, self.width = int(self.header["tokens"]), int(self.header["width"])
+        self.rows = {key: row for row, key in enumerate(self.header["pictures"])}
+        self.shard_size = int(self.header["shard_size"])
+        names = [entry["file"] for entry in self.header["shards"]]
+        if names != [shard_name(number) for number in range(len(names))]:
+            raise ValueError(f"{self.path}: shards must be files beside it, got {names[:3]}")
+        self.files = [os.path.join(self.folder, name) for name in names]
+        self.counts = [int(entry["pictures"]) for entry in self.header["shards"]]
+        self.offsets = [self._check_shard(number) for number in range(len(self.files))]
+        if sum(self.counts) != len(self.rows):
+            raise ValueError(f"{self.path}: the shards hold {sum(self.counts)} pictures, got {len(self.rows)} keys")
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def verify(self, progress: bool = False) -> None:
+        """Compare every shard with its digest.
+
+        Raises:
+            ValueError: one differs.
+        """
+        for path, entry in zip(
+            progress_bar(self.files, "checking the feature cache", unit="file", show=progress),
+            self.header["shards"],
+            strict=True,
+        ):
+            digest = file_digest(path)
+            if digest != entry["sha256"]:
+                raise ValueError(
+                    f"{path}: corrupt, its sha256 must be {entry['sha256']}, got {digest}; remove the cache and make "
+                    "it again"
+                )
+
+    def check(self, model: MGVMoEForZeroShotIE, processor: MGVMoEProcessor) -> None:
+        """Make sure that the features are those which the model's own tower would give.
+
+        Raises:
+            ValueError: the tower is trained, or tower or preprocessing differ from those that made the cache.
+        """
+        check_frozen(model)
+        for name, value in (
+            ("tower", tower_fingerprint(model)),
+            ("preprocessing", preprocessing_fingerprint(processor)),
+            ("width", model.config.vision_width),
+        ):
+            if self.header[name] != value:
+                raise ValueError(f"{self.path}: {difference(name, self.header[name], value)}. Make the cache again.")
+
+    def row_of(self, picture: Image.Image, where: str = "picture") -> int:
+        """Where the features of an RGB picture are.
+
+        Raises:
+            ValueError: the cache does not have the picture.
+        """
+        key = picture_key(picture)
+        if key not in self.rows:
+            raise ValueError(
+                f"{self.path}: pictures: {where} is not among the {len(self)} that were cached, got sha256 {key}. "
+                "Make the cache again."
+            )
+        return self.rows[key]
+
+    def read(self, rows: Sequence[int]) -> np.ndarray:
+        """Features of some pictures, copied out of the files.
+
+        Each row is mapped, copied and unmapped: pages that stay mapped count as resident memory of the process, up to
+        the whole cache in an epoch. The system keeps them in its page cache all the same.
+
+        Args:
+            rows: of [`row_of`].
+
+        Returns:
+            (len(rows), Li, H'), half precision.
+        """
+        features = np.empty((len(rows), self.tokens, self.width), dtype=np.float16)
+        bytes_per_row = self.tokens * self.width * DTYPE.itemsize
+        for place, row in enumerate(rows):
+            if not 0 <= row < len(self):
+                raise ValueError(f"rows: they must be in [0, {len(self)}), got {row}")
+            shard, number = divmod(row, self.shard_size)
+            with open(self.files[shard], "rb") as file:
+                # Behind the end of a file that shrank, a map kills the process instead of raising.
+                self._check_size(shard, os.fstat(file.fileno()).st_size)
+                offset = self.offsets[shard] + number * bytes_per_row
+                features[place] = np.memmap(file, DTYPE, mode="r", offset=offset, shape=(self.tokens, self.width))
+        return features
+
+    def _check_shard(self, number: int) -> int:
+        """Where the features begin in a shard whose layout is as the header says."""
+        path = self.files[number]
+        if not os.path.isfile(path):
+            raise FileNotFoundError(f"{path} does not exist, but {self.path} lists it")
+        shape, offset = array_layout(path)
+        wanted = (self.counts[number], self.tokens, self.width)
+        if shape != wanted:
+            raise ValueError(f"{path}: shape must be {wanted}, got {shape}")
+        last = number == len(self.files) - 1
+        if self.counts[number] != self.shard_size and not (last and 0 < self.counts[number] < self.shard_size):
+            raise ValueError(f"{path}: pictures must be {self.shard_size}, got {self.counts[number]}")
+        self._check_size(number, os.path.getsize(path), offset)
+        return offset
+
+    def _check_size(self, number: int, size: int, offset: int | None = None) -> None:
+        start = self.offsets[number] if offset is None else offset
+        wanted = start + self.counts[number] * self.tokens * self.width * DTYPE.itemsize
+        if size != wanted:
+            raise ValueError(f"{self.files[number]}: truncated or corrupt, it must have {wanted} bytes, got {size}")
+
 
 # In the folder while it is filled.
 LOCK = ".lock"
@@ -276,4 +567,8 @@ def _clean(folder: str) -> None:
             os.remove(os.path.join(folder, name))
 
 
-__all__ = ["ImageFeatureCache", "build_feature_cache", "check_cache_arguments"]
+__all__ = [
+    "ImageFeatureCache",
+    "build_feature_cache",
+    "check_cache_arguments",
+]

@@ -21,12 +21,11 @@ from dataclasses import replace
 from typing import Any
 
 from ..spans import word_span_to_char_span, words_to_text
-from .counts import Counts, keep_post
 from .crossner import name_from_tag
 from .files import check_keys, read_json_object
-from .labels import LabelInfo, LabelSet, read_label_set
+from .label_sets import LabelInfo, LabelSet, read_label_set
 from .prepare import DatasetAdapter, PreparedData, add_source_flags, choose_split, divide, label_file
-from .schema import ON_BAD_SPAN, check_choice
+from .schema import ON_BAD_SPAN, Counts, check_choice, keep_post
 from .splits import ClassSplit, grouped_class_split
 
 PARTS = ("train", "val", "test")

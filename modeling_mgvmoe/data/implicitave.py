@@ -23,12 +23,11 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from .counts import Counts, keep_post
 from .files import read_json_object
-from .labels import LabelInfo, LabelSet
-from .picture_files import attach_pictures, check_folder
+from .label_sets import LabelInfo, LabelSet
+from .post_images import attach_pictures, check_folder
 from .prepare import DatasetAdapter, PreparedData, add_source_flags, choose_split, divide
-from .schema import ON_BAD_SPAN, check_choice
+from .schema import ON_BAD_SPAN, Counts, check_choice, keep_post
 from .splits import ClassSplit, grouped_class_split
 
 COLUMNS = ("id", "images", "category", "texts", "attribute_names", "attribute_values")

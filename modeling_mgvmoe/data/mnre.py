@@ -21,12 +21,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..spans import word_span_to_char_span, words_to_text
-from .counts import Counts
 from .files import read_lines
-from .labels import LabelSet, read_label_set
-from .picture_files import attach_pictures, check_folder
+from .label_sets import LabelSet, read_label_set
+from .post_images import attach_pictures, check_folder
 from .prepare import DatasetAdapter, PreparedData, add_source_flags, choose_split, divide, label_file
-from .schema import ON_BAD_SPAN, check_choice, validate_post
+from .schema import ON_BAD_SPAN, Counts, check_choice, validate_post
 from .splits import MNRE_NONE, ClassSplit, mre_class_split
 from .zero_shot_data import ZeroShotData, data_from_posts
 

@@ -21,10 +21,9 @@ from dataclasses import replace
 from typing import Any
 
 from .conll import IMAGE, read_sentences, sentence_posts
-from .counts import Counts
 from .files import read_lines
-from .labels import LabelSet, read_label_set
-from .picture_files import attach_pictures, check_folder
+from .label_sets import LabelSet, read_label_set
+from .post_images import attach_pictures, check_folder
 from .prepare import (
     FILES_SPLIT,
     DatasetAdapter,
@@ -36,7 +35,7 @@ from .prepare import (
     label_file,
 )
 from .rows import SPLIT_NAMES
-from .schema import ON_BAD_SPAN, check_choice
+from .schema import ON_BAD_SPAN, Counts, check_choice
 from .splits import SPLITS
 
 MULTIMODAL_NER_FILES = (("train.txt",), ("dev.txt", "valid.txt"), ("test.txt",))

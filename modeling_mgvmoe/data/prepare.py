@@ -16,10 +16,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from .counts import Counts
 from .files import nearest
-from .labels import LabelSet
-from .schema import ON_BAD_SPAN
+from .label_sets import LabelSet
+from .schema import ON_BAD_SPAN, Counts
 from .splits import SPLITS, ClassSplit, read_splits, thirds_class_split
 from .zero_shot_data import ZeroShotData, data_from_posts
 

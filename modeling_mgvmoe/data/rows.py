@@ -17,11 +17,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..spans import POST_COLUMNS, is_absent, mentions_of, read_mentions, warn_of_columns
-from .counts import Counts
 from .files import read_lines
-from .parquet_file import read_parquet
-from .post_pictures import read_picture, undecoded
-from .schema import ON_BAD_SPAN, OPTIONAL_COLUMNS, check_choice, post_features, task_of, validate_post
+from .parquet_folder import read_parquet
+from .post_images import read_picture, undecoded
+from .schema import ON_BAD_SPAN, OPTIONAL_COLUMNS, Counts, check_choice, post_features, task_of, validate_post
 from .splits import SPLITS
 
 if TYPE_CHECKING:

@@ -18,12 +18,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..spans import check_unicode
-from .counts import Counts
 from .files import read_json
-from .labels import read_label_set
-from .picture_files import attach_pictures, check_folder
+from .label_sets import read_label_set
+from .post_images import attach_pictures, check_folder
 from .prepare import DatasetAdapter, PreparedData, add_source_flags, choose_split, divide, label_file
-from .schema import ON_BAD_SPAN, check_choice, validate_post
+from .schema import ON_BAD_SPAN, Counts, check_choice, validate_post
 
 WIKIDIVERSE_FILES = ("train.json", "valid.json", "test.json")
 EXTENSIONS = (".jpg", ".JPG", ".png", ".PNG", ".svg", ".SVG", ".jpeg", ".JPEG")

@@ -8,11 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..labels import label_texts
-from .counts import Counts
 from .files import check_keys, read_json_object
-from .labels import LabelSet
+from .label_sets import LabelSet
 from .rows import LABELS_FILE, candidates_of, find_labels_file, hold_out, read_parts
-from .schema import task_of
+from .schema import Counts, task_of
 from .sketchbook import load_sketchbook, split_classes
 from .splits import SPLITS, ClassSplit
 

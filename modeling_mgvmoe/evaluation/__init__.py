@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .metrics import (
+        TaskResult,
         accuracy,
         confusion_matrix,
         expected_calibration_error,
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
         rejection_scores,
     )
     from .protocols import PROTOCOLS, evaluate_protocol
-    from .task_result import TaskResult
     from .zero_shot_metric import load_metric
 
 _HOME = {

@@ -17,8 +17,8 @@ from ..data.zero_shot_data import ZeroShotData
 from .baselines.fit import FitArguments, fit
 from .methods import Method
 from .metrics import majority_label
+from .predict import predict_labels, score_predictions
 from .similarity import similarity_predictions
-from .unseen import predict_labels, score_predictions
 
 if TYPE_CHECKING:
     from ..modeling_mgvmoe import MGVMoEForZeroShotIE

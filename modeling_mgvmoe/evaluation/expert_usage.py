@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..data.encoding import encode_posts
-from ..data.held_out import select_posts
+from ..data.evaluation_data import select_posts
 from ..data.progress_bar import progress_bar
 from ..labels import in_evaluation
 from ..training.statistics import MODALITIES

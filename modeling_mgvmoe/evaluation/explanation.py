@@ -23,18 +23,112 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from PIL import Image
 
 from ..images import to_rgb
 from ..labels import check_label_words, check_labels, in_evaluation
 from ..spans import mentions_of, read_mentions, splits_character
-from .crop_region import Area, crop_region
-from .patch_grid import patch_grid
 
 if TYPE_CHECKING:
-    from PIL import Image
-
     from ..modeling_mgvmoe import MGVMoEForZeroShotIE
     from ..processing_mgvmoe import MGVMoEProcessor
+
+
+# Tokens before the patches: class, distillation and register tokens. No tower of transformers has more.
+MOST_BEFORE = 8
+
+
+def patch_grid(num_tokens: int, height: int, width: int, patch_size: Any = None) -> tuple[int, int, int] | None:
+    """Rows and columns of a picture's tokens.
+
+    A tower of square patches, with or without tokens before them, is told by its patch size; one that merges patches
+    (Swin) or whose feature map was flattened (MobileNetV2) by the shape of the picture: among the ways to read the
+    tokens as a grid, the one with fewest tokens before it whose cells are square.
+
+    Args:
+        num_tokens: Li.
+        height, width: of the pixel values.
+        patch_size: of the vision configuration, an integer or a pair, if it has one.
+
+    Returns:
+        Rows, columns, and the number of tokens before the first patch; `None` if the tokens make no such grid.
+    """
+    sizes = list(patch_size) if isinstance(patch_size, (list, tuple)) else [patch_size] * 2
+    if len(sizes) == 2 and all(isinstance(size, int) and size > 0 for size in sizes):
+        rows, columns = height // sizes[0], width // sizes[1]
+        if rows and columns and 0 <= num_tokens - rows * columns <= MOST_BEFORE:
+            return rows, columns, num_tokens - rows * columns
+    for before in range(min(MOST_BEFORE, num_tokens - 1) + 1):
+        patches = num_tokens - before
+        rows = max(1, round((patches * height / width) ** 0.5))
+        # Odd sides are rounded up or down on their way through the layers.
+        for own in (rows, rows + 1, rows - 1):
+            if own > 0 and patches % own == 0 and _fits(own, patches // own, height, width):
+                return own, patches // own, before
+    return None
+
+
+def _fits(rows: int, columns: int, height: int, width: int) -> bool:
+    """Whether cells are square but for rounding; those of a square picture are without."""
+    if height == width:
+        return rows == columns
+    sides = height / rows, width / columns
+    return max(sides) <= 1.25 * min(sides)
+
+
+# Deviations below this share of a side come from the 256 steps of a ramp.
+TOLERANCE = 0.01
+
+Area = tuple[float, float, float, float]
+
+
+def crop_region(image_processor: Any, width: int, height: int) -> Area:
+    """The part of a picture that its pixel values show, learnt by trying: image processors crop and pad.
+
+    Two pictures that grow brighter from left to right, and from top to bottom, go through the image processor; how
+    bright its output is says where it comes from.
+
+    Args:
+        image_processor: whose `pixel_values` are (3, h, w) a picture.
+        width, height: of the picture.
+
+    Returns:
+        Left, top, right and bottom in pixels of the picture; outside of it where it is padded.
+    """
+
+    def processed(pixels: np.ndarray) -> np.ndarray:
+        picture = Image.fromarray(np.broadcast_to(pixels.astype(np.uint8)[..., None], (height, width, 3)).copy())
+        return np.asarray(image_processor(images=[picture])["pixel_values"][0], dtype=float)[0]
+
+    plain = np.zeros((height, width))
+    middle = tuple(side // 2 for side in processed(plain).shape)
+    black, white = (float(processed(plain + value)[middle]) for value in (0, 255))
+    if black == white:
+        return 0.0, 0.0, float(width), float(height)
+    bounds = []
+    for axis, side in ((1, width), (0, height)):
+        ramp = np.linspace(0, 255, side).round()
+        values = processed(np.broadcast_to(ramp if axis else ramp[:, None], (height, width)))
+        bounds.append(_ends((values - black) / (white - black), axis, side))
+    (left, right), (top, bottom) = bounds
+    return left, top, right, bottom
+
+
+def _ends(brightness: np.ndarray, axis: int, side: int) -> tuple[float, float]:
+    """Where the first and the last cell of a ramp of `side` pixels, as it came out, begin and end."""
+    length = brightness.shape[axis]
+    # The middle half: no padding, and no pixels that have no neighbour.
+    inner = [slice(size // 4, size - size // 4) for size in brightness.shape]
+    steps = brightness[tuple(inner)].mean(1 - axis)
+    places = np.arange(length)[inner[axis]] + 0.5
+    if side < 2 or len(steps) < 2:
+        return 0.0, float(side)
+    slope, offset = np.polyfit(places, 0.5 + steps * (side - 1), 1)
+    ends = np.array([offset, offset + slope * length])
+    whole = np.array([0.0, side])
+    first, last = np.where(np.abs(ends - whole) < TOLERANCE * side, whole, ends)
+    return float(first), float(last)
+
 
 # A smaller change of the best label's score is no effect of the image; a change by FULL_EFFECT or more draws the
 # weights of its patches in full colour.

@@ -8,12 +8,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
-
-# Not within the functions: the import draws from `random`, and a resumed run would draw at another step.
 from sklearn import metrics
 from sklearn.metrics import accuracy_score, precision_recall_fscore_support, roc_auc_score
+
+if TYPE_CHECKING:
+    from ..labels import Rejection
+
+
+# Not within the functions: the import draws from `random`, and a resumed run would draw at another step.
 
 AVERAGES = ("macro", "micro", "weighted")
 Numbers = Sequence[float] | np.ndarray
@@ -289,3 +295,130 @@ def expected_calibration_error(confidences: Numbers, is_right: Truths, num_bins:
     bins = np.searchsorted(inner, values, side="left")
     gaps = np.bincount(bins, weights=right - values)
     return float(np.abs(gaps).sum() / len(values))
+
+
+# How the answer "of no candidate class" is written. No class may be called so.
+NONE = "(none)"
+
+
+@dataclass(frozen=True)
+class TaskResult:
+    """The result of one task under one protocol.
+
+    Attributes:
+        protocol: its name.
+        task: "typing" or "relation".
+        candidates: the labels among which was chosen.
+        seen: those of them that were trained on.
+        counts: number of posts by kind.
+        scores: by method and metric. What a method does not have, such as the calibration of a majority, is left out.
+        ids: of the posts.
+        references: the right label per post, `NONE` for a post of no class.
+        predictions: by scorer, per post; under "open" `NONE` where it is rejected.
+        confidences: by scorer, the probability of the best candidate per post.
+    """
+
+    protocol: str
+    task: str
+    candidates: tuple[str, ...]
+    seen: tuple[str, ...]
+    counts: dict[str, int]
+    scores: dict[str, dict[str, float]]
+    ids: list[str]
+    references: list[str]
+    predictions: dict[str, list[str]]
+    confidences: dict[str, list[float]] = field(repr=False)
+
+    @property
+    def classes(self) -> list[str]:
+        """The candidates, and `NONE` if posts of no class were asked about: the rows of the confusion matrix."""
+        return [*self.candidates, *([NONE] if self.protocol == "open" else [])]
+
+    def per_class(self, method: str) -> dict[str, dict[str, float]]:
+        """Precision, recall, F1 and support of each class."""
+        return per_class_scores(self.predictions[method], self.references, self.classes)
+
+    def confusion(self, method: str) -> np.ndarray:
+        """Counts (classes, classes): row the right label, column the answer."""
+        return confusion_matrix(self.predictions[method], self.references, self.classes)
+
+
+METHODS = ("probability", "logit")  # of `Rejection`, which imports torch
+
+
+def knownness(logits: np.ndarray, method: str) -> np.ndarray:
+    """How much each row speaks for some candidate; see [`Rejection`].
+
+    Args:
+        logits: (posts, candidates).
+        method: "probability" of the best candidate, or its "logit".
+
+    Returns:
+        (posts,).
+    """
+    if method not in METHODS:
+        raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
+    best = logits.max(-1)
+    return best if method == "logit" else 1 / np.exp(logits - best[:, None]).sum(-1)
+
+
+def fit_rejection(logits: np.ndarray, is_known: Sequence[bool] | np.ndarray, method: str = "logit") -> Rejection:
+    """The rejection with the best F1 on some posts, for `extract` and the pipelines.
+
+    Args:
+        logits: (posts, candidates), of posts of classes that are not trained on and of posts of no class.
+        is_known: whether a post is of some class.
+        method: of [`Rejection`].
+    """
+    from ..labels import Rejection
+
+    return Rejection(fit_rejection_threshold(knownness(np.asarray(logits, dtype=float), method), is_known), method)
+
+
+def calibrated(logits: np.ndarray, is_seen: Sequence[bool] | np.ndarray, gamma: float) -> np.ndarray:
+    """Logits (posts, labels) with gamma taken off those of seen classes."""
+    return np.asarray(logits, dtype=float) - gamma * np.asarray(is_seen, dtype=float)
+
+
+def fit_gamma(logits: np.ndarray, labels: Sequence[str], references: Sequence[str], seen: Sequence[str]) -> float:
+    """The gamma with the greatest harmonic mean of the accuracies of seen and of unseen classes.
+
+    All values at which an answer changes are tried. Of those that are equally good the one nearest to 0 is taken.
+
+    Args:
+        logits: (posts, labels), of posts of both kinds.
+        labels: their columns.
+        references: the right label per post.
+        seen: those of the labels that were trained on.
+
+    Raises:
+        ValueError: there are not posts and labels of both kinds, or logits are not finite.
+    """
+    scores = np.asarray(logits, dtype=float)
+    if scores.shape != (len(references), len(labels)) or not np.isfinite(scores).all():
+        raise ValueError(
+            f"logits must be finite and ({len(references)}, {len(labels)}), posts and labels, got {scores.shape}."
+        )
+    groups = np.array([label in set(seen) for label in labels])
+    of_seen = np.array([reference in set(seen) for reference in references])
+    for name, own in (("labels", groups), ("references", of_seen)):
+        if own.all() or not own.any():
+            raise ValueError(f"{name} must be of seen and of unseen classes, got {int(own.sum())} of seen classes.")
+    names = np.array(labels, dtype=object)
+    best = {}
+    for kind, columns in ((True, np.flatnonzero(groups)), (False, np.flatnonzero(~groups))):
+        place = scores[:, columns].argmax(-1)
+        right = names[columns[place]] == np.array(references, dtype=object)
+        best[kind] = scores[np.arange(len(scores)), columns[place]], right
+    # A post gets its best unseen label where gamma is above its margin.
+    margins = best[True][0] - best[False][0]
+    distinct = np.unique(margins)
+    tried = np.concatenate([[distinct[0] - 1], (distinct[:-1] + distinct[1:]) / 2, [distinct[-1] + 1], [0.0]])
+    order = np.sort(margins[of_seen & best[True][1]]), np.sort(margins[~of_seen & best[False][1]])
+    # Right are seen posts whose margin is at least gamma, and unseen ones whose margin is below.
+    seen_accuracy = (len(order[0]) - np.searchsorted(order[0], tried, side="left")) / of_seen.sum()
+    unseen_accuracy = np.searchsorted(order[1], tried, side="left") / (~of_seen).sum()
+    total = seen_accuracy + unseen_accuracy
+    harmonic = np.divide(2 * seen_accuracy * unseen_accuracy, total, out=np.zeros_like(total), where=total > 0)
+    equal = tried[harmonic >= harmonic.max() - 1e-12]
+    return float(equal[np.abs(equal).argmin()])

@@ -2,30 +2,77 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .answers import Answers, Scorer, answer, best_of, scores_of
-from .calibrated_stacking import calibrated, fit_gamma
 from .metrics import (
     AVERAGES,
+    NONE,
+    TaskResult,
     accuracy,
+    calibrated,
+    expected_calibration_error,
+    fit_gamma,
     fit_rejection_threshold,
     generalised_scores,
+    knownness,
     macro_f1,
     majority_label,
     precision_recall_f1,
     rejection_auroc,
     rejection_scores,
 )
-from .rejection import knownness
-from .task_result import NONE, TaskResult
 
 if TYPE_CHECKING:
-    from ..data.held_out import EvaluationData, Posts
+    from ..data.evaluation_data import EvaluationData, Posts
+
+
+Scorer = Callable[[Sequence[Mapping[str, Any]], Sequence[str]], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a scorer answers.
+
+    Attributes:
+        predictions: the best candidate per post.
+        confidences: its probability (posts,).
+    """
+
+    predictions: list[str]
+    confidences: np.ndarray
+
+    def calibration_error(self, references: Sequence[str], rows: Sequence[int] | None = None) -> float:
+        """ECE of all posts, or of some."""
+        chosen = range(len(references)) if rows is None else rows
+        right = [self.predictions[row] == references[row] for row in chosen]
+        return expected_calibration_error(self.confidences[list(chosen)], right)
+
+
+def answer(scorer: Scorer, posts: Posts, candidates: Sequence[str]) -> Answers:
+    """The best candidate of every post and its probability."""
+    return best_of(scores_of(scorer, posts, candidates), candidates)
+
+
+def scores_of(scorer: Scorer, posts: Posts, candidates: Sequence[str]) -> np.ndarray:
+    """Logits (posts, candidates), checked."""
+    logits = np.asarray(scorer(posts, candidates), dtype=float)
+    if logits.shape != (len(posts), len(candidates)) or np.isnan(logits).any():
+        raise ValueError(
+            f"scorer: logits ({len(posts)}, {len(candidates)}) without NaN are needed, got shape {logits.shape}"
+            + (" with NaN" if np.isnan(logits).any() else "")
+        )
+    return logits
+
+
+def best_of(logits: np.ndarray, candidates: Sequence[str]) -> Answers:
+    """The best candidate of every row of logits and its probability."""
+    best = logits.argmax(-1)
+    confidences = 1 / np.exp(logits - logits.max(-1, keepdims=True)).sum(-1)
+    return Answers([candidates[column] for column in best.tolist()], confidences)
 
 
 # By what a post is rejected under "open", and how the scores of it begin in the results.
@@ -40,7 +87,7 @@ def evaluate_protocol(protocol: str, scorers: Mapping[str, Scorer], data: Evalua
         protocol: "unseen": test posts, candidates are the test classes, none of which is in training. "seen": the same
             for your own rows, whose test classes may be in training. "generalised":
             test posts and held-out posts of training classes, candidates are both. If the data has validation posts,
-            half of the held-out ones fit a gamma with them (`calibrated_stacking.py`), only the other half is tested
+            half of the held-out ones fit a gamma with them (`metrics.py`), only the other half is tested
             on, and there are scores with and without gamma. "open": test posts and posts of no class, candidates are
             the test classes; a post is rejected when its best probability is below a threshold or, for the scores
             that begin with "logit_", its best logit.
@@ -113,13 +160,13 @@ def check_unseen(protocol: str, data: EvaluationData) -> None:
 
 
 def _of_task(posts: Posts, task: str) -> Posts:
-    from ..data.held_out import posts_of_task
+    from ..data.evaluation_data import posts_of_task
 
     return posts_of_task(posts, task)
 
 
 def _columns(posts: Posts, *names: str) -> list[tuple[str, ...]]:
-    from ..data.held_out import without_pictures
+    from ..data.evaluation_data import without_pictures
 
     return [tuple(post[name] for name in names) for post in without_pictures(posts)]
 
@@ -307,7 +354,7 @@ def _open(task: str, scorers: Mapping[str, Scorer], posts: Mapping[str, Posts], 
 
 def halves_by_id(posts: Posts) -> tuple[Posts, Posts]:
     """Posts for fitting and for testing, divided by a hash of the id, so that neither moves the other."""
-    from ..data.held_out import id_digest, select_posts, without_pictures
+    from ..data.evaluation_data import id_digest, select_posts, without_pictures
 
     rows: tuple[list[int], list[int]] = ([], [])
     for row, post in enumerate(without_pictures(posts)):

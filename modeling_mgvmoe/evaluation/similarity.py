@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from ..data.held_out import without_pictures
+from ..data.evaluation_data import without_pictures
 from ..data.progress_bar import progress_bar
 from ..labels import check_labels, in_evaluation, label_texts
 from ..modeling_mgvmoe import label_mean, token_mean

@@ -8,22 +8,33 @@ import os
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import torch
 from PIL import Image
 
+from ..data.atomic_io import whole_folder
+from ..data.model_folder import check_packages
 from ..data.progress_bar import progress_bar
-from ..data.whole_folder import whole_folder
 from ..labels import in_evaluation
 from .graphs import Part, parts_of
-from .requirements import check_onnx_packages
 
 if TYPE_CHECKING:
     from transformers.exporters.base import ExportedModel
 
     from ..modeling_mgvmoe import MGVMoEForZeroShotIE
     from ..processing_mgvmoe import MGVMoEProcessor
+
+
+def check_onnx_packages(*names: str) -> None:
+    """Raise ImportError unless packages of the extra `onnx` are installed, and a transformers that can export."""
+    check_packages("onnx", *names)
+    # Since 5.23.
+    if find_spec("transformers.exporters") is None or find_spec("transformers.exporters.runners") is None:
+        import transformers
+
+        raise ImportError(f"transformers 5.23 or newer is needed for ONNX, got {transformers.__version__}.")
 
 
 def export_graphs(model: MGVMoEForZeroShotIE, processor: MGVMoEProcessor, progress: bool = False) -> ExportedModel:

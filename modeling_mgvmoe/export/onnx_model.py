@@ -10,7 +10,7 @@ import torch
 
 from ..modeling_mgvmoe import MGVMoEOutput
 from ..pipeline_mgvmoe import ZeroShotMultimodalIEPipeline
-from .requirements import check_onnx_packages
+from .onnx_folder import check_onnx_packages
 
 if TYPE_CHECKING:
     from transformers.exporters.base import ExportedModel

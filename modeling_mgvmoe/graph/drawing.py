@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..evaluation.fonts import Glyphs, drawable, widened
-from ..evaluation.plots import MOST_PIXELS, _pyplot, shortened
+from ..evaluation.plots import MOST_PIXELS, Glyphs, _pyplot, drawable, shortened, widened
+from .graph_report import best_types, entity_graph
 from .hetero_data import relation_types
-from .statistics import best_types, entity_graph
 
 if TYPE_CHECKING:
     import networkx

@@ -13,18 +13,18 @@ from typing import TYPE_CHECKING, Any
 from ..data.flags import FlagParser, RenamedFlag
 from ..data.precision import MIXED_PRECISIONS
 from ..labels import METHODS
-from ..training.interruption import typed_command
-from ..training.processes import patient_state
-from .bulk import BulkArguments, BulkResult, extract_in_bulk
+from ..training.launch import patient_state
+from ..training.signals import typed_command
+from .entity_merging import MERGING
 from .label_file import CandidateLabels, read_candidate_labels
-from .merging import MERGING
 from .model_extractor import ExtractionOptions, ModelExtractor, load_mention_finder
-from .ntriples import BASE_IRI, check_base_iri
 from .post_check import ON_BROKEN_PICTURE
 from .post_files import PostFiles
 from .run_folder import HETERO_DATA, SUMMARY
-from .schema import ERROR_KINDS
+from .runner import BulkArguments, BulkResult, extract_in_bulk
+from .shards import ERROR_KINDS
 from .tables import GraphTables
+from .writers import BASE_IRI, check_base_iri
 
 if TYPE_CHECKING:
     from accelerate import PartialState
@@ -223,8 +223,7 @@ def _export(flags: argparse.Namespace) -> dict[str, Any]:
     """Write the other forms of a finished graph; the numbers of `summary.json`."""
     from .hetero_data import build_hetero_data
     from .hetero_data_files import save_hetero_data
-    from .json_lines import write_json_lines
-    from .ntriples import write_n_triples
+    from .writers import write_json_lines, write_n_triples
 
     graph = GraphTables(flags.output)
     for name in dict.fromkeys(flags.formats):

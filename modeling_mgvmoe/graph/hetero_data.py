@@ -31,7 +31,7 @@ import pyarrow.compute as pc
 import torch
 
 from ..data.progress_bar import progress_bar
-from .merging import entity_key
+from .entity_merging import entity_key
 from .tables import GraphTables
 
 if TYPE_CHECKING:

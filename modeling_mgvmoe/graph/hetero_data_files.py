@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
+from ..data.atomic_io import whole_folder
 from ..data.files import read_json_object
-from ..data.whole_folder import whole_folder
 
 if TYPE_CHECKING:
     from torch_geometric.data import HeteroData

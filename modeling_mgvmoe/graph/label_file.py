@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..data.files import check_keys, read_json_object
-from ..data.labels import TASKS, read_label_set
+from ..data.label_sets import TASKS, read_label_set
 from ..data.splits import SPLITS
 from ..data.zero_shot_data import read_prepared_labels
 

@@ -18,13 +18,12 @@ from typing import Any
 
 import numpy as np
 
+from ..data.atomic_io import remove_partial_files, whole_file, write_whole
 from ..data.files import read_json_object
-from ..data.whole_file import remove_partial_files, whole_file, write_whole
-from ..training.run_identity import differences
-from .duplicate_ids import find_duplicates
-from .parts import Part, all_parts, check_part, parts_there
+from ..training.fingerprint import differences
+from .post_check import find_duplicates
 from .post_files import PostFiles
-from .schema import TABLES
+from .shards import TABLES, Part, all_parts, check_part, parts_there
 
 FORMAT, VERSION = "mgvmoe extracted graph", 1
 SUMMARY, NOTES = "summary.json", "_run"

@@ -19,11 +19,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from ..data.atomic_io import whole_file, write_whole
 from ..data.progress_bar import progress_bar
-from ..data.sketchbook import TASKS, label_parts, split_classes
-from ..data.sketchbook_drawings import draw_entity, draw_relation
-from ..data.sketchbook_words import SYLLABLES, write_sentence
-from ..data.whole_file import whole_file, write_whole
+from ..data.sketchbook import SYLLABLES, TASKS, draw_entity, draw_relation, label_parts, split_classes, write_sentence
 
 CLANS = 4
 # Of the people of a clan so many are of its type, and of names so many are in capitals.

@@ -10,9 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..data.files import read_json_object
-from .parts import Part, all_parts
 from .run_folder import SUMMARY, num_rows, read_identity
-from .schema import TABLES
+from .shards import TABLES, Part, all_parts
 
 
 class GraphTables:

@@ -10,11 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
-from ..data.labels import TASKS
+from ..data.label_sets import TASKS
 from ..data.parquet_folder import NOT_PUBLIC
 from ..data.sketchbook import generate_posts, split_classes
-from ..evaluation.protocol_report import COLUMNS, MEANING
-from ..evaluation.report import markdown_table
+from ..evaluation.report import COLUMNS, MEANING, markdown_table
 from ..evaluation.runs import OURS
 from ..pipeline_mgvmoe import TASK
 from ..training.arguments import DataArguments, ModelArguments, TrainingArguments

@@ -9,28 +9,181 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import json
 import os
+import random
+import re
+import shlex
+import shutil
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, load_model, save_model
+from safetensors.torch import load_file, load_model, save_file, save_model
 from torch import nn
 
-from ..data.whole_folder import remove_folder, whole_folder
-from .checkpoint_files import CHECKSUMS, MODEL, OPTIMIZER, RANDOM, STATE, sha256, write_json, write_tensors
-from .random_state import random_state, set_random_state
-from .run_folder import checkpoint_folder, list_checkpoints
-from .run_identity import differences
+from ..data.atomic_io import remove_folder, whole_folder
+from .fingerprint import differences
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
     from torch.optim import Optimizer
     from torch.optim.lr_scheduler import LRScheduler
 
+    from .arguments import TrainingArguments
     from .statistics import Statistics
+
+
+def random_state(accelerator: Accelerator) -> dict[str, torch.Tensor]:
+    """Of every process, one row each."""
+    version, numbers, gauss = random.getstate()
+    _, keys, position, has_gauss, cached = np.random.get_state()
+    state = {
+        "torch": torch.get_rng_state(),
+        "python": torch.tensor([version, *numbers]),
+        "python_gauss": torch.tensor([0.0 if gauss is None else 1.0, gauss or 0.0], dtype=torch.float64),
+        "numpy": torch.tensor([*np.asarray(keys).tolist(), position, has_gauss]),
+        "numpy_gauss": torch.tensor([cached], dtype=torch.float64),
+    }
+    if accelerator.device.type == "cuda":
+        state["cuda"] = torch.cuda.get_rng_state(accelerator.device)
+    if accelerator.num_processes == 1:
+        return {name: value[None] for name, value in state.items()}
+    return {name: accelerator.gather(value[None].to(accelerator.device)).cpu() for name, value in state.items()}
+
+
+def set_random_state(rows: Mapping[str, torch.Tensor], accelerator: Accelerator) -> None:
+    """Take up what [`random_state`] gave; each process takes its own row."""
+    # Copies: torch reads a state from the start of its memory, also that of a row further on.
+    state = {name: value[accelerator.process_index].clone() for name, value in rows.items()}
+    torch.set_rng_state(state["torch"])
+    version, *numbers = state["python"].tolist()
+    has_gauss, gauss = state["python_gauss"].tolist()
+    random.setstate((version, tuple(numbers), gauss if has_gauss else None))
+    *keys, position, cached = state["numpy"].tolist()
+    np.random.set_state(("MT19937", np.array(keys, dtype=np.uint32), position, cached, state["numpy_gauss"].item()))
+    if "cuda" in state and accelerator.device.type == "cuda":
+        torch.cuda.set_rng_state(state["cuda"], accelerator.device)
+
+
+MODEL, OPTIMIZER, RANDOM = "model.safetensors", "optimizer.safetensors", "random.safetensors"
+STATE, CHECKSUMS = "state.json", "checksums.json"
+
+
+def find_fault(folder: str) -> str | None:
+    """What is wrong with a checkpoint's files, by name; `None` if they are as they were written."""
+    try:
+        with open(os.path.join(folder, CHECKSUMS), encoding="utf-8") as file:
+            checksums = json.load(file)
+    except FileNotFoundError:
+        return f"{CHECKSUMS} is missing"
+    except (ValueError, RecursionError) as error:
+        return f"{CHECKSUMS} cannot be read ({error})"
+    if not isinstance(checksums, dict) or not {MODEL, OPTIMIZER, RANDOM, STATE} <= set(checksums):
+        return f"{CHECKSUMS} does not list all files"
+    for name, expected in checksums.items():
+        if name != os.path.basename(name):
+            return f"{CHECKSUMS} lists {name!r}, which is in another folder"
+        path = os.path.join(folder, name)
+        if not os.path.isfile(path):
+            return f"{name} is missing"
+        if sha256(path) != expected:
+            return f"{name} ({os.path.getsize(path)} bytes) does not have the sha256 that {CHECKSUMS} lists"
+    return None
+
+
+def sha256(path: str) -> str:
+    """SHA-256, in hex, of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_tensors(tensors: Mapping[str, torch.Tensor], path: str) -> None:
+    """Tensors, also those that are views of others, as safetensors."""
+    save_file({name: value.contiguous() for name, value in tensors.items()}, path)
+
+
+def write_json(value: Any, path: str) -> None:
+    """A value as JSON."""
+    with open(path, "w", encoding="utf-8") as file:
+        json.dump(value, file, indent=1)
+
+
+def remove_leftovers(output_dir: str) -> None:
+    """Remove what a killed run has left half written."""
+    for folder in (output_dir, os.path.join(output_dir, "checkpoints")):
+        for name in os.listdir(folder) if os.path.isdir(folder) else ():
+            if name.startswith(".") and name.endswith(".partial"):
+                shutil.rmtree(os.path.join(folder, name), ignore_errors=True)
+
+
+def discard_run(output_dir: str) -> None:
+    """Remove the run that was in a folder before: its checkpoints and model must not be taken for the new one's."""
+    for _, folder in list_checkpoints(output_dir):
+        remove_folder(folder)
+    if os.path.isdir(model := os.path.join(output_dir, "model")):
+        remove_folder(model)
+    shutil.rmtree(os.path.join(output_dir, "trackers"), ignore_errors=True)
+    for name in ("metrics.json", "log.jsonl", "training_curves.png"):
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(os.path.join(output_dir, name))
+
+
+def checkpoint_folder(output_dir: str, step: int) -> str:
+    """Where the checkpoint after a step is."""
+    return os.path.join(output_dir, "checkpoints", f"step-{step:08d}")
+
+
+def list_checkpoints(output_dir: str) -> list[tuple[int, str]]:
+    """Steps and folders of a run's checkpoints, the oldest first."""
+    folder = os.path.join(output_dir, "checkpoints")
+    names = os.listdir(folder) if os.path.isdir(folder) else []
+    found = [(match, name) for name in names if (match := re.fullmatch(r"step-(\d+)", name))]
+    return sorted((int(match[1]), os.path.join(folder, name)) for match, name in found)
+
+
+def starting_point(arguments: TrainingArguments) -> str | None:
+    """The checkpoint to go on from, `None` to begin.
+
+    Raises:
+        FileExistsError: the folder holds a run that the arguments neither go on with nor overwrite.
+        FileNotFoundError: the checkpoint to go on from is not there.
+        ValueError: it is not whole, or of another folder.
+    """
+    output_dir, wanted = arguments.output_dir, arguments.resume_from_checkpoint
+    checkpoints = [folder for _, folder in list_checkpoints(output_dir)]
+    model = os.path.join(output_dir, "model")
+    holds_model = os.path.exists(os.path.join(model, "config.json"))
+    if wanted is None or (wanted == "latest" and not checkpoints):
+        if (holds_model or checkpoints) and not arguments.overwrite_output_dir:
+            what = f"{model} already holds a model" if holds_model else f"{output_dir} already holds checkpoints"
+            going_on = "--resume_from_checkpoint latest or " if checkpoints else ""
+            raise FileExistsError(f"output_dir: {what}; choose another or {going_on}--overwrite_output_dir.")
+        return None
+    path = checkpoints[-1] if wanted == "latest" else wanted
+    if not os.path.isdir(path):
+        raise FileNotFoundError(
+            f"resume_from_checkpoint: there is no folder {path}; {output_dir} has {checkpoints or 'no checkpoint'}."
+        )
+    if os.path.realpath(path) not in [os.path.realpath(folder) for folder in checkpoints]:
+        raise ValueError(
+            f"resume_from_checkpoint: {path} is not a checkpoint of output_dir, {output_dir}, which has "
+            f"{checkpoints or 'none'}."
+        )
+    fault = find_fault(path)
+    if fault is not None:
+        others = [folder for folder in reversed(checkpoints) if folder != path and find_fault(folder) is None]
+        advice = (
+            f"The last whole one is {others[0]}: --resume_from_checkpoint {shlex.quote(others[0])} goes on from it."
+            if others
+            else "No other whole one is there: --overwrite_output_dir begins anew."
+        )
+        raise ValueError(f"resume_from_checkpoint: {path} is not whole: {fault}. {advice}")
+    return path
+
 
 KEPT = 2
 # What to do when there is room again on a full disk.

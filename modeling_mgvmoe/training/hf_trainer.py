@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from transformers import EvalPrediction
 
     from ..configuration_mgvmoe import MGVMoEConfig
-    from ..data.feature_cache_reader import ImageFeatureCache
+    from ..data.feature_cache import ImageFeatureCache
     from ..data.zero_shot_data import ZeroShotData
     from ..processing_mgvmoe import MGVMoEProcessor
 

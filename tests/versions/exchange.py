@@ -20,7 +20,7 @@ from transformers import AutoModel, AutoProcessor, pipeline
 from transformers.utils.logging import disable_progress_bar
 
 from modeling_mgvmoe.pipeline_mgvmoe import ZeroShotMultimodalIEPipeline
-from modeling_mgvmoe.training.from_scratch import model_from_scratch
+from modeling_mgvmoe.training.build import model_from_scratch
 from tests.from_scratch import LABELS, RELATIONS, TEXTS, posts, scratch_config
 
 # Of logits of up to about 10. Where torch is the same they are equal to the last bit.

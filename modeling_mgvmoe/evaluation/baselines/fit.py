@@ -14,7 +14,7 @@ from transformers import get_linear_schedule_with_warmup
 from ...data.encoding import PostCollator
 from ...data.precision import choose_precision
 from ...data.progress_bar import progress_bar
-from ...training.freezing import freeze_layers
+from ...training.optimization import freeze_layers
 from ...training.samplers import ClassBalancedSampler
 from .base import Baseline
 

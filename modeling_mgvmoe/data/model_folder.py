@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from ..modeling_mgvmoe import MGVMoEForZeroShotIE
     from ..processing_mgvmoe import MGVMoEProcessor
 
+
 DTYPES = ("float32", "bfloat16", "float16", "auto")
 
 
@@ -143,7 +144,7 @@ def load_model(
 def _torch_dtype(name: str, device: str) -> torch.dtype:
     import torch
 
-    from ..data.precision import choose_precision
+    from .precision import choose_precision
 
     precision = choose_precision({"bfloat16": "bf16"}.get(name, name), device, "dtype")
     return {"no": torch.float32, "bf16": torch.bfloat16}.get(precision) or getattr(torch, name)

@@ -13,6 +13,7 @@ import numpy as np
 if TYPE_CHECKING:
     from .arguments import TrainingArguments
 
+
 # Of these arguments the weights do not depend, or only on the way that is still ahead.
 FREE_ARGUMENTS = ("output_dir", "overwrite_output_dir", "resume_from_checkpoint", "checkpointing_steps",
                   "early_stopping_patience", "per_device_eval_batch_size", "num_threads", "report_to",

@@ -1,6 +1,6 @@
 """Extraction from any number of posts: streamed, shared among processes and machines, resumed after a kill.
 
-Rows of the input fall into fixed parts (`parts.py`). A process makes one part after another: it reads, checks and
+Rows of the input fall into fixed parts (`shards.py`). A process makes one part after another: it reads, checks and
 extracts batch by batch, and writes the part's tables when it is whole. What is not whole is not there, so a run that
 was killed at any moment goes on with the parts that are missing. Parts, and batches in them, do not depend on how many
 processes or machines there are, so these may change on the way.
@@ -21,15 +21,15 @@ import numpy as np
 
 from ..data.progress_bar import progress_bar
 from ..data.schema import check_choice
-from ..training.interruption import LOCK, StopSignals, locked
-from .part_tables import PartTables, check_answer
-from .parts import Part, all_parts, parts_there, share, write_part
+from ..training.signals import LOCK, StopSignals, locked
 from .post_check import ON_BROKEN_PICTURE, CheckedRow, RowCheck, RowError
 from .post_files import PostFiles, RawRow
 from .run_folder import begin, finish, missing_parts, read_duplicates, read_todo, write_todo
+from .shards import Part, PartTables, all_parts, check_answer, parts_there, share, write_part
 
 if TYPE_CHECKING:
     from accelerate import PartialState
+
 
 # Posts to what is found in them, as `extract` of a model gives it.
 Extractor = Callable[[Sequence[Mapping[str, Any]]], Sequence[Mapping[str, Any]]]

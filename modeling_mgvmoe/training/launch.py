@@ -1,8 +1,10 @@
-"""The processes of one launch, for work that needs no `Accelerator`."""
+"""What a process of a launch knows and sets before it works: its number among several, and how memory is kept."""
 
 from __future__ import annotations
 
+import ctypes
 import os
+import sys
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -34,3 +36,31 @@ def launch_device() -> torch.device:
 def under_launcher() -> bool:
     """Whether `accelerate launch` or torchrun has started this process."""
     return any(name in os.environ for name in ("LOCAL_RANK", "ACCELERATE_MIXED_PRECISION"))
+
+
+# Names of glibc's <malloc.h>.
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
+
+
+def keep_freed_memory() -> bool:
+    """Tell the C library to keep what is freed, for this process and from now on; only glibc can.
+
+    By default it returns every large tensor to the system at once, and the next step gets it back page by page, each
+    filled with zeros: at full size on a CPU that is a quarter to a half of a bf16 step with cached features
+    (benchmarks/LOG.md). The peak of resident memory stays; what falls away is the falling back from it.
+
+    Returns:
+        Whether it could.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except AttributeError:  # musl
+        return False
+    return bool(mallopt(M_MMAP_MAX, 0)) and bool(mallopt(M_TRIM_THRESHOLD, -1))  # -1: never trimmed
+
+
+__all__ = [
+    "keep_freed_memory",
+]

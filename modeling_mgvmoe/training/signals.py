@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from filelock import FileLock, Timeout
 
-from .processes import under_launcher
+from .launch import under_launcher
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+
 
 LOCK = ".lock"
 PATIENCE = 5.0  # seconds

@@ -1,19 +1,8 @@
-"""The graph as RDF, in N-Triples (https://www.w3.org/TR/n-triples/).
-
-With v: for BASE + "vocabulary#", and names percent-encoded behind BASE + "post/", "entity/", "type/" and so on:
-
-    post      a v:Post; v:id; v:text; v:row
-    mention   a v:Mention; v:inPost post; v:start; v:end; v:text; v:refersTo entity; v:type type; v:score
-    entity    a v:Entity; rdfs:label; v:type type, of any of its mentions
-    relation  a v:Relation; v:inPost post; v:head mention; v:tail mention; v:label relation type; v:score
-    entity    relation type   entity, of any such relation
-
-A mention whose types were all rejected has neither type nor score. Triples are a set: what is said of an entity may
-stand in the file more than once.
-"""
+"""Graphs as JSON lines and as N-Triples."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Iterator
@@ -23,10 +12,29 @@ from urllib.parse import quote
 import numpy as np
 from rdflib import RDF, RDFS, XSD, Graph, Literal, Namespace, URIRef
 
-from ..data.whole_file import whole_file
-from .merging import entity_key
-from .run_folder import N_TRIPLES
+from ..data.atomic_io import whole_file
+from .entity_merging import entity_key
+from .run_folder import JSON_LINES, N_TRIPLES
 from .tables import GraphTables
+
+
+def write_json_lines(graph: GraphTables, path: str | os.PathLike[str] | None = None) -> str:
+    """Write `graph.jsonl`, in UTF-8, posts in the order of the input, whole or not at all.
+
+    Args:
+        graph: to be written; a part at a time is in memory.
+        path: of the file; default: in the graph's folder.
+
+    Returns:
+        The path.
+    """
+    target = os.path.join(graph.folder, JSON_LINES) if path is None else os.fspath(path)
+    with whole_file(target) as partial, open(partial, "w", encoding="utf-8", newline="\n") as file:
+        for part in graph.parts:
+            for post in graph.posts(part):
+                file.write(json.dumps(post, ensure_ascii=False) + "\n")
+    return target
+
 
 BASE_IRI = "https://example.org/mgvmoe/"
 # What a base may be: an absolute IRI, without the characters that IRIREF excludes.

@@ -1,4 +1,4 @@
-"""Pictures that lie in a folder: found, decoded once to be sure that they can be, and counted."""
+"""Images of posts: files that adapters check, and what a post has under `image`."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ import os
 from collections.abc import Iterable
 from typing import Any
 
+from PIL import Image
+
 from ..images import to_rgb
-from .counts import Counts
 from .progress_bar import progress_bar
+from .schema import Counts
 
 
 def attach_pictures(
@@ -64,3 +66,30 @@ def check_folder(image_dir: str | os.PathLike[str] | None) -> None:
     """
     if image_dir is not None and not os.path.isdir(image_dir):
         raise FileNotFoundError(f"image_dir: the folder {os.fspath(image_dir)!r} does not exist")
+
+
+def picture_key(picture: Image.Image) -> str:
+    """SHA-256, in hex, of the size and the pixels of an RGB picture."""
+    digest = hashlib.sha256(f"{picture.width}x{picture.height}".encode())
+    digest.update(picture.tobytes())
+    return digest.hexdigest()
+
+
+def undecoded(posts: Any) -> Any:
+    """The posts with pictures as bytes or path where they are a data set, so that a broken one can be met."""
+    feature = getattr(posts, "features", {}).get("image") if hasattr(posts, "cast_column") else None
+    if feature is None or not getattr(feature, "decode", False) or getattr(feature, "mode", None) is not None:
+        return posts
+    return posts.cast_column("image", type(feature)(decode=False))
+
+
+def read_picture(image: Any) -> tuple[Image.Image | None, str]:
+    """The RGB picture of a post, or `None` and the reason: "without" a picture, file "missing", or "broken"."""
+    if isinstance(image, list | tuple):  # as the processor takes it: a list of one picture at most
+        image = image[0] if image else None
+    if image is None:
+        return None, "without"
+    try:
+        return to_rgb(image), ""
+    except ValueError as error:
+        return None, "missing" if isinstance(error.__cause__, FileNotFoundError) else "broken"

@@ -7,12 +7,13 @@ import os
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from ..data.environment import machine, versions
 from ..data.splits import SPLITS
 from ..data.zero_shot_data import LABELS_FILE, ZeroShotData
-from ..evaluation.facts import machine, versions
 
 if TYPE_CHECKING:
     from .arguments import DataArguments, ModelArguments, TrainingArguments
+
 
 RUN_FILE = "run.json"
 # Fields that name places of one machine, or say how often one run was begun.

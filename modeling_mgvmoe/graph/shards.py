@@ -1,0 +1,290 @@
+"""Shards of a graph: the schema of their tables, and how they are written.
+
+A shard appears only when complete, so a killed run resumes with the missing ones.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..data.atomic_io import whole_file
+from .post_check import CheckedRow, RowError
+
+TABLES = ("posts", "mentions", "relations", "errors")
+# Why a row of the input could not be extracted.
+ERROR_KINDS = ("format", "id", "duplicate", "text", "mentions", "picture", "extraction")
+
+# What is said of a mention or a pair.
+ANSWER = ("label", "score", "scores", "levels", "deviation", "mutual_information")
+
+
+def scores_type() -> pa.DataType:
+    """Labels with scores. `deviation` is null unless samples were drawn."""
+    fields = [("label", pa.string()), ("score", pa.float32()), ("deviation", pa.float32())]
+    return pa.list_(pa.struct(fields))
+
+
+def table_schemas(feature_size: int | None = None) -> dict[str, pa.Schema]:
+    """Columns of each table.
+
+    Args:
+        feature_size: H', numbers of a post's picture features; `None`: they were not asked for.
+
+    Returns:
+        By name of the table:
+
+        - posts: `row`; `id`, as given or "row-N"; `text`; `has_picture`; `picture_error`, why there is no picture
+          though one was named; `num_mentions`, `num_relations`; with `feature_size` also `picture_features` (H',),
+          null for a post without picture.
+        - mentions: `row`, `post_id`; `mention`, its number in the post; `start`, `end`, characters of the text, the
+          end exclusive; `text`; `label`, null if all were rejected; `score` of the label, or of the best one that was
+          rejected; `scores`, the ranking, the best label first; `levels`, for labels that are paths the score of each
+          level of the label; `deviation` of the score and `mutual_information`, null unless samples were drawn. All
+          of these are null if no types were asked for.
+        - relations: `row`, `post_id`; `head`, `tail`, numbers of mentions; and `label` to `mutual_information` as of
+          mentions. Pairs that were rejected have no row.
+        - errors: `row`; `id`, null where it could not be read; `kind`, one of [`ERROR_KINDS`]; `reason` in words.
+    """
+    post = [("row", pa.int64()), ("post_id", pa.string())]
+    answer = [
+        ("label", pa.string()),
+        ("score", pa.float32()),
+        ("scores", scores_type()),
+        ("levels", scores_type()),
+        ("deviation", pa.float32()),
+        ("mutual_information", pa.float32()),
+    ]
+    posts = [
+        ("row", pa.int64()),
+        ("id", pa.string()),
+        ("text", pa.string()),
+        ("has_picture", pa.bool_()),
+        ("picture_error", pa.string()),
+        ("num_mentions", pa.int32()),
+        ("num_relations", pa.int32()),
+    ]
+    if feature_size is not None:
+        posts.append(("picture_features", pa.list_(pa.float32(), feature_size)))
+    mention = [("mention", pa.int32()), ("start", pa.int32()), ("end", pa.int32()), ("text", pa.string())]
+    return {
+        "posts": pa.schema(posts),
+        "mentions": pa.schema([*post, *mention, *answer]),
+        "relations": pa.schema([*post, ("head", pa.int32()), ("tail", pa.int32()), *answer]),
+        "errors": pa.schema(
+            [("row", pa.int64()), ("id", pa.string()), ("kind", pa.string()), ("reason", pa.string())]
+        ),
+    }
+
+
+# The file that says that its part is there comes last.
+ORDER = (*(name for name in TABLES if name != "posts"), "posts")
+KEY = b"mgvmoe"
+NAME = re.compile(r"rows-(\d{12})-(\d{12})\.parquet")
+
+
+class Part(NamedTuple):
+    """Rows `start` to `end`, the end exclusive."""
+
+    start: int
+    end: int
+
+    @property
+    def name(self) -> str:
+        """Of its file in the folder of each table."""
+        return f"rows-{self.start:012d}-{self.end:012d}.parquet"
+
+    def path(self, folder: str, table: str) -> str:
+        """Of its file of one table."""
+        return os.path.join(folder, table, self.name)
+
+
+def all_parts(num_rows: int, part_size: int) -> list[Part]:
+    """The parts of so many rows."""
+    return [Part(start, min(start + part_size, num_rows)) for start in range(0, num_rows, part_size)]
+
+
+def share(parts: Sequence[Part], index: int, number: int) -> list[Part]:
+    """The `index`-th of `number` runs of neighbouring parts of about equal length: who reads them reads on."""
+    return list(parts[len(parts) * index // number : len(parts) * (index + 1) // number])
+
+
+def parts_there(folder: str) -> set[Part]:
+    """Parts of which the last file has been written."""
+    posts = os.path.join(folder, "posts")
+    names = os.listdir(posts) if os.path.isdir(posts) else []
+    return {Part(int(found[1]), int(found[2])) for name in names if (found := NAME.fullmatch(name))}
+
+
+def write_part(
+    folder: str, part: Part, tables: Mapping[str, pa.Table], fingerprint: str, counts: Mapping[str, Any]
+) -> None:
+    """Write a part, in the place of one that is there.
+
+    Args:
+        folder: with a folder for each table.
+        part: its rows.
+        tables: by name.
+        fingerprint: of the run.
+        counts: what was found, to be summed up.
+    """
+    note = json.dumps({"fingerprint": fingerprint, "rows": list(part), "counts": counts}, sort_keys=True)
+    for name in ORDER:
+        with whole_file(part.path(folder, name), "run the command again") as partial:
+            # The rows of a part are one row group, however they came.
+            table = tables[name].replace_schema_metadata({KEY: note.encode()})
+            pq.write_table(table, partial, compression="zstd", row_group_size=max(1, table.num_rows))
+
+
+def read_note(path: str) -> dict[str, Any]:
+    """What [`write_part`] has noted in a file.
+
+    Raises:
+        ValueError: the file cannot be read, or was not written by it.
+    """
+    try:
+        metadata = pq.read_schema(path).metadata or {}
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"{path} cannot be read: {error}") from error
+    if KEY not in metadata:
+        raise ValueError(f"{path} was not written by an extraction")
+    return dict(json.loads(metadata[KEY]))
+
+
+def check_part(folder: str, part: Part, fingerprint: str) -> dict[str, Any]:
+    """The counts of a part.
+
+    Raises:
+        ValueError: one of its files is missing, damaged, or of another run.
+    """
+    counts: dict[str, Any] = {}
+    for name in ORDER:
+        path = part.path(folder, name)
+        note = read_note(path)
+        if note["fingerprint"] != fingerprint or note["rows"] != list(part):
+            raise ValueError(f"{path} belongs to another run, or to other rows ({note['rows']})")
+        counts = note["counts"]
+    return counts
+
+
+class PartTables:
+    """Takes posts with what was extracted from them, and rows that could not be; gives Arrow tables.
+
+    Args:
+        feature_size: of the posts' picture features, `None` if there are none.
+
+    Attributes:
+        counts: what was found so far.
+    """
+
+    def __init__(self, feature_size: int | None = None) -> None:
+        self.schemas = table_schemas(feature_size)
+        self.with_features = feature_size is not None
+        # Arrow holds the same in a tenth of the memory that Python's objects take.
+        self.batches: dict[str, list[pa.RecordBatch]] = {name: [] for name in self.schemas}
+        self.counts: Counter[str] = Counter()
+
+    def add(
+        self,
+        rows: Sequence[CheckedRow],
+        answers: Mapping[int, Mapping[str, Any] | RowError],
+        features: Mapping[int, np.ndarray] | None = None,
+    ) -> None:
+        """Add a batch of rows.
+
+        Args:
+            rows: of the input.
+            answers: by row, for each post what was extracted from it, or why nothing could be.
+            features: by row, (H',), for each post with a picture.
+        """
+        found: dict[str, list[dict[str, Any]]] = {name: [] for name in self.schemas}
+        for row in rows:
+            answer = answers.get(row.row)
+            if isinstance(answer, RowError):
+                self._add_error(found, row, answer.kind, str(answer))
+            elif row.post is None or answer is None:
+                self._add_error(found, row, str(row.kind), str(row.reason))
+            else:
+                self._add_post(found, row, answer, None if features is None else features.get(row.row))
+        for name, entries in found.items():
+            if entries:
+                self.batches[name].append(pa.RecordBatch.from_pylist(entries, schema=self.schemas[name]))
+
+    def tables(self) -> dict[str, pa.Table]:
+        """The tables, by name."""
+        return {
+            name: pa.Table.from_batches(self.batches[name], schema=schema).combine_chunks()
+            for name, schema in self.schemas.items()
+        }
+
+    def _add_error(self, found: dict[str, list[dict[str, Any]]], row: CheckedRow, kind: str, reason: str) -> None:
+        found["errors"].append({"row": row.row, "id": row.id, "kind": kind, "reason": reason})
+        self.counts.update(["errors", f"errors: {kind}"])
+
+    def _add_post(
+        self,
+        found: dict[str, list[dict[str, Any]]],
+        row: CheckedRow,
+        answer: Mapping[str, Any],
+        features: np.ndarray | None,
+    ) -> None:
+        assert row.post is not None
+        mentions, relations = answer["mentions"], answer["relations"]
+        key = {"row": row.row, "post_id": row.id}
+        post = {
+            "row": row.row,
+            "id": row.id,
+            "text": row.post["text"],
+            "has_picture": row.post["image"] is not None,
+            "picture_error": row.picture_error,
+            "num_mentions": len(mentions),
+            "num_relations": len(relations),
+        }
+        if self.with_features:
+            post["picture_features"] = features
+        found["posts"].append(post)
+        for number, mention in enumerate(mentions):
+            place = {name: mention[name] for name in ("start", "end", "text")}
+            found["mentions"].append({**key, "mention": number, **place, **_answer(mention)})
+        for relation in relations:
+            place = {name: relation[name] for name in ("head", "tail")}
+            found["relations"].append({**key, **place, **_answer(relation)})
+        self.counts["posts"] += 1
+        self.counts["posts with picture"] += post["has_picture"]
+        self.counts["posts without their picture"] += row.picture_error is not None
+        self.counts["mentions"] += len(mentions)
+        self.counts["mentions rejected"] += sum("scores" in one and one["label"] is None for one in mentions)
+        self.counts["relations"] += len(relations)
+
+
+def check_answer(answer: Mapping[str, Any]) -> None:
+    """Refuse what is no answer to a post, so that it does not get into a table.
+
+    Raises:
+        ValueError: the extractor says so, a relation is not between two mentions, or a score is no number.
+    """
+    if answer.get("error"):
+        raise ValueError(answer["error"])
+    count = len(answer["mentions"])
+    for name in ("mentions", "relations"):
+        for number, entry in enumerate(answer[name]):
+            if name == "relations" and not all(0 <= entry[key] < count for key in ("head", "tail")):
+                pair = (entry["head"], entry["tail"])
+                raise ValueError(f"{name}[{number}] must be between two of {count} mentions, got {pair}")
+            for score in (entry.get("score"), *(one["score"] for one in entry.get("scores") or ())):
+                if score is not None and not math.isfinite(score):
+                    raise ValueError(f"{name}[{number}]: scores must be finite, got {score}")
+
+
+def _answer(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """What is said of a mention or pair; `None` for what was not asked for."""
+    return {name: entry.get(name) for name in ANSWER}
