@@ -3,7 +3,7 @@
     python benchmarks/bulk_extraction.py --json benchmarks/results/bulk_extraction.json
     python benchmarks/bulk_extraction.py --posts 2000 --kills 1
 
-For each number of posts a world (modeling_mgvmoe/graph/sketch_world.py) is written, one post in a hundred with a
+For each number of posts a world (examples/sketch_world.py) is written, one post in a hundred with a
 picture, and `examples/extract.py` run on it in a process of its own, with a tiny model of random weights on one
 thread. Memory is that of the process, as the system counts it: the peak, and what was resident after each tenth of
 the posts. With --kills the largest run is made once more, killed that often at random moments, and compared byte by
@@ -25,10 +25,12 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import torch
 
-from modeling_mgvmoe.graph.sketch_world import make_world, write_world
 from modeling_mgvmoe.training.build import model_from_scratch
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.append(str(ROOT / "examples"))
+from sketch_world import make_world, write_world  # noqa: E402 - an example, and no part of the package
+
 MODEL = {
     "text_config": {"model_type": "bert", "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2,
                     "intermediate_size": 64, "max_position_embeddings": 64, "vocab_size": 300},

@@ -22,6 +22,8 @@ import time
 from dataclasses import fields
 
 import torch
+from baselines import FitArguments
+from comparison import METHODS, Comparison, choose_methods, fewer_posts, run_method
 from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
 from modeling_mgvmoe.data.crossner import crossner_data
@@ -29,9 +31,6 @@ from modeling_mgvmoe.data.label_sets import read_label_set
 from modeling_mgvmoe.data.mnre import mnre_data, mnre_files, read_mnre
 from modeling_mgvmoe.data.precision import choose_precision
 from modeling_mgvmoe.data.zero_shot_data import sketchbook_data
-from modeling_mgvmoe.evaluation.baselines.fit import FitArguments
-from modeling_mgvmoe.evaluation.comparison import Comparison, fewer_posts, run_method
-from modeling_mgvmoe.evaluation.methods import METHODS, choose_methods
 from modeling_mgvmoe.evaluation.report import markdown_table
 from modeling_mgvmoe.training.arguments import DataArguments, parse_arguments
 from modeling_mgvmoe.training.launch import launch_device

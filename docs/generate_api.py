@@ -78,8 +78,6 @@ CONTENTS: dict[str, dict[str, list[str]]] = {
     "Evaluation": {
         "modeling_mgvmoe.evaluation": [],
         "modeling_mgvmoe.evaluation.runs": ["EvaluationArguments", "run_evaluation"],
-        "modeling_mgvmoe.evaluation.conformal": ["SplitConformal", "set_statistics"],
-        "modeling_mgvmoe.evaluation.error_detection": ["error_detection"],
     },
     "Publishing": {
         "modeling_mgvmoe.publishing.repository": [

@@ -12,8 +12,9 @@ import pytest
 from PIL import Image
 
 from modeling_mgvmoe.app import markup
+from modeling_mgvmoe.app.answers import answer, verdict_again
 from modeling_mgvmoe.app.example_posts import examples_for, examples_from_file, sketchbook_examples, write_examples
-from modeling_mgvmoe.app.page import (
+from modeling_mgvmoe.app.form import (
     MAX_CHARACTERS,
     MAX_LABELS,
     RELATION,
@@ -21,12 +22,10 @@ from modeling_mgvmoe.app.page import (
     Fields,
     FormError,
     UnreadablePicture,
-    answer,
     read_fields,
     read_label_lines,
     read_spans,
     read_type_lines,
-    verdict_again,
     write_label_lines,
 )
 from modeling_mgvmoe.app.served_model import ServedModel, load_served_model

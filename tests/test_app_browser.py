@@ -11,7 +11,7 @@ import time
 import pytest
 
 from modeling_mgvmoe.app.example_posts import sketchbook_examples
-from modeling_mgvmoe.app.page import RELATION, TYPING, Fields, read_fields
+from modeling_mgvmoe.app.form import RELATION, TYPING, Fields, read_fields
 from modeling_mgvmoe.app.served_model import ServedModel
 from modeling_mgvmoe.evaluation.explanation import explain_post
 from tests.from_scratch import picture, scratch_model

@@ -5,14 +5,9 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
+from baselines import AttributeRegression, Concatenation, CrossEncoder, FitArguments, Prototype, SimilarityTuned, fit
 
 from modeling_mgvmoe.data.encoding import PostCollator, encode_posts
-from modeling_mgvmoe.evaluation.baselines.attribute_regression import AttributeRegression
-from modeling_mgvmoe.evaluation.baselines.concatenation import Concatenation
-from modeling_mgvmoe.evaluation.baselines.cross_encoder import CrossEncoder
-from modeling_mgvmoe.evaluation.baselines.fit import FitArguments, fit
-from modeling_mgvmoe.evaluation.baselines.prototype import Prototype
-from modeling_mgvmoe.evaluation.baselines.similarity_tuned import SimilarityTuned
 from modeling_mgvmoe.evaluation.predict import predict_labels
 from tests.from_scratch import picture, scratch_model
 

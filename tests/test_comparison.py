@@ -9,10 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from comparison import ABLATIONS, BASELINES, GROUPS, METHODS, choose_methods, fewer_posts
 
 from modeling_mgvmoe import MGVMoEConfig
-from modeling_mgvmoe.evaluation.comparison import fewer_posts
-from modeling_mgvmoe.evaluation.methods import ABLATIONS, BASELINES, GROUPS, METHODS, choose_methods
 
 ROOT = Path(__file__).parent.parent
 NAMES = ["Kelo", "Mura", "Torvek", "Tordra", "Molbru", "Quinlun"]

@@ -2,8 +2,8 @@ import math
 
 import numpy as np
 import pytest
+from conformal import SplitConformal, conformity_scores, set_statistics
 
-from modeling_mgvmoe.evaluation.conformal import SplitConformal, conformity_scores, set_statistics
 from modeling_mgvmoe.pipeline_mgvmoe import ZeroShotMultimodalIEPipeline
 from tests.from_scratch import LABELS, posts, scratch_model
 

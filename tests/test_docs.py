@@ -9,7 +9,7 @@ import pytest
 
 import modeling_mgvmoe
 from modeling_mgvmoe import MGVMoEConfig
-from modeling_mgvmoe.data.adapters import _parser as prepare_parser
+from modeling_mgvmoe.cli.prepare import _parser as prepare_parser
 from modeling_mgvmoe.training.arguments import parse_arguments
 from tests.documents import (
     ROOT,

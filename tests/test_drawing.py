@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from modeling_mgvmoe.evaluation import plots as fonts
-from modeling_mgvmoe.graph.drawing import bounds, draw_graph, place_nodes
+from modeling_mgvmoe.graph.graph_report import bounds, draw_graph, place_nodes
 
 NAMES = ("Kelo", "Mura of Dunvik", "the Harbour Museum\nof Torvek", "Quin", "Old Town Festival")
 

@@ -8,8 +8,15 @@ import torch
 from torch_geometric.data import HeteroData
 
 from examples import link_prediction
-from modeling_mgvmoe.graph.drawing import choose_part, draw_graph
-from modeling_mgvmoe.graph.graph_report import best_types, entity_graph, graph_statistics, read_graph, write_report
+from modeling_mgvmoe.graph.graph_report import (
+    best_types,
+    choose_part,
+    draw_graph,
+    entity_graph,
+    graph_statistics,
+    read_graph,
+    write_report,
+)
 from modeling_mgvmoe.graph.hetero_data_files import save_hetero_data
 
 

@@ -11,7 +11,7 @@ import pytest
 from datasets import ClassLabel, Dataset, Features, List, Value
 from PIL import Image
 
-from modeling_mgvmoe.data.adapters import prepare_command
+from modeling_mgvmoe.cli.prepare import prepare_command
 from modeling_mgvmoe.data.encoding import encode_posts, encode_splits, has_picture
 from modeling_mgvmoe.data.evaluation_data import check_files, load_evaluation_data
 from modeling_mgvmoe.data.rows import as_posts, hold_out, locate_image, read_parts, read_rows

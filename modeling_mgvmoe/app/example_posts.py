@@ -14,7 +14,7 @@ from ..data.label_sets import TASKS
 from ..data.sketchbook import generate_posts, split_classes
 from ..images import to_rgb
 from ..pipeline_mgvmoe import mentions_of
-from .page import RELATION, TYPING, Fields, write_label_lines
+from .form import RELATION, TYPING, Fields, write_label_lines
 
 # Larger than in training, to look at; the image processor makes them as small as those.
 IMAGE_SIZE = 256
@@ -194,7 +194,7 @@ def examples_from_file(path: str | os.PathLike) -> list[ExamplePost]:
 
 def write_examples(examples: Sequence[ExamplePost], folder: str | os.PathLike) -> None:
     """Write `posts.json` and the pictures, for [`examples_from_file`]."""
-    from .page import read_label_lines
+    from .form import read_label_lines
 
     os.makedirs(folder, exist_ok=True)
     posts = []

@@ -96,7 +96,7 @@ def _bar(name: str, share: float, figure: str, kind: str) -> str:
 
 def chips(lines: str) -> str:
     """The labels of the field as they are read, a chip each, or what is wrong with them."""
-    from .page import FormError, read_label_lines
+    from .form import FormError, read_label_lines
 
     if not (lines or "").strip():
         return ""

@@ -173,8 +173,8 @@ def _parquet(path: str, shared_labels: Sequence[str] | None) -> tuple[Sequence[A
     except ImportError as error:
         raise UsageError(f"--input: to read {path} the extra [train] must be installed (datasets): {error}") from error
     from ..data.evaluation_data import without_pictures
-    from ..data.parquet_folder import read_parquet
     from ..data.post_images import undecoded
+    from ..data.rows import read_parquet
 
     with usage():
         posts = locate_images(read_parquet(path), os.path.dirname(path))
