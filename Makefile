@@ -144,8 +144,8 @@ fuzz: $(INSTALLED)  ## run the properties on many generated inputs, EXAMPLES=250
 fuzz-readers: $(INSTALLED)  ## fuzz the file readers, guided by coverage, for SECONDS=600
 	$(BIN)/python -m tests.fuzz_readers --seconds $(SECONDS)
 
-docs: $(INSTALLED)  ## write docs/api.md from the docstrings
-	$(BIN)/python docs/generate_api.py
+docs: $(INSTALLED)  ## build the documentation as a site in runs/site; a broken link or a lost name fails
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build -q -f configuration/mkdocs.yml
 
 coverage: $(INSTALLED)  ## line and branch coverage of the package by the fast and the slow tests
 	@mkdir -p .cache

@@ -66,6 +66,8 @@ def _backbone_config(name: str, value: Any, default_type: str) -> PreTrainedConf
     """The configuration of an encoder from what was given for it: a configuration, its fields, or nothing."""
     if isinstance(value, PreTrainedConfig):
         return value
+    if value is not None and not isinstance(value, Mapping):
+        raise ValueError(f"{name!r} must be a dict or a configuration of transformers, got {value!r:.80}.")
     fields = {} if value is None else dict(value)
     model_type = fields.get("model_type", default_type)
     if not isinstance(model_type, str) or model_type not in CONFIG_MAPPING:

@@ -628,7 +628,7 @@ def extract(
             mention_finder: a token-classification pipeline, or any function of a text that returns a list of dicts
                 with `start` and `end`. Asked for posts without `mentions`.
             label_descriptions, label_types, type_descriptions, label_template: as of the pipeline.
-            label_separator: makes labels paths, ">" for "person > politician"; see `label_sets.py`.
+            label_separator: makes labels paths, ">" for "person > politician"; see `labels.py`.
             relation_constraints: relation to (types of the head, types of the tail), each a type or a list of types. A
                 pair is asked about the relations that its mentions' predicted types allow, and not at all about none.
             symmetric, inverses: relations that are said in both directions, and {relation: its inverse}: both readings

@@ -565,7 +565,7 @@ class MGVMoEProcessor(ProcessorMixin):
                 tail), each a type or a list of types. They go with `score="similarity"`.
             type_descriptions: Sentences to read in place of these types.
             label_separator: Makes labels paths, ">" for "person > politician": the candidates are then the nodes of
-                their tree (`label_sets.py`), to be given to `post_process_zero_shot_ie` with the same argument.
+                their tree (`labels.py`), to be given to `post_process_zero_shot_ie` with the same argument.
             is_split_into_words: Whether posts are lists of words.
             padding: True or "longest", "max_length", or False. Posts are padded on the right.
             max_length: In place of the processor's own; the tokenizer's limit caps both.

@@ -1,6 +1,7 @@
 """Every code block of the pages in `docs/` runs and prints what the page says; what cannot run here is looked up."""
 
-import importlib.util
+import importlib
+import inspect
 import re
 import subprocess
 import sys
@@ -30,15 +31,6 @@ def name(page):
     return page.name
 
 
-def load_generator():
-    """docs/generate_api.py, which is no module of the package."""
-    pytest.importorskip("griffe", reason="griffelib is not installed (extra dev)")
-    spec = importlib.util.spec_from_file_location("generate_api", ROOT / "docs" / "generate_api.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def looked_up_lines():
     """The commands that are not run, with their place."""
     return [
@@ -59,19 +51,19 @@ def test_links_to_headings_find_one(page):
     assert broken_anchors(page) == []
 
 
-def test_the_page_made_of_docstrings_is_up_to_date(capsys):
-    generator = load_generator()
-    assert generator.main(["--check"]) == 0, capsys.readouterr().out
+def test_the_api_page_names_what_is_public_and_all_of_it_is_there():
+    named = re.findall(r"^::: ([\w.]+)$", (ROOT / "docs" / "api.md").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    for name in named:
+        module, _, attribute = name.rpartition(".")
+        if not module.startswith("modeling_mgvmoe.app"):  # Gradio is not installed everywhere
+            assert inspect.getdoc(getattr(importlib.import_module(module), attribute)), name
+    assert {f"modeling_mgvmoe.{name}" for name in modeling_mgvmoe.__all__} <= set(named)
 
 
-def test_the_page_made_of_docstrings_has_every_public_name_and_every_value_of_the_configuration():
-    text = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
-    headings = re.findall(r"^### `(.*)`$", text, flags=re.MULTILINE)
-    assert set(modeling_mgvmoe.__all__) <= set(headings)
-    described = text.partition("### `MGVMoEConfig`")[2].partition("\n### ")[0].partition("Arguments:")[2]
-    named = set(re.findall(r"`(\w+)`", " ".join(re.findall(r"^- (.*?) \(", described, flags=re.MULTILINE))))
-    own = set(MGVMoEConfig.__annotations__)
-    assert own - named == set()
+def test_every_value_of_the_configuration_is_described():
+    described = inspect.getdoc(MGVMoEConfig).partition("Args:")[2]
+    named = set(re.findall(r"\w+", " ".join(re.findall(r"^ {4}(\w.*?) \(`", described, flags=re.MULTILINE))))
+    assert set(MGVMoEConfig.__annotations__) - named == set()
 
 
 @pytest.mark.parametrize("page", BLOCKS, ids=name)

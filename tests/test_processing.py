@@ -710,4 +710,4 @@ def test_auto_processor_loads_the_code_from_the_folder(tmp_path, image_processor
     # Saved again from the folder's own code, the folder is complete again.
     code = {path.name for path in (tmp_path / "saved").glob("*.py")}
     assert code == {path.name for path in (tmp_path / "again").glob("*.py")}
-    assert {"processing_mgvmoe.py", "spans.py", "images.py", "label_sets.py"} < code
+    assert {"processing_mgvmoe.py", "spans.py", "images.py", "labels.py"} < code

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "PROTOCOLS": "protocols",
-    "TaskResult": "task_result",
+    "TaskResult": "metrics",
     "accuracy": "metrics",
     "confusion_matrix": "metrics",
     "evaluate_protocol": "protocols",
