@@ -37,9 +37,10 @@ from modeling_mgvmoe.evaluation.runs import load_model
 # **What must be exchangeable.** If the calibration posts and the new one, with their right labels, could have come in
 # any order, the right label is in the set with probability at least :math:`1 - \alpha`, and at most
 # :math:`1 - \alpha + 1 / (n + 1)` without ties. That holds for posts of the *same classes* with the same
-# candidates, divided at random: label a few hundred posts of the new classes, and the coverage is guaranteed on average over posts and divisions. It
-# does not hold *across classes*: posts of validation classes, with the validation classes as candidates, are no draw
-# from the posts of the test classes. The coverage is then what it turns out to be, and must be measured.
+# candidates, divided at random: label a few hundred posts of the new classes, and the coverage is guaranteed on average
+# over posts and divisions. It does not hold *across classes*: posts of validation classes, with the validation classes
+# as candidates, are no draw from the posts of the test classes. The coverage is then what it turns out to be.
+
 
 SCORES = ("lac", "aps")
 
