@@ -17,9 +17,9 @@ from baselines import FitArguments, fit
 from modeling_mgvmoe.data.encoding import PostCollator, TypesOfLabels, encode_posts
 from modeling_mgvmoe.data.precision import choose_precision
 from modeling_mgvmoe.data.zero_shot_data import ZeroShotData
-from modeling_mgvmoe.evaluation.metrics import majority_label
-from modeling_mgvmoe.evaluation.predict import predict_labels, score_predictions
 from modeling_mgvmoe.evaluation.similarity import similarity_predictions
+from modeling_mgvmoe.inference.metrics import majority_label
+from modeling_mgvmoe.inference.predict import predict_labels, score_predictions
 
 if TYPE_CHECKING:
     from modeling_mgvmoe.modeling_mgvmoe import MGVMoEForZeroShotIE

@@ -24,9 +24,9 @@ from transformers.utils.logging import disable_progress_bar
 
 from modeling_mgvmoe.data.encoding import TypesOfLabels
 from modeling_mgvmoe.data.evaluation_data import load_evaluation_data, posts_of_task, without_pictures
-from modeling_mgvmoe.evaluation.predict import ModelScorer
 from modeling_mgvmoe.evaluation.report import markdown_table
 from modeling_mgvmoe.evaluation.runs import load_model
+from modeling_mgvmoe.inference.predict import ModelScorer
 
 # Sets of labels that hold the right one with a stated probability: split conformal prediction.
 #
@@ -37,9 +37,9 @@ from modeling_mgvmoe.evaluation.runs import load_model
 # **What must be exchangeable.** If the calibration posts and the new one, with their right labels, could have come in
 # any order, the right label is in the set with probability at least :math:`1 - \alpha`, and at most
 # :math:`1 - \alpha + 1 / (n + 1)` without ties. That holds for posts of the *same classes* with the same
-# candidates, divided at random: label a few hundred posts of the new classes, and the coverage is guaranteed on average
-# over posts and divisions. It does not hold *across classes*: posts of validation classes, with the validation classes
-# as candidates, are no draw from the posts of the test classes. The coverage is then what it turns out to be.
+# candidates, divided at random: label a few hundred posts of the new classes, and the coverage is guaranteed on
+# average over posts and divisions. It does not hold *across classes*: posts of validation classes, with the validation
+# classes as candidates, are no draw from the posts of the test classes. The coverage is then what it turns out to be.
 
 
 SCORES = ("lac", "aps")

@@ -17,7 +17,7 @@ from speed_rows import real_data
 from modeling_mgvmoe import MGVMoEForZeroShotIE, MGVMoEProcessor
 from modeling_mgvmoe.data.encoding import PostCollator, TypesOfLabels, encode_posts
 from modeling_mgvmoe.data.environment import machine, versions
-from modeling_mgvmoe.evaluation.predict import predict_labels
+from modeling_mgvmoe.inference.predict import predict_labels
 
 TARGET = 0.995
 WAYS = {

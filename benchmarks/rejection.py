@@ -22,18 +22,18 @@ from transformers.utils.logging import disable_progress_bar
 
 from modeling_mgvmoe.data.encoding import TypesOfLabels
 from modeling_mgvmoe.data.evaluation_data import load_evaluation_data, without_pictures
-from modeling_mgvmoe.evaluation.metrics import (
+from modeling_mgvmoe.evaluation.protocols import halves_by_id
+from modeling_mgvmoe.evaluation.report import markdown_table
+from modeling_mgvmoe.evaluation.runs import load_model
+from modeling_mgvmoe.evaluation.similarity import SimilarityScorer, embed_with_encoder
+from modeling_mgvmoe.inference.metrics import (
     fit_rejection_threshold,
     knownness,
     macro_f1,
     rejection_auroc,
     rejection_scores,
 )
-from modeling_mgvmoe.evaluation.predict import ModelScorer
-from modeling_mgvmoe.evaluation.protocols import halves_by_id
-from modeling_mgvmoe.evaluation.report import markdown_table
-from modeling_mgvmoe.evaluation.runs import load_model
-from modeling_mgvmoe.evaluation.similarity import SimilarityScorer, embed_with_encoder
+from modeling_mgvmoe.inference.predict import ModelScorer
 
 NUMBERS = ("auroc", "f1", "precision", "recall", "accuracy")
 

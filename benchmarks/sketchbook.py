@@ -19,8 +19,8 @@ from transformers.utils.logging import disable_progress_bar
 
 from modeling_mgvmoe import MGVMoEForZeroShotIE
 from modeling_mgvmoe.data.zero_shot_data import sketchbook_data
-from modeling_mgvmoe.evaluation.predict import CONDITIONS, evaluate_conditions
 from modeling_mgvmoe.evaluation.report import markdown_table
+from modeling_mgvmoe.inference.predict import CONDITIONS, evaluate_conditions
 from modeling_mgvmoe.training.arguments import parse_arguments
 from modeling_mgvmoe.training.build import build_model
 from modeling_mgvmoe.training.loop import train

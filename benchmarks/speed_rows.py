@@ -172,7 +172,7 @@ def agreement(flags):
     """Share of MNRE's test records of seed 0 for which bf16 autocast and float32 have the same best label."""
     from modeling_mgvmoe import MGVMoEProcessor
     from modeling_mgvmoe.data.encoding import PostCollator, TypesOfLabels, encode_posts
-    from modeling_mgvmoe.evaluation.predict import predict_labels
+    from modeling_mgvmoe.inference.predict import predict_labels
 
     data = real_data(flags)
     model, processor = MGVMoEForZeroShotIE.from_pretrained(flags.model), MGVMoEProcessor.from_pretrained(flags.model)

@@ -25,10 +25,10 @@ from transformers.utils.logging import disable_progress_bar
 
 from modeling_mgvmoe.data.encoding import TypesOfLabels
 from modeling_mgvmoe.data.evaluation_data import load_evaluation_data, posts_of_task, without_pictures
-from modeling_mgvmoe.evaluation.metrics import accuracy, rejection_auroc
-from modeling_mgvmoe.evaluation.predict import ModelScorer
 from modeling_mgvmoe.evaluation.report import markdown_table
 from modeling_mgvmoe.evaluation.runs import load_model
+from modeling_mgvmoe.inference.metrics import accuracy, rejection_auroc
+from modeling_mgvmoe.inference.predict import ModelScorer
 
 # Of the single answer, without draws; and of the draws.
 WITHOUT_DRAWS = ("softmax entropy", "1 - probability")

@@ -18,7 +18,7 @@ from modeling_mgvmoe.app.served_model import find_run_record, load_served_model
 from modeling_mgvmoe.app.space import write_space
 from modeling_mgvmoe.cli.errors import one_line
 from modeling_mgvmoe.data.flags import FlagParser
-from modeling_mgvmoe.data.model_folder import check_model_folder
+from modeling_mgvmoe.inference.model_folder import check_model_folder
 
 
 def read_flags(argv):

@@ -17,9 +17,9 @@ from transformers.utils.logging import disable_progress_bar
 
 from modeling_mgvmoe import MGVMoEForZeroShotIE, MGVMoEProcessor
 from modeling_mgvmoe.cli.errors import one_line
-from modeling_mgvmoe.data.model_folder import check_output_folder
-from modeling_mgvmoe.evaluation.predict import evaluate_conditions
 from modeling_mgvmoe.evaluation.report import conditions_table, draw_predictions
+from modeling_mgvmoe.inference.model_folder import check_output_folder
+from modeling_mgvmoe.inference.predict import evaluate_conditions
 from modeling_mgvmoe.training.arguments import parse_arguments
 from modeling_mgvmoe.training.build import load_data
 

@@ -19,10 +19,10 @@ from transformers.utils.logging import disable_progress_bar
 from modeling_mgvmoe.cli.errors import one_line
 from modeling_mgvmoe.data.evaluation_data import load_evaluation_data
 from modeling_mgvmoe.data.flags import FlagParser
-from modeling_mgvmoe.data.model_folder import check_device, check_model_folder, check_output_folder, load_model
 from modeling_mgvmoe.evaluation.expert_usage import expert_usage
 from modeling_mgvmoe.evaluation.explanation import check_none_threshold, explain_post, image_effect_words
 from modeling_mgvmoe.evaluation.plots import draw_expert_usage, draw_explanation
+from modeling_mgvmoe.inference.model_folder import check_device, check_model_folder, check_output_folder, load_model
 
 
 def read_flags(argv):

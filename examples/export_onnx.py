@@ -12,7 +12,7 @@ import sys
 
 from modeling_mgvmoe.cli.errors import one_line
 from modeling_mgvmoe.data.flags import FlagParser
-from modeling_mgvmoe.data.model_folder import check_model_folder, check_output_folder, load_model
+from modeling_mgvmoe.inference.model_folder import check_model_folder, check_output_folder, load_model
 
 
 @one_line()

@@ -11,8 +11,8 @@ import os
 from modeling_mgvmoe.cli.errors import one_line
 from modeling_mgvmoe.data.flags import FlagParser
 from modeling_mgvmoe.data.label_sets import read_label_set
-from modeling_mgvmoe.data.model_folder import check_output_folder
 from modeling_mgvmoe.data.splits import split_files, write_split_file
+from modeling_mgvmoe.inference.model_folder import check_output_folder
 
 CONFIGURATION = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "configuration")
 

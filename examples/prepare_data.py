@@ -27,7 +27,7 @@ from transformers.utils.logging import disable_progress_bar
 from modeling_mgvmoe.cli.errors import one_line
 from modeling_mgvmoe.cli.prepare import prepare_command
 from modeling_mgvmoe.data.feature_cache import ImageFeatureCache, build_feature_cache, check_cache_arguments
-from modeling_mgvmoe.data.model_folder import check_output_folder
+from modeling_mgvmoe.inference.model_folder import check_output_folder
 from modeling_mgvmoe.training.arguments import parse_arguments
 from modeling_mgvmoe.training.build import build_model, check_sources, load_data
 from modeling_mgvmoe.training.launch import patient_state

@@ -17,9 +17,9 @@ from modeling_mgvmoe.cli.errors import one_line
 from modeling_mgvmoe.data.encoding import PostCollator, encode_posts
 from modeling_mgvmoe.data.label_sets import read_label_set
 from modeling_mgvmoe.data.mnre import MNRE_FILES, mnre_data, read_mnre
-from modeling_mgvmoe.evaluation.predict import predict_labels, score_predictions
 from modeling_mgvmoe.evaluation.report import mark_mentions, markdown_table
 from modeling_mgvmoe.evaluation.similarity import similarity_predictions
+from modeling_mgvmoe.inference.predict import predict_labels, score_predictions
 from modeling_mgvmoe.training.arguments import parse_arguments
 from modeling_mgvmoe.training.build import build_model
 from modeling_mgvmoe.training.loop import train

@@ -26,7 +26,6 @@ from typing import Any
 from modeling_mgvmoe.cli.errors import one_line
 from modeling_mgvmoe.data.atomic_io import whole_file, write_whole
 from modeling_mgvmoe.data.flags import FlagParser
-from modeling_mgvmoe.data.model_folder import check_output_folder
 from modeling_mgvmoe.data.progress_bar import progress_bar
 from modeling_mgvmoe.data.sketchbook import (
     SYLLABLES,
@@ -37,6 +36,7 @@ from modeling_mgvmoe.data.sketchbook import (
     split_classes,
     write_sentence,
 )
+from modeling_mgvmoe.inference.model_folder import check_output_folder
 
 CLANS = 4
 # Of the people of a clan so many are of its type, and of names so many are in capitals.

@@ -6,7 +6,7 @@ Also under `accelerate launch` and `torchrun`. `--help` lists every field; a fla
 """
 
 from modeling_mgvmoe.cli.errors import one_line
-from modeling_mgvmoe.data.model_folder import check_output_folder
+from modeling_mgvmoe.inference.model_folder import check_output_folder
 from modeling_mgvmoe.training.arguments import parse_arguments
 
 

@@ -13,6 +13,9 @@ from transformers.utils import ModelOutput
 
 from .objectives import at_least_float32, gaussian_kl, masked_mean, router_entropy
 
+# The rows of `expert_loss_sums`.
+MODALITIES = ("text", "picture")
+
 # E2-E4 expert by expert and in chunks of tokens, with a backward pass that needs little memory.
 #
 # Written out, the experts' outputs are 2 K matrices of the size of the hidden states, and autograd keeps several more.
@@ -515,6 +518,7 @@ def _loss_sums(mixture: VariationalMixtureOutput | None, mask: torch.Tensor) -> 
 
 
 __all__ = [
+    "MODALITIES",
     "NoExperts",
     "VariationalMixtureOfExperts",
     "VariationalMixtureOutput",

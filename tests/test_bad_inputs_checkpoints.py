@@ -23,11 +23,11 @@ from modeling_mgvmoe.cli.predict import read_posts
 from modeling_mgvmoe.data import feature_cache
 from modeling_mgvmoe.data.atomic_io import whole_folder
 from modeling_mgvmoe.data.encoding import PostCollator, encode_posts
-from modeling_mgvmoe.data.model_folder import load_model
 from modeling_mgvmoe.data.schema import post_features
 from modeling_mgvmoe.data.zero_shot_data import data_from_folder
-from modeling_mgvmoe.evaluation.predict import predict_labels
 from modeling_mgvmoe.graph.post_files import ParquetPosts
+from modeling_mgvmoe.inference.model_folder import load_model
+from modeling_mgvmoe.inference.predict import predict_labels
 from modeling_mgvmoe.loading import check_auto_map, check_weights
 from modeling_mgvmoe.publishing.card import CardFacts
 from modeling_mgvmoe.publishing.repository import build_repository, find_source

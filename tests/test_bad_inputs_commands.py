@@ -286,7 +286,7 @@ def test_every_script_has_cases():
 
 
 def test_a_folder_that_may_not_be_written(monkeypatch, places):
-    from modeling_mgvmoe.data.model_folder import check_output_folder
+    from modeling_mgvmoe.inference.model_folder import check_output_folder
 
     monkeypatch.setattr("os.access", lambda path, mode: False)  # root may write everywhere
     with pytest.raises(PermissionError, match="output_dir: .* must be writable, and .* is not"):
@@ -308,7 +308,7 @@ def test_faults_of_ours_and_wanted_tracebacks_are_shown(monkeypatch, capsys):
     ("name", "where", "flags"),
     [
         ("evaluate", "modeling_mgvmoe.evaluation.runs.run_evaluation", SKETCHBOOK),
-        ("export_onnx", "modeling_mgvmoe.data.model_folder.load_model", ["--model", "M", "--output_dir", "RUN"]),
+        ("export_onnx", "modeling_mgvmoe.inference.model_folder.load_model", ["--model", "M", "--output_dir", "RUN"]),
         ("extract", "modeling_mgvmoe.graph.extract_command.PostFiles", ["--input", "T", "--output", "RUN"]),
         ("train", "modeling_mgvmoe.training.build.load_data", TRAIN),
         ("push_to_hub", "modeling_mgvmoe.publishing.card.CardFacts", ["--model", "M", "--repo_id", "a/b"]),

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from baselines import AttributeRegression, Concatenation, CrossEncoder, FitArguments, Prototype, SimilarityTuned, fit
 
 from modeling_mgvmoe.data.encoding import PostCollator, encode_posts
-from modeling_mgvmoe.evaluation.predict import predict_labels
+from modeling_mgvmoe.inference.predict import predict_labels
 from tests.from_scratch import picture, scratch_model
 
 TYPES, RELATIONS = ("boat", "bird", "cake"), ("greets", "chases")

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from modeling_mgvmoe.evaluation.metrics import calibrated, fit_gamma, generalised_scores
 from modeling_mgvmoe.evaluation.protocols import evaluate_protocol, halves_by_id
+from modeling_mgvmoe.inference.metrics import calibrated, fit_gamma, generalised_scores
 from tests.evaluation_data import by_table, hand_made, make_post
 
 LABELS = ["s", "t", "u", "v"]

@@ -12,7 +12,7 @@ import pytest
 from modeling_mgvmoe import MGVMoEForZeroShotIE, MGVMoEProcessor, ZeroShotMultimodalIEPipeline, __version__
 from modeling_mgvmoe.cli import predict as answer_file
 from modeling_mgvmoe.cli.main import main
-from modeling_mgvmoe.data import model_folder as loading
+from modeling_mgvmoe.inference import model_folder as loading
 from tests.evaluation_data import write_folder
 from tests.from_scratch import LABELS, RELATIONS, picture, scratch_model
 

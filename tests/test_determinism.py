@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from modeling_mgvmoe import ZeroShotMultimodalIEPipeline
-from modeling_mgvmoe.evaluation.predict import evaluate_conditions
+from modeling_mgvmoe.inference.predict import evaluate_conditions
 from modeling_mgvmoe.training.arguments import TrainingArguments
 from modeling_mgvmoe.training.build import build_model
 from modeling_mgvmoe.training.loop import train

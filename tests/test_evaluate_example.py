@@ -168,7 +168,7 @@ def test_bad_flags(flags, message, script, folder, capsys):
 def test_models_of_another_kind_or_with_missing_weights_are_refused(script, folder, tmp_path):
     from safetensors.torch import load_file, save_file
 
-    from modeling_mgvmoe.data.model_folder import load_model
+    from modeling_mgvmoe.inference.model_folder import load_model
 
     small_trainee()[0].mgvmoe.text_model.save_pretrained(tmp_path / "bert")
     with pytest.raises(ValueError, match=r"must be a model of this package \(mgvmoe\), got 'bert'"):

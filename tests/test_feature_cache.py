@@ -24,7 +24,7 @@ from modeling_mgvmoe.data.feature_cache import ImageFeatureCache, build_feature_
 from modeling_mgvmoe.data.post_images import picture_key
 from modeling_mgvmoe.data.schema import post_features
 from modeling_mgvmoe.data.zero_shot_data import ZeroShotData
-from modeling_mgvmoe.evaluation.predict import predict_labels
+from modeling_mgvmoe.inference.predict import predict_labels
 from modeling_mgvmoe.training.arguments import DataArguments, TrainingArguments
 from modeling_mgvmoe.training.build import load_feature_cache
 from modeling_mgvmoe.training.loop import train

@@ -15,8 +15,7 @@ from transformers import AutoModel, EvalPrediction, Trainer, TrainerCallback, Tr
 
 from modeling_mgvmoe import MGVMoEForZeroShotIE
 from modeling_mgvmoe.data.encoding import PostCollator, SplitCollator, encode_posts
-from modeling_mgvmoe.evaluation.predict import predict_labels, score_predictions
-from modeling_mgvmoe.evaluation.trainer_metrics import make_compute_metrics
+from modeling_mgvmoe.inference.predict import make_compute_metrics, predict_labels, score_predictions
 from modeling_mgvmoe.training.hf_trainer import trainer_parts
 from tests.small_runs import small_data, small_trainee, without_noise
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import sklearn.metrics
 
-from modeling_mgvmoe.evaluation.metrics import (
+from modeling_mgvmoe.inference.metrics import (
     accuracy,
     confusion_matrix,
     expected_calibration_error,

@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from modeling_mgvmoe.data.evaluation_data import EvaluationData, id_digest
-from modeling_mgvmoe.evaluation.metrics import NONE, rejection_auroc
-from modeling_mgvmoe.evaluation.predict import ModelScorer, predict_labels, score_predictions
 from modeling_mgvmoe.evaluation.protocols import CHANCE, MAJORITY, PROTOCOLS, evaluate_protocol, halves_by_id
 from modeling_mgvmoe.evaluation.similarity import SimilarityScorer, embed_with_model
+from modeling_mgvmoe.inference.metrics import NONE, rejection_auroc
+from modeling_mgvmoe.inference.predict import ModelScorer, predict_labels, score_predictions
 from tests.evaluation_data import by_table, drawn_posts, hand_made, make_post
 from tests.small_runs import small_trainee
 

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from modeling_mgvmoe import Rejection
-from modeling_mgvmoe.evaluation.metrics import fit_rejection, knownness
+from modeling_mgvmoe.inference.metrics import fit_rejection, knownness
 from modeling_mgvmoe.labels import read_rejection
 from tests.from_scratch import LABELS, RELATIONS, scratch_model
 from tests.test_extraction import POSTS

@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from modeling_mgvmoe.data.encoding import PostCollator, encode_posts
-from modeling_mgvmoe.evaluation.predict import predict_labels
 from modeling_mgvmoe.evaluation.report import mark_mentions
 from modeling_mgvmoe.evaluation.similarity import (
     SCALE,
@@ -12,6 +11,7 @@ from modeling_mgvmoe.evaluation.similarity import (
     embed_with_model,
     similarity_predictions,
 )
+from modeling_mgvmoe.inference.predict import predict_labels
 from tests.from_scratch import LABELS, picture, scratch_model
 
 pytestmark = pytest.mark.numerical

@@ -19,8 +19,8 @@ from modeling_mgvmoe.data.encoding import PostCollator, encode_posts
 from modeling_mgvmoe.data.schema import post_features
 from modeling_mgvmoe.data.sketchbook import generate_posts, neutral_text, split_classes
 from modeling_mgvmoe.data.zero_shot_data import ZeroShotData, data_from_folder, sketchbook_data
-from modeling_mgvmoe.evaluation.metrics import accuracy, macro_f1, majority_accuracy
-from modeling_mgvmoe.evaluation.predict import (
+from modeling_mgvmoe.inference.metrics import accuracy, macro_f1, majority_accuracy
+from modeling_mgvmoe.inference.predict import (
     CONDITIONS,
     evaluate_conditions,
     predict_labels,
@@ -549,7 +549,7 @@ def test_a_cap_on_validation_posts(tmp_path, data, trainee, capsys):
 
 
 def test_validation_has_a_bar_of_its_own(tmp_path, data, trainee, monkeypatch):
-    from modeling_mgvmoe.evaluation import predict as unseen
+    from modeling_mgvmoe.inference import predict as unseen
 
     seen, batches = [], unseen.logits_in_batches
     monkeypatch.setattr(

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..data.model_folder import check_device, check_model_folder, load_model
+from ..inference.model_folder import check_device, check_model_folder, load_model
 from ..training.run_metadata import RUN_FILE, read_run_record
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from ..data.atomic_io import whole_folder
-from ..data.model_folder import check_model_folder
+from ..inference.model_folder import check_model_folder
 from ..training.run_metadata import RUN_FILE
 from .example_posts import ExamplePost, write_examples
 from .served_model import find_run_record

@@ -17,9 +17,9 @@ import shlex
 import sys
 from collections.abc import Sequence
 
-from ..data.model_folder import check_packages
 from ..evaluation.runs import add_evaluation_flags as add_flags
 from ..evaluation.runs import evaluation_arguments
+from ..inference.model_folder import check_packages
 from .errors import usage
 
 __all__ = ["add_flags", "run"]

@@ -371,7 +371,7 @@ def run(flags: argparse.Namespace, argv: Sequence[str]) -> int:
         UsageError: before the model is loaded, for all that can be told by then.
     """
     posts, faults, arguments = _read(flags)
-    from ..data.model_folder import default_device, load_model
+    from ..inference.model_folder import default_device, load_model
     from ..pipeline_mgvmoe import ZeroShotMultimodalIEPipeline
 
     hide_bars_of_libraries()
@@ -436,7 +436,7 @@ def _print(answers: Iterable[Mapping[str, Any]], as_json: bool) -> int:
 def _read(flags: argparse.Namespace) -> tuple[Sequence[Any], dict[int, str], dict[str, Any]]:
     """Posts, what is wrong with broken ones, and the arguments of the pipeline's call, checked without the model."""
     from ..data.files import read_json_object
-    from ..data.model_folder import check_device, check_dtype, check_model_folder
+    from ..inference.model_folder import check_device, check_dtype, check_model_folder
     from ..labels import check_labels, check_ranking, label_texts, read_label_types
 
     given = [f"--{slot}" for slot in ("text", "image", *SLOTS) if getattr(flags, slot) is not None]

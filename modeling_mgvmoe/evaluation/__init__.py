@@ -7,7 +7,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .metrics import (
+    from ..inference.metrics import (
         TaskResult,
         accuracy,
         confusion_matrix,
@@ -27,23 +27,23 @@ if TYPE_CHECKING:
     from .zero_shot_metric import load_metric
 
 _HOME = {
-    "PROTOCOLS": "protocols",
-    "TaskResult": "metrics",
-    "accuracy": "metrics",
-    "confusion_matrix": "metrics",
-    "evaluate_protocol": "protocols",
-    "expected_calibration_error": "metrics",
-    "fit_rejection_threshold": "metrics",
-    "generalised_scores": "metrics",
-    "harmonic_mean": "metrics",
-    "load_metric": "zero_shot_metric",
-    "macro_f1": "metrics",
-    "majority_accuracy": "metrics",
-    "per_class_scores": "metrics",
-    "precision_recall_f1": "metrics",
-    "rejection_auroc": "metrics",
-    "rejection_f1": "metrics",
-    "rejection_scores": "metrics",
+    "PROTOCOLS": ".protocols",
+    "TaskResult": "..inference.metrics",
+    "accuracy": "..inference.metrics",
+    "confusion_matrix": "..inference.metrics",
+    "evaluate_protocol": ".protocols",
+    "expected_calibration_error": "..inference.metrics",
+    "fit_rejection_threshold": "..inference.metrics",
+    "generalised_scores": "..inference.metrics",
+    "harmonic_mean": "..inference.metrics",
+    "load_metric": ".zero_shot_metric",
+    "macro_f1": "..inference.metrics",
+    "majority_accuracy": "..inference.metrics",
+    "per_class_scores": "..inference.metrics",
+    "precision_recall_f1": "..inference.metrics",
+    "rejection_auroc": "..inference.metrics",
+    "rejection_f1": "..inference.metrics",
+    "rejection_scores": "..inference.metrics",
 }
 
 __all__ = [
@@ -70,7 +70,7 @@ __all__ = [
 def __getattr__(name: str) -> object:
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
+    return getattr(importlib.import_module(_HOME[name], __name__), name)
 
 
 def __dir__() -> list[str]:

@@ -12,7 +12,7 @@ from ..data.encoding import encode_posts
 from ..data.evaluation_data import select_posts
 from ..data.progress_bar import progress_bar
 from ..labels import in_evaluation
-from ..training.statistics import MODALITIES
+from ..variational_experts import MODALITIES
 
 if TYPE_CHECKING:
     from ..modeling_mgvmoe import MGVMoEForZeroShotIE

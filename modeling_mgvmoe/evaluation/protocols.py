@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .metrics import (
+from ..inference.metrics import (
     AVERAGES,
     NONE,
     TaskResult,

@@ -8,7 +8,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .metrics import TaskResult
+from ..inference.metrics import TaskResult
 from .plots import Glyphs, drawable, widened
 
 Scores = Mapping[str, Mapping[str, Mapping[str, float]]]

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..data.environment import machine, versions
 from ..data.evaluation_data import EvaluationData, check_files, load_evaluation_data
-from ..data.model_folder import (
+from ..inference.metrics import TaskResult
+from ..inference.model_folder import (
     DTYPES,
     check_device,
     check_dtype,
@@ -20,7 +21,6 @@ from ..data.model_folder import (
     check_output_folder,
     load_model,
 )
-from .metrics import TaskResult
 from .protocols import PROTOCOLS, Scorer, check_unseen, evaluate_protocol
 from .report import protocol_report, result_as_json, seed_table, summary
 
@@ -140,7 +140,7 @@ def run_evaluation(arguments: EvaluationArguments) -> dict[str, dict[int, TaskRe
     import torch
 
     from ..data.encoding import TypesOfLabels
-    from .predict import ModelScorer
+    from ..inference.predict import ModelScorer
 
     device = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")
     os.makedirs(arguments.output_dir, exist_ok=True)

@@ -15,8 +15,8 @@ import torch
 from PIL import Image
 
 from ..data.atomic_io import whole_folder
-from ..data.model_folder import check_packages
 from ..data.progress_bar import progress_bar
+from ..inference.model_folder import check_packages
 from ..labels import in_evaluation
 from .graphs import Part, parts_of
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ..data.files import read_json_object
-from ..data.model_folder import check_model_folder, load_model
+from ..inference.model_folder import check_model_folder, load_model
 from ..training.run_metadata import RUN_FILE, read_run_record
 from .card import CardFacts, code_blocks, make_card, read_evaluation
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from transformers import PreTrainedTokenizerFast, ViTImageProcessorPil
 
 from ..configuration_mgvmoe import MGVMoEConfig
-from ..data.model_folder import check_folder, check_model_folder
 from ..data.zero_shot_data import ZeroShotData, read_data, sketchbook_data
+from ..inference.model_folder import check_folder, check_model_folder
 from ..modeling_mgvmoe import MGVMoEForZeroShotIE
 from ..processing_mgvmoe import UNUSED_MARKERS, MGVMoEProcessor
 from .arguments import DataArguments, ModelArguments

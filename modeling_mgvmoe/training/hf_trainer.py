@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..data.encoding import SplitCollator, encode_splits
 from ..data.zero_shot_data import SPLITS
-from ..evaluation.trainer_metrics import make_compute_metrics
+from ..inference.predict import make_compute_metrics
 
 if TYPE_CHECKING:
     from transformers import EvalPrediction

@@ -18,7 +18,7 @@ from ..data.atomic_io import whole_folder
 from ..data.encoding import PostCollator, encode_splits
 from ..data.evaluation_data import sample_posts
 from ..data.zero_shot_data import ZeroShotData
-from ..evaluation.predict import predict_labels, score_predictions
+from ..inference.predict import predict_labels, score_predictions
 from .arguments import TrainingArguments
 from .checkpoints import (
     GO_ON,

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
+from ..variational_experts import MODALITIES
+
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
 # What is summed up: since the last entry of the log, and since the last validation.
 WINDOWS = ("log", "validation")
-MODALITIES = ("text", "picture")
 
 
 class TermNames(NamedTuple):

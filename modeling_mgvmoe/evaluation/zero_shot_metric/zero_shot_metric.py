@@ -11,7 +11,7 @@ from typing import Any
 import datasets
 import evaluate
 
-from modeling_mgvmoe.evaluation.metrics import (
+from modeling_mgvmoe.inference.metrics import (
     AVERAGES,
     accuracy,
     expected_calibration_error,
