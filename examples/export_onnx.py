@@ -6,58 +6,7 @@ The folder gets four graphs, `vision.onnx`, `mention.onnx`, `labels.onnx` and `s
 processor: what `modeling_mgvmoe.export.onnx_pipeline` needs. It exits with 1 if a logit differs by more than rounding.
 """
 
-import argparse
-import os
-import sys
-
-from modeling_mgvmoe.cli.errors import one_line
-from modeling_mgvmoe.data.flags import FlagParser
-from modeling_mgvmoe.inference.model_folder import check_model_folder, check_output_folder, load_model
-
-
-@one_line()
-def main(argv=None):
-    """Export, check, and return the differences."""
-    parser = FlagParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
-    parser.add_argument("--model", required=True, help="folder or Hub name")
-    parser.add_argument("--output_dir", required=True, help="folder to write; new, or empty")
-    parser.add_argument("--overwrite", action="store_true", help="replace a folder that is there")
-    parser.add_argument("--revision", help="branch, tag or commit of a model on the Hub")
-    arguments = parser.parse_args(argv)
-    try:
-        check_model_folder(arguments.model)
-        check_output_folder("output_dir", arguments.output_dir)
-    except OSError as error:
-        parser.error(" ".join(str(error).split()))
-    if not arguments.overwrite and os.path.isdir(arguments.output_dir) and os.listdir(arguments.output_dir):
-        parser.error(f"--output_dir: {arguments.output_dir} is not empty; --overwrite replaces it")
-    # Not before the flags are read, for these take seconds.
-    from transformers.utils.logging import disable_progress_bar
-
-    from modeling_mgvmoe import ZeroShotMultimodalIEPipeline
-    from modeling_mgvmoe.export.onnx_check import TOLERANCE, check_onnx, differences_table
-    from modeling_mgvmoe.export.onnx_folder import export_onnx
-    from modeling_mgvmoe.export.onnx_model import onnx_pipeline
-
-    disable_progress_bar()  # of loading weights; the graphs have their own
-    model, processor = load_model(arguments.model, "cpu", arguments.revision, "float32")
-    export_onnx(model, processor, arguments.output_dir, arguments.overwrite, progress=True)
-
-    exported = onnx_pipeline(arguments.output_dir, device="cpu")
-    found = check_onnx(ZeroShotMultimodalIEPipeline(model=model, processor=processor), exported)
-    print(differences_table(found))
-    worst = max(own.logits for own in found)
-    good = all(own.within for own in found)
-    print(f"largest difference of a logit {worst:.1e}: {'within' if good else 'BEYOND'} {TOLERANCE:g} of the largest")
-    sizes = {
-        name: os.path.getsize(os.path.join(arguments.output_dir, name)) for name in os.listdir(arguments.output_dir)
-    }
-    graphs = sum(size for name, size in sizes.items() if ".onnx" in name)
-    print(f"{arguments.output_dir}: {graphs / 2**20:.1f} MiB of graphs and weights")
-    if not good:
-        sys.exit(1)
-    return found
-
+from modeling_mgvmoe.cli.export import main
 
 if __name__ == "__main__":
     main()

@@ -17,26 +17,7 @@ Under `accelerate launch` or torchrun the processes share the work; machines wit
 `--shard_index` and `--num_shards`, into one shared folder, or into folders of their own that are put together.
 """
 
-import sys
-
-from modeling_mgvmoe.cli.errors import PARTIAL, one_line
-
-
-@one_line()
-def main(argv: list[str] | None = None) -> dict | None:
-    """Extract, and return the summary once the graph is complete."""
-    from transformers.utils.logging import disable_progress_bar
-
-    from modeling_mgvmoe.graph.extract_command import extract_command
-    from modeling_mgvmoe.training.launch import under_launcher
-
-    disable_progress_bar()  # of loading weights; the posts have their own
-    summary = extract_command(argv, __doc__)
-    extracted = "--export_only" not in (sys.argv if argv is None else argv)
-    if extracted and summary is not None and summary.get("errors") and not under_launcher():
-        sys.exit(PARTIAL)  # a launcher would take it for a crash
-    return summary
-
+from modeling_mgvmoe.cli.extract import main
 
 if __name__ == "__main__":
     main()

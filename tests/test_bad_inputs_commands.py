@@ -308,8 +308,8 @@ def test_faults_of_ours_and_wanted_tracebacks_are_shown(monkeypatch, capsys):
     ("name", "where", "flags"),
     [
         ("evaluate", "modeling_mgvmoe.evaluation.runs.run_evaluation", SKETCHBOOK),
-        ("export_onnx", "modeling_mgvmoe.inference.model_folder.load_model", ["--model", "M", "--output_dir", "RUN"]),
-        ("extract", "modeling_mgvmoe.graph.extract_command.PostFiles", ["--input", "T", "--output", "RUN"]),
+        ("export_onnx", "modeling_mgvmoe.cli.export.load_model", ["--model", "M", "--output_dir", "RUN"]),
+        ("extract", "modeling_mgvmoe.cli.extract.PostFiles", ["--input", "T", "--output", "RUN"]),
         ("train", "modeling_mgvmoe.training.build.load_data", TRAIN),
         ("push_to_hub", "modeling_mgvmoe.publishing.card.CardFacts", ["--model", "M", "--repo_id", "a/b"]),
         ("mgvmoe", "modeling_mgvmoe.evaluation.runs.run_evaluation", ["evaluate", *SKETCHBOOK]),

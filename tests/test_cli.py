@@ -11,7 +11,8 @@ import pytest
 
 from modeling_mgvmoe import MGVMoEForZeroShotIE, MGVMoEProcessor, ZeroShotMultimodalIEPipeline, __version__
 from modeling_mgvmoe.cli import predict as answer_file
-from modeling_mgvmoe.cli.main import main
+from modeling_mgvmoe.cli.main import PROGRAMS, main
+from modeling_mgvmoe.data.flags import with_our_names
 from modeling_mgvmoe.inference import model_folder as loading
 from tests.evaluation_data import write_folder
 from tests.from_scratch import LABELS, RELATIONS, picture, scratch_model
@@ -454,3 +455,27 @@ def test_the_console_script_is_declared():
 def _folder(path):
     path.mkdir()
     return path
+
+
+def test_flags_of_transformers_scripts_are_taken():
+    known = ["--model", "--dataset", "--text_model_name_or_path"]
+    words = ["--model_name_or_path", "M", "--dataset-name=D", "--text_model_name_or_path", "T"]
+    assert with_our_names(words, known) == ["--model", "M", "--dataset=D", "--text_model_name_or_path", "T"]
+    # `train` has a flag of that very name.
+    assert with_our_names(["--model_name_or_path", "M"], ["--model_name_or_path"]) == ["--model_name_or_path", "M"]
+
+
+@pytest.mark.parametrize("command", PROGRAMS)
+def test_a_command_that_reads_its_flags_itself_calls_itself_by_its_name(command, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main([command, "--help"])
+    assert stopped.value.code == 0
+    assert f"mgvmoe {command}" in capsys.readouterr().out
+
+
+def test_the_result_of_a_command_as_json(tmp_path, capsys):
+    flags = ["--posts_per_class", "1", "--eval_posts_per_class", "1"]
+    assert main(["prepare", "sketchbook", "--output_dir", str(tmp_path / "data"), *flags, "--json"]) == 0
+    printed = capsys.readouterr()
+    assert json.loads(printed.out) == {"train": 80, "validation": 24, "test": 24}
+    assert "data" in printed.err

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from modeling_mgvmoe.graph.extract_command import _parser, extract_command
+from modeling_mgvmoe.cli.extract import _parser, extract_command
 from modeling_mgvmoe.graph.hetero_data_files import load_hetero_data
 from modeling_mgvmoe.graph.label_file import read_candidate_labels
 from modeling_mgvmoe.graph.model_extractor import ExtractionOptions, ModelExtractor, processor_fingerprint

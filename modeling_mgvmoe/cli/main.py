@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
+import json
 import os
 import sys
 from collections.abc import Sequence
@@ -18,7 +20,9 @@ DESCRIPTION = f"""Zero-shot multimodal information extraction with MG-VMoE.
 
     {PROGRAM} predict --model FOLDER --text "Kelo sails at dawn" --mention-text Kelo --labels boat bird
     {PROGRAM} predict --model FOLDER --input posts.jsonl --output answers.jsonl --labels boat bird
-    {PROGRAM} evaluate --model FOLDER --dataset sketchbook
+    {PROGRAM} prepare sketchbook --output_dir FOLDER
+    {PROGRAM} train --config RECIPE --dataset FOLDER --output_dir RUN
+    {PROGRAM} evaluate --model RUN/model --dataset FOLDER
 
 Exit code {GOOD}: done; {MISUSED}: the command line or a file that it names is wrong; {FAILED}: it failed;
 {PARTIAL}: done, but some posts have an error; {STOPPED}: stopped with Ctrl-C.
@@ -28,6 +32,15 @@ Exit code {GOOD}: done; {MISUSED}: the command line or a file that it names is w
 COMMANDS = {
     "predict": "score labels for one post, or for every post of a file",
     "evaluate": "score a model on classes that it was not trained on",
+}
+# Module of each command that reads its flags itself, with `main(argv)`, whose result `--json` prints, and its help.
+PROGRAMS = {
+    "extract": "extract a graph from any number of posts",
+    "train": "train a model by a recipe",
+    "prepare": "bring a dataset, or your own rows, into a folder that training reads",
+    "explain": "draw what an answer is made of, or which experts are used",
+    "export": "export a model to ONNX",
+    "app": "start the demo page, or write it as a Space",
 }
 
 
@@ -61,7 +74,24 @@ def make_parser() -> argparse.ArgumentParser:
         own.add_argument("--json", action="store_true", help="print the answer as JSON")
         own.add_argument("--traceback", action="store_true", help="where it fails, show where in the code")
         own.set_defaults(run=module.run)
+    for name, text in PROGRAMS.items():
+        commands.add_parser(name, help=text, add_help=False)
     return parser
+
+
+def run_program(name: str, words: Sequence[str]) -> int:
+    """Run a command of `PROGRAMS`; with `--json` its result goes to standard output and all else to standard error."""
+    as_json, words = "--json" in words, [word for word in words if word != "--json"]
+    module, before = importlib.import_module(f".{name}", __package__), sys.argv
+    sys.argv = [f"{PROGRAM} {name}", *words]  # what its help and its messages call it
+    try:
+        with contextlib.redirect_stdout(sys.stderr if as_json else sys.stdout):
+            result = module.main(words)
+    finally:
+        sys.argv = before
+    if as_json and result is not None:
+        print(json.dumps(result, default=lambda value: getattr(value, "__dict__", str(value)), ensure_ascii=False))
+    return GOOD
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -74,6 +104,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code. Standard output carries the answer and nothing else, messages go to standard error.
     """
     words = sys.argv[1:] if argv is None else list(argv)
+    if words and words[0] in PROGRAMS:
+        return run_program(words[0], words[1:])
     flags = make_parser().parse_args([_with_dashes(word) for word in words])
     name = f"{PROGRAM} {flags.command}"
     try:

@@ -321,7 +321,11 @@ JSON_FLAGS = ("descriptions", "label_types", "type_descriptions")
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """The flags of the command."""
-    parser.add_argument("--model", required=True, help="folder or Hub name of a model with its processor")
+    parser.add_argument(
+        "--model",
+        required=True,
+        help="folder or Hub name of a model with its processor",
+    )
     add_post_flags(parser)
     group = parser.add_argument_group("many posts")
     group.add_argument("--input", metavar="FILE", help="posts: .json (a list), .jsonl, or .parquet")

@@ -28,16 +28,32 @@ def unknown_flags(words: Sequence[str], known: Iterable[str]) -> str | None:
     return f"unrecognized arguments: {', '.join(told)}" if told else None
 
 
+# Names of flags in transformers' own scripts, where ours are shorter.
+SHORTER = {"--model_name_or_path": "--model", "--dataset_name": "--dataset"}
+
+
+def with_our_names(words: Sequence[str], known: Iterable[str]) -> list[str]:
+    """A command line in which the flags of transformers' scripts that are not among the known ones have our names."""
+    known, found = set(known), []
+    for word in words:
+        flag, equals, value = word.partition("=")
+        short = SHORTER.get(flag.replace("-", "_").replace("__", "--", 1))
+        found.append(word if short is None or flag in known or short not in known else short + equals + value)
+    return found
+
+
 class FlagParser(argparse.ArgumentParser):
-    """Looks for unknown flags before argparse asks for missing ones."""
+    """Looks for unknown flags before argparse asks for missing ones, and takes the names of transformers' scripts."""
 
     def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
         """As argparse's own."""
         words = sys.argv[1:] if args is None else list(args)
-        fault = unknown_flags(words, _flags_of(self, words))
+        known = _flags_of(self, words)
+        words = with_our_names(words, known)
+        fault = unknown_flags(words, known)
         if fault:
             self.error(fault)
-        return super().parse_args(args, namespace)
+        return super().parse_args(words, namespace)
 
 
 class RenamedFlag(argparse.Action):

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import Field, dataclass, field, fields
 from typing import Any
 
-from ..data.flags import unknown_flags
+from ..data.flags import unknown_flags, with_our_names
 from ..data.precision import MIXED_PRECISIONS
 
 # Names of transformers' get_scheduler.
@@ -84,7 +84,7 @@ class DataArguments:
         default="sketchbook",
         metadata={
             "help": '"sketchbook", built in; a folder of prepare_data.py; or rows of your own: a .jsonl, .csv or '
-            ".parquet file, a folder of these, or a dataset on the Hub."
+            ".parquet file, a folder of these, or a dataset on the Hub.",
         },
     )
     dataset_seed: int = field(default=0, metadata={"help": "Seed of the sketchbook's classes and posts."})
@@ -309,7 +309,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> tuple[ModelArguments, 
     Raises:
         ValueError: a flag is unknown, which is found out first of all, or a value is out of range.
     """
-    words = sys.argv[1:] if argv is None else argv
+    argv = words = with_our_names(sys.argv[1:] if argv is None else argv, _flags())
     fault = unknown_flags(words, _flags())
     if fault:
         raise ValueError(fault)

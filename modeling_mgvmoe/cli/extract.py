@@ -1,4 +1,21 @@
-"""The command line of `examples/extract.py`: files of posts in, a graph out."""
+"""Extract a knowledge graph from any number of posts.
+
+    mgvmoe extract --input posts.parquet --output graph --model MODEL --labels labels.json
+    accelerate launch examples/extract.py --input posts.parquet --output graph
+    mgvmoe extract --output graph --export_only --formats json_lines n_triples hetero_data
+
+A post is a row with `text`, `mentions` (a list of [start, end) or of {"start", "end"}), and where it has them `id` and
+`image`: a path, bytes, or both as `datasets` has it. The files of candidate labels are described in docs/graph.md.
+
+The graph is a folder of Parquet tables: posts, mentions, relations, and errors with the reason for every post that
+could not be extracted. Memory does not grow with the input. Killed at any moment and started again with the same
+command, the run goes on with no post lost or doubled, also with another number of processes; Ctrl-C and SIGTERM
+finish the batch and print that command. Another model, other labels or other posts are refused. The exit code
+is 3 where some posts have an error and all others are extracted.
+
+Under `accelerate launch` or torchrun the processes share the work; machines without a common launch take
+`--shard_index` and `--num_shards`, into one shared folder, or into folders of their own that are put together.
+"""
 
 from __future__ import annotations
 
@@ -12,22 +29,24 @@ from typing import TYPE_CHECKING, Any
 
 from ..data.flags import FlagParser, RenamedFlag
 from ..data.precision import MIXED_PRECISIONS
+from ..graph.entity_merging import MERGING
+from ..graph.label_file import CandidateLabels, read_candidate_labels
+from ..graph.model_extractor import ExtractionOptions, ModelExtractor, load_mention_finder
+from ..graph.post_check import ON_BROKEN_PICTURE
+from ..graph.post_files import PostFiles
+from ..graph.run_folder import HETERO_DATA, SUMMARY
+from ..graph.runner import BulkArguments, BulkResult, extract_in_bulk
+from ..graph.shards import ERROR_KINDS
+from ..graph.tables import GraphTables
+from ..graph.writers import BASE_IRI, check_base_iri
 from ..labels import METHODS
-from ..training.launch import patient_state
+from ..training.launch import patient_state, under_launcher
 from ..training.signals import typed_command
-from .entity_merging import MERGING
-from .label_file import CandidateLabels, read_candidate_labels
-from .model_extractor import ExtractionOptions, ModelExtractor, load_mention_finder
-from .post_check import ON_BROKEN_PICTURE
-from .post_files import PostFiles
-from .run_folder import HETERO_DATA, SUMMARY
-from .runner import BulkArguments, BulkResult, extract_in_bulk
-from .shards import ERROR_KINDS
-from .tables import GraphTables
-from .writers import BASE_IRI, check_base_iri
+from .errors import PARTIAL, one_line
 
 if TYPE_CHECKING:
     from accelerate import PartialState
+
 
 # Forms beside Parquet.
 FORMATS = ("json_lines", "n_triples", "hetero_data")
@@ -68,7 +87,11 @@ def _parser(description: str | None) -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--input", nargs="+", metavar="PATH", help="Parquet or .jsonl files, or folders of them")
     add("--output", required=True, metavar="FOLDER", help="folder of the graph; new, or one to go on with")
-    add("--model", default=DEMO_MODEL, help=f"folder or Hub name (default {DEMO_MODEL}, which `make demo` trains)")
+    add(
+        "--model",
+        default=DEMO_MODEL,
+        help=f"folder or Hub name (default {DEMO_MODEL}, which `make demo` trains)",
+    )
     add("--labels", nargs="+", metavar="FILE", help=f"JSON files (default: {LABELS_FILE} beside the input)")
     add("--label_split", default="test", help="of a labels.json with splits (default test)")
     add("--formats", nargs="*", choices=FORMATS, default=[], help="to write beside Parquet, once all is extracted")
@@ -221,9 +244,9 @@ def _ending(flags: argparse.Namespace, result: BulkResult) -> str:
 
 def _export(flags: argparse.Namespace) -> dict[str, Any]:
     """Write the other forms of a finished graph; the numbers of `summary.json`."""
-    from .hetero_data import build_hetero_data
-    from .hetero_data_files import save_hetero_data
-    from .writers import write_json_lines, write_n_triples
+    from ..graph.hetero_data import build_hetero_data
+    from ..graph.hetero_data_files import save_hetero_data
+    from ..graph.writers import write_json_lines, write_n_triples
 
     graph = GraphTables(flags.output)
     for name in dict.fromkeys(flags.formats):
@@ -238,3 +261,16 @@ def _export(flags: argparse.Namespace) -> dict[str, Any]:
     if flags.export_only and not flags.formats:
         raise ValueError(f"formats: --export_only needs one or more of {', '.join(FORMATS)}; see {SUMMARY} for counts")
     return graph.summary
+
+
+@one_line()
+def main(argv: list[str] | None = None) -> dict[str, Any] | None:
+    """Extract, and return the summary once the graph is complete."""
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()  # of loading weights; the posts have their own
+    summary = extract_command(argv, __doc__)
+    extracted = "--export_only" not in (sys.argv if argv is None else argv)
+    if extracted and summary is not None and summary.get("errors") and not under_launcher():
+        sys.exit(PARTIAL)  # a launcher would take it for a crash
+    return summary

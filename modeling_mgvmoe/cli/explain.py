@@ -1,0 +1,107 @@
+"""What an answer is made of, and which experts a data set goes to.
+
+    mgvmoe explain post --model runs/demo/model --posts runs/demo/posts/posts.json --number 1
+    mgvmoe explain experts --model runs/demo/model --dataset sketchbook
+
+`post` draws one post as a PNG: its words by what they weighed in the fusion, the patches of its image likewise and as
+strongly as the image moves the answer, the scored labels, the answer without the image, the experts' shares, and how
+unsure the model is. `experts` draws how much each expert is used by text and
+pictures, over all posts and by class. Both write their numbers as JSON beside the picture.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from transformers.utils.logging import disable_progress_bar
+
+from ..data.evaluation_data import load_evaluation_data
+from ..data.flags import FlagParser
+from ..evaluation.expert_usage import expert_usage
+from ..evaluation.explanation import check_none_threshold, explain_post, image_effect_words
+from ..evaluation.plots import draw_expert_usage, draw_explanation
+from ..inference.model_folder import check_device, check_model_folder, check_output_folder, load_model
+from .errors import one_line
+
+
+def read_flags(argv: Sequence[str]) -> tuple[argparse.ArgumentParser, argparse.Namespace]:
+    """The parser and the command line."""
+    parser = FlagParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    commands = parser.add_subparsers(dest="command", required=True)
+    post, experts = (commands.add_parser(name, allow_abbrev=False) for name in ("post", "experts"))
+    for command, output in ((post, "explanation.png"), (experts, "expert_usage.png")):
+        command.add_argument("--model", required=True, help="folder or Hub name")
+        command.add_argument("--device", default="cpu", help="cpu, cuda, ... (default cpu)")
+        command.add_argument("--output", default=f"runs/{output}", help=f"default runs/{output}")
+    post.add_argument("--posts", required=True, help="JSON list of posts, as the pipeline takes them")
+    post.add_argument("--number", type=int, default=0, help="which of them, from 0 (default 0)")
+    post.add_argument("--labels", nargs="+", help="in place of the post's own candidate_labels")
+    post.add_argument("--none_threshold", type=float, default=0.0, help='best score of "none of these" (default 0)')
+    post.add_argument("--num_samples", type=int, help="draw so many samples of the experts for the mutual information")
+    experts.add_argument("--dataset", required=True, help='"sketchbook" or FOLDER')
+    experts.add_argument("--split", default="test", choices=("validation", "test"), help="default test")
+    experts.add_argument("--seed", type=int, default=0, help="of the sketchbook (default 0)")
+    experts.add_argument("--max_posts", type=int, help="for a quick look; default all")
+    return parser, parser.parse_args(argv)
+
+
+def read_post(path: str, number: int) -> dict[str, Any]:
+    """One post of a JSON file, its picture's path relative to the file."""
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"posts: the file {path!r} does not exist")
+    with open(path, encoding="utf-8") as file:
+        try:
+            posts = json.load(file)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"posts: {path!r} must be JSON: {error}") from error
+    if not isinstance(posts, list) or not posts or not all(isinstance(post, dict) for post in posts):
+        raise ValueError(f"posts: {path!r} must hold a list of posts, got {posts!r:.80}")
+    if not 0 <= number < len(posts):
+        raise ValueError(f"number must be one of 0 to {len(posts) - 1}, got {number}")
+    post = posts[number]
+    if isinstance(post.get("image"), str):
+        post["image"] = os.path.join(os.path.dirname(path), post["image"])
+    return post
+
+
+@one_line()
+def main(argv: Sequence[str] | None = None) -> Any:
+    """Draw what is asked for."""
+    parser, arguments = read_flags(sys.argv[1:] if argv is None else argv)
+    disable_progress_bar()
+    try:
+        check_model_folder(arguments.model)
+        check_device(arguments.device)
+        if os.path.isdir(arguments.output):
+            raise IsADirectoryError(f"output: the name of a picture is needed, {arguments.output!r} is a folder")
+        check_output_folder("output", os.path.dirname(arguments.output) or ".")
+        os.makedirs(os.path.dirname(arguments.output) or ".", exist_ok=True)
+        if arguments.command == "post":
+            check_none_threshold(arguments.none_threshold)
+            post = read_post(arguments.posts, arguments.number)
+            model, processor = load_model(arguments.model, arguments.device)
+            options = {"none_threshold": arguments.none_threshold, "num_samples": arguments.num_samples}
+            result: Any = explain_post(model, processor, post, arguments.labels, **options)
+            draw_explanation(result, arguments.output)
+            print(f"{result.answer or 'none of these'}   uncertainty {result.uncertainty:.2f}")
+            if words := image_effect_words(result):
+                print(words)
+        else:
+            posts = load_evaluation_data(arguments.dataset, (), arguments.seed, arguments.max_posts).posts
+            model, processor = load_model(arguments.model, arguments.device)
+            result = expert_usage(model, processor, posts[arguments.split], progress=True)
+            draw_expert_usage(result, arguments.output, f"use of the experts, {arguments.split} posts")
+            for name, usage in result.overall.items():
+                print(f"{name:8}", *(f"{share:.2f}" for share in usage))
+    except (OSError, ValueError) as error:
+        parser.error(" ".join(str(error).split()))
+    numbers = os.path.splitext(arguments.output)[0] + ".json"
+    with open(numbers, "w", encoding="utf-8") as file:
+        json.dump(result.as_json(), file, indent=1, ensure_ascii=False)
+    print(f"picture: {arguments.output}   numbers: {numbers}")
+    return result.as_json()
