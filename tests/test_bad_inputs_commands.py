@@ -2,8 +2,6 @@
 
 import importlib.util
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -334,15 +332,6 @@ def test_ctrl_c_is_one_line_and_130(places, scripts, capfd, monkeypatch, name, w
         code = end.value.code
     said = capfd.readouterr().err
     assert code == 130 and said.count("\n") == 1 and said.endswith(": stopped\n"), said
-
-
-def test_unknown_flags_of_a_training_are_told_before_data_are_read():
-    heavy = "import sys, runpy; sys.argv = ['train.py', '--seeed', '3']\ntry: runpy.run_path('examples/train.py', "
-    heavy += "run_name='__main__')\nexcept SystemExit: print('datasets' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", heavy], cwd=ROOT, capture_output=True, text=True, timeout=120,
-                          env={**os.environ, "PYTHONPATH": str(ROOT)})  # fmt: skip
-    assert (done.stdout, done.stderr.count("\n")) == ("False\n", 1)
-    assert "--seeed (did you mean --seed?)" in done.stderr
 
 
 def test_the_flags_of_a_training_are_those_of_its_parser():
