@@ -8,6 +8,7 @@ import json
 import os
 import sys
 import traceback
+import warnings
 from dataclasses import fields
 from pathlib import Path
 from types import SimpleNamespace
@@ -114,7 +115,9 @@ def benchmark():
 def quality(*flags):
     """Exit code, standard output and standard error of the benchmark, in this process: importing all takes seconds."""
     out, err, code, verbosity = io.StringIO(), io.StringIO(), 0, logging.get_verbosity()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), warnings.catch_warnings():
+        warnings.simplefilter("default")
+        warnings.showwarning = lambda message, *rest: print(message, file=sys.stderr)
         try:
             benchmark().main([str(flag) for flag in flags])
         except SystemExit as end:
