@@ -279,11 +279,8 @@ def saved(tmp_path_factory):
         logits = model(**expected).logits
     of_bytes = MGVMoEProcessor(processor.image_processor, roberta(), **SETTINGS)
     of_bytes.save_pretrained(home / "processor")
-    # Runs beside the other trials.
-    registering = start(REGISTERED, home, str(home / "parts"), with_package=True)
-    yield {
+    return {
         "home": home,
-        "registering": registering,
         "posts": chosen,
         "inputs": inputs,
         "expected": {**expected, "logits": logits},
@@ -292,8 +289,6 @@ def saved(tmp_path_factory):
         "graph_posts": [{"text": "Kelo greets Mura", "mentions": [[0, 4], [12, 16]], "image": str(home / "0.png")}],
         "graph_labels": {"typing_labels": LABELS, "relation_labels": RELATIONS},
     }
-    registering.kill()
-    registering.communicate()
 
 
 @pytest.fixture(scope="module")
@@ -394,6 +389,8 @@ assert not [name for name in sys.modules if name.startswith("transformers_module
 """
 
 
+@pytest.mark.slow
 def test_auto_classes_know_the_package_without_being_told_to_trust(saved):
-    _, errors = saved["registering"].communicate(timeout=600)
-    assert saved["registering"].returncode == 0, errors[-3000:]
+    process = start(REGISTERED, saved["home"], str(saved["home"] / "parts"), with_package=True)
+    _, errors = process.communicate(timeout=600)
+    assert process.returncode == 0, errors[-3000:]
