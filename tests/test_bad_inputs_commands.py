@@ -179,7 +179,10 @@ COMMANDS = {
         (["--model", "M", "--repo_id", "a/b"], "license: name the licence of these weights"),
         (["--model", "T/damaged", "--repo_id", "a/b", "--license", "mit", "--dry_run"], "model.safetensors: damaged"),
     ],
-    "real_posts": [(["--data_dir", "T/none", "--text_model", "M"], "--data_dir: T/none/mnre/train.txt does not")],
+    "real_posts": [
+        ([], "--data_dir or the environment variable MGVMOE_DATA must name the folder"),
+        (["--data_dir", "T/none", "--text_model", "M"], "--data_dir: T/none/mnre/train.txt does not"),
+    ],
     "sketch_world": [
         ([], "the following arguments are required: --output_dir"),
         (["--output_dir", "T/file"], "output_dir: a folder is needed, got 'T/file'"),
@@ -255,6 +258,7 @@ def test_wrong_command_line(places, scripts, capfd, monkeypatch, own_module_cach
     flags, message = COMMANDS[name][number]
     flags = [str(places / flag) if flag in ("M", "T", "RUN") or flag.startswith("T/") else flag for flag in flags]
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    monkeypatch.delenv("MGVMOE_DATA", raising=False)
     monkeypatch.setattr(sys, "argv", [f"{name}.py", *flags])
     before = {path for path in places.rglob("*") if path.is_file()}
     if name == "mgvmoe":
