@@ -577,6 +577,8 @@ def test_signals_of_the_example_and_the_printed_command(tmp_path, launcher, ends
         assert 10 < list_checkpoints(str(folder))[-1][0] < 40
         command = printed[printed.index("To go on:\n") :].splitlines()[1]
         assert shlex.split(command)[-2:] == ["--resume_from_checkpoint", "latest"]
+        if signum == signal.SIGINT:  # what is left is that of SIGTERM
+            continue
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
         done = subprocess.run(command, shell=True, cwd=ROOT, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr[-3000:]
