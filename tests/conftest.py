@@ -12,6 +12,7 @@ os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = "1"
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
+from filelock import FileLock  # noqa: E402
 
 from modeling_mgvmoe.data import precision  # noqa: E402
 from tests.documents import demo_command, run  # noqa: E402
@@ -36,6 +37,16 @@ has_bf16 = precision.has_bf16
 def float32_by_default(monkeypatch):
     """On any processor mixed_precision "auto" is float32, so that a tolerance means the same everywhere."""
     monkeypatch.setattr(precision, "has_bf16", lambda device="cpu": False)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_curves():
+    """A training draws no curves: two seconds, more than most runs here take. test_trackers.py has them drawn."""
+    from modeling_mgvmoe.training import trackers
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trackers, "draw_curves", lambda entries, path: "not in this test")
+        yield
 
 
 @pytest.fixture
@@ -70,6 +81,16 @@ def inputs():
 
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory):
-    """A folder in which `make demo` has run, and what it printed. It takes a minute."""
-    folder = tmp_path_factory.mktemp("demo")
-    return folder, run(demo_command(), folder)
+    """A folder in which `make demo` has run, and what it printed.
+
+    It takes a minute: the first process of pytest-xdist that needs it runs it, the others wait.
+    """
+    home = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        home = home.parent  # of all these processes
+    folder, printed = home / "demo", home / "demo.txt"
+    with FileLock(home / "demo.lock"):
+        if not printed.exists():
+            folder.mkdir(exist_ok=True)
+            printed.write_text(run(demo_command(), folder), encoding="utf-8")
+    return folder, printed.read_text(encoding="utf-8")

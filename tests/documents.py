@@ -10,6 +10,8 @@ The word `fast` behind the kind puts a block into the default tests: it takes a 
 before it that is not fast.
 """
 
+import contextlib
+import io
 import json
 import os
 import re
@@ -28,16 +30,22 @@ NUMBER = re.compile(r"\d+\.\d+(?:e-?\d+)?")
 # A few steps on a few posts show that a command of training runs.
 SHORT = ["--max_train_steps", "2", "--eval_steps", "2", "--posts_per_class", "2", "--eval_posts_per_class", "1"]
 SHORTENED = ("examples/train.py", "--cache-image-features")
-# Runs blocks that come line by line as JSON, in one namespace, and answers with what each has printed.
+# Runs blocks that come line by line as JSON, each in its folder and those of a page in one namespace, and answers with
+# what each has printed and with its error.
 INTERPRETER = """
-import contextlib, io, json, sys
-names = {"__name__": "__main__"}
+import contextlib, io, json, os, sys, traceback
+pages = {}
 for line in sys.stdin:
-    body, place = json.loads(line)
-    printed = io.StringIO()
+    body, place, folder = json.loads(line)
+    names = pages.setdefault((place.partition(":")[0], folder), {"__name__": "__main__"})
+    os.chdir(folder)
+    printed, error = io.StringIO(), None
     with contextlib.redirect_stdout(printed):
-        exec(compile(body, place, "exec"), names)
-    print(json.dumps(printed.getvalue()), flush=True)
+        try:
+            exec(compile(body, place, "exec"), names)
+        except BaseException:
+            error = traceback.format_exc()
+    print(json.dumps([printed.getvalue(), error]), flush=True)
 """
 
 
@@ -122,30 +130,62 @@ def run_line(line: str, cwd: Path, **environment: str) -> str:
     return run(["bash", "-c", line + short], cwd, **environment)
 
 
-def run_blocks(blocks: list[Block], cwd: Path, **environment: str) -> None:
-    """Run blocks in their order, those of Python in one process, and compare what they print with what they should."""
-    with subprocess.Popen(
-        [sys.executable, "-c", INTERPRETER],
-        cwd=cwd,
-        env=_environment(environment),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stdin is not None and process.stdout is not None
-        for block in blocks:
-            if block.kind == "bash":
-                printed = "".join(run_line(line, cwd, **environment) for line in block.lines())
-            else:
-                process.stdin.write(json.dumps([block.body, block.place]) + "\n")
-                process.stdin.flush()
-                answer = process.stdout.readline()
-                assert answer, f"{block.place}\n{process.communicate()[1][-4000:]}"
-                printed = json.loads(answer)
-            if block.printed is not None:
-                assert_prints(printed, block.printed, block.place)
-        process.communicate()
+class Interpreter:
+    """A process that runs blocks of Python; importing what they import takes seconds, which pages can share."""
+
+    def __init__(self, **environment: str):
+        self.environment = environment
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", INTERPRETER],
+            cwd=ROOT,
+            env=_environment(environment),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def __enter__(self) -> "Interpreter":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.process.communicate()
+
+    def run(self, block: Block, folder: Path) -> str:
+        """Run a block in a folder, behind those of its page that ran there, and return what it prints."""
+        assert self.process.stdin is not None and self.process.stdout is not None
+        self.process.stdin.write(json.dumps([block.body, block.place, str(folder)]) + "\n")
+        self.process.stdin.flush()
+        answer = self.process.stdout.readline()
+        assert answer, f"{block.place}: the process has ended"
+        printed, error = json.loads(answer)
+        assert error is None, f"{block.place}\n{error[-4000:]}"
+        return printed
+
+
+class ThisProcess:
+    """Runs blocks of one page in the process of the tests, which has imported what they import."""
+
+    def __init__(self) -> None:
+        self.names: dict[str, object] = {"__name__": "__main__"}
+
+    def run(self, block: Block, folder: Path) -> str:
+        """As `Interpreter.run`."""
+        printed = io.StringIO()
+        with contextlib.chdir(folder), contextlib.redirect_stdout(printed):
+            exec(compile(block.body, block.place, "exec"), self.names)
+        return printed.getvalue()
+
+
+def run_blocks(blocks: list[Block], cwd: Path, interpreter: Interpreter | ThisProcess) -> None:
+    """Run blocks in their order, and compare what they print with what they should."""
+    for block in blocks:
+        if block.kind == "bash":
+            environment = getattr(interpreter, "environment", {})
+            printed = "".join(run_line(line, cwd, **environment) for line in block.lines())
+        else:
+            printed = interpreter.run(block, cwd)
+        if block.printed is not None:
+            assert_prints(printed, block.printed, block.place)
 
 
 def assert_prints(printed: str, expected: str, place: str = "") -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate import Accelerator, InitProcessGroupKwargs
+from accelerate.state import AcceleratorState
 from safetensors.torch import load_file, save_file
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
@@ -275,6 +276,7 @@ def work(process, processes, port, cases, folder):
         "ACCELERATE_USE_CPU": "true",
     }
     torch.set_num_threads(1)
+    AcceleratorState._reset_state(reset_partial_state=True)  # of the process that forked this one
     # Sooner than the default of half an hour, should the processes wait in vain; later than a busy machine needs.
     accelerator = Accelerator(kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(seconds=300))])
     assert accelerator.num_processes == number_of_processes() == processes
@@ -303,10 +305,10 @@ def start(folder, processes, cases):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    # A server that imports this module once and then forks: importing it takes each process some seconds of a core.
-    torch.multiprocessing.set_forkserver_preload([__name__])
+    # Forked, for importing all this takes seconds; with a GPU, which does not survive a fork, by a server without one.
+    method = "forkserver" if torch.cuda.is_available() else "fork"
     torch.multiprocessing.start_processes(
-        work, (processes, port, cases, folder), nprocs=processes, start_method="forkserver"
+        work, (processes, port, cases, folder), nprocs=processes, start_method=method
     )
     return folder, processes
 

@@ -179,7 +179,7 @@ class TestWidth:
         features = tiny_model(config).get_image_features(pair_inputs(config)["pixel_values"])
         assert features.shape == (4, TOKENS[vision], config.vision_width)
 
-    @pytest.mark.parametrize("multiplier", [0.1, 0.35, 1.0, 1.4])
+    @pytest.mark.parametrize("multiplier", [0.35, 1.4])
     @pytest.mark.parametrize("finegrained", [True, False])
     def test_width_of_mobilenet_is_the_one_of_its_last_layer(self, multiplier, finegrained):
         tower = vision_config("mobilenet_v2", depth_multiplier=multiplier, finegrained_output=finegrained)

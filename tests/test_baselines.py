@@ -90,10 +90,10 @@ class TestAll:
             return next(scores)
 
         torch.manual_seed(0)
-        arguments = FitArguments(max_train_steps=90, batch_size=12, learning_rate=2e-3, head_learning_rate=5e-3,
-                                 freeze_text_layers=0, eval_steps=30, mixed_precision="no")  # fmt: skip
+        arguments = FitArguments(max_train_steps=60, batch_size=12, learning_rate=2e-3, head_learning_rate=5e-3,
+                                 freeze_text_layers=0, eval_steps=20, mixed_precision="no")  # fmt: skip
         history = fit(baseline, encoded, collator, arguments, validation_score)
-        assert [entry["step"] for entry in history] == [30, 60, 90]
+        assert [entry["step"] for entry in history] == [20, 40, 60]
         assert [entry["score"] for entry in history] == [0.1, 0.2, 0.9]
         assert history[-1]["loss"] < history[0]["loss"]
         for name, value in baseline.state_dict().items():

@@ -43,8 +43,6 @@ class Stopped(Exception):
 @pytest.fixture(autouse=True)
 def on_the_cpu(monkeypatch):
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
-    # Longer than most runs here; test_trackers.py has it drawn.
-    monkeypatch.setattr("modeling_mgvmoe.training.trackers.draw_curves", lambda entries, path: "not in this test")
 
 
 def arguments_of(folder, **changes):
@@ -179,7 +177,7 @@ def test_going_on_loads_no_post_twice_and_shows_where_it_is(begun, monkeypatch, 
 def test_the_last_two_checkpoints_are_kept_and_a_finished_run_is_finished(begun, undisturbed):
     assert [step for step, _ in list_checkpoints(str(begun))] == [6, 8]
     assert sorted(path.name for path in begun.iterdir()) == [
-        "checkpoints", "log.jsonl", "metrics.json", "model", "training_curves.png"]  # fmt: skip
+        "checkpoints", "log.jsonl", "metrics.json", "model"]  # fmt: skip
     suffixes = {path.suffix for path in (begun / "checkpoints").rglob("*") if path.is_file()}
     assert suffixes == {".json", ".safetensors"}
     # The last step was the best, or not: either way the model is there afterwards.
@@ -577,6 +575,8 @@ def test_signals_of_the_example_and_the_printed_command(tmp_path, launcher, ends
         assert 10 < list_checkpoints(str(folder))[-1][0] < 40
         command = printed[printed.index("To go on:\n") :].splitlines()[1]
         assert shlex.split(command)[-2:] == ["--resume_from_checkpoint", "latest"]
+        if signum == signal.SIGINT:  # what is left is that of SIGTERM
+            continue
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
         done = subprocess.run(command, shell=True, cwd=ROOT, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr[-3000:]
@@ -584,13 +584,13 @@ def test_signals_of_the_example_and_the_printed_command(tmp_path, launcher, ends
 
 
 @pytest.mark.slow
-def test_killed_at_twenty_moments(tmp_path):
+def test_killed_at_eleven_moments(tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, str(ROOT / "tests" / "killed_runs.py"), str(tmp_path), "0"]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr[-3000:]
     _, *rows = [json.loads(line) for line in done.stdout.splitlines()]
-    assert len(rows) == 20
+    assert len(rows) == 11
     for row in rows:
         assert (row["first"], row["second"]) == (-signal.SIGKILL, 0), row
         assert same(tmp_path / row["name"], tmp_path / "undisturbed"), row

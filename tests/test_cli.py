@@ -382,6 +382,12 @@ class TestMisuse:
 
 
 class TestEvaluate:
+    @pytest.fixture(autouse=True)
+    def no_pictures(self, monkeypatch):
+        """Drawing takes most of a run's time; test_evaluate_example.py has it done."""
+        for name in ("draw_confusion", "draw_classes"):
+            monkeypatch.setattr(f"modeling_mgvmoe.evaluation.plots.{name}", lambda *given: None)
+
     def test_tables_and_json(self, capsys, folder, tmp_path):
         posts = write_folder(tmp_path / "posts")
         base = ["evaluate", "--model", folder / "model", "--dataset", posts, "--output_dir", tmp_path / "out"]
@@ -431,18 +437,16 @@ class TestEvaluate:
         assert (code, out) == (1, "") and "matplotlib must be installed for this: pip install 'mg-vmoe[demo]'" in err
 
 
+def test_the_version(capsys):
+    assert run(capsys, "--version")[:2] == (0, f"mgvmoe {__version__}\n")
+
+
 def test_as_a_program(folder):
     """One process: what the user types, and what a pipe of the shell reads."""
-    command = [sys.executable, "-m", "modeling_mgvmoe"]
+    command = [sys.executable, "-m", "modeling_mgvmoe", "predict", "--model", str(folder / "model"), "--json",
+               "--text", TEXT, "--mention-text", "Mura", "--labels", *LABELS]  # fmt: skip
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
-
-    def start(*words):
-        return subprocess.run([*command, *map(str, words)], capture_output=True, text=True, env=env, timeout=600)
-
-    done = start("--version")
-    assert (done.returncode, done.stdout) == (0, f"mgvmoe {__version__}\n")
-    done = start("predict", "--model", folder / "model", "--text", TEXT, "--mention-text", "Mura", "--labels", *LABELS,
-                 "--json")  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=600)
     assert done.returncode == 0 and len(json.loads(done.stdout)["labels"]) == 4
     assert "Traceback" not in done.stderr
 

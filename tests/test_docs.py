@@ -1,10 +1,13 @@
 """Every code block of the pages in `docs/` runs and prints what the page says; what cannot run here is looked up."""
 
+import contextlib
+import functools
 import importlib
 import inspect
+import io
 import re
-import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +17,8 @@ from modeling_mgvmoe.cli.prepare import _parser as prepare_parser
 from modeling_mgvmoe.training.arguments import parse_arguments
 from tests.documents import (
     ROOT,
+    Interpreter,
+    ThisProcess,
     broken_anchors,
     like_the_root,
     linked_files,
@@ -29,6 +34,13 @@ KINDS = {"bash", "python", "sh", "text", "json", "yaml", "math"}
 
 def name(page):
     return page.name
+
+
+@pytest.fixture(scope="module")
+def interpreter(tmp_path_factory):
+    """One process for all pages, each of which has names and a folder of its own."""
+    with Interpreter(HF_MODULES_CACHE=str(tmp_path_factory.mktemp("modules"))) as running:
+        yield running
 
 
 def looked_up_lines():
@@ -81,6 +93,20 @@ def test_no_fence_is_left_open():
         assert len(fences) == 2 * len(blocks), page
 
 
+@functools.cache
+def flags_of(script, command):
+    """The flags that the help of a script of the repository, or of one of its commands, names."""
+    spec = importlib.util.spec_from_file_location(f"of_docs_{Path(script).stem}", ROOT / script)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where dataclasses look
+    spec.loader.exec_module(module)
+    printed = io.StringIO()
+    with pytest.raises(SystemExit) as end, contextlib.redirect_stdout(printed):
+        module.main([*command, "--help"])
+    assert end.value.code == 0
+    return set(re.findall(r"--[\w-]+", printed.getvalue()))
+
+
 @pytest.mark.parametrize(("place", "line"), looked_up_lines())
 def test_commands_that_need_data_are_understood_by_their_parsers(place, line, monkeypatch):
     monkeypatch.chdir(ROOT)
@@ -90,38 +116,22 @@ def test_commands_that_need_data_are_understood_by_their_parsers(place, line, mo
     elif script == "examples/prepare_data.py" and not flags[0].startswith("-"):
         prepare_parser(None).parse_args(flags)
     elif script:
-        # Others build their parser and check files in one go; the slow test below asks them for their flags.
-        assert importlib.util.find_spec(script) if script.startswith("modeling_mgvmoe") else (ROOT / script).is_file()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "script", sorted({found[0] for _, line in looked_up_lines() if (found := script_and_flags(line))})
-)
-def test_commands_that_need_data_have_only_flags_that_the_help_knows(script):
-    for place, line in looked_up_lines():
-        found = script_and_flags(line)
-        if found is None or found[0] != script:
-            continue
-        start = [sys.executable, script] if script.endswith(".py") else [sys.executable, "-m", script]
-        command = [word for word in found[1][:1] if not word.startswith("-")]
-        printed = subprocess.run([*start, *command, "--help"], cwd=ROOT, capture_output=True, text=True, check=False)
-        unknown = {word.partition("=")[0] for word in found[1] if word.startswith("--")} - set(
-            re.findall(r"--[\w-]+", printed.stdout)
-        )
-        assert printed.returncode == 0 and not unknown, f"{place}: {unknown}"
+        # Others build their parser and check files in one go: their help has their flags.
+        known = flags_of(script, tuple(word for word in flags[:1] if not word.startswith("-")))
+        assert {word.partition("=")[0] for word in flags if word.startswith("--")} <= known
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if any(block.fast for block in BLOCKS[page])], ids=name)
 def test_fast_blocks_print_what_the_page_says(page, tmp_path):
-    run_blocks([block for block in BLOCKS[page] if block.fast], like_the_root(tmp_path / "root"))
+    # The slow test runs all blocks, in a process that knows nothing of this one's imports.
+    run_blocks([block for block in BLOCKS[page] if block.fast], like_the_root(tmp_path / "root"), ThisProcess())
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", [page for page in PAGES if any(block.runs for block in BLOCKS[page])], ids=name)
-def test_a_page_runs_from_top_to_bottom(page, demo, tmp_path):
+def test_a_page_runs_from_top_to_bottom(page, demo, tmp_path, interpreter):
     root = like_the_root(tmp_path / "root", demo[0])
-    run_blocks([block for block in BLOCKS[page] if block.runs], root, HF_MODULES_CACHE=str(tmp_path / "modules"))
+    run_blocks([block for block in BLOCKS[page] if block.runs], root, interpreter)
 
 
 # What runs the blocks finds what is wrong with them.
@@ -139,15 +149,15 @@ def test_a_page_runs_from_top_to_bottom(page, demo, tmp_path):
         ("```bash\npip install -e '.[nothing]'\n```\n", "nothing"),
     ],
 )
-def test_a_block_that_fails_or_prints_something_else_is_found(text, fault, tmp_path):
+def test_a_block_that_fails_or_prints_something_else_is_found(text, fault, tmp_path, interpreter):
     page = tmp_path / "page.md"
     page.write_text(text, encoding="utf-8")
     blocks = [block for block in read_blocks(page) if block.runs]
     if fault is None:
-        run_blocks(blocks, tmp_path)
+        run_blocks(blocks, tmp_path, interpreter)
     else:
         with pytest.raises(AssertionError, match=fault):
-            run_blocks(blocks, tmp_path)
+            run_blocks(blocks, tmp_path, interpreter)
 
 
 def test_a_link_to_a_heading_that_is_not_there_is_found(tmp_path):

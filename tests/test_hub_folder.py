@@ -1,6 +1,7 @@
 """What a saved folder must be so that transformers alone, without this package, loads it: rules, and trials."""
 
 import ast
+import functools
 import json
 import os
 import re
@@ -16,7 +17,9 @@ from transformers.utils.logging import disable_progress_bar
 
 import modeling_mgvmoe
 from modeling_mgvmoe.pipeline_mgvmoe import TASK, ZeroShotMultimodalIEPipeline
+from modeling_mgvmoe.processing_mgvmoe import MGVMoEProcessor
 from tests.from_scratch import LABELS, RELATIONS, posts, scratch_model
+from tests.test_processing import SAMPLE, SETTINGS, roberta
 
 PACKAGE = Path(modeling_mgvmoe.__file__).parent
 LIBRARIES = {"torch", "transformers", "numpy", "PIL", "huggingface_hub", "safetensors"}
@@ -32,6 +35,7 @@ def relative_imports(tree):
     return {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level}
 
 
+@functools.cache
 def travelling_files():
     """`modeling_mgvmoe.py` and all it imports relatively, by name."""
     found, waiting = {}, ["modeling_mgvmoe"]
@@ -160,7 +164,8 @@ def test_the_search_for_dangers_allows():
     assert dangers(code) == []
 
 
-# Trials in fresh processes. Starting one takes seconds: each does all it can.
+# Trials in fresh processes. Starting one takes ten seconds: each does all it can. Folders do not get in each other's
+# way: transformers names the modules of their code after them.
 
 WITHOUT_THE_PACKAGE = """
 import json, sys
@@ -183,43 +188,49 @@ import torch
 from safetensors.torch import save_file
 from transformers import AutoConfig, AutoModel, AutoProcessor, pipeline
 torch.set_num_threads(1)
-task = json.loads(sys.argv[1])
-found, graphs = {}, {}
-for name, folder in task["folders"].items():
-    config = AutoConfig.from_pretrained(folder, trust_remote_code=True)
-    model = AutoModel.from_pretrained(folder, trust_remote_code=True)
-    processor = AutoProcessor.from_pretrained(folder, trust_remote_code=True)
-    pipe = pipeline(model=folder, trust_remote_code=True)
-    parts = {
-        "MGVMoEConfig": config,
-        "MGVMoEForZeroShotIE": model,
-        "MGVMoEProcessor": processor,
-        "ZeroShotMultimodalIEPipeline": pipe,
-    }
-    for kind, part in parts.items():
-        assert type(part).__name__ == kind and type(part).__module__.startswith("transformers_modules"), type(part)
-    assert config.to_dict() == model.config.to_dict() and config.num_experts == 3
-    inputs = processor(**task["inputs"], return_tensors="pt")
-    with torch.no_grad():
-        logits = model(**inputs).logits
-    save_file({**inputs, "logits": logits}, task["output"] + "/" + name + ".safetensors")
-    found[name] = pipe(task["posts"], batch_size=2, top_k=2)
-    graph_pipe = pipeline("multimodal-graph-extraction", model=folder, trust_remote_code=True)
-    assert type(graph_pipe).__name__ == "MultimodalGraphExtractionPipeline"
-    graphs[name] = [graph_pipe(task["graph_posts"], **task["graph_labels"], batch_size=2)]
-    graphs[name].append(model.extract(task["graph_posts"], **task["graph_labels"], processor=processor))
-    if name in task["save_again"]:
-        model.save_pretrained(task["output"] + "/again")
-        processor.save_pretrained(task["output"] + "/again")
-        pipe.save_pretrained(task["output"] + "/pipeline_again")
-errors = {}
-for folder in task["incomplete"]:
-    try:
-        pipeline(model=folder, trust_remote_code=True)
-    except ValueError as error:
-        errors[folder] = str(error)
+for task in json.loads(sys.argv[1]):
+    found, graphs = {}, {}
+    for name, folder in task["folders"].items():
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=True)
+        model = AutoModel.from_pretrained(folder, trust_remote_code=True)
+        processor = AutoProcessor.from_pretrained(folder, trust_remote_code=True)
+        pipe = pipeline(model=folder, trust_remote_code=True)
+        parts = {
+            "MGVMoEConfig": config,
+            "MGVMoEForZeroShotIE": model,
+            "MGVMoEProcessor": processor,
+            "ZeroShotMultimodalIEPipeline": pipe,
+        }
+        for kind, part in parts.items():
+            modules = type(part).__module__.split(".")
+            assert type(part).__name__ == kind and modules[:2] == ["transformers_modules", name], type(part)
+        assert config.to_dict() == model.config.to_dict() and config.num_experts == 3
+        inputs = processor(**task["inputs"], return_tensors="pt")
+        with torch.no_grad():
+            logits = model(**inputs).logits
+        save_file({**inputs, "logits": logits}, task["home"] + "/output/" + name + ".safetensors")
+        found[name] = pipe(task["posts"], batch_size=2, top_k=2)
+        graph_pipe = pipeline("multimodal-graph-extraction", model=folder, trust_remote_code=True)
+        assert type(graph_pipe).__name__ == "MultimodalGraphExtractionPipeline"
+        graphs[name] = [graph_pipe(task["graph_posts"], **task["graph_labels"], batch_size=2)]
+        graphs[name].append(model.extract(task["graph_posts"], **task["graph_labels"], processor=processor))
+        if name in task["save_again"]:
+            model.save_pretrained(task["home"] + "/again")
+            processor.save_pretrained(task["home"] + "/again")
+            pipe.save_pretrained(task["home"] + "/pipeline_again")
+    errors = {}
+    for folder in task["incomplete"]:
+        try:
+            pipeline(model=folder, trust_remote_code=True)
+        except ValueError as error:
+            errors[folder] = str(error)
+    processor = AutoProcessor.from_pretrained(task["processor"], trust_remote_code=True)
+    assert type(processor).__module__.startswith("transformers_modules"), type(processor)
+    alone = [processor.max_length, processor.label_template, processor.typing_markers]
+    alone.append(processor(**task["sample"])["input_ids"])
+    processor.save_pretrained(task["processor"] + "_again")
+    print(json.dumps({"rankings": found, "errors": errors, "graphs": graphs, "processor": alone}))
 assert not [name for name in sys.modules if name.partition(".")[0] in ("modeling_mgvmoe", "torch_geometric")]
-print(json.dumps({"rankings": found, "errors": errors, "graphs": graphs}))
 """
 
 
@@ -236,12 +247,6 @@ def start(code, folder, *arguments, with_package=False):
         stderr=subprocess.PIPE,
         text=True,
     )
-
-
-def result(process):
-    output, errors = process.communicate(timeout=600)
-    assert process.returncode == 0, errors[-3000:]
-    return json.loads(output.strip().splitlines()[-1])
 
 
 @pytest.fixture(scope="module")
@@ -272,42 +277,40 @@ def saved(tmp_path_factory):
     expected = processor(**inputs, return_tensors="pt")
     with torch.no_grad():
         logits = model(**expected).logits
-    # Runs beside the other trials.
-    arguments = [str(home / "parts"), json.dumps(IMPORT_ORDERS)]
-    registering = start(REGISTERED, home, *arguments, with_package=True)
-    yield {
+    of_bytes = MGVMoEProcessor(processor.image_processor, roberta(), **SETTINGS)
+    of_bytes.save_pretrained(home / "processor")
+    return {
         "home": home,
-        "registering": registering,
         "posts": chosen,
         "inputs": inputs,
         "expected": {**expected, "logits": logits},
         "rankings": pipe(chosen, batch_size=2, top_k=2),
+        "processor": [32, "it is {}", ["<m1>", "<m2>"], of_bytes(**SAMPLE)["input_ids"]],
         "graph_posts": [{"text": "Kelo greets Mura", "mentions": [[0, 4], [12, 16]], "image": str(home / "0.png")}],
         "graph_labels": {"typing_labels": LABELS, "relation_labels": RELATIONS},
     }
-    registering.kill()
-    registering.communicate()
-
-
-def load_without_the_package(saved, folders, save_again=(), incomplete=()):
-    task = {key: saved[key] for key in ("posts", "inputs", "graph_posts", "graph_labels")}
-    task["folders"] = {name: str(saved["home"] / name) for name in folders}
-    task |= {"output": str(saved["home"] / "output"), "save_again": save_again}
-    task["incomplete"] = [str(saved["home"] / name) for name in incomplete]
-    (saved["home"] / "output").mkdir(exist_ok=True)
-    return result(start(WITHOUT_THE_PACKAGE, saved["home"], json.dumps(task)))
 
 
 @pytest.fixture(scope="module")
 def loaded(saved):
-    return load_without_the_package(saved, ["parts", "pipeline"], ["parts"], ["incomplete", "tokenizer_only"])
+    """What the saved folders give without the package, and then those that were saved again without it."""
+    home = saved["home"]
+    (home / "output").mkdir()
 
+    def task(folders, save_again, incomplete, processor):
+        own = {key: saved[key] for key in ("posts", "inputs", "graph_posts", "graph_labels")}
+        own |= {"folders": {name: str(home / name) for name in folders}, "save_again": save_again, "sample": SAMPLE}
+        return own | {"incomplete": [str(home / name) for name in incomplete], "home": str(home),
+                      "processor": str(home / processor)}  # fmt: skip
 
-@pytest.fixture(scope="module")
-def loaded_again(saved, loaded):
-    for name in ("again", "pipeline_again"):
-        (saved["home"] / "output" / name).rename(saved["home"] / name)
-    return load_without_the_package(saved, ["again", "pipeline_again"])
+    tasks = [
+        task(["parts", "pipeline"], ["parts"], ["incomplete", "tokenizer_only"], "processor"),
+        task(["again", "pipeline_again"], [], [], "processor_again"),
+    ]
+    process = start(WITHOUT_THE_PACKAGE, home, json.dumps(tasks))
+    output, errors = process.communicate(timeout=600)
+    assert process.returncode == 0, errors[-3000:]
+    return [json.loads(line) for line in output.splitlines() if line.startswith('{"rankings"')]
 
 
 def assert_bitwise_equal(saved, name):
@@ -335,18 +338,24 @@ def test_a_saved_folder_is_complete(saved):
 @pytest.mark.parametrize("name", ["parts", "pipeline"])
 def test_loads_without_the_package(saved, loaded, name):
     assert_bitwise_equal(saved, name)
-    assert loaded["rankings"][name] == saved["rankings"]
+    assert loaded[0]["rankings"][name] == saved["rankings"]
     model, processor = scratch_model()
     graphs = model.extract(saved["graph_posts"], **saved["graph_labels"], processor=processor)
-    assert graphs[0]["relations"] and loaded["graphs"][name] == [graphs, graphs]
+    assert graphs[0]["relations"] and loaded[0]["graphs"][name] == [graphs, graphs]
 
 
 @pytest.mark.parametrize("name", ["again", "pipeline_again"])
-def test_saved_without_the_package_it_loads_again(saved, loaded_again, name):
+def test_saved_without_the_package_it_loads_again(saved, loaded, name):
     assert_bitwise_equal(saved, name)
-    assert loaded_again["rankings"][name] == saved["rankings"]
+    assert loaded[1]["rankings"][name] == saved["rankings"]
     code = {path.name for path in (saved["home"] / "parts").glob("*.py")}
     assert code == {path.name for path in (saved["home"] / name).glob("*.py")}
+
+
+def test_a_processor_alone_with_another_tokenizer_loads_and_is_saved_again(saved, loaded):
+    assert [own["processor"] for own in loaded] == [saved["processor"]] * 2
+    codes = [{path.name for path in (saved["home"] / name).glob("*.py")} for name in ("processor", "processor_again")]
+    assert codes[0] == codes[1] and {"processing_mgvmoe.py", "spans.py", "pictures.py", "candidates.py"} < codes[0]
 
 
 @pytest.mark.parametrize(
@@ -358,53 +367,30 @@ def test_saved_without_the_package_it_loads_again(saved, loaded_again, name):
 )
 def test_a_folder_without_processor_says_so(saved, loaded, name, missing):
     folder = saved["home"] / name
-    assert f"The folder {str(folder)!r} has {missing}. Save one beside the model" in loaded["errors"][str(folder)]
+    assert f"The folder {str(folder)!r} has {missing}. Save one beside the model" in loaded[0]["errors"][str(folder)]
 
 
-# Every order of imports in a process of its own, forked off one that has imported what is not under test.
+# The Auto classes are there before the package: every other test has imported the package first.
 REGISTERED = """
-import json, os, sys, traceback
-import torch, torch._dynamo, torch.distributed.tensor
-
-CHECKS = '''
+import sys
+from transformers import AutoConfig, AutoModel, AutoProcessor, pipeline
+import modeling_mgvmoe as package
+folder = sys.argv[1]
 config = AutoConfig.from_pretrained(folder)
 model = AutoModel.from_pretrained(folder)
 processor = AutoProcessor.from_pretrained(folder)
-import transformers
-pipe = transformers.pipeline("zero-shot-multimodal-ie", model=model, processor=processor)
+pipe = pipeline("zero-shot-multimodal-ie", model=model, processor=processor)
 assert AutoModel.from_config(config).num_parameters() == model.num_parameters()
-import modeling_mgvmoe as package
 assert type(config) is package.MGVMoEConfig
 assert type(model) is package.MGVMoEForZeroShotIE and type(model.config) is package.MGVMoEConfig
 assert type(processor) is package.MGVMoEProcessor
 assert type(pipe) is package.ZeroShotMultimodalIEPipeline
 assert not [name for name in sys.modules if name.startswith("transformers_modules")]
-'''
-folder, orders = sys.argv[1], json.loads(sys.argv[2])
-failed = {}
-for name, order in orders.items():
-    assert "transformers" not in sys.modules
-    process = os.fork()
-    if process == 0:
-        try:
-            exec(order + CHECKS, {"folder": folder, "sys": sys})
-            os._exit(0)
-        except BaseException:
-            traceback.print_exc()
-            os._exit(1)
-    failed[name] = os.waitpid(process, 0)[1] != 0
-print(json.dumps(failed))
 """
-AUTO = "from transformers import AutoConfig, AutoModel, AutoProcessor\n"
-IMPORT_ORDERS = {
-    "package first": "import modeling_mgvmoe\n" + AUTO,
-    "Auto classes first": AUTO + "from transformers import pipeline\nimport modeling_mgvmoe\n",
-    "model file": "import modeling_mgvmoe.modeling_mgvmoe\n" + AUTO,
-    "in between": "from transformers import AutoModel\nfrom modeling_mgvmoe import MGVMoEProcessor\n" + AUTO,
-}
 
 
+@pytest.mark.slow
 def test_auto_classes_know_the_package_without_being_told_to_trust(saved):
-    output, errors = saved["registering"].communicate(timeout=600)
-    failed = json.loads(output.strip().splitlines()[-1])
-    assert failed == dict.fromkeys(IMPORT_ORDERS, False), errors[-3000:]
+    process = start(REGISTERED, saved["home"], str(saved["home"] / "parts"), with_package=True)
+    _, errors = process.communicate(timeout=600)
+    assert process.returncode == 0, errors[-3000:]

@@ -1,7 +1,4 @@
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -675,39 +672,3 @@ def test_save_and_load(tmp_path, image_processor, name, auto_class):
 def test_settings_can_be_changed_on_loading(tmp_path, processor):
     processor.save_pretrained(tmp_path)
     assert MGVMoEProcessor.from_pretrained(tmp_path, max_length=20).max_length == 20
-
-
-LOAD = """
-import json, sys
-from transformers import AutoProcessor
-processor = AutoProcessor.from_pretrained(sys.argv[1], trust_remote_code=True)
-assert type(processor).__module__.startswith("transformers_modules"), type(processor)
-assert "modeling_mgvmoe" not in sys.modules
-processor.save_pretrained(sys.argv[2])
-batch = processor(**json.loads(sys.argv[3]))
-print(json.dumps([processor.max_length, processor.label_template, processor.typing_markers, batch["input_ids"]]))
-"""
-
-
-def test_auto_processor_loads_the_code_from_the_folder(tmp_path, image_processor, auto_class):
-    saved = MGVMoEProcessor(image_processor, roberta(), **SETTINGS)
-    saved.save_pretrained(tmp_path / "saved")
-    environment = {**os.environ, "HF_MODULES_CACHE": str(tmp_path / "modules"), "HF_HUB_OFFLINE": "1"}
-    environment.pop("PYTHONPATH", None)
-    arguments = [str(tmp_path / "saved"), str(tmp_path / "again"), json.dumps(SAMPLE)]
-    done = subprocess.run(
-        [sys.executable, "-c", LOAD, *arguments],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=600,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    found = json.loads(done.stdout.strip().splitlines()[-1])
-    assert found == [32, "it is {}", ["<m1>", "<m2>"], saved(**SAMPLE)["input_ids"]]
-    # Saved again from the folder's own code, the folder is complete again.
-    code = {path.name for path in (tmp_path / "saved").glob("*.py")}
-    assert code == {path.name for path in (tmp_path / "again").glob("*.py")}
-    assert {"processing_mgvmoe.py", "spans.py", "images.py", "labels.py"} < code

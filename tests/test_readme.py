@@ -6,12 +6,11 @@ import sys
 
 import pytest
 
-from tests.documents import ROOT, SHORT, assert_prints, check_installing, linked_files, read_blocks, run, run_line
+from modeling_mgvmoe.training.arguments import parse_arguments
+from tests.documents import ROOT, SHORT, assert_prints, check_installing, linked_files, read_blocks, run
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = read_blocks(ROOT / "README.md")
-CACHED = "sketchbook_cached"  # the recipe of the commands that belong together
-EVALUATION = "examples/evaluate.py"
 EXPLANATION = "examples/explain.py"
 
 
@@ -39,38 +38,30 @@ def test_make_targets_exist_and_pip_extras_are_declared(line):
     check_installing(line)
 
 
-@pytest.mark.slow
+def lines_of_page(name):
+    """The commands of a page of docs/, where test_docs.py runs them, one after the other."""
+    return [line for block in read_blocks(ROOT / "docs" / name) if block.kind == "bash" for line in block.lines()]
+
+
 @pytest.mark.parametrize(
-    "line",
+    ("page", "scripts", "count", "shorter"),
     [
-        line
-        for line in shell_lines()
-        if line.startswith(("python", "accelerate")) and "examples/train.py" in line and CACHED not in line
+        ("graph.md", ("extract.py", "graph_report.py"), 2, ""),
+        ("training.md", ("train.py", "prepare_data.py"), 4, ""),
+        ("evaluation.md", ("evaluate.py",), 3, " --max_posts 60"),
     ],
 )
-def test_training_commands_run(line, tmp_path):
-    help_only = "--help" in line
-    run_line(line if help_only else f"{line} --output_dir {shlex.quote(str(tmp_path))}", ROOT)
-    assert help_only or (tmp_path / "model" / "model.safetensors").is_file()
+def test_commands_are_those_of_their_page(page, scripts, count, shorter):
+    own = [line for line in shell_lines() if any(f"/{script}" in line for script in scripts) and "--help" not in line]
+    assert len(own) == count and {line + shorter for line in own} <= set(lines_of_page(page))
 
 
-@pytest.mark.slow
-def test_the_feature_cache_is_made_and_trained_from(tmp_path):
-    prepare, training = (shlex.split(line)[1:] for line in shell_lines() if CACHED in line)
-    shared = ["--image_feature_cache", str(tmp_path / "features"), "--output_dir", str(tmp_path / "run"), *SHORT]
-    assert "distinct" in run([sys.executable, *prepare, *shared], ROOT)
-    run([sys.executable, *training, *shared], ROOT)
-    assert (tmp_path / "features" / "header.json").is_file()
-    assert (tmp_path / "run" / "model" / "model.safetensors").is_file()
-
-
-def test_commands_on_graphs_are_those_of_their_page():
-    """Where test_docs.py runs them, one after the other."""
-    page = [
-        line for block in read_blocks(ROOT / "docs" / "graph.md") if block.kind == "bash" for line in block.lines()
-    ]
-    own = [line for line in shell_lines() if "extract.py" in line or "graph_report.py" in line]
-    assert len(own) == 2 and set(own) <= set(page)
+def test_the_help_of_a_training_is_shown(capsys):
+    (line,) = (line for line in shell_lines() if "--help" in line)
+    assert line.startswith("python examples/train.py ")
+    with pytest.raises(SystemExit) as end:
+        parse_arguments(shlex.split(line)[2:])
+    assert end.value.code in (0, None) and "--learning_rate" in capsys.readouterr().out
 
 
 @pytest.mark.slow
@@ -94,16 +85,6 @@ def test_the_demo_reaches_its_numbers_and_leaves_what_it_promises(demo):
     assert all(float(row[column]) <= 0.45 for row in (text, picture) for column in (0, 2))
     assert "bitwise equal" in printed
     assert (folder / "runs/demo/predictions.png").read_bytes().startswith(b"\x89PNG")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("line", [line for line in shell_lines() if EVALUATION in line])
-def test_evaluation_commands_run(demo, line, tmp_path):
-    words = shlex.split(line)
-    command = [sys.executable, str(ROOT / EVALUATION), *words[2:], "--max_posts", "60", "--output_dir", str(tmp_path)]
-    assert "| MG-VMoE " in run(command, demo[0])
-    (report,) = tmp_path.glob("*.md")
-    assert "## Relation" in report.read_text(encoding="utf-8")
 
 
 @pytest.mark.slow

@@ -28,21 +28,6 @@ def run(*flags, **environment):
     )
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("flags", "message"),
-    [
-        ([], "--data_dir or the environment variable MGVMOE_DATA must name the folder"),
-        (["--data_dir", "nowhere", "--text_model", "x"], r"--data_dir: nowhere.mnre.train\.txt does not exist"),
-    ],
-)
-def test_missing_material_is_named(flags, message):
-    result = run(*flags)
-    assert result.returncode == 2
-    assert re.search(message, result.stderr)
-    assert "Traceback" not in result.stderr
-
-
 @pytest.mark.real
 def test_a_few_steps(tmp_path):
     folder = os.environ.get("MGVMOE_DATA")

@@ -7,6 +7,7 @@ import socket
 import pytest
 import torch
 from accelerate.commands.config.config_args import load_config_from_file
+from accelerate.state import AcceleratorState
 from safetensors.torch import load_file, save_file
 
 from modeling_mgvmoe.training.optimization import parameter_groups
@@ -52,6 +53,7 @@ def environment(process, port):
                    "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": "lo",
                    "ACCELERATE_USE_CPU": "true"}  # fmt: skip
     torch.set_num_threads(1)
+    AcceleratorState._reset_state(reset_partial_state=True)  # of the process that forked this one
 
 
 def work(process, port, folder):
@@ -86,7 +88,7 @@ def work(process, port, folder):
 def train_sharded(process, port, folder):
     """The training loop as accelerate runs it with configuration/accelerate/fsdp2.yaml."""
     from accelerate import Accelerator, FullyShardedDataParallelPlugin
-    from accelerate.state import AcceleratorState, PartialState
+    from accelerate.state import PartialState
     from accelerate.utils import DistributedType
 
     environment(process, port)
@@ -116,7 +118,9 @@ def start(function, folder):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    torch.multiprocessing.start_processes(function, (port, folder), nprocs=PROCESSES, start_method="spawn")
+    # Forked, for importing all this takes seconds; with a GPU, which does not survive a fork, anew.
+    method = "spawn" if torch.cuda.is_available() else "fork"
+    torch.multiprocessing.start_processes(function, (port, folder), nprocs=PROCESSES, start_method=method)
 
 
 @pytest.mark.slow

@@ -1,8 +1,6 @@
 """The sketchbook data set and the schema of posts: what the classes, sentences and drawings must hold to."""
 
 import re
-import subprocess
-import sys
 from collections import Counter
 
 import numpy as np
@@ -227,16 +225,22 @@ def test_more_posts_keep_the_first_ones():
     assert {(post["text"], post["label"]) for post in few} <= {(post["text"], post["label"]) for post in many}
 
 
-def test_another_process_gives_the_same_posts():
-    # A process with another hash seed: would tell a use of hash() or of the order of a set.
-    code = (
-        "from modeling_mgvmoe.data import generate_posts\n"
-        "post = generate_posts('relation', 'test', seed=3, posts_per_class=1, image_size=16)[5]\n"
-        "print(post['id'], post['text'], post['label'], post['image'].tobytes().hex())"
-    )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    post = small("relation", "test", posts_per_class=1)[5]
-    assert result.stdout.strip() == f"{post['id']} {post['text']} {post['label']} {post['image'].tobytes().hex()}"
+@pytest.mark.parametrize(
+    ("task", "text", "label", "colour"),
+    [
+        ("typing", "from my sketchbook: both sails of Nartor tore in the storm #inkpals", "red square boat",
+         (183.7, 89.9, 102.8)),
+        ("relation", "dear diary, Vekyibnar let Quindra have the last dumpling", "feeds inside at dusk",
+         (185.0, 96.3, 96.0)),
+    ],
+)  # fmt: skip
+def test_every_process_gives_the_same_posts(task, text, label, colour):
+    # Every process has a hash seed of its own: against what another one gave, a use of hash() or of the order of a
+    # set shows.
+    post = small(task, "test", posts_per_class=1)[5]
+    assert (post["text"], post["label"]) == (text, label)
+    # Anti-aliasing may differ from one Pillow to the next, the mean colour not by much.
+    assert pixels([post]).mean(axis=(0, 1, 2)) == pytest.approx(colour, abs=3)
 
 
 # ----------------------------------------------------------------------------------------------------
@@ -316,11 +320,6 @@ def test_load_sketchbook():
         seed=3, posts_per_class=1, eval_posts_per_class=1, tasks=("relation",), image_size=16
     )
     assert {schema.task_of(row) for row in only["test"]} == {"relation"}
-
-
-def test_importing_the_package_does_not_load_datasets():
-    code = "import sys, modeling_mgvmoe.data; assert 'datasets' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 # ----------------------------------------------------------------------------------------------------

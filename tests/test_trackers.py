@@ -13,13 +13,26 @@ from accelerate.tracking import GeneralTracker, get_available_trackers
 from modeling_mgvmoe.training import loop
 from modeling_mgvmoe.training.arguments import TrainingArguments
 from modeling_mgvmoe.training.loop import train
-from modeling_mgvmoe.training.trackers import JsonLinesTracker, make_accelerator, panels, read_log, tracker_names
+from modeling_mgvmoe.training.trackers import (
+    JsonLinesTracker,
+    draw_curves,
+    make_accelerator,
+    panels,
+    read_log,
+    tracker_names,
+)
 from tests.small_runs import TERMS, small_data, small_trainee
 
 
 @pytest.fixture(autouse=True)
 def on_the_cpu(monkeypatch):
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+
+
+@pytest.fixture
+def curves(monkeypatch):
+    """Curves are drawn, as they are outside of the tests."""
+    monkeypatch.setattr("modeling_mgvmoe.training.trackers.draw_curves", draw_curves)
 
 
 class Stopped(Exception):
@@ -54,7 +67,7 @@ def run_stopped_and_resumed(folder, monkeypatch, **changes):
     return run(folder, resume_from_checkpoint="latest", **BETWEEN, **changes)
 
 
-def test_the_log_names_everything(tmp_path, capsys):
+def test_the_log_names_everything(tmp_path, curves, capsys):
     found = run(tmp_path, head_learning_rate=1e-3)
     entries = read_log(str(tmp_path / "log.jsonl"))
     assert [entry["step"] for entry in entries] == [3, 6, 8]
@@ -199,7 +212,7 @@ def test_what_was_reported_before_goes_with_the_run(tmp_path):
     assert len(read_log(str(tmp_path / "log.jsonl"))) == 1
 
 
-def test_without_matplotlib_the_run_says_so(tmp_path, monkeypatch, capsys):
+def test_without_matplotlib_the_run_says_so(tmp_path, curves, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     run(tmp_path, max_train_steps=1)
     assert "training_curves.png was not drawn: matplotlib is not installed (it is in the ex" in capsys.readouterr().out
@@ -228,14 +241,14 @@ def test_bfloat16(tmp_path, another_precision):
         model.mention_projection.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
         folder = tmp_path / precision
         arguments = TrainingArguments(
-            output_dir=str(folder), max_train_steps=30, per_device_train_batch_size=8, learning_rate=1e-2,
-            eval_steps=30, mixed_precision=precision, logging_steps=10,
+            output_dir=str(folder), max_train_steps=12, per_device_train_batch_size=8, learning_rate=1e-2,
+            eval_steps=12, mixed_precision=precision, logging_steps=4,
         )  # fmt: skip
         train(model, processor, small_data(), arguments)
         assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
         losses[precision] = [entry["train/ranking_loss"] for entry in read_log(str(folder / "log.jsonl"))]
         # Steps, then validation.
-        assert set(seen[:30]) == {torch.bfloat16 if precision == "bf16" else torch.float32}
+        assert set(seen[:12]) == {torch.bfloat16 if precision == "bf16" else torch.float32}
         seen.clear()
     assert losses["bf16"] != losses["no"]
     assert losses["bf16"] == pytest.approx(losses["no"], rel=0.2)

@@ -452,8 +452,6 @@ def test_conditions(data, trainee):
 @pytest.fixture(autouse=True)
 def on_the_cpu(monkeypatch):
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
-    # Longer than most runs here; test_trackers.py has it drawn.
-    monkeypatch.setattr("modeling_mgvmoe.training.trackers.draw_curves", lambda entries, path: "not in this test")
 
 
 def arguments_of(folder, **changes):

@@ -98,15 +98,15 @@ def test_the_variance_is_that_of_tokens_drawn_one_by_one(fusion):
                 torch.einsum(
                     "bl,blh->bh", weights, model.experts(states, noise=torch.randn_like(states)).hidden_states
                 )
-                for _ in range(1000)
+                for _ in range(500)
             ]
         )
     # The second post has no picture, and the weights of its picture tokens are 0.
     assert weights[1, : image.shape[1]].abs().max() == 0
     error = (draws.mean(0) - output.fused_embeds).abs()
     assert (error < 5 * (output.fused_variance / len(draws)).sqrt() + 1e-4).all()
-    # The deviation of a variance over 1,000 draws is sqrt(2 / 1000) = 4.5 % of it: five of them.
-    torch.testing.assert_close(draws.var(0), output.fused_variance, rtol=0.23, atol=1e-4)
+    # The deviation of a variance over 500 draws is sqrt(2 / 500) = 6.3 % of it: five of them.
+    torch.testing.assert_close(draws.var(0), output.fused_variance, rtol=0.32, atol=1e-4)
 
 
 def test_posts_that_share_a_picture_have_the_variance_that_they_have_alone():
