@@ -355,7 +355,7 @@ def test_saved_without_the_package_it_loads_again(saved, loaded, name):
 def test_a_processor_alone_with_another_tokenizer_loads_and_is_saved_again(saved, loaded):
     assert [own["processor"] for own in loaded] == [saved["processor"]] * 2
     codes = [{path.name for path in (saved["home"] / name).glob("*.py")} for name in ("processor", "processor_again")]
-    assert codes[0] == codes[1] and {"processing_mgvmoe.py", "spans.py", "pictures.py", "candidates.py"} < codes[0]
+    assert codes[0] == codes[1] and {"processing_mgvmoe.py", "spans.py", "images.py", "labels.py"} < codes[0]
 
 
 @pytest.mark.parametrize(
