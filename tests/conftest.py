@@ -10,32 +10,38 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # brings, and threads of several processes on two cores spend their time waiting for each other.
 os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = "1"
 
+# torch, transformers and what imports them come within the fixtures: the process that only hands tests to others would
+# wait for them, and the others for it.
 import pytest  # noqa: E402
-import torch  # noqa: E402
 from filelock import FileLock  # noqa: E402
 
-from modeling_mgvmoe.data import precision  # noqa: E402
 from tests.documents import demo_command, run  # noqa: E402
-from tests.tiny import tiny_config, tiny_inputs, tiny_model  # noqa: E402
 
-torch.set_num_threads(1)
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread():
+    """As the environment says above, for torch that is imported already."""
+    import torch
+
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)
 def repeatable():
     """Every test starts from the same random state and leaves the default dtype as it was."""
+    import torch
+
     torch.manual_seed(0)
     dtype = torch.get_default_dtype()
     yield
     torch.set_default_dtype(dtype)
 
 
-has_bf16 = precision.has_bf16
-
-
 @pytest.fixture(autouse=True)
 def float32_by_default(monkeypatch):
     """On any processor mixed_precision "auto" is float32, so that a tolerance means the same everywhere."""
+    from modeling_mgvmoe.data import precision
+
     monkeypatch.setattr(precision, "has_bf16", lambda device="cpu": False)
 
 
@@ -66,16 +72,22 @@ def own_module_cache(monkeypatch, tmp_path):
 
 @pytest.fixture
 def config():
+    from tests.tiny import tiny_config
+
     return tiny_config()
 
 
 @pytest.fixture
 def model():
+    from tests.tiny import tiny_model
+
     return tiny_model()
 
 
 @pytest.fixture
 def inputs():
+    from tests.tiny import tiny_inputs
+
     return tiny_inputs()
 
 

@@ -79,6 +79,7 @@ class TestAll:
         rest = {name: value for name, value in batch.items() if name not in material[2].candidates}
         torch.testing.assert_close(baseline(**rest, **known).logits, baseline(**batch).logits, **CLOSE)
 
+    @pytest.mark.slow
     def test_it_learns_and_keeps_the_best_weights(self, baseline, material):
         _, encoded, collator = material
         before = copy.deepcopy(baseline.state_dict())

@@ -47,10 +47,9 @@ def read_table(lines):
     return [dict(zip(rows[0], row, strict=True)) for row in rows[2:]]
 
 
-# One protocol in the default tests: drawing takes five seconds.
-@pytest.mark.parametrize(
-    "protocol", [name if name == "generalised" else pytest.param(name, marks=pytest.mark.slow) for name in PROTOCOLS]
-)
+# Drawing takes five seconds; in the default tests `mgvmoe evaluate` goes the same way (test_cli.py).
+@pytest.mark.slow
+@pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_files_and_tables(protocol, script, folder, tmp_path, capsys):
     argv = ["--model", f"{folder}/{{seed}}/model", "--dataset", str(folder / "posts"), "--protocol", protocol]
     results = script.main([*argv, "--seeds", "3", "5", "--output_dir", str(tmp_path), "--batch_size", "7"])
@@ -212,7 +211,7 @@ def test_names_in_pictures():
     assert len(set(short_names(alike, 34, 1))) == 3 and short_names(["a", "a"], 34, 1) == ["a", "a"]
 
 
-@pytest.mark.parametrize("count", [1, 26, pytest.param(160, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [1, *(pytest.param(count, marks=pytest.mark.slow) for count in (26, 160))])
 def test_pictures_of_any_number_of_classes(count, tmp_path):
     labels = [f"class {number} with a rather long name" for number in range(count)]
     scores = {name: {"precision": 0.5, "recall": 0.2, "f1": 2 / 7, "support": place % 3} for place, name in

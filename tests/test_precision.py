@@ -10,14 +10,13 @@ from accelerate.state import AcceleratorState
 from baselines import FitArguments
 
 from modeling_mgvmoe.data import precision
-from modeling_mgvmoe.data.precision import choose_precision
+from modeling_mgvmoe.data.precision import choose_precision, has_bf16
 from modeling_mgvmoe.graph.label_file import CandidateLabels
 from modeling_mgvmoe.graph.model_extractor import ExtractionOptions, ModelExtractor
 from modeling_mgvmoe.inference.model_folder import load_model
 from modeling_mgvmoe.training import trackers
 from modeling_mgvmoe.training.arguments import TrainingArguments
 from modeling_mgvmoe.training.loop import train
-from tests.conftest import has_bf16
 from tests.small_runs import small_data, small_trainee
 
 

@@ -28,7 +28,7 @@ def test_threads_share_a_cache_that_holds_one_label():
 
     def ask(number):
         try:
-            found[number] = [pipe(post, candidate_labels=lists[number]) for _ in range(25)]
+            found[number] = [pipe(post, candidate_labels=lists[number]) for _ in range(10)]
         except Exception as error:
             errors.append(error)
 

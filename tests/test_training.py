@@ -583,6 +583,7 @@ def test_a_loss_that_is_not_a_number_stops_the_run(tmp_path, data, trainee):
     assert not (tmp_path / "model").exists()
 
 
+@pytest.mark.slow
 def test_one_batch_is_learnt_by_heart(data, trainee):
     model, processor = trainee
     model.config.projection_dropout = 0.0
