@@ -72,7 +72,7 @@ class Baseline(nn.Module):
         return torch.autocast(self.device.type, enabled=False)
 
     def encode_candidates(self, encoded: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Labels as what `forward` takes in place of their words."""
+        """Labels as what `forward` takes instead of their words."""
         return {
             "candidate_embeds": self.encoders.get_candidate_embeds(
                 encoded["candidate_input_ids"], encoded["candidate_attention_mask"], encoded.get("candidate_index")
@@ -179,14 +179,14 @@ class AttributeRegression(Baseline):
         return (1 - self.share) * hinge + self.share * F.cross_entropy(classes, labels)
 
 
-# What a batch may hold of its pictures.
+# What a batch may hold of its images.
 PICTURES = ("pixel_values", "image_features", "image_mask", "image_index")
 
 
 class Concatenation(Baseline):
-    """[first token and markers; mean of the text; mean of the picture] and the label, projected to one space (E8).
+    """[first token and markers; mean of the text; mean of the image] and the label, projected to one space (E8).
 
-    Ranking loss. A post without a picture has zeros there.
+    Ranking loss. A post without an image has zeros there.
 
     Args:
         model: its encoders and the projection of the picture's states are taken.

@@ -4,7 +4,7 @@
     python benchmarks/bulk_extraction.py --posts 2000 --kills 1
 
 For each number of posts a world (examples/sketch_world.py) is written, one post in a hundred with a
-picture, and `examples/extract.py` run on it in a process of its own, with a tiny model of random weights on one
+image, and `examples/extract.py` run on it in its own process, with a tiny model of random weights on one
 thread. Memory is that of the process, as the system counts it: the peak, and what was resident after each tenth of
 the posts. With --kills the largest run is made once more, killed that often at random moments, and compared byte by
 byte.

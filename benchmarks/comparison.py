@@ -75,7 +75,7 @@ BASELINES = (
            "Prototype"),
     Method("attribute_regression", "ZS-BERT: regression onto the description's vector", "baseline", "description",
            "markers", "AttributeRegression"),
-    Method("concatenation", "text and picture side by side, no experts, ranking loss", "baseline", "description",
+    Method("concatenation", "text and image side by side, no experts, ranking loss", "baseline", "description",
            "markers", "Concatenation"),
     Method("cross_encoder", "post and description in one pass", "baseline", "description", "prefix",
            "CrossEncoder"),
@@ -89,7 +89,7 @@ MGVMOE = _ours("mgvmoe", "MG-VMoE with everything on")
 
 # Each differs from `mgvmoe` in one thing.
 ABLATIONS = (
-    _ours("no_experts", "tokens as they are in place of experts", num_experts=0),
+    _ours("no_experts", "tokens as they are instead of experts", num_experts=0),
     _ours("one_expert", "one expert, nothing to route", num_experts=1),
     _ours("deterministic_experts", "experts without variance: no bottleneck", deterministic_experts=True),
     _ours("no_router_entropy", "no E5", router_entropy_loss_coef=0.0),
@@ -156,7 +156,7 @@ class Comparison:
     progress: bool = True
 
     def words(self, method: Method) -> Mapping[str, Any]:
-        """What a method reads for labels, in place of their names."""
+        """What a method reads for labels, instead of their names."""
         if method.words == "all":
             return self.data.label_descriptions
         return self.one_sentence if method.words == "description" else self.names

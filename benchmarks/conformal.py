@@ -4,10 +4,10 @@
     2 python benchmarks/conformal.py --json FILE --model 'runs/sketchbook{seed}/model' --dataset sketchbook
 
 `same classes`: posts of the unseen test classes, divided at random into two halves, one to calibrate with and one to
-test on; the mean over `--divisions` divisions, and the deviation over these. The two halves are exchangeable.
+test on; the mean over `--divisions` splits, and the deviation over these. The two halves are exchangeable.
 `across classes`: calibrated with the posts of the validation classes, tested on those of the test classes; these are
 not exchangeable, and nothing is promised. {seed} in folders is each seed, which is also the sketchbook's. FILE keeps
-the rows of other data sets.
+the rows of other datasets.
 """
 
 import argparse
@@ -38,7 +38,7 @@ from modeling_mgvmoe.inference.predict import ModelScorer
 # any order, the right label is in the set with probability at least :math:`1 - \alpha`, and at most
 # :math:`1 - \alpha + 1 / (n + 1)` without ties. That holds for posts of the *same classes* with the same
 # candidates, divided at random: label a few hundred posts of the new classes, and the coverage is guaranteed on
-# average over posts and divisions. It does not hold *across classes*: posts of validation classes, with the validation
+# average over posts and splits. It does not hold *across classes*: posts of validation classes, with the validation
 # classes as candidates, are no draw from the posts of the test classes. The coverage is then what it turns out to be.
 
 

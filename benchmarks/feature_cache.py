@@ -1,8 +1,8 @@
-"""Resident memory and speed of training batches read from a large cache of picture features.
+"""Resident memory and speed of training batches read from a large cache of image features.
 
     python benchmarks/feature_cache.py --json FILE [--folder /tmp/feature-cache] [--pictures 9000] [--batches 300]
 
-Generates a cache of ViT-B/16-384 size (577 x 768 numbers a picture; 9,000 pictures are 7.4 GiB), then, in a fresh
+Generates a cache of ViT-B/16-384 size (577 x 768 numbers an image; 9,000 images are 7.4 GiB), then, in a fresh
 process, opens it with all its checks and collates random batches through the reader that training uses. Reported are
 the process's peak resident memory (VmHWM), what was there after the imports, and the throughput. The cache goes.
 """

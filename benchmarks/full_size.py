@@ -29,7 +29,7 @@ def tokens(rows, length=TOKENS):
 
 
 def posts(batch=BATCH, length=TOKENS):
-    """Random posts, without pictures."""
+    """Random posts, without images."""
     return {
         "input_ids": tokens(batch, length),
         "mention_positions": torch.tensor([[1, 9]]).expand(batch, 2).contiguous(),
@@ -37,7 +37,7 @@ def posts(batch=BATCH, length=TOKENS):
 
 
 def pixels(batch=BATCH):
-    """Random pictures."""
+    """Random images."""
     return torch.randn(batch, 3, 384, 384)
 
 

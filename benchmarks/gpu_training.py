@@ -34,7 +34,7 @@ def build(tiny, freeze_vision, device):
 
 
 def inputs_of(model, batch_size, text_length, candidates, device):
-    """A full batch: every post with a picture, no padding."""
+    """A full batch: every post with an image, no padding."""
     text, vision = model.config.text_config, model.config.vision_config
     lengths = {"input_ids": (batch_size, text_length), "candidate_input_ids": (candidates, 8)}
     tokens = {name: torch.randint(5, text.vocab_size, shape, device=device) for name, shape in lengths.items()}
@@ -49,7 +49,7 @@ def inputs_of(model, batch_size, text_length, candidates, device):
 # FLOPs of a step. A layer of a transformer multiplies each of n tokens with 4 H^2 + 2 H I weights (I the inner size)
 # and, in attention, with n keys and n values of H numbers: 2 n (4 H^2 + 2 H I) + 4 n^2 H FLOPs forward. That is 22
 # GFLOP a post for BERT-base on 128 tokens and 110 for ViT-B/16-384 on 577. The experts (K 8) multiply every token with
-# 2 K H^2 weights: 2.4 for the text, 10.9 for the picture. The way back costs twice the way forth, once where nothing
+# 2 K H^2 weights: 2.4 for the text, 10.9 for the image. The way back costs twice the way forth, once where nothing
 # in front is trained, nothing in a frozen tower: 3 x 22 + 110 + 3 x 2.4 + 2 x 10.9 = 206 GFLOP a post, 437 with a
 # trained tower. 12 labels of 8 tokens add 49 to a step. What is reported is what the operators of one step multiply,
 # by torch's counter, so that a shorter way to the same numbers does not look like a faster card. At batch 2 on a CPU,

@@ -30,7 +30,7 @@ TEMPERATURES, RADII = (0.02, 0.1, 1.0, 10.0, 384.0), (0.1, 0.5, 1.0)
 
 @torch.no_grad()
 def nodes_of(model, processor, posts, data):
-    """The nodes of E10 for one batch, as training makes them: noise on, no pictures."""
+    """The nodes of E10 for one batch, as training makes them: noise on, no images."""
     collator = PostCollator(processor, data.labels["train"])
     batch = collator.model_inputs(encode_posts([{**post, "image": None} for post in posts], processor))
     names = ("input_ids", "attention_mask", "mention_positions")
@@ -77,7 +77,7 @@ def main():
 
 
 def draw(seed):
-    """A generator of its own for every use."""
+    """A generator for every use."""
     return torch.Generator().manual_seed(seed)
 
 

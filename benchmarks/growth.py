@@ -1,4 +1,4 @@
-"""How time and memory grow: with experts, labels, picture tokens, text length, batch, and mentions of one post.
+"""How time and memory grow: with experts, labels, image tokens, text length, batch, and mentions of one post.
 
     python benchmarks/growth.py --json benchmarks/results/growth.json --figure benchmarks/results/growth.png
 
@@ -45,7 +45,7 @@ def model_with(tiny, experts=8):
 
 
 def batch_of(model, posts=4, text=64, picture=256, labels=4):
-    """Random posts with picture features."""
+    """Random posts with image features."""
     width = model.config.hidden_size
     return {
         "input_ids": tokens(posts, text),

@@ -2,7 +2,7 @@
 
     python benchmarks/numerics.py --data MNRE --model FOLDER --json benchmarks/results/numerics.json
 
-FOLDER is the model of examples/train.py with the recipe mgvmoe_small.yaml on that division. Weights in bfloat16 or
+FOLDER is the model of examples/train.py with the recipe mgvmoe_small.yaml on that split. Weights in bfloat16 or
 float16, or autocast over weights in float32; a record counts as equal if its best of the 7 unseen relations is the
 same.
 """

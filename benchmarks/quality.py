@@ -4,7 +4,7 @@
     python benchmarks/quality.py --task met --data DIR --train-domains politics science --test-domain ai --json FILE
     python benchmarks/quality.py --task sketchbook --split-seeds 0 1 2 3 4 --json FILE
 
-DIR holds MNRE's text files (and, if they are there, its pictures in `images/`), or a folder for each domain in
+DIR holds MNRE's text files (and, if they are there, its images in `images/`), or a folder for each domain in
 CrossNER's format. FILE is a list of rows {method, task, split, train_seed, accuracy, macro_f1, n, chance, majority};
 rows that it has already are kept and not run again, so that a run that was stopped goes on. `train_seed` is null where
 nothing is trained. `--methods` takes "all", "baselines", "ablations" and names; `--list` shows them.
@@ -48,7 +48,7 @@ def read_command_line(argv=None):
     )
     parser.add_argument("--task", choices=list(RECIPES), help="relations, types or the built-in posts with both")
     parser.add_argument("--data", metavar="DIR")
-    parser.add_argument("--split-seeds", type=int, nargs="+", default=[0], help="of the division of the classes")
+    parser.add_argument("--split-seeds", type=int, nargs="+", default=[0], help="of the split of the classes")
     parser.add_argument("--train-seeds", type=int, nargs="+", default=[0], help="of weights, order and noise")
     parser.add_argument("--train-domains", nargs="+", default=[], help="folders of DIR to learn from (met)")
     parser.add_argument("--test-domain", help="the folder of DIR to be tested on (met)")
@@ -93,7 +93,7 @@ def text_model(flags):
 
 
 def vision_model(flags):
-    """The folder or name of the vision encoder, or None: then a small one with random weights, and no pictures."""
+    """The folder or name of the vision encoder, or None: then a small one with random weights, and no images."""
     here = flags.data and os.path.join(flags.data, "..", "weights", "mobilenet_v2_imagenet")
     return flags.vision_model or (here if here and os.path.isdir(here) else None)
 
@@ -112,7 +112,7 @@ def load(flags, split_seed):
     images = os.path.join(flags.data, "images")
     with_pictures = os.path.isdir(images) and vision_model(flags) is not None
     posts, counts = read_mnre(mnre_files(flags.data), images if with_pictures else None)
-    print(f"{counts}" if with_pictures else f"no pictures: {images} or a vision encoder is not there", file=sys.stderr)
+    print(f"{counts}" if with_pictures else f"no images: {images} or a vision encoder is not there", file=sys.stderr)
     data, _ = mnre_data(posts, split_seed, label_set=label_set)
     return data, f"seed-{split_seed}", words
 
@@ -144,7 +144,7 @@ def comparison(flags, others, data, words):
 
 
 def make_blind_tower(flags):
-    """A tiny vision encoder, saved beside FILE, for data without pictures: a model must have one."""
+    """A tiny vision encoder, saved beside FILE, for data without images: a model must have one."""
     from transformers import ViTConfig, ViTImageProcessorPil, ViTModel
 
     folder = flags.json + ".blind_tower"

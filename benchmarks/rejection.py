@@ -5,7 +5,7 @@
     python benchmarks/rejection.py --json FILE --dataset 'runs/mnre{seed}' --similarity_model NAME --seeds 0 1 2 \
         --models 'plain=runs/plain{seed}/model'
 
-Models are trained by examples/train.py with the recipe mgvmoe_small.yaml. Half of the posts of no class, picked by a
+Models are trained by examples/train.py with the recipe mgvmoe_small.yaml. Half of the posts without a class, by a
 hash of the id, fit the thresholds together with the posts of validation relations; the other half and the posts of the
 unseen test relations are tested on. A row for each seed, model and measure: "probability", the
 greatest probability; "logit", the greatest logit; "energy", the logarithm of the sum of the exponentials of the
@@ -69,7 +69,7 @@ def rows_of(scorer, data, shared):
 
 
 def measure_seed(flags, seed):
-    """Rows of one division: similarity and every model."""
+    """Rows of one split: similarity and every model."""
     data = load_evaluation_data(flags.dataset.replace("{seed}", str(seed)), ("none",))
     embed = embed_with_encoder(flags.similarity_model)
     rows = []
@@ -99,7 +99,7 @@ def main(argv=None):
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", required=True, help="file for the rows")
-    parser.add_argument("--dataset", help="a prepared folder with posts of no class")
+    parser.add_argument("--dataset", help="a prepared folder with posts without a class")
     parser.add_argument("--models", nargs="+", default=[], metavar="NAME=FOLDER")
     parser.add_argument("--similarity_model", help="name or folder of an untrained text encoder")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])

@@ -4,7 +4,7 @@
     python benchmarks/sketchbook.py --variants '{"fusion": "additive"}' '{"adversary": "power"}' --json FILE
 
 A seed sets the classes held out, the posts, the initial weights and the order. Rows that FILE holds already are kept
-and not run again, so an interrupted run goes on where it stopped.
+and not run again, so an interrupted run resumes where it stopped.
 """
 
 import argparse

@@ -3,8 +3,8 @@
     python benchmarks/soak.py --json benchmarks/results/soak.json                    # 50,000 requests each way
     python benchmarks/soak.py --requests 400 --labels 100 --cache 40                 # a quick look
 
-A tiny random model (nothing is said about speed) answers posts with and without pictures, typing and relations, with
-labels of their own, more different ones than its label cache holds. The same requests go to one thread, to 4 threads
+A tiny random model (nothing is said about speed) answers posts with and without images, typing and relations, with
+their own labels, more different ones than its label cache holds. The same requests go to one thread, to 4 threads
 that share one pipeline, and to 2 processes with one thread each. Reported: answers that differ from those of the one
 thread by more than 1e-5 in a score, errors, labels in the cache, and resident memory after a fifth of the requests and
 at the end, which must not have grown by more than 2 %.
@@ -102,7 +102,7 @@ def run(flags, threads, numbers):
 
 
 def in_process(flags, numbers, queue):
-    """What a process of its own does."""
+    """What its own process does."""
     queue.put(run(flags, 1, numbers))
 
 

@@ -4,7 +4,7 @@
     python benchmarks/speed.py --json FILE --only infer_fp32 labels_1000    # the other rows of FILE stay
     python benchmarks/speed.py --json FILE --summary
 
-Each row is a process of its own, in which it takes turns with U, so that neighbours on the machine and the setting of
+Each row is its own process, in which it takes turns with U, so that neighbours on the machine and the setting of
 the memory are the same for both; reported are medians of seconds and of the quotients, after one repetition that does
 not count, and the process's peak of resident memory. MNRE is the folder of its text files, FOLDER a trained model
 (examples/train.py with the recipe mgvmoe_small.yaml), NAME a tokenizer of BERT's word pieces; the rows that need them

@@ -1,4 +1,4 @@
-"""What benchmarks/speed.py measures, a function for each row; every row runs in a process of its own.
+"""What benchmarks/speed.py measures, a function for each row; every row runs in its own process.
 
 Sizes, unless a row says otherwise: ViT-B/16 at 384 px, BERT-base (28,996 tokens), 128 text tokens, batch 4, K 8,
 projection 256, additive fusion, learned perturbation, random weights, no padding, dropout as in the reference (none on
@@ -72,7 +72,7 @@ def training(flags, half, batches):
 
 
 def training_batch(length=TOKENS, cached=False, mask=None):
-    """One batch of relation posts with pictures or their features."""
+    """One batch of relation posts with images or their features."""
     pictures = (
         {"image_features": torch.randn(BATCH, 577, 768).half().float()} if cached else {"pixel_values": pixels()}
     )
@@ -96,7 +96,7 @@ def train_cached_bf16(flags):
 
 
 def real_data(flags):
-    """MNRE, divided by seed 0, with the pictures that lie in its folder `images`, if there are any."""
+    """MNRE, divided by seed 0, with the images that lie in its folder `images`, if there are any."""
     from modeling_mgvmoe.data.label_sets import read_label_set
     from modeling_mgvmoe.data.mnre import mnre_data, mnre_files, read_mnre
 
@@ -132,7 +132,7 @@ def train_real_bf16(flags):
 
 @torch.no_grad()
 def inference(flags, half=False):
-    """4 posts with pictures against 4 labels that are encoded already."""
+    """4 posts with images against 4 labels that are encoded already."""
     model = full_model()
     batch = {**posts(), "pixel_values": pixels(), "candidate_embeds": torch.randn(4, 768)}
 
@@ -188,7 +188,7 @@ def agreement(flags):
     same = sum(a == b for a, b in zip(*predictions, strict=True)) / len(chosen)
     return {
         "agreement": same,
-        "note": f"same best label for {same:.2%} of {len(chosen)} real records, {pictured} with a picture",
+        "note": f"same best label for {same:.2%} of {len(chosen)} real records, {pictured} with an image",
     }
 
 
@@ -213,7 +213,7 @@ def labels_cold(flags):
 
 
 def post_16(flags):
-    """One post of 30 words with its picture (PIL): 4 mentions typed, 12 pairs related, by one pipeline call."""
+    """One post of 30 words with its image (PIL): 4 mentions typed, 12 pairs related, by one pipeline call."""
     import numpy as np
     from PIL import Image
     from transformers import pipeline
@@ -319,7 +319,7 @@ def first(flags):
 ROWS = {
     "train_fp32": Row("training step, float32", 1.9, "U", train_fp32),
     "train_bf16": Row("training step, bf16 autocast", 1.0, "U", train_bf16),
-    "train_cached_bf16": Row("the same, picture features from the cache", 0.40, "U", train_cached_bf16),
+    "train_cached_bf16": Row("the same, image features from the cache", 0.40, "U", train_cached_bf16),
     "train_real_bf16": Row("cached, lengths of MNRE, dynamic padding", 0.25, "U", train_real_bf16),
     "infer_fp32": Row("inference, 4 labels, label cache warm", 1.01, "U", infer_fp32),
     "infer_best": Row("inference, bf16 autocast", 0.5, "U", infer_best),

@@ -8,7 +8,7 @@
 `cost`: at the size of benchmarks/full_size.py (ViT-B/16-384, BERT-base, batch 4, 4 known labels), a call with
 32 draws and one without, in turn; the median of their quotients. `errors`: posts of the unseen test classes; for each
 measure of uncertainty its AUROC in telling wrong answers from right ones. {seed} in folders is each seed, which is
-also the sketchbook's. FILE keeps the rows of other data sets.
+also the sketchbook's. FILE keeps the rows of other datasets.
 """
 
 import argparse
@@ -116,7 +116,7 @@ def cost(flags):
 
 
 def errors(flags):
-    """AUROC of error detection by data set, task and seed."""
+    """AUROC of error detection by dataset, task and seed."""
     rows = []
     for seed in flags.seeds:
         data = load_evaluation_data(flags.dataset.replace("{seed}", str(seed)), seed=seed)

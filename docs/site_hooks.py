@@ -35,7 +35,7 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
 
 
 def displayed(equation: str) -> str:
-    """An equation on a line of its own, as MathML, which browsers draw without a script."""
+    """An equation on its own line, as MathML, which browsers draw without a script."""
     return f"\n{convert(' '.join(equation.split()), display='block')}\n"
 
 

@@ -42,7 +42,7 @@ def choose_posts(data):
 
 
 def write_posts(posts, labels, folder):
-    """Write pictures and a `posts.json` that the pipeline reads."""
+    """Write images and a `posts.json` that the pipeline reads."""
     os.makedirs(folder, exist_ok=True)
     items = []
     for number, post in enumerate(posts):
@@ -106,7 +106,7 @@ def main():
 
     picture = os.path.join(folder, "predictions.png")
     draw_predictions(posts, predictions["rankings"], picture, "Types and relations that were never trained on")
-    print(f"\nmodel: {folder}/model   picture: {picture}   {time.time() - started:.0f} seconds in all")
+    print(f"\nmodel: {folder}/model   image: {picture}   {time.time() - started:.0f} seconds in all")
     if not same:
         sys.exit(1)
 

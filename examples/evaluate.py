@@ -4,8 +4,8 @@
     python examples/evaluate.py --model 'runs/{seed}/model' --dataset sketchbook --protocol generalised --seeds 0 1 2
 
 Protocols: "unseen", candidates are the unseen classes; "seen", the same for classes that were trained on;
-"generalised", seen and unseen ones together; "open", posts of no class are to be rejected. A table per task is
-printed; numbers, pictures and a report go to the output folder.
+"generalised", seen and unseen ones together; "open", posts without a class are to be rejected. A table per task is
+printed; numbers, images and a report go to the output folder.
 """
 
 import argparse

@@ -9,12 +9,12 @@ A post is a row with `text`, `mentions` (a list of [start, end) or of {"start", 
 
 The graph is a folder of Parquet tables: posts, mentions, relations, and errors with the reason for every post that
 could not be extracted. Memory does not grow with the input. Killed at any moment and started again with the same
-command, the run goes on with no post lost or doubled, also with another number of processes; Ctrl-C and SIGTERM
+command, the run resumes with no post lost or doubled, also with another number of processes; Ctrl-C and SIGTERM
 finish the batch and print that command. Another model, other labels or other posts are refused. The exit code
 is 3 where some posts have an error and all others are extracted.
 
 Under `accelerate launch` or torchrun the processes share the work; machines without a common launch take
-`--shard_index` and `--num_shards`, into one shared folder, or into folders of their own that are put together.
+`--shard_index` and `--num_shards`, into one shared folder, or into their own folders that are put together.
 """
 
 from modeling_mgvmoe.cli.extract import main

@@ -1,4 +1,4 @@
-"""Describe an extracted graph in numbers and a picture.
+"""Describe an extracted graph in numbers and an image.
 
     python examples/graph_report.py --graph runs/graph --output_dir runs/graph_report
 
@@ -24,7 +24,7 @@ def main(argv: list[str] | None = None) -> str:
     parser.add_argument("--graph", required=True, help="folder of examples/extract.py, or its hetero_data")
     parser.add_argument("--output_dir", default="runs/graph_report", help="default runs/graph_report")
     parser.add_argument("--merging", choices=MERGING, default="name", help="what mentions of one entity share")
-    parser.add_argument("--entities", type=int, default=24, help="in the picture (default 24)")
+    parser.add_argument("--entities", type=int, default=24, help="in the image (default 24)")
     flags = parser.parse_args(argv)
     if flags.entities < 2:
         parser.error(f"--entities must be at least 2, got {flags.entities}")

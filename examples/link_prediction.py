@@ -43,7 +43,7 @@ def main(argv=None):
     )
     parser.add_argument("--graph", required=True, help="folder of examples/extract.py, or its hetero_data")
     parser.add_argument("--epochs", type=int, default=200, help="default 200")
-    parser.add_argument("--seed", type=int, default=0, help="of division and weights (default 0)")
+    parser.add_argument("--seed", type=int, default=0, help="of split and weights (default 0)")
     flags = parser.parse_args(argv)
     if flags.epochs < 1:
         parser.error(f"--epochs must be at least 1, got {flags.epochs}")

@@ -33,7 +33,7 @@ def main():
             parser.error(f"--posts: {arguments.posts!r} must be JSON: {error}")
     if not isinstance(posts, list) or not posts or not all(isinstance(post, dict) for post in posts):
         parser.error(f"--posts: {arguments.posts!r} must hold a list of posts, got {posts!r:.80}")
-    for post in posts:  # picture paths are relative to the JSON file
+    for post in posts:  # image paths are relative to the JSON file
         if isinstance(post.get("image"), str):
             post["image"] = os.path.join(os.path.dirname(arguments.posts), post["image"])
 

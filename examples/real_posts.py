@@ -2,7 +2,7 @@
 
     python examples/real_posts.py --data_dir FOLDER --text_model FOLDER_OR_NAME
 
-The folder holds MNRE's train.txt, val.txt and test.txt in `mnre/`, pictures in `mnre/images/`, and a picture encoder
+The folder holds MNRE's train.txt, val.txt and test.txt in `mnre/`, images in `mnre/images/`, and an image encoder
 in `weights/mobilenet_v2_imagenet/`; neither comes with this project. Any other flag is one of examples/train.py.
 """
 
@@ -44,9 +44,9 @@ def read_flags(argv=None):
         help=f"default: the files of the package {TEXT_PACKAGE}, if it is installed",
     )
     parser.add_argument("--vision_model", help="default: DATA_DIR/weights/mobilenet_v2_imagenet")
-    parser.add_argument("--split_seed", type=int, default=0, help="of the division of the relations")
+    parser.add_argument("--split_seed", type=int, default=0, help="of the split of the relations")
     parser.add_argument(
-        "--validation_posts_per_class", type=int, default=40, help="to choose with; posts with a picture are all kept"
+        "--validation_posts_per_class", type=int, default=40, help="to choose with; posts with an image are all kept"
     )
     parser.add_argument("--test_posts_per_class", type=int, help="default: all, as the scores to be reported need")
     flags, others = parser.parse_known_args(argv)
@@ -65,7 +65,7 @@ def read_flags(argv=None):
 
 
 def print_scores(model, processor, data, baseline, batch_size):
-    """Scores on the test relations: all their posts, few of which have a picture."""
+    """Scores on the test relations: all their posts, few of which have an image."""
     labels = data.labels["test"]
     encoded = encode_posts(data.posts["test"], processor, "encoding test posts")
     trained = predict_labels(model, encoded, PostCollator(processor, labels, data.label_descriptions), batch_size)
@@ -80,13 +80,13 @@ def print_scores(model, processor, data, baseline, batch_size):
 
 
 def print_predictions(model, processor, data):
-    """Every post of an unseen relation that has a picture: the three best relations with and without the picture."""
+    """Every post of an unseen relation that has an image: the three best relations with and without the image."""
     pipe = ZeroShotMultimodalIEPipeline(model=model, processor=processor, top_k=3)
     right = {"with picture": 0, "without picture": 0}
     posts = [
         (split, post) for split in ("validation", "test") for post in data.posts[split] if post["image"] is not None
     ]
-    print(f"\n{len(posts)} posts of unseen relations have a picture:")
+    print(f"\n{len(posts)} posts of unseen relations have an image:")
     for number, (split, post) in enumerate(posts, 1):
         print(f"\n{number}. ({split}) {mark_mentions(post)}\n   {'gold':15}  {post['label']}")
         for name, image in (("with picture", post["image"]), ("without picture", None)):

@@ -132,11 +132,11 @@ def world_posts(
         count: of the posts.
         seed: of the posts.
         typing_share: of these so many name one person and say of which type; the others name two who know each other.
-        picture_share: so many have a picture.
-        image_size: width and height of the pictures in pixels.
+        picture_share: so many have an image.
+        image_size: width and height of the images in pixels.
 
     Yields:
-        `id`, `text`, `mentions`, `image` (an RGB picture or `None`), and `label`, what is the case.
+        `id`, `text`, `mentions`, `image` (an RGB image or `None`), and `label`, what is the case.
     """
     if count < 1 or not 0 <= picture_share <= 1:
         raise ValueError(

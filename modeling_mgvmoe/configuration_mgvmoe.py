@@ -117,7 +117,7 @@ class MGVMoEConfig(PreTrainedConfig):
         vision_hidden_size (`int`, *optional*):
             Width H' of the vision encoder's states, only needed where `vision_config` does not tell it.
         num_experts (`int`, defaults to 8):
-            K, the number of Gaussian experts shared by text and picture (E1, E2). 0 leaves every token as it is, for
+            K, the number of Gaussian experts shared by text and image (E1, E2). 0 leaves every token as it is, for
             comparison.
         deterministic_experts (`bool`, defaults to `False`):
             Experts without variances: no noise in training, no bottleneck. For comparison.

@@ -58,7 +58,7 @@ class _GatherRows(torch.autograd.Function):
     def forward(ctx: Any, announcement: Announcement, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
         device = tensors[0].device
         # Counts and sums are among the rows, so never in half precision. The same on every process, whatever the
-        # dtypes under autocast of a process without pictures.
+        # dtypes under autocast of a process without images.
         dtype = torch.float64 if any(tensor.dtype == torch.float64 for tensor in tensors) else torch.float32
         widths = [tensor.shape[1:].numel() for tensor in tensors]
         rows = [numbers[:-1] for numbers in announcement.received()]

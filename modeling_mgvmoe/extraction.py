@@ -1,6 +1,6 @@
 """Whole posts in, a graph out: every mention typed and every ordered pair of mentions related.
 
-A picture goes through the vision encoder once for all that is asked of its post, labels are encoded once, and the
+An image goes through the vision encoder once for all that is asked of its post, labels are encoded once, and the
 marked texts of all posts are scored together, those of like length in one batch.
 """
 
@@ -29,7 +29,7 @@ from .processing_mgvmoe import distinct_pictures
 from .spans import as_list, check_span, is_absent, warn_of_columns
 
 POST_KEYS = ("id", "text", "image", "mentions")
-# Columns of the data sets of this package that say nothing about what is to be predicted from.
+# Columns of the datasets of this package that say nothing about what is to be predicted from.
 IGNORED_KEYS = ("label", "source", "image_text", "candidate_labels")
 FINDER_TASKS = ("token-classification", "ner")
 
@@ -348,7 +348,7 @@ class GraphExtractor:
                 raise ValueError(f"{name}: an integer of at least 1 is needed (got {number!r})")
         if not isinstance(model, torch.nn.Module) and (num_samples is not None or return_embeds):
             raise ValueError(
-                "num_samples, return_embeds: an ONNX export has neither draws nor vectors of pictures; use the model "
+                "num_samples, return_embeds: an ONNX export has neither draws nor vectors of images; use the model "
                 f"that it was made from (got {num_samples!r}, {return_embeds!r})"
             )
         check_label_words(
@@ -443,7 +443,7 @@ class GraphExtractor:
         return [self._finished(one) for one in work]
 
     def _encode_pictures(self, work: list[_Work], pixels: list[np.ndarray | None]) -> torch.Tensor | None:
-        """The tower's tokens (P, Li, H') of every distinct picture; each post is told its row."""
+        """The tower's tokens (P, Li, H') of every distinct image; each post is told its row."""
         asked = [
             None if one.error or not one.post.mentions else picture for one, picture in zip(work, pixels, strict=True)
         ]
@@ -461,7 +461,7 @@ class GraphExtractor:
     def _scored(
         self, asked: Sequence[tuple[_Work, Any]], labels: LabelSet, features: torch.Tensor | None
     ) -> list[tuple[torch.Tensor, np.ndarray | None] | None]:
-        """Logits (1 + samples, C) of every marked text, in double precision, and its post's picture vector, if any.
+        """Logits (1 + samples, C) of every marked text, in double precision, and its post's image vector, if any.
 
         Args:
             asked: posts with the spans to mark.
@@ -638,7 +638,7 @@ def extract(
                 label, or a [`Rejection`], as `evaluation.rejection.fit_rejection` fits it; or a dict of these for
                 "typing" and "relation".
             top_k: labels in `scores`; default all.
-            batch_size: marked texts, and pictures, at a time; changes nothing but speed and memory.
+            batch_size: marked texts, and images, at a time; changes nothing but speed and memory.
             num_samples: draws from the experts; see `objectives.py`. Scores are then means over them, and come with
                 `deviation` and, for each mention and relation, `mutual_information`.
             max_length: of a tokenized text.

@@ -20,7 +20,7 @@ from transformers import pipeline
 
 MAX_POSTS = 256
 MAX_LABELS = 10_000
-# Of a picture as bytes.
+# Of an image as bytes.
 MAX_BYTES = 20 * 2**20
 # Pipeline arguments that a request may set.
 PARAMETERS = ("candidate_labels", "label_descriptions", "label_types", "type_descriptions", "label_template", "top_k",

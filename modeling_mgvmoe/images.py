@@ -164,7 +164,7 @@ SVG_BEGINNINGS = (b"<svg", b"<?xml", b"<!DOCTYPE svg", b"\xef\xbb\xbf<")
 
 
 def to_rgb(picture: Any, where: str = "images", allow_urls: bool | str = False) -> Image.Image:
-    """Reads one picture.
+    """Reads one image.
 
     The EXIF orientation is applied, transparency is laid on white, 16-bit grey is scaled (not clipped) to 8 bits,
     and of an animation the first frame is taken.
@@ -182,7 +182,7 @@ def to_rgb(picture: Any, where: str = "images", allow_urls: bool | str = False) 
         An RGB image.
 
     Raises:
-        ValueError: If the picture cannot be read, naming it, with the cause chained.
+        ValueError: If the image cannot be read, naming it, with the cause chained.
     """
     if allow_urls not in (False, True, "private"):
         raise ValueError(f'allow_image_urls must be False, True or "private", got {allow_urls!r}')
@@ -191,7 +191,7 @@ def to_rgb(picture: Any, where: str = "images", allow_urls: bool | str = False) 
             return _from_array(picture)
         return _flatten(_open(picture, allow_urls))
     except Exception as error:  # PIL and the file system raise a dozen kinds
-        raise ValueError(f"{where}: cannot read picture {_name(picture)}: {error}") from error
+        raise ValueError(f"{where}: cannot read image {_name(picture)}: {error}") from error
 
 
 def _name(picture: Any) -> str:
@@ -214,7 +214,7 @@ def _open(picture: Any, allow_urls: bool | str) -> Image.Image:
     if isinstance(picture, dict):
         encoded, path = picture.get("bytes"), picture.get("path")
         if encoded is None and path is None:
-            raise ValueError("a picture dict needs 'bytes' or 'path'")
+            raise ValueError("an image dict needs 'bytes' or 'path'")
         picture = path if encoded is None else encoded
     if isinstance(picture, (str, os.PathLike)):
         picture = _content(os.fspath(picture), allow_urls)
@@ -250,7 +250,7 @@ def _content(source: str | bytes, allow_urls: bool | str) -> bytes:
 
 
 def _decoded(content: bytes) -> Image.Image:
-    """A picture of a file's bytes; it is read here, so that a truncated one fails here and not later."""
+    """An image of a file's bytes; it is read here, so that a truncated one fails here and not later."""
     if not content:
         raise ValueError("it is empty")
     if content.lstrip()[:14].startswith(SVG_BEGINNINGS) and b"<svg" in content[:4096]:
@@ -259,7 +259,7 @@ def _decoded(content: bytes) -> Image.Image:
     try:
         opened = Image.open(BytesIO(content), formats=[name for name in FORMATS if name in Image.OPEN])
     except UnidentifiedImageError as error:
-        raise ValueError(f"it is no picture of the formats {', '.join(FORMATS)}") from error
+        raise ValueError(f"it is no image of the formats {', '.join(FORMATS)}") from error
     _check_size(opened)
     opened.load()
     return opened
@@ -273,7 +273,7 @@ def _check_size(image: Image.Image) -> None:
 def _flatten(image: Image.Image) -> Image.Image:
     """Brings any mode to RGB."""
     if image.width == 0 or image.height == 0:
-        raise ValueError(f"the picture is empty (size {image.size})")
+        raise ValueError(f"the image is empty (size {image.size})")
     if image.mode.startswith("I") or image.mode == "F":
         return Image.fromarray(_grey_to_uint8(np.asarray(image), image.mode)).convert("RGB")
     if image.has_transparency_data:

@@ -150,7 +150,7 @@ def read_label_types(
 
     Args:
         label_types: For a label (types of the head, types of the tail), each a type or a list of types. Labels without
-            an entry may have any; entries of other labels are passed over, as those of a whole data set may be given.
+            an entry may have any; entries of other labels are passed over, as those of a whole dataset may be given.
         labels: Checked labels (C of them).
         name: How to call the argument in messages.
 
@@ -438,7 +438,7 @@ def _is_slip(key: str, label: str) -> bool:
 def as_nodes(
     candidate_labels: Any, separator: str | None
 ) -> tuple[list[str] | list[list[str]] | Any, list[LabelPaths] | None]:
-    """What the model scores in place of paths: every node of their tree.
+    """What the model scores instead of paths: every node of their tree.
 
     Args:
         candidate_labels: shared by the batch or given per post.
@@ -780,7 +780,7 @@ class LabelSet:
         separator: makes the labels paths.
 
     Attributes:
-        model_inputs: arguments of the model's `forward` in place of the labels' words.
+        model_inputs: arguments of the model's `forward` instead of the labels' words.
 
     Raises:
         ValueError: labels or what belongs to them are wrong.
@@ -831,8 +831,8 @@ class LabelSet:
             logits: (1 + samples, C), first those without noise; -inf for labels that are not open to it.
             rejection: decides whether it has any of the labels.
             top_k: of the ranking; default all.
-            probs: (1 + samples, C), in place of the softmax of the logits.
-            answer: column of the label, in place of the best.
+            probs: (1 + samples, C), instead of the softmax of the logits.
+            answer: column of the label, instead of the best.
 
         Returns:
             {"label", "score", "scores"}; the label is `None` if it is rejected. With samples also "deviation", here

@@ -156,7 +156,7 @@ def reading(source: Any, part: str) -> Iterator[None]:
     except Exception as error:
         if isinstance(error, SafetensorError):
             raise OSError(f"{part}: a file of weights of {name!r} is damaged: {error}") from error
-        # A message of torch may go on with a stack of C++.
+        # A message of torch may continue with a stack of C++.
         raise ValueError(f"{part}: {name!r} cannot be read: {type(error).__name__}: {str(error)[:300]}") from error
 
 
@@ -300,11 +300,11 @@ def check_backbone_sizes(name: str, config: Any) -> None:
 
 
 def check_image_processor(image_processor: Any, most_pixels: int) -> None:
-    """Refuse an image processor that would make pictures without end, or no numbers.
+    """Refuse an image processor that would make images without end, or no numbers.
 
     Args:
         image_processor: any of transformers.
-        most_pixels: of a picture that it makes.
+        most_pixels: of an image that it makes.
 
     Raises:
         ValueError: naming the field, the rule and the value.

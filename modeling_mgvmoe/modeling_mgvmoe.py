@@ -54,13 +54,13 @@ class MGVMoEModelOutput(ModelOutput):
         mention_states: (B, (max_mentions + 1) H), q of E7: the text encoder's states of the first token and of the
             opening markers; zeros for absent mentions.
         text_embeds: (B, H), t of E6.
-        image_embeds: (B, H), v of E6; zeros for posts without a picture. `None` if no post has one.
-        image_mask: (B,), true for posts with a picture.
+        image_embeds: (B, H), v of E6; zeros for posts without an image. `None` if no post has one.
+        image_mask: (B,), true for posts with an image.
         kl_loss: scalar, E4 averaged over the modalities present; only if losses were asked for.
         router_entropy_loss: scalar, E5, likewise.
-        expert_loss_sums: (2, 3), what several processes add up: for text and for pictures the sum of E4 and the sum of
+        expert_loss_sums: (2, 3), what several processes add up: for text and for images the sum of E4 and the sum of
             E5 over the tokens, and the number of tokens. Only with losses.
-        fusion_attentions: (B, Li + Lt), the weights a of E7, picture first; 0 on padding.
+        fusion_attentions: (B, Li + Lt), the weights a of E7, image first; 0 on padding.
         text_router_probs: (B, Lt, K). image_router_probs: (B, Li, K) or `None`.
         hidden_states, attentions: the text encoder's, if asked for.
         vision_hidden_states, vision_attentions: the vision encoder's, if asked for and if it ran.
@@ -104,7 +104,7 @@ class MGVMoEOutput(ModelOutput):
         mention_embeds: (B, D), the posts' side of E8.
         candidate_embeds: (C, H) or (B, C, H), l of E8, to be given back as `candidate_embeds`.
         text_embeds: (B, H), t of E6. image_embeds: (B, H), v of E6, or `None`.
-        fusion_attentions: (B, Li + Lt), a of E7, picture first.
+        fusion_attentions: (B, Li + Lt), a of E7, image first.
         text_router_probs: (B, Lt, K). image_router_probs: (B, Li, K) or `None`.
         hidden_states, attentions: the text encoder's, if asked for.
         vision_hidden_states, vision_attentions: the vision encoder's, if asked for.
@@ -186,7 +186,7 @@ def one_for_all(tensor: torch.Tensor | None, name: str, axes: int, posts: int) -
     if not torch.compiler.is_compiling() and not bool((tensor == tensor[:1]).all()):
         raise ValueError(
             f"{name} must be the same for every post where it comes once for each, {tuple(tensor.shape)}; posts with "
-            "labels of their own take candidate_mask, or candidate_embeds (B, C, H)."
+            "their own labels take candidate_mask, or candidate_embeds (B, C, H)."
         )
     return tensor[0]
 
@@ -265,7 +265,7 @@ def check_mention_positions(mention_positions: torch.Tensor, text_mask: torch.Te
 
 
 def check_image_index(image_index: torch.Tensor, batch_size: int, pictures: torch.Tensor | None) -> None:
-    """Each post's row of the pictures must be one.
+    """Each post's row of the images must be one.
 
     Raises:
         ValueError: it is not.
@@ -278,7 +278,7 @@ def check_image_index(image_index: torch.Tensor, batch_size: int, pictures: torc
         return
     if not bool(((image_index >= 0) & (image_index < len(pictures))).all()):
         raise ValueError(
-            f"image_index must be in [0, {len(pictures)}), the rows of pictures, got {image_index.tolist()}."
+            f"image_index must be in [0, {len(pictures)}), the rows of images, got {image_index.tolist()}."
         )
 
 
@@ -638,7 +638,7 @@ def fused_variance(
         squares = at_least_float32(weights).square()
         for row in range(len(states)):
             posts = [row] if index is None else index == row
-            # Not the padding, nor a picture that no post of this row has.
+            # Not the padding, nor an image that no post of this row has.
             needed = squares[posts].any(0).nonzero().flatten()
             for chunk in needed.split(TOKENS_AT_ONCE):
                 variances = experts.token_variances(states[row, chunk], probs[row, chunk])
@@ -923,8 +923,8 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
             mention_positions: (B, S), positions of the opening markers; -1 for an absent second mention.
             pixel_values: (B, 3, height, width), or
             image_features: (B, Li, H'), the output of [`get_image_features`].
-            image_mask: (B,), true for posts that have a picture; default: all, if there are pictures at all.
-            image_index: (B,), for each post the row of `pixel_values` or `image_features` that is its picture, where
+            image_mask: (B,), true for posts that have an image; default: all, if there are images at all.
+            image_index: (B,), for each post the row of `pixel_values` or `image_features` that is its image, where
                 posts share pictures: these then have one row for each picture, in place of one for each post.
             text_noise: (B, Lt, H), image_noise: (B, Li, H): take the place of the experts' noise (E3).
             return_losses: compute E4 and E5.
@@ -1010,7 +1010,7 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
     def _losses(
         self, mixtures: Sequence[VariationalMixtureOutput], masks: Sequence[torch.Tensor]
     ) -> dict[str, torch.Tensor]:
-        """Those of `expert_losses`, which without pictures depend on all that is trained for pictures, by 0."""
+        """Those of `expert_losses`, which without images depend on all that is trained for images, by 0."""
         if len(mixtures) == 1 and self.training:
             assert mixtures[0].kl_loss is not None, "it was asked for"
             mixtures[0].kl_loss = mixtures[0].kl_loss + self._zero_of_the_vision_side()
@@ -1114,7 +1114,7 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
         image_index: torch.Tensor | None,
         extras: dict[str, Any],
     ) -> tuple[torch.Tensor | None, torch.Tensor, ModelOutput | None]:
-        """Projected tokens of the rows of pictures or `None`, the mask of posts with a picture, the tower's output."""
+        """Projected tokens of the rows of images or `None`, the mask of posts with an image, the tower's output."""
         batch_size, source = text_states.shape[0], pixel_values if pixel_values is not None else image_features
         if image_mask is None:
             image_mask = torch.full((batch_size,), source is not None, device=text_states.device)
@@ -1124,17 +1124,17 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
         rows = batch_size if source is None or image_index is not None else source.shape[0]
         if image_mask.shape != (batch_size,) or rows != batch_size:
             raise ValueError(
-                f"image_mask and the pictures must have one row for each of the {batch_size} posts, got image_mask "
-                f"{tuple(image_mask.shape)}" + ("." if source is None else f" and pictures {tuple(source.shape)}.")
+                f"image_mask and the images must have one row for each of the {batch_size} posts, got image_mask "
+                f"{tuple(image_mask.shape)}" + ("." if source is None else f" and images {tuple(source.shape)}.")
             )
         if source is None:
             if not torch.compiler.is_compiling() and bool(image_mask.any()):
                 raise ValueError(
-                    "image_mask marks posts with a picture, but neither pixel_values nor image_features came."
+                    "image_mask marks posts with an image, but neither pixel_values nor image_features came."
                 )
             return None, image_mask, None
         output = None
-        # Of each row of the pictures, whether any post has it.
+        # Of each row of the images, whether any post has it.
         present = image_mask if image_index is None else image_mask.new_zeros(source.shape[0])
         if image_index is not None:
             present[image_index[image_mask]] = True
@@ -1151,7 +1151,7 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
     def _encode_present(
         self, pixel_values: torch.Tensor, image_mask: torch.Tensor, extras: dict[str, Any]
     ) -> tuple[torch.Tensor, ModelOutput]:
-        """The tower's tokens (B, Li, H'), for the posts with a picture only where some have none; zeros for those."""
+        """The tower's tokens (B, Li, H'), for the posts with an image only where some have none; zeros for those."""
         check_pixels(pixel_values)
         if _all_true(image_mask):
             return self._encode_images(pixel_values, **extras)
@@ -1160,16 +1160,16 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
             present = image_mask.nonzero().flatten()
             states, output = self._encode_images(pixel_values[present])
             return states.new_zeros(image_mask.shape[0], *states.shape[1:]).index_copy(0, present, states), output
-        # NaN in a row without a picture would spoil the gradient of the tower, even with a weight of 0 further up.
+        # NaN in a row without an image would spoil the gradient of the tower, even with a weight of 0 further up.
         row_mask = image_mask.view(-1, *[1] * (pixel_values.ndim - 1))
         return self._encode_images(torch.where(row_mask, pixel_values, 0), **extras)
 
     def _zero_of_the_vision_side(self) -> torch.Tensor | float:
-        """0, with a gradient of 0 for every trained parameter that a batch without any picture does not use.
+        """0, with a gradient of 0 for every trained parameter that a batch without any image does not use.
 
-        DDP waits in vain for parameters without a gradient, and of several processes one may have no picture. Its own
-        remedy, `find_unused_parameters`, searches the graph in every step. And thus a batch without pictures means the
-        same to the optimizer whether its pictures are left out or masked, in one process or in several.
+        DDP waits in vain for parameters without a gradient, and of several processes one may have no image. Its own
+        remedy, `find_unused_parameters`, searches the graph in every step. And thus a batch without images means the
+        same to the optimizer whether its images are left out or masked, in one process or in several.
         """
         vision = (*self.vision_model.parameters(), *self.vision_projection.parameters())
         # One number of each is enough, and cannot overflow.
@@ -1383,7 +1383,7 @@ class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
         return self.mgvmoe.get_candidate_embeds(candidate_input_ids, candidate_attention_mask, candidate_index)
 
     def encode_candidates(self, encoded: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Labels, and types if there are any, as what `forward` and `score` take in place of their words.
+        """Labels, and types if there are any, as what `forward` and `score` take instead of their words.
 
         Args:
             encoded: of `processor.encode_candidates`.
@@ -1625,7 +1625,7 @@ class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
         Args:
             output: of [`MGVMoEModel`], with losses.
             logits: (B, C).
-            labels: (B,); `NO_LABEL` for posts of no class.
+            labels: (B,); `NO_LABEL` for posts without a class.
             candidate_mask: (B, C).
             type_compatibility: (B, C), of [`SimilarityScore`], if labels have types.
             announced: to the other processes, by [`announce`], if that was done ahead of time.
@@ -1635,7 +1635,7 @@ class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
         known = labels != NO_LABEL
         ranking, types = self._of_labels(logits, labels, known, candidate_mask, type_compatibility)
         text_embeds, image_embeds = output.text_embeds, output.image_embeds
-        # A post without a picture is a node of the graph whose picture half is 0.
+        # A post without an image is a node of the graph whose image half is 0.
         image_embeds = torch.zeros_like(text_embeds) if image_embeds is None else image_embeds
         announced = announced or self.announce(labels)
         if announced is not None:
@@ -1649,7 +1649,7 @@ class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
             )
             has_image, sums = flags.bool(), sums.sum(0)
             ranking, types = (sums[6:8] / sums[8].clamp(min=1)).unbind()
-            # Rows: text, pictures.
+            # Rows: text, images.
             totals, numbers = sums[:6].view(2, 3).split([2, 1], dim=1)
             kl_loss, router_entropy_loss = (totals / numbers.clamp(min=1)).sum(0) / (numbers > 0).sum()
         nodes = torch.cat([image_embeds, text_embeds], dim=-1)

@@ -59,7 +59,7 @@ def ranking_loss(
 def label_cross_entropy(
     logits: torch.Tensor, labels: torch.Tensor, candidate_mask: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """Cross-entropy of every post over its candidates, in place of E9; arguments and errors of [`ranking_loss`]."""
+    """Cross-entropy of every post over its candidates, instead of E9; arguments and errors of [`ranking_loss`]."""
     _gold(logits, labels, candidate_mask)
     logits = at_least_float32(logits)
     if candidate_mask is not None:
@@ -113,12 +113,12 @@ def router_entropy(router_logits: torch.Tensor, mask: torch.Tensor | None = None
 
 
 def info_nce(text_embeds: torch.Tensor, image_embeds: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
-    """E6: symmetric InfoNCE on the inner products of text and picture over the batch.
+    """E6: symmetric InfoNCE on the inner products of text and image over the batch.
 
     The reference clips the probabilities of one of the two directions at 1e-7, which stops their gradient; we do not.
 
     Args:
-        text_embeds: (N, H), only posts that have a picture.
+        text_embeds: (N, H), only posts that have an image.
         image_embeds: (N, H), in the same order.
         temperature: divides the inner products; 1 is the paper's, which also does not normalise.
 

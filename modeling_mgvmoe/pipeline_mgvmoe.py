@@ -1,4 +1,4 @@
-"""The pipeline: a post with its picture and its marked mentions in, labels with scores out."""
+"""The pipeline: a post with its image and its marked mentions in, labels with scores out."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -65,18 +65,18 @@ class ZeroShotMultimodalIEPipeline(_PostPipeline):
 
     A post is a dict with `text`; `mention` for typing, or `head` and `tail` for a relation (or `mentions`, a list of
     one or two), each a span: (start, end) in characters of the text, end exclusive, {"start", "end"}, or words that
-    occur once in the text; optionally `image` (PIL picture, path, data URL, bytes, array or `None`) and
-    `candidate_labels` of its own, in place of the call's. Other columns are ignored, with one warning. Input is one
+    occur once in the text; optionally `image` (PIL image, path, data URL, bytes, array or `None`) and
+    `candidate_labels` of its own, instead of the call's. Other columns are ignored, with one warning. Input is one
     post, a list, a generator, or a dataset of posts of `datasets` or `torch`, streamed or not; `batch_size` batches
     them. The order of the labels changes no score.
 
     Arguments of the call, or of the pipeline's construction as defaults:
 
-    - candidate_labels (`list[str]`): for all posts without labels of their own.
-    - label_descriptions (`dict[str, str | list[str]]`): sentences that the model reads in place of labels, one or
+    - candidate_labels (`list[str]`): for all posts without their own labels.
+    - label_descriptions (`dict[str, str | list[str]]`): sentences that the model reads instead of labels, one or
       several for each.
     - label_types (`dict[str, tuple]`), type_descriptions (`dict[str, str | list[str]]`): for relations the types that
-      head and tail may have, `{"member of": ("person", "organization")}`, and sentences in place of these types. For
+      head and tail may have, `{"member of": ("person", "organization")}`, and sentences instead of these types. For
       models with `score="similarity"`.
     - label_template (`str`): with one "{}" for the label or its description.
     - label_separator (`str`): makes labels paths, ">" for "person > politician", scored level by level; each answer
@@ -88,7 +88,7 @@ class ZeroShotMultimodalIEPipeline(_PostPipeline):
     - function_to_apply ("softmax", "sigmoid", "none"): logits to scores; default "softmax" over the post's labels.
     - is_split_into_words (`bool`): `text` is a list of words; spans are then characters of the words joined by spaces.
     - max_length (`int`): of the tokenized post.
-    - allow_image_urls (`bool` or "private"): pictures may be http(s) addresses, which are fetched from public hosts
+    - allow_image_urls (`bool` or "private"): images may be http(s) addresses, which are fetched from public hosts
       (with "private" from any) and within limits; default `False`.
     - errors ("raise", "return"): with "return" a post that cannot be read, or its image, gets `{"error": reason}` and
       the others their labels; default "raise".
@@ -423,7 +423,7 @@ class MultimodalGraphExtractionPipeline(_PostPipeline):
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
         """Save everything that `pipeline("multimodal-graph-extraction", model=save_directory, ...)` needs.
 
-        transformers' own method would leave the processor out, and list this pipeline in place of the default one.
+        transformers' own method would leave the processor out, and list this pipeline instead of the default one.
         """
         self.model.save_pretrained(save_directory, **kwargs)
         self.processor.save_pretrained(save_directory, **kwargs)

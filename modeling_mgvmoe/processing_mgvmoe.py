@@ -1,4 +1,4 @@
-"""Processor of MG-VMoE: posts with marked mentions, their pictures and candidate labels in, model inputs out.
+"""Processor of MG-VMoE: posts with marked mentions, their images and candidate labels in, model inputs out.
 
 Axes: B posts, Lt text tokens, S mention slots (1 if every post is typing, else 2), C candidate labels, Lc label
 tokens, h and w pixels.
@@ -93,9 +93,9 @@ def choose_markers(
 TEXT_NAMES = ("input_ids", "attention_mask", "mention_positions")
 # Only where mentions are named before the post (`mention_style="prefix"`).
 MENTION_MASK = "mention_mask"
-# Only where posts share pictures.
+# Only where posts share images.
 IMAGE_INDEX = "image_index"
-# A picture, or what the frozen vision tower made of it.
+# An image, or what the frozen vision tower made of it.
 PICTURE_NAMES = ("pixel_values", "image_features")
 FEATURE_NAMES = (*TEXT_NAMES, MENTION_MASK, *PICTURE_NAMES)
 MASK_NAMES = ("image_mask", "candidate_mask", "candidate_types", MENTION_MASK)
@@ -155,7 +155,7 @@ def pad_features(
         present = [picture for picture in pictures if picture is not None]
         if len({picture.shape for picture in present}) > 1:
             raise ValueError(
-                f"{name}: pictures of one size are needed (got {sorted({picture.shape for picture in present})})"
+                f"{name}: images of one size are needed (got {sorted({picture.shape for picture in present})})"
             )
         if not present:
             continue
@@ -170,7 +170,7 @@ def pad_features(
 
 
 def distinct_pictures(pictures: Sequence[np.ndarray | None]) -> tuple[list[np.ndarray], list[int]]:
-    """Every distinct picture once, and each post's place among them (0 for none)."""
+    """Every distinct image once, and each post's place among them (0 for none)."""
     rows: dict[Any, int] = {}
     distinct, index = [], []
     for picture in pictures:
@@ -186,7 +186,7 @@ def distinct_pictures(pictures: Sequence[np.ndarray | None]) -> tuple[list[np.nd
 
 
 def _shared(pictures: Sequence[np.ndarray | None]) -> tuple[list[np.ndarray], list[int]] | None:
-    """The distinct pictures and each post's place among them; `None` if all are distinct."""
+    """The distinct images and each post's place among them; `None` if all are distinct."""
     if len(pictures) < 2:
         return None
     distinct, index = distinct_pictures(pictures)
@@ -240,11 +240,11 @@ def _to_list(values: Any) -> list[int]:
 
 
 def _only_picture(image: Any, number: int) -> Any:
-    """Takes the picture out of a post's list of one; a list of none is None."""
+    """Takes the image out of a post's list of one; a list of none is None."""
     if not isinstance(image, (list, tuple)):
         return image
     if len(image) > 1:
-        raise ValueError(f"images[{number}]: a post takes one picture at most (got {len(image)})")
+        raise ValueError(f"images[{number}]: a post takes one image at most (got {len(image)})")
     return image[0] if image else None
 
 
@@ -447,7 +447,7 @@ class MGVMoEProcessor(ProcessorMixin):
     A post that is too long is windowed around its mentions, so that no mention is ever cut off.
 
     Args:
-        image_processor: Any image processor whose `pixel_values` are (3,h,w) a picture. None if no pictures are ever
+        image_processor: Any image processor whose `pixel_values` are (3,h,w) an image. None if no images are ever
             given; such a processor works but cannot be saved.
         tokenizer: A fast tokenizer.
         typing_markers: [open, close], tokens of the vocabulary.
@@ -549,8 +549,8 @@ class MGVMoEProcessor(ProcessorMixin):
         """Prepares one post or a batch; outputs always have the batch axis.
 
         Args:
-            images: One picture or None, or a list with one for each post; see `pictures.to_rgb` for the kinds. Where
-                other processors of transformers want a list for each post, such a list may hold one picture or none.
+            images: One image or None, or a list with one for each post; see `pictures.to_rgb` for the kinds. Where
+                other processors of transformers want a list for each post, such a list may hold one image or none.
                 This list and those below may be any sequence: a tuple, an array, a Series, a column of a dataset.
             text: A post or a list of posts. With `is_split_into_words`, a list of words or a list of such lists.
             mentions: For each post a span for typing, or [span, span], head and tail, for a relation. A span is
@@ -558,19 +558,19 @@ class MGVMoEProcessor(ProcessorMixin):
                 or {"start", "end"}; or the mention's words, if they occur once (`spans.check_span`). A batch takes a
                 list of these and may mix both kinds.
             candidate_labels: Labels shared by all posts, or a list of labels for each post.
-            label_descriptions: Sentences to read in place of labels, one or several for each; labels without one stay
+            label_descriptions: Sentences to read instead of labels, one or several for each; labels without one stay
                 as they are.
-            label_template: In place of the processor's own.
+            label_template: Instead of the processor's own.
             label_types: For some labels the types that head and tail may have: (types of the head, types of the
                 tail), each a type or a list of types. They go with `score="similarity"`.
-            type_descriptions: Sentences to read in place of these types.
+            type_descriptions: Sentences to read instead of these types.
             label_separator: Makes labels paths, ">" for "person > politician": the candidates are then the nodes of
                 their tree (`labels.py`), to be given to `post_process_zero_shot_ie` with the same argument.
             is_split_into_words: Whether posts are lists of words.
             padding: True or "longest", "max_length", or False. Posts are padded on the right.
-            max_length: In place of the processor's own; the tokenizer's limit caps both.
+            max_length: Instead of the processor's own; the tokenizer's limit caps both.
             return_tensors: "pt", "np" or None for padded lists.
-            allow_image_urls: Whether pictures may be http(s) addresses, which are fetched from public hosts;
+            allow_image_urls: Whether images may be http(s) addresses, which are fetched from public hosts;
                 "private": from any host.
             **kwargs: Arguments of the image processor, each by itself or together as `images_kwargs`.
 
@@ -580,8 +580,8 @@ class MGVMoEProcessor(ProcessorMixin):
                 the places of the mentions' first tokens in the post.
             mention_mask: (B,S,Lt) bool, the tokens of each mention, those that name it before the post too; only in
                 the style "prefix".
-            pixel_values: (B,3,h,w), zeros for a post without picture; absent if there are no pictures at all.
-            image_mask: (B,) bool, True for a post with picture; absent together with `pixel_values`.
+            pixel_values: (B,3,h,w), zeros for a post without image; absent if there are no images at all.
+            image_mask: (B,) bool, True for a post with image; absent together with `pixel_values`.
             candidate_input_ids, candidate_attention_mask: (C,Lc); with labels per post C counts the distinct labels
                 in order of first appearance. Where a label has several sentences, (P,Lc), a row for each, and
             candidate_index: (P,), to which label a row belongs; only then.
@@ -649,7 +649,7 @@ class MGVMoEProcessor(ProcessorMixin):
         Args:
             text: The post.
             mentions: A span, or two for head and tail; see `spans.read_mentions`.
-            max_length: In place of the processor's own.
+            max_length: Instead of the processor's own.
             post: Number of the post in its batch, for messages; None if it stands alone.
             return_offsets_mapping: Whether offset_mapping is returned as well.
 
@@ -710,18 +710,18 @@ class MGVMoEProcessor(ProcessorMixin):
                 optionally pixel_values (3,h,w) or, in its place, image_features (Li,H') of the vision tower; or one
                 of these two alone.
             padding: True or "longest", "max_length", or False.
-            max_length: Length for padding="max_length", in place of the processor's own.
+            max_length: Length for padding="max_length", instead of the processor's own.
             return_tensors: "pt", "np" or None for lists.
             pad_to_multiple_of: Rounds the padded length up.
-            share_pictures: Whether a picture that several posts have comes once, so that the model encodes it once.
+            share_pictures: Whether an image that several posts have comes once, so that the model encodes it once.
 
         Returns:
-            The keys that `__call__` gives for posts; image_features (B,Li,H') in place of pixel_values if the posts
-            came with them. With shared pictures these have a row for each picture, and image_index (B,) says which is
+            The keys that `__call__` gives for posts; image_features (B,Li,H') instead of pixel_values if the posts
+            came with them. With shared images these have a row for each image, and image_index (B,) says which is
             a post's.
 
         Raises:
-            ValueError: If a feature is missing from some posts, or unknown, or pictures differ in size, or both kinds
+            ValueError: If a feature is missing from some posts, or unknown, or images differ in size, or both kinds
                 of them came.
         """
         target = self._limit(max_length) if padding == "max_length" else None
@@ -795,18 +795,18 @@ class MGVMoEProcessor(ProcessorMixin):
     def encode_images(
         self, images: Sequence[Any], allow_image_urls: bool | str = False, **kwargs: Any
     ) -> list[np.ndarray | None]:
-        """Reads pictures and runs the image processor.
+        """Reads images and runs the image processor.
 
         Args:
-            images: Pictures (see `pictures.to_rgb`) or None.
+            images: Images (see `pictures.to_rgb`) or None.
             allow_image_urls: Whether they may be http(s) addresses; see `__call__`.
             **kwargs: Arguments of the image processor.
 
         Returns:
-            For each picture its pixel values, (3,h,w) float, or None.
+            For each image its pixel values, (3,h,w) float, or None.
 
         Raises:
-            ValueError: If a picture cannot be read, or the processor has no image processor or one of another kind.
+            ValueError: If an image cannot be read, or the processor has no image processor or one of another kind.
         """
         images = [_only_picture(image, number) for number, image in enumerate(images)]
         images = [
@@ -932,7 +932,7 @@ class MGVMoEProcessor(ProcessorMixin):
 
 
 def _as_pictures(images: Any) -> list[Any]:
-    """One picture or a sequence of them as a list; an array of numbers is one picture, one of objects is a list."""
+    """One image or a sequence of them as a list; an array of numbers is one image, one of objects is a list."""
     is_picture = hasattr(images, "tolist") and str(getattr(images, "dtype", "")) not in ("object", "str", "string")
     pictures = None if is_picture else as_list(images)
     return [images] if pictures is None else [None if is_absent(one) else one for one in pictures]

@@ -1,6 +1,6 @@
 r"""The graph over the posts of a batch and its adversarial consistency (E10 and E11 of the design).
 
-Axes: B = posts, N = size of a node, 2H when a node is [picture ; text].
+Axes: B = posts, N = size of a node, 2H when a node is [image ; text].
 """
 
 import importlib

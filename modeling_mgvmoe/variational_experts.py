@@ -1,4 +1,4 @@
-"""The variational mixture of experts that text and picture share (E1-E5 of the design).
+"""The variational mixture of experts that text and image share (E1-E5 of the design).
 
 Axes: B = posts, L = tokens, H = hidden size, K = experts.
 """
@@ -492,7 +492,7 @@ def expert_losses(
         `kl_loss`, `router_entropy_loss` and `expert_loss_sums` of [`MGVMoEModelOutput`].
     """
     *image, text = mixtures
-    # Pictures that are all masked are no modality: their terms are 0 and must not halve those of the text.
+    # Images that are all masked are no modality: their terms are 0 and must not halve those of the text.
     number = 1 + masks[0].any() if image else 1
     return {
         "kl_loss": torch.stack([cast(torch.Tensor, mixture.kl_loss) for mixture in mixtures]).sum() / number,

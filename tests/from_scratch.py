@@ -89,7 +89,7 @@ def picture(seed: int = 0) -> Image.Image:
 
 
 def posts() -> list[dict[str, Any]]:
-    """Typing and relations, with and without picture and labels of their own, in every spelling of the mentions."""
+    """Typing and relations, with and without image and their own labels, in every spelling of the mentions."""
     return [
         {"text": "Kelo sails at dawn", "image": picture(1), "mention": (0, 4)},
         {"text": "Kelo greets Mura", "head": (0, 4), "tail": (12, 16), "candidate_labels": RELATIONS},

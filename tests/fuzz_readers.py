@@ -3,7 +3,7 @@
     python -m tests.fuzz_readers --seconds 600 [--reader mnre] [--folder .cache/fuzz]
 
 A reader may refuse a file with the errors that its docstring names and a message, and with no other. What else it
-raises is written down, once for each place, and the run goes on; at its end it fails. libFuzzer itself stops at a
+raises is written down, once for each place, and the run resumes; at its end it fails. libFuzzer itself stops at a
 crash of the interpreter, at an input that takes over 30 seconds and at 4 GiB of memory.
 """
 

@@ -19,7 +19,7 @@ NAMES = ("Kelo", "Mura", "Dunvik", "Torvek", "Quin")
 
 
 def png(seed=0):
-    """A small picture as the bytes of a file."""
+    """A small image as the bytes of a file."""
     generator = torch.Generator().manual_seed(seed)
     pixels = torch.randint(0, 256, (6, 5, 3), dtype=torch.uint8, generator=generator)
     file = io.BytesIO()
@@ -28,7 +28,7 @@ def png(seed=0):
 
 
 def some_posts(count, pictures=True):
-    """Posts of two mentions, every third of three, every fifth with a picture."""
+    """Posts of two mentions, every third of three, every fifth with an image."""
     posts = []
     for number in range(count):
         names = [NAMES[(number * step + step) % 5] for step in (1, 2, 3)[: 2 + (number % 3 == 0)]]
@@ -116,5 +116,5 @@ def contents(folder):
 
 
 def colours(pictures):
-    """Features of pictures that are plain to see: mean red, green and blue."""
+    """Features of images that are plain to see: mean red, green and blue."""
     return np.stack([np.asarray(picture, dtype=np.float32).mean((0, 1)) for picture in pictures])

@@ -1,4 +1,4 @@
-"""A Hub on 127.0.0.1 for the tests: what huggingface_hub's client asks of models and data sets, kept in memory.
+"""A Hub on 127.0.0.1 for the tests: what huggingface_hub's client asks of models and datasets, kept in memory.
 
 Repositories have branches and commits, each a whole set of files; files of weights and Parquet go by LFS. TOKEN may
 write as USER, READ_TOKEN only reads, any other token is refused. `hub.gate(repo)` asks for a token, `hub.down = True`

@@ -51,7 +51,7 @@ def small_trainee(hidden_size=16, dtype=torch.float32):
 
 @contextlib.contextmanager
 def without_noise():
-    """The experts' mean in place of a sample, in training too."""
+    """The experts' mean instead of a sample, in training too."""
     forward = VariationalMixtureOfExperts.forward
 
     def quiet(self, hidden_states, attention_mask=None, noise=None, return_losses=True):

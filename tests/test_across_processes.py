@@ -55,7 +55,7 @@ def one_picture_on_the_last_process(posts, processes):
     return torch.arange(POSTS) == POSTS - 1
 
 
-# One optimizer step each: which posts have a picture, which of SIZES, and whether a process without pictures gets
+# One optimizer step each: which posts have an image, which of SIZES, and whether a process without images gets
 # masked ones or none at all.
 STEPS = [
     (most_pictures, 0, "left out"),
@@ -79,13 +79,13 @@ CASES = {
         torch.double,
         1,
     ),
-    "posts of no class": ({"adversary": "none"}, torch.double, 1),
+    "posts without a class": ({"adversary": "none"}, torch.double, 1),
     "single precision": ({"adversary": "learned", "freeze_vision": False}, torch.float32, 1),
 }
 
 
 def batch_of(step, dtype, processes):
-    """The whole batch of a step, its posts per process, and what becomes of pictures where there are none."""
+    """The whole batch of a step, its posts per process, and what becomes of images where there are none."""
     pictures, sizes, absent = STEPS[step]
     posts = SIZES[processes][sizes]
     inputs = doubled(tiny_inputs(batch_size=POSTS, text_length=TEXT_LENGTH, seed=step))
@@ -154,7 +154,7 @@ def trained(case, processes, process=None):
         inputs, posts, absent = batch_of(step, dtype, processes)
         if fields.get("score") == "similarity":
             inputs = with_types(inputs)
-        if case == "posts of no class":
+        if case == "posts without a class":
             # On one process all of them, or on all some, as the posts are shared out.
             inputs["labels"][[0, 4, 5, 6] if step % 2 else [4, 5, 6, 7]] = -100
         start, end = (0, POSTS) if process is None else (sum(posts[:process]), sum(posts[: process + 1]))
@@ -181,7 +181,7 @@ def trained(case, processes, process=None):
 
 @functools.cache
 def posts_and_labels():
-    """Typing and relations, half of the training posts without a picture; an odd number of validation posts."""
+    """Typing and relations, half of the training posts without an image; an odd number of validation posts."""
     found, names = {}, {}
     for split, count, posts_per_class in (("train", 4, 2), ("validation", 2, 2)):
         names[split] = {task: getattr(split_classes(task, 0), split)[:count] for task in ("typing", "relation")}
@@ -205,7 +205,7 @@ FAST = (
     "learned, trained tower",
     "accumulation",
     "similarity with types",
-    "posts of no class",
+    "posts without a class",
     "single precision",
 )
 

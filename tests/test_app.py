@@ -305,7 +305,7 @@ def test_errors_are_words(served, caplog):
     assert "Traceback" in caplog.text  # for whoever runs the page
 
 
-# The picture
+# The image
 
 
 def test_patches_are_tinted_and_what_was_not_shown_turns_pale(served):
@@ -335,7 +335,7 @@ def test_patches_are_tinted_and_what_was_not_shown_turns_pale(served):
         before[0]["score"] = score
         pixels = np.asarray(attention_overlay(drawn, 40)).astype(int)
         assert pixels[5, 5].tolist() == mixed(strength * STRONGEST, TINT)
-    with pytest.raises(ValueError, match="one with a picture and a grid of patches is needed"):
+    with pytest.raises(ValueError, match="one with an image and a grid of patches is needed"):
         attention_overlay(replace(drawn, patches=None), 40)
 
 
@@ -412,7 +412,7 @@ def test_examples_there_and_back(tmp_path):
         ('[{"text": "Kelo", "mention": [0, 4]}]', "post 1: candidate_labels: a non-empty list of labels is needed"),
         (
             '[{"text": "Kelo", "mention": [0, 4], "image": "no.png", "candidate_labels": ["a"]}]',
-            "post 1: image: cannot read picture",
+            "post 1: image: cannot read image",
         ),
     ],
 )

@@ -69,7 +69,7 @@ VISION = {
         "output_stride": 8,
     },
 }
-# Tokens of a 32-pixel picture: 4 x 4 patches of 8 pixels, with a class token where there is one; Swin halves its
+# Tokens of a 32-pixel image: 4 x 4 patches of 8 pixels, with a class token where there is one; Swin halves its
 # 8 x 8 once; MobileNetV2's output stride is 8.
 TOKENS = {"vit": 17, "dinov2": 17, "siglip_vision_model": 16, "swin": 16, "mobilenet_v2": 16}
 # Has no attention (MobileNetV2), or only its own (DeBERTa-v2).
@@ -235,7 +235,7 @@ class TestDtype:
         model.save_pretrained(tmp_path)
         loaded = MGVMoEForZeroShotIE.from_pretrained(tmp_path, dtype=torch.bfloat16)
         assert {parameter.dtype for parameter in loaded.parameters()} == {torch.bfloat16}
-        output = loaded.train()(**inputs)  # pictures in single precision are narrowed on the way
+        output = loaded.train()(**inputs)  # images in single precision are narrowed on the way
         assert output.logits.dtype == torch.bfloat16
         output.loss.backward()
         assert torch.isfinite(output.loss)

@@ -100,13 +100,13 @@ def bad_pictures(folder):
     (folder / "half.png").write_bytes(whole[: len(whole) // 2])
     (folder / "empty.png").write_bytes(b"")
     return {
-        "missing": (str(folder / "missing.png"), f"cannot read picture {str(folder / 'missing.png')!r}"),
-        "text": (folder / "text.png", "text.png': it is no picture of the formats"),
-        "half": (folder / "half.png", f"cannot read picture {str(folder / 'half.png')!r}"),
-        "empty": (folder / "empty.png", f"cannot read picture {str(folder / 'empty.png')!r}"),
-        "folder": (folder, f"cannot read picture {str(folder)!r}"),
-        "bytes": (whole[:20], "cannot read picture <20 bytes>"),
-        "number": (3, "cannot read picture <int>: a PIL image, path, URL, bytes, array"),
+        "missing": (str(folder / "missing.png"), f"cannot read image {str(folder / 'missing.png')!r}"),
+        "text": (folder / "text.png", "text.png': it is no image of the formats"),
+        "half": (folder / "half.png", f"cannot read image {str(folder / 'half.png')!r}"),
+        "empty": (folder / "empty.png", f"cannot read image {str(folder / 'empty.png')!r}"),
+        "folder": (folder, f"cannot read image {str(folder)!r}"),
+        "bytes": (whole[:20], "cannot read image <20 bytes>"),
+        "number": (3, "cannot read image <int>: a PIL image, path, URL, bytes, array"),
         "array": (
             np.zeros((5, 5, 7), np.uint8),
             "an array needs 1, 3 or 4 channels, first or last (got shape (5, 5, 7))",
@@ -159,10 +159,10 @@ SHAPES = {
     ),
     "pictures of another batch": (
         {"pixel_values": torch.zeros(3, 3, 8, 8)},
-        "one row for each of the 4 posts, got image_mask (4,) and pictures (3, 3, 8, 8)",
+        "one row for each of the 4 posts, got image_mask (4,) and images (3, 3, 8, 8)",
     ),
     "mask of another batch": ({"image_mask": torch.ones(3, dtype=torch.bool)}, "4 posts, got image_mask (3,)"),
-    "mask without pictures": ({"pixel_values": None}, "image_mask marks posts with a picture, but neither"),
+    "mask without pictures": ({"pixel_values": None}, "image_mask marks posts with an image, but neither"),
     "pictures twice": (
         {"image_features": torch.zeros(4, 5, 24)},
         "pixel_values and image_features exclude each other",

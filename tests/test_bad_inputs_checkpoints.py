@@ -599,10 +599,10 @@ PATHS = ["/etc/passwd", "../../../etc/passwd", "nothing.png", "/dev/null"]
 
 
 def typed(folder, image):
-    """As `datasets` writes it: the column says of itself that it holds pictures."""
+    """As `datasets` writes it: the column says of itself that it holds images."""
     for name, label in (("train", "boat"), ("validation", "bird"), ("test", "cake")):
         row = {**ROW, "label": label, "image": image if name == "train" else None}
-        # Not by its own method, which would fetch the picture to put it into the file.
+        # Not by its own method, which would fetch the image to put it into the file.
         table = Dataset.from_list([row], features=post_features()).with_format("arrow")[:]
         pq.write_table(table.cast(post_features().arrow_schema), folder / f"{name}.parquet")
 
@@ -763,7 +763,7 @@ CACHES = {
     "shards a number": ({"shards": 3}, "a field is missing or of another type: TypeError"),
     "no pictures": ({"pictures": ...}, "KeyError('pictures')"),
     "pictures a number": ({"pictures": 7}, "a field is missing or of another type: TypeError"),
-    "more pictures than features": ({"pictures": ["a", "b"]}, "the shards hold 1 pictures, got 2 keys"),
+    "more images than features": ({"pictures": ["a", "b"]}, "the shards hold 1 images, got 2 keys"),
     "width null": ({"width": None}, "a field is missing or of another type: TypeError"),
     "width a word": ({"width": "x"}, "invalid literal for int"),
     "width negative": ({"width": -3}, "shape must be (1, 2, -3), got (1, 2, 3)"),
@@ -806,7 +806,7 @@ RUN = {"arguments": {"model": {}, "data": {}, "training": {}}, "dataset": {"name
        "labels": {"train": {}, "validation": {}, "test": {}}}  # fmt: skip
 RECORDS = {
     "run.json without arguments": ("run.json", {**RUN, "arguments": 3}),
-    "run.json with a data set that is a word": ("run.json", {**RUN, "dataset": "x"}),
+    "run.json with a dataset that is a word": ("run.json", {**RUN, "dataset": "x"}),
     "run.json with labels that are a list": ("run.json", {**RUN, "labels": []}),
     "run.json a list": ("run.json", []),
     "metrics.json no object": ("metrics.json", 3),

@@ -94,7 +94,7 @@ COMMANDS = {
         ([*POST, "--number", "1"], "candidate_labels: a non-empty list of labels is needed"),
         ([*POST, "--device", "x"], "device: 'x' cannot be used here"),
         ([*POST, "--output", "T/file/x.png"], "output: a folder is needed, got 'T/file', and 'T/file' is a file"),
-        ([*POST, "--output", "T"], "output: the name of a picture is needed, 'T' is a folder"),
+        ([*POST, "--output", "T"], "output: the name of an image is needed, 'T' is a folder"),
         ([*POST, "--output", "T/x.evil"], "Format 'evil' is not supported"),
         ([*POST, "--num_samples", "-1"], "num_samples must be at least 1, got -1"),
         ([*POST, "--none_threshold", "2"], "none_threshold must be between 0 and 1, got 2.0"),

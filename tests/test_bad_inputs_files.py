@@ -1,4 +1,4 @@
-"""Bad files and texts: data adapters, label sets, divisions, recipes, records, posts, each with what is said."""
+"""Bad files and texts: data adapters, label sets, splits, recipes, records, posts, each with what is said."""
 
 import json
 import re

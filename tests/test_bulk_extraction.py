@@ -22,7 +22,7 @@ COUNT = 43
 
 
 class Killed(BaseException):
-    """In place of a kill."""
+    """Instead of a kill."""
 
 
 @pytest.fixture(scope="module")
@@ -266,8 +266,8 @@ def test_rows_that_cannot_be_extracted_are_errors_with_reasons(tmp_path):
         11: ("mentions", "11", "mentions[1] must differ from the others, got [0, 4] again"),
         12: ("mentions", "12", "mentions must be a list of spans, got 'Kelo'"),
         13: ("mentions", "13", "mentions must be given, an empty list where there are none, got none"),
-        14: ("picture", "14", "image: cannot read picture "),
-        15: ("picture", "15", "image: cannot read picture "),
+        14: ("picture", "14", "image: cannot read image "),
+        15: ("picture", "15", "image: cannot read image "),
         16: ("picture", "16", "image must be a path, bytes or a data URL, got the address 'http://127.0.0.1/a.png'"),
         17: ("extraction", "17", "the text is nonsense"),
     }
@@ -280,7 +280,7 @@ def test_rows_that_cannot_be_extracted_are_errors_with_reasons(tmp_path):
         (0, "a", False), (1, "row-1", False), (18, "18", True), (19, "19", False)
     ]  # fmt: skip
     assert result.summary["errors: picture"] == 3 and result.summary["errors"] == 16
-    # A file of the path of the picture is not what counts, but where it is looked for.
+    # A file of the path of the image is not what counts, but where it is looked for.
     elsewhere = extract_all(str(path), tmp_path / "text", part_size=8, on_broken_image="text_only")
     posts = {post["id"]: post for post in read(tmp_path / "text", "posts")}
     assert elsewhere.summary["posts without their picture"] == 3 and elsewhere.summary["posts"] == 7

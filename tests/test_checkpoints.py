@@ -37,7 +37,7 @@ STEPS = 8
 
 
 class Stopped(Exception):
-    """In place of a kill."""
+    """Instead of a kill."""
 
 
 @pytest.fixture(autouse=True)

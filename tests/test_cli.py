@@ -199,7 +199,7 @@ class TestFiles:
                 batch_size]  # fmt: skip
         code, out, err = run(capsys, *base, "--json")
         answers = json.loads(out)
-        assert code == 3 and '6 of 8 posts have an "error" in place of labels' in err
+        assert code == 3 and '6 of 8 posts have an "error" instead of labels' in err
         for answer in (answers[0], answers[-1]):
             assert answer["id"] == "7" and len(answer["labels"]) == len(LABELS)
         assert all("labels" not in answer for answer in answers[1:-1])
@@ -212,7 +212,7 @@ class TestFiles:
             assert words in answer["error"]
         shown = run(capsys, *base)[1]
         assert shown.count("    error: ") == 6 and shown.count(TEXT) == 5
-        # Stopped among the errors it goes on where it was, and counts those that are there.
+        # Stopped among the errors it resumes where it was, and counts those that are there.
         add = answer_file.AnswerFile.add
 
         def stop_after_three(answers, answer):
@@ -415,7 +415,7 @@ class TestEvaluate:
 
         rows[row]["image"]["bytes"] = rows[row]["image"]["bytes"][:60]
         write()
-        with pytest.warns(UserWarning, match=f"1 posts have a picture .*{rows[row]['id']} .broken"):
+        with pytest.warns(UserWarning, match=f"1 posts have an image .*{rows[row]['id']} .broken"):
             code, out, _ = run(capsys, *base)
         assert code == 0 and "| MG-VMoE " in out
         # Scores without one of its posts would not be those of the dataset.

@@ -1,4 +1,4 @@
-"""The comparison of methods: what each is told, made-up data from raw file to row, and that a stopped run goes on."""
+"""The comparison of methods: what each is told, made-up data from raw file to row, and that a stopped run resumes."""
 
 import contextlib
 import functools

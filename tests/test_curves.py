@@ -1,4 +1,4 @@
-"""The picture at the end of a training."""
+"""The image at the end of a training."""
 
 import sys
 

@@ -38,7 +38,7 @@ def name(page):
 
 @pytest.fixture(scope="module")
 def interpreter(tmp_path_factory):
-    """One process for all pages, each of which has names and a folder of its own."""
+    """One process for all pages, each of which has names and its own folder."""
     with Interpreter(HF_MODULES_CACHE=str(tmp_path_factory.mktemp("modules"))) as running:
         yield running
 

@@ -1,4 +1,4 @@
-"""The picture of a graph: names and components that do not lie over each other, however many there are."""
+"""The image of a graph: names and components that do not lie over each other, however many there are."""
 
 import random
 from itertools import combinations

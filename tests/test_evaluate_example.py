@@ -1,4 +1,4 @@
-"""`examples/evaluate.py` from the command line to its files, on a tiny model; its tables, pictures and refusals."""
+"""`examples/evaluate.py` from the command line to its files, on a tiny model; its tables, images and refusals."""
 
 import importlib.util
 import json
@@ -134,7 +134,7 @@ def test_sketchbook(script, folder, tmp_path, capsys):
     results = script.main([*argv, "--max_posts", "60", "--output_dir", str(tmp_path)])
     assert results["typing"][0].candidates != results["typing"][1].candidates
     report = (tmp_path / "open.md").read_text(encoding="utf-8")
-    assert "> The sketchbook has no posts of no class" in report and "> One model on several divisions" in report
+    assert "> The sketchbook has no posts without a class" in report and "> One model on several splits" in report
 
 
 @pytest.mark.parametrize(

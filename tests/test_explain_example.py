@@ -157,7 +157,7 @@ def test_usage_refuses_what_it_cannot_count():
         expert_usage(model, processor, drawn_posts()[0]["test"])
 
 
-# The picture of an answer
+# The image of an answer
 
 
 @pytest.mark.parametrize("number", range(len(posts())))
@@ -169,7 +169,7 @@ def test_every_kind_of_post_is_drawn(number, tmp_path):
 
 
 def test_odd_posts_are_drawn(tmp_path):
-    """Dollars are no formulas, one word is longer than a line, a picture has no grid, there are no experts."""
+    """Dollars are no formulas, one word is longer than a line, an image has no grid, there are no experts."""
     text = "costs $5 and $6_x^2$ " + "a" * 200 + " " + "word " * 60
     found = explain_post(
         *scratch_model(), {"text": text, "mention": (0, 5), "image": posts()[0]["image"]}, ["$a$", "b"]

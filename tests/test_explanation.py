@@ -93,7 +93,7 @@ def test_scores_are_the_pipelines_and_all_weights_add_up(parts, post):
     assert found.shares["words"] == pytest.approx(sum(word.weight for word in found.words))
     assert (found.shares["picture"] > 0) is has_picture
     if has_picture:
-        # Pictures of 16 pixels, patches of 8: 2 x 2, after a class token, which weighs something too.
+        # Images of 16 pixels, patches of 8: 2 x 2, after a class token, which weighs something too.
         assert found.patches.shape == (2, 2) and found.patch_experts.shape == (2, 2, 3)
         assert 0 < found.patches.sum() < found.shares["picture"]
         assert found.patch_area == (0, 0, 24, 20)
@@ -150,7 +150,7 @@ def test_patches_lie_where_they_are_in_the_picture(parts):
 
 
 def _quarters():
-    """A picture and the same with another lower right quarter."""
+    """An image and the same with another lower right quarter."""
     from PIL import Image
 
     first = picture(4).resize((16, 16))
@@ -280,7 +280,7 @@ def test_json_has_everything_but_the_picture(parts):
         (POST, {}, "candidate_labels: a non-empty list of labels is needed, in the call or in the post"),
         ({"text": "Kelo"}, {"candidate_labels": LABELS}, "either 'mention', or 'head' and 'tail'"),
         ({**POST, "mention": (0, 99)}, {"candidate_labels": LABELS}, r"0 <= start < end <= 18 \(text length\)"),
-        ({**POST, "image": b"no picture"}, {"candidate_labels": LABELS}, "image: cannot read picture <10 bytes>"),
+        ({**POST, "image": b"no picture"}, {"candidate_labels": LABELS}, "image: cannot read image <10 bytes>"),
     ],
 )
 def test_bad_input(parts, post, arguments, message):

@@ -314,7 +314,7 @@ def ended(process):
 
 @pytest.fixture(scope="module")
 def many(inputs, tmp_path_factory):
-    """Flags for posts that take some seconds, and the graph of an undisturbed run in a process of its own."""
+    """Flags for posts that take some seconds, and the graph of an undisturbed run in its own process."""
     folder = tmp_path_factory.mktemp("many")
     write_posts(folder / "posts.parquet", some_posts(1500), row_group_size=400)
     (folder / "labels.json").write_text(json.dumps(LABELS))

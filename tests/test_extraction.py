@@ -105,9 +105,9 @@ def test_the_tower_sees_every_picture_once_and_labels_are_encoded_once():
     model.get_candidate_embeds = lambda candidate_input_ids, **more: (
         texts.append(len(candidate_input_ids)) or encode(candidate_input_ids, **more)
     )
-    again = {**POSTS[2], "id": "again"}  # another post with the picture of the third
+    again = {**POSTS[2], "id": "again"}  # another post with the image of the third
     model.extract([*POSTS, again], LABELS, RELATIONS, processor=processor, batch_size=3)
-    # Two distinct pictures of posts with mentions, for 6 typed mentions and 8 pairs in at least 5 batches.
+    # Two distinct images of posts with mentions, for 6 typed mentions and 8 pairs in at least 5 batches.
     assert sum(pictures) == 2
     assert texts == [len(LABELS), len(RELATIONS)]
 
@@ -369,7 +369,7 @@ BAD_POSTS = [
     ({"text": "Kelo", "mentions": [(0, 4), [0, 4]]}, "posts\\[1\\]: mentions must be distinct"),
     ({"text": "Kelo", "mentions": 3}, "posts\\[1\\]: 'mentions' must be a list of spans \\(got 3\\)"),
     ({"text": "Kelo", "mentions": ["Mura"]}, "posts\\[1\\], mentions\\[0\\]: the words 'Mura' .*got 0 times"),
-    ({"text": "Kelo", "mentions": [(0, 4)], "image": "no.png"}, "posts\\[1\\]: images.*cannot read picture 'no.png'"),
+    ({"text": "Kelo", "mentions": [(0, 4)], "image": "no.png"}, "posts\\[1\\]: images.*cannot read image 'no.png'"),
 ]
 
 

@@ -41,7 +41,7 @@ def post(number, image, label="boat"):
 
 
 def all_posts():
-    """Nine distinct pictures in 14 posts; two posts share one, three have none."""
+    """Nine distinct images in 14 posts; two posts share one, three have none."""
     pictures = [picture(seed) for seed in range(8)] + [picture(0), None, picture(9), None]
     train_posts = [post(n, image, LABELS["train"][n % 2]) for n, image in enumerate(pictures)]
     return {
@@ -123,7 +123,7 @@ def test_the_key_is_the_picture_not_its_file(tmp_path):
     image = picture(3)
     assert picture_key(image) == picture_key(image.copy())
     assert picture_key(image) != picture_key(picture(4))
-    # The same bytes in another shape are another picture.
+    # The same bytes in another shape are another image.
     assert picture_key(image) != picture_key(Image.frombytes("RGB", image.size[::-1], image.tobytes()))
     image.save(tmp_path / "a.png")
     image.save(tmp_path / "b.bmp")
@@ -136,7 +136,7 @@ def test_missing_and_broken_pictures_are_counted_and_taken_as_none(tmp_path):
     (tmp_path / "broken.png").write_bytes(b"no picture")
     rows = [
         post(0, {"bytes": None, "path": str(tmp_path / "nowhere.png")}),
-        post(1, {"bytes": b"no picture either", "path": None}),
+        post(1, {"bytes": b"no image either", "path": None}),
         post(2, {"bytes": (tmp_path / "broken.png").read_bytes(), "path": None}),
         post(3, None),
         post(4, picture(1)),
@@ -149,7 +149,7 @@ def test_missing_and_broken_pictures_are_counted_and_taken_as_none(tmp_path):
     cache = ImageFeatureCache(tmp_path / "cache")
     for key, given in (("image_row", cache), ("pixel_values", None)):
         with pytest.warns(
-            UserWarning, match="3 posts have a .* missing or broken.*: 0 .missing., 1 .broken., 2 .broken.$"
+            UserWarning, match="3 posts have an .* missing or broken.*: 0 .missing., 1 .broken., 2 .broken.$"
         ):
             encoded = encode_posts(data_set, processor, feature_cache=given)
         assert [key in row for row in encoded] == [False, False, False, False, True]
@@ -178,7 +178,7 @@ def test_batches_carry_features_in_place_of_pixels(built, return_tensors):
         PostCollator(processor, {"typing": LABELS["train"]})([encoded[8]])
     with pytest.raises(ValueError, match="pixel_values and image_features exclude each other"):
         processor.pad_posts([{"image_features": np.ones((5, 24))}, {"pixel_values": np.ones((3, 16, 16))}])
-    with pytest.raises(ValueError, match=r"image_features: pictures of one size are needed \(got \[\(4, 24\), \(5"):
+    with pytest.raises(ValueError, match=r"image_features: images of one size are needed \(got \[\(4, 24\), \(5"):
         processor.pad_posts([{"image_features": np.ones((5, 24))}, {"image_features": np.ones((4, 24))}])
 
 
@@ -281,7 +281,7 @@ def test_a_picture_that_is_not_in_it_is_refused(built):
     folder, _, processor, _ = built
     rows = [post(0, picture(0)), post(1, picture(99))]
     key = picture_key(picture(99))
-    with pytest.raises(ValueError, match=f"header.json: pictures: the picture of post '1' is not among the 9.*{key}"):
+    with pytest.raises(ValueError, match=f"header.json: images: the image of post '1' is not among the 9.*{key}"):
         encode_posts(rows, processor, feature_cache=ImageFeatureCache(folder))
 
 
@@ -345,7 +345,7 @@ def test_a_corrupt_header_or_one_of_another_format_is_refused(copied, tmp_path):
             ImageFeatureCache(copied)
     path.write_bytes(whole)
     rewrite_header(copied, pictures=["a"])
-    with pytest.raises(ValueError, match="header.json: the shards hold 9 pictures, got 1 keys"):
+    with pytest.raises(ValueError, match="header.json: the shards hold 9 images, got 1 keys"):
         ImageFeatureCache(copied)
     path.unlink()
     with pytest.raises(FileNotFoundError, match="header.json does not exist; make the cache with examples/prepare"):
@@ -458,7 +458,7 @@ def test_a_second_run_into_the_folder_and_wrong_arguments_are_refused(tmp_path):
     for name, value in (("batch_size", 0), ("shard_size", 0), ("num_workers", -1)):
         with pytest.raises(ValueError, match=f"{name} must be at least {int(value == 0)}, got {value}"):
             build_feature_cache(tmp_path / "cache", all_posts(), model, processor, **{name: value})
-    with pytest.raises(ValueError, match="at least one picture that can be read is needed, got .*'without': 1"):
+    with pytest.raises(ValueError, match="at least one image that can be read is needed, got .*'without': 1"):
         build_feature_cache(tmp_path / "cache", {"train": [post(0, None)]}, model, processor)
     with torch.no_grad():
         model.mgvmoe.vision_model.layernorm.bias[0] = 1e6
@@ -520,7 +520,7 @@ def test_the_command_under_sigkill_and_in_two_processes_gives_the_same_bytes(tmp
         [sys.executable, *command(tmp_path / "one")], env=ENVIRONMENT, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    assert "288 records: 288 with a picture (288 distinct)" in done.stdout
+    assert "288 records: 288 with an image (288 distinct)" in done.stdout
     expected = contents(tmp_path / "one")
     for delay in (0.0, 0.2):
         folder = tmp_path / f"killed-{delay}"
@@ -544,7 +544,7 @@ def test_the_command_under_sigkill_and_in_two_processes_gives_the_same_bytes(tmp
 
 @pytest.mark.slow
 def test_reading_random_batches_holds_little_memory(tmp_path):
-    """A gibibyte of features; `benchmarks/feature_cache.py` has the same with 9,000 pictures."""
+    """A gibibyte of features; `benchmarks/feature_cache.py` has the same with 9,000 images."""
     script = str(ROOT / "benchmarks" / "feature_cache.py")
     flags = ["--pictures", "1200", "--batches", "60", "--folder", str(tmp_path / "cache")]
     subprocess.run([sys.executable, script, "--json", str(tmp_path / "row.json"), *flags], env=ENVIRONMENT, check=True)

@@ -1,4 +1,4 @@
-"""Text in pictures: a font that has the characters where one is installed, words where none is; never a box."""
+"""Text in images: a font that has the characters where one is installed, words where none is; never a box."""
 
 import pytest
 from matplotlib import font_manager

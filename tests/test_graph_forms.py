@@ -15,7 +15,7 @@ from modeling_mgvmoe.graph.writers import BASE_IRI, literal, write_n_triples
 from tests.graph_data import LABELS, colours, extract_all, png, write_posts
 
 V = BASE_IRI + "vocabulary#"
-# Two posts, the first with a picture; "Kelo" and "KELO's" are one entity, and Mura is rejected once.
+# Two posts, the first with an image; "Kelo" and "KELO's" are one entity, and Mura is rejected once.
 POSTS = [
     {"id": "a b/1", "text": 'Kelo met "Mura"\n\\ é', "image": {"bytes": png()}, "mentions": [[0, 4], [10, 14]]},
     {"id": "..", "text": "KELO's boat, Mura", "image": None, "mentions": [[0, 6], [13, 17]]},

@@ -1,4 +1,4 @@
-"""The posts to evaluate on: held-out posts of seen classes, posts of no class, and what is refused."""
+"""The posts to evaluate on: held-out posts of seen classes, posts without a class, and what is refused."""
 
 import pytest
 
@@ -113,7 +113,7 @@ def test_files_that_are_missing(tmp_path):
     load_evaluation_data(str(folder))
     with pytest.raises(FileNotFoundError, match=r"prepare_data.py ... --seen-test-share 0.1` writes it"):
         load_evaluation_data(str(folder), ("seen_test",))
-    with pytest.raises(FileNotFoundError, match=r"none.parquet \(posts of no class\) does not exist"):
+    with pytest.raises(FileNotFoundError, match=r"none.parquet \(posts without a class\) does not exist"):
         load_evaluation_data(str(folder), ("none",))
     with pytest.raises(ValueError, match=r"needed must be of .*, got \['nine'\]"):
         load_evaluation_data(str(folder), ("nine",))
@@ -132,7 +132,7 @@ def test_posts_that_do_not_belong_are_refused(tmp_path):
     with pytest.raises(ValueError, match="must be training classes, got 'purple' of post"):
         load_evaluation_data(str(folder), ("seen_test",))
     rewrite(folder, "none", lambda post: {"label": posts["test"][0]["label"]})
-    with pytest.raises(ValueError, match="must be of no class, got .* which is a class of test"):
+    with pytest.raises(ValueError, match="must be without a class, got .* which is a class of test"):
         load_evaluation_data(str(folder), ("none",))
     rewrite(folder, "none", lambda post: {"mentions": [[5, 2]]})
     with pytest.raises(ValueError, match=r"none.parquet, row 0: post"):

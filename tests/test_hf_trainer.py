@@ -201,7 +201,7 @@ class TestMetrics:
         compute, none = make_compute_metrics(collators), -np.inf
         logits = np.array([[2.0, 1, none, none], [0, 3, none, none], [0, 0, none, none], [none, none, 0, 3]])
         logits[2, answer] = 9
-        # The third and the fourth are of no class. Typing: a, b for a, b.
+        # The third and the fourth are without a class. Typing: a, b for a, b.
         assert compute(EvalPrediction(logits, np.array([0, 1, -100, -100]))) == pytest.approx(
             {"macro_f1": 1.0, "accuracy": 1.0, "typing_macro_f1": 1.0, "typing_accuracy": 1.0}
         )

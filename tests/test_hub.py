@@ -93,7 +93,7 @@ def python(code, hub, cache, *arguments, token=TOKEN, **more):
 
 
 def push(hub, cache, run, *flags, token=TOKEN, **more):
-    """examples/push_to_hub.py in a process of its own."""
+    """examples/push_to_hub.py in its own process."""
     environment = {**os.environ, **hub.environment(cache, token), "PYTHONPATH": str(ROOT), **more}
     if token is None:
         environment.pop("HF_TOKEN", None)
@@ -197,7 +197,7 @@ def test_a_commit_pins_the_weights_and_the_code(hub, run, pushed, posts, expecte
     )
     assert done.returncode == 0, done.stderr
     assert hub.repositories["model", REPO].branches["main"] != pushed
-    assert "model.safetensors" not in hub.files(REPO)  # or it would be loaded in place of the pieces
+    assert "model.safetensors" not in hub.files(REPO)  # or it would be loaded instead of the pieces
     assert "metrics.json" not in hub.files(REPO)  # those of another model
     pinned, newest = python(LOAD, hub, tmp_path / "cache", [[[REPO, pushed], [REPO, "main"]], posts, LABELS])
     assert pinned["scores"] == expected != newest["scores"]

@@ -153,7 +153,7 @@ def test_counts_of_the_real_files(tmp_path, capsys):
     assert found == {"train": 578, "validation": 480, "test": 552}
     printed = capsys.readouterr().out
     assert "1,610 records (154 types): 226 in Clothing_annotated_final.tsv" in printed
-    assert "1,610 pictures: 0 missing, 0 broken, 10 duplicate; 1,610 records have a picture" in printed
+    assert "1,610 images: 0 missing, 0 broken, 10 duplicate; 1,610 records have an image" in printed
     data = data_from_folder(tmp_path / "out")
     attributes = [{name.partition(": ")[0] for name in part["typing"]} for part in data.labels.values()]
     assert [len(names) for names in attributes] == [8, 7, 8]

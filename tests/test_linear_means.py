@@ -383,8 +383,8 @@ class TestSharedPictures:
         "index, message",
         [
             ([0, 1], r"image_index must be \(B,\) = \(4,\), got \(2,\)"),
-            ([0, 1, 2, 9], r"image_index must be in \[0, 4\), the rows of pictures, got \[0, 1, 2, 9\]"),
-            ([0, 1, 2, -1], r"image_index must be in \[0, 4\), the rows of pictures, got \[0, 1, 2, -1\]"),
+            ([0, 1, 2, 9], r"image_index must be in \[0, 4\), the rows of images, got \[0, 1, 2, 9\]"),
+            ([0, 1, 2, -1], r"image_index must be in \[0, 4\), the rows of images, got \[0, 1, 2, -1\]"),
         ],
     )
     def test_rows_that_are_not_there_are_named(self, index, message):

@@ -1,4 +1,4 @@
-"""Statistics, picture and report of a graph, and the example that predicts its relations."""
+"""Statistics, image and report of a graph, and the example that predicts its relations."""
 
 import json
 

@@ -134,7 +134,7 @@ def test_rejection_hand_worked():
 
 
 def test_fitted_thresholds_at_the_edges():
-    # All are of no class: rejecting all is best, with a threshold above every score.
+    # All are without a class: rejecting all is best, with a threshold above every score.
     threshold = fit_rejection_threshold([0.2, 1.0], [False, False])
     assert threshold > 1.0 and np.isfinite(threshold) and rejection_f1([0.2, 1.0], [False, False], threshold) == 1
     # One score for all: reject all or none; all has F1 2/3.
@@ -240,7 +240,7 @@ def test_generalised_hand_worked():
         (lambda: rejection_auroc([float("nan"), 1], [True, False]), "got NaN in 1 places"),
         (lambda: rejection_f1([1.0], [2], 0.5), r"true and false, got \[2\]"),
         (lambda: rejection_f1([1.0], [True], float("nan")), "threshold must be a number"),
-        (lambda: fit_rejection_threshold([0.1, 0.2], [True, True]), "posts of no class, got 2 times true"),
+        (lambda: fit_rejection_threshold([0.1, 0.2], [True, True]), "posts without a class, got 2 times true"),
         (lambda: expected_calibration_error([], []), "not empty"),
         (lambda: expected_calibration_error([1.2], [True]), r"lie in \[0, 1\], got 1.2"),
         (lambda: expected_calibration_error([0.2], [True], 0), "num_bins must be at least 1, got 0"),

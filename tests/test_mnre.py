@@ -1,4 +1,4 @@
-"""The MNRE adapter and the paper's division of its relations: made-up lines here, the real files where they are."""
+"""The MNRE adapter and the paper's split of its relations: made-up lines here, the real files where they are."""
 
 import importlib.util
 import os
@@ -185,7 +185,7 @@ class TestPictures:
             pictures_duplicate=1,
             records_with_picture=3,
         )
-        assert "5 pictures: 1 missing, 2 broken, 1 duplicate; 3 records have a picture" in str(counts)
+        assert "5 images: 1 missing, 2 broken, 1 duplicate; 3 records have an image" in str(counts)
 
 
 class TestData:
@@ -245,7 +245,7 @@ class TestRealFiles:
 
     def test_counts(self, found):
         posts, counts = found
-        # All files as published; of the pictures 50 lie in the folder, which 107 records use, 65 with a relation.
+        # All files as published; of the images 50 lie in the folder, which 107 records use, 65 with a relation.
         assert (counts.records, counts.none, len(counts.classes)) == (15_485, 9_718, 22)
         assert (counts.pictures_referenced, counts.pictures_missing, counts.records_with_picture) == (
             9_201,
@@ -255,8 +255,8 @@ class TestRealFiles:
         assert (counts.pictures_broken, counts.pictures_duplicate, counts.bad_spans) == (0, 0, [])
         assert sum(counts.classes.values()) == 15_485 - 9_718
         assert str(counts) == (
-            "15,485 records (9,718 without a relation, 22 relations); 9,201 pictures: 9,151 missing, 0 broken, "
-            "0 duplicate; 107 records have a picture"
+            "15,485 records (9,718 without a relation, 22 relations); 9,201 images: 9,151 missing, 0 broken, "
+            "0 duplicate; 107 records have an image"
         )
         pictured = [post for post in posts if post["image"] is not None]
         assert len({post["image"] for post in pictured}) == 50

@@ -130,7 +130,7 @@ class TestOutput:
         attentions = double_model(**double_inputs).fusion_attentions
         close(attentions.sum(1), torch.ones(4).double())
         image, text = attentions.split([5, 11], dim=1)
-        assert not image[1].any()  # the second post has no picture
+        assert not image[1].any()  # the second post has no image
         assert (image[[0, 2, 3]] > 0).all()
         assert torch.equal(text > 0, double_inputs["attention_mask"].bool())
 
@@ -736,7 +736,7 @@ class TestRefusals:
     def test_pictures_given_twice_or_not_at_all(self):
         features = torch.zeros(4, 5, 24)
         self.refuse("pixel_values and image_features exclude each other, got both", image_features=features)
-        self.refuse("image_mask marks posts with a picture, but neither", ("pixel_values",))
+        self.refuse("image_mask marks posts with an image, but neither", ("pixel_values",))
 
     def test_pictures_of_a_wrong_shape(self):
         self.refuse(
@@ -747,10 +747,10 @@ class TestRefusals:
         self.refuse(message + r"\(4, 24\)", ("pixel_values",), image_features=torch.zeros(4, 24))
 
     def test_pictures_and_posts_that_do_not_match(self):
-        message = "image_mask and the pictures must have one row for each of the 4 posts, got image_mask "
+        message = "image_mask and the images must have one row for each of the 4 posts, got image_mask "
         self.refuse(message + r"\(3,\)", image_mask=torch.ones(3))
         self.refuse(message + r"\(4, 1\)", image_mask=torch.ones(4, 1))
-        self.refuse(message + r"\(4,\) and pictures \(3, 3, 8, 8\)", pixel_values=torch.zeros(3, 3, 8, 8))
+        self.refuse(message + r"\(4,\) and images \(3, 3, 8, 8\)", pixel_values=torch.zeros(3, 3, 8, 8))
 
     def test_a_second_mention_of_a_model_for_typing(self):
         model = tiny_model(max_mentions=1)

@@ -69,8 +69,8 @@ class TestReading:
         ]
         assert (counts.texts, counts.records, counts.files) == (3, 3, {"train.txt": 3})
         assert str(counts) == (
-            "3 texts, 3 records (2 types): 3 in train.txt; 2 pictures: 1 missing, 0 broken, 0 duplicate; 1 records "
-            "have a picture; 3 records have an image text"
+            "3 texts, 3 records (2 types): 3 in train.txt; 2 images: 1 missing, 0 broken, 0 duplicate; 1 records "
+            "have an image; 3 records have an image text"
         )
 
     def test_the_column_is_chosen_by_name(self, tmp_path):

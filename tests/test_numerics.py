@@ -1,4 +1,4 @@
-"""Scores at the edges: one expert and many, one label, one post, no pictures, huge weights, half precision."""
+"""Scores at the edges: one expert and many, one label, one post, no images, huge weights, half precision."""
 
 import pytest
 import torch

@@ -103,7 +103,7 @@ def test_any_batch_length_picture_and_number_of_labels(pipes):
     long = {**given[0], "text": given[0]["text"] + " and greets Mura again" * 30}
     assert_close(pipes, [long], candidate_labels=["boat"])
     assert_close(pipes, given, candidate_labels=[f"red {first} {second}" for first in LABELS for second in TEXTS])
-    # Every post the same picture: it is run once.
+    # Every post the same image: it is run once.
     assert_close(pipes, [{**post, "image": picture(5)} for post in given], candidate_labels=LABELS, batch_size=4)
     sentences = {"boat": ["a boat", "it sails", "harbour"], "bird": "a bird"}
     assert_close(pipes, given, candidate_labels=LABELS, label_descriptions=sentences, batch_size=2)
@@ -135,7 +135,7 @@ def test_embeddings_may_be_cached_and_are_those_of_the_model(pipes):
     with torch.no_grad():
         features = model.get_image_features(pixels)
     torch.testing.assert_close(exported.get_image_features(pixels), features, rtol=1e-4, atol=1e-5)
-    # Given as they are, in the place of pictures and words.
+    # Given as they are, in the place of images and words.
     batch = pipes[0].processor(
         text=TEXTS[:3], mentions=[(0, 4), (11, 15), (2, 6)], images=[picture(1), picture(2), picture(3)],
         return_tensors="pt",

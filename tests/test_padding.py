@@ -1,4 +1,4 @@
-"""Posts made into a batch, worked by hand: tokens, masks, mention places, shared pictures."""
+"""Posts made into a batch, worked by hand: tokens, masks, mention places, shared images."""
 
 import numpy as np
 import pytest
@@ -74,7 +74,7 @@ def test_shared_pictures_are_there_once():
     # All are distinct: nothing to share, with or without a post that has none.
     for own in (posts[:2], posts[:3], posts[:1]):
         assert "image_index" not in pad_features(Tokenizer(), own, share_pictures=True)
-    # Two posts of one picture are enough.
+    # Two posts of one image are enough.
     assert pad_features(Tokenizer(), [posts[0], posts[3]], share_pictures=True)["image_index"] == [0, 0]
     assert "image_index" not in pad_features(Tokenizer(), posts)
 

@@ -69,7 +69,7 @@ def test_from_posts_over_the_feature_cache_to_a_saved_model(tmp_path, encoders, 
         assert getattr(model.config, key) == values[key]
     history = json.loads((tmp_path / "run" / "metrics.json").read_text(encoding="utf-8"))["history"]
     assert [entry["step"] for entry in history] == [2, 3]
-    assert history[0]["alignment_loss"] > 0  # the pictures took part
+    assert history[0]["alignment_loss"] > 0  # the images took part
 
 
 @pytest.mark.parametrize("name", ["paper_met", "paper_mre"])

@@ -190,7 +190,7 @@ class TestAlignment:
         over_images = -logits.log_softmax(1).diagonal()
         over_texts = -logits.log_softmax(0).diagonal()
 
-        # The reference clips the probabilities over the texts to [1e-7, 1 - 1e-7], and those over the pictures not.
+        # The reference clips the probabilities over the texts to [1e-7, 1 - 1e-7], and those over the images not.
         clipped = -logits.softmax(0).diagonal().clamp(1e-7, 1 - 1e-7).log()
         close(clipped, golden["rows_over_texts"])
         close(over_images, golden["rows_over_images"])
@@ -313,7 +313,7 @@ class TestWholeModel:
         model.mgvmoe.register_forward_hook(lambda module, inputs, output: outputs.append(output))
         attentions = golden_forward(model, golden).fusion_attentions
         close(outputs[0].fused_embeds, golden["fused_embeds"])
-        states = torch.cat([golden["image_mixture"], golden["text_mixture"]], dim=1)  # picture first
+        states = torch.cat([golden["image_mixture"], golden["text_mixture"]], dim=1)  # image first
         close(torch.einsum("bl,blh->bh", attentions, states), golden["fused_embeds"])
         width = golden["mention_states"].shape[1]
         close(outputs[0].mention_states[:, :width], golden["mention_states"])

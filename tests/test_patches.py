@@ -1,4 +1,4 @@
-"""Where a picture's tokens lie in it: grids of all kinds of towers, and what crops and paddings show of a picture."""
+"""Where an image's tokens lie in it: grids of all kinds of towers, and what crops and paddings show of an image."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.numerical
         (50, 224, 224, None, (7, 7, 1)),
         (5, 8, 8, 4, (2, 2, 1)),
         (2, 8, 8, None, (1, 1, 1)),
-        (20, 32, 32, None, (4, 4, 4)),  # a square picture has no grid of 4 x 5
+        (20, 32, 32, None, (4, 4, 4)),  # a square image has no grid of 4 x 5
         (3, 24, 8, None, (3, 1, 0)),
         (1 + 24, 64, 96, 16, (4, 6, 1)),
         (12, 100, 120, None, (3, 4, 0)),  # cells of 33 x 30

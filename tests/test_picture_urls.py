@@ -74,11 +74,11 @@ def server():
 
 
 def test_a_picture_is_fetched_only_when_asked_for(server):
-    with pytest.raises(ValueError, match=r"images: cannot read picture 'http.*only with allow_image_urls=True"):
+    with pytest.raises(ValueError, match=r"images: cannot read image 'http.*only with allow_image_urls=True"):
         to_rgb(f"{server}/red.png")
     assert Handler.seen == []
     assert to_rgb(f"{server}/red.png", allow_urls="private").getpixel((0, 0)) == RED
-    with pytest.raises(ValueError, match=r"images\[3\]: cannot read picture 'http://127.*gone.png': .*404 Not Found"):
+    with pytest.raises(ValueError, match=r"images\[3\]: cannot read image 'http://127.*gone.png': .*404 Not Found"):
         to_rgb(f"{server}/gone.png", "images[3]", allow_urls="private")
     with pytest.raises(ValueError, match="allow_image_urls must be False, True or \"private\", got 'yes'"):
         to_rgb(f"{server}/red.png", allow_urls="yes")
@@ -89,7 +89,7 @@ def test_loopback_and_private_hosts_are_not_reached(server):
     for host in ("127.0.0.1", "localhost", "0.0.0.0", "2130706433", "0x7f.1", "[::ffff:127.0.0.1]"):
         with pytest.raises(ValueError, match="not public|not known"):
             fetch_picture(f"http://{host}:{port}/red.png")
-    with pytest.raises(ValueError, match=r"cannot read picture.*address 127.0.0.1, which is not public"):
+    with pytest.raises(ValueError, match=r"cannot read image.*address 127.0.0.1, which is not public"):
         to_rgb(f"{server}/red.png", allow_urls=True)
     assert Handler.seen == []
 

@@ -113,7 +113,7 @@ def test_dict_of_datasets(tmp_path):
     Image.new("RGB", (2, 2), RED).save(path)
     assert pixel({"bytes": None, "path": str(path)}) == RED
     assert pixel({"bytes": path.read_bytes(), "path": None}) == RED
-    with pytest.raises(ValueError, match="a picture dict needs 'bytes' or 'path'"):
+    with pytest.raises(ValueError, match="an image dict needs 'bytes' or 'path'"):
         to_rgb({"bytes": None, "path": None})
 
 
@@ -159,11 +159,11 @@ def test_half_precision_tensor():
         (np.zeros((5, 6, 2), np.uint8), r"1, 3 or 4 channels, first or last \(got shape \(5, 6, 2\)\)"),
         (np.zeros((1, 3, 4, 4), np.uint8), r"\(H,W\), \(H,W,C\) or \(C,H,W\) and not empty \(got shape \(1, 3, 4, 4"),
         (np.zeros((0, 4), np.uint8), r"not empty \(got shape \(0, 4\)\)"),
-        (5, r"images\[3\]: cannot read picture <int>: a PIL image, path, URL, bytes, .* is needed \(got int\)"),
-        (b"no picture", r"images\[3\]: cannot read picture <10 bytes>: it is no picture"),
-        ("missing.jpg", r"images\[3\]: cannot read picture 'missing.jpg': there is no such file"),
-        ({"bytes": b"x", "path": "x.jpg"}, r"cannot read picture 'x.jpg': it is no picture"),
-        (Image.new("RGB", (0, 3)), r"<PIL image, mode RGB, size \(0, 3\)>: the picture is empty"),
+        (5, r"images\[3\]: cannot read image <int>: a PIL image, path, URL, bytes, .* is needed \(got int\)"),
+        (b"no picture", r"images\[3\]: cannot read image <10 bytes>: it is no image"),
+        ("missing.jpg", r"images\[3\]: cannot read image 'missing.jpg': there is no such file"),
+        ({"bytes": b"x", "path": "x.jpg"}, r"cannot read image 'x.jpg': it is no image"),
+        (Image.new("RGB", (0, 3)), r"<PIL image, mode RGB, size \(0, 3\)>: the image is empty"),
     ],
 )
 def test_unreadable_pictures(picture, message):
@@ -176,11 +176,11 @@ def test_truncated_file(tmp_path):
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8))
     path = tmp_path / "half.jpg"
     path.write_bytes(encoded(noise, "JPEG")[:2000])
-    with pytest.raises(ValueError, match=r"images\[0\]: cannot read picture '.*half.jpg': .*truncated"):
+    with pytest.raises(ValueError, match=r"images\[0\]: cannot read image '.*half.jpg': .*truncated"):
         to_rgb(path, "images[0]")
 
 
-# What pictures from the world can be
+# What images from the world can be
 
 
 def png(width, height):
@@ -193,7 +193,7 @@ def png(width, height):
 
 @pytest.mark.parametrize(("width", "height"), [(20_000, 20_000), (89_478_486, 1), (65_500, 65_500)])
 def test_a_picture_that_would_fill_the_memory_is_refused(width, height):
-    with pytest.raises(ValueError, match=r"cannot read picture.*(more than 89,478,485 in all are refused|bomb)"):
+    with pytest.raises(ValueError, match=r"cannot read image.*(more than 89,478,485 in all are refused|bomb)"):
         to_rgb(png(width, height))
 
 
@@ -216,15 +216,15 @@ SVG = b'<svg xmlns="http://www.w3.org/2000/svg" width="4" height="4"></svg>'
         (SVG, "it is an SVG drawing"),
         (b'<?xml version="1.0"?>\n<!-- drawn -->\n' + SVG, "it is an SVG drawing"),
         (b"\xef\xbb\xbf" + SVG, "it is an SVG drawing"),
-        (b"<html>not here</html>", "it is no picture of the formats PNG, JPEG"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 4 4\n", "it is no picture of the formats"),
-        (b"\x80\x04\x95\x00\x00\x00", "it is no picture of the formats"),
+        (b"<html>not here</html>", "it is no image of the formats PNG, JPEG"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 4 4\n", "it is no image of the formats"),
+        (b"\x80\x04\x95\x00\x00\x00", "it is no image of the formats"),
         (encoded(Image.new("RGB", (64, 64), RED))[:90], "truncated"),
         (encoded(Image.new("RGB", (64, 64), RED), "JPEG")[:300], "[Tt]runcated"),
     ],
 )
 def test_what_is_no_picture_is_named(content, rule):
-    with pytest.raises(ValueError, match=f"images: cannot read picture <{len(content)} bytes>: .*{rule}"):
+    with pytest.raises(ValueError, match=f"images: cannot read image <{len(content)} bytes>: .*{rule}"):
         to_rgb(content)
 
 
@@ -268,5 +268,5 @@ def test_what_is_no_file(tmp_path):
     "url", ["data:image/png;base64,###", "data:image/png,abc", "data:", "data:image/svg+xml;base64,PHN2Zz48L3N2Zz4="]
 )
 def test_data_urls_that_are_none(url):
-    with pytest.raises(ValueError, match="cannot read picture"):
+    with pytest.raises(ValueError, match="cannot read image"):
         to_rgb(url)

@@ -36,7 +36,7 @@ def folder(tmp_path_factory):
 
 
 def by_hand(post, labels, texts=None, function="softmax"):
-    """Scores by label with processor and model alone; `texts` are what is read in place of the labels."""
+    """Scores by label with processor and model alone; `texts` are what is read instead of the labels."""
     model, processor = scratch_model(torch.double)
     spans = post.get("mention") or post.get("mentions") or [post["head"], post["tail"]]
     inputs = processor(

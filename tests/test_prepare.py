@@ -33,7 +33,7 @@ def prepare(*flags):
 
 
 def mnre_folder(folder, relations=RELATIONS, prefix=""):
-    """Text files in which every relation has its number of posts, and a picture that every third post uses."""
+    """Text files in which every relation has its number of posts, and an image that every third post uses."""
     (folder / "images").mkdir(parents=True)
     Image.effect_noise((30, 20), 50).save(folder / "images" / "kelo.png")
     token = ["Kelo", "greets", "Mura"]
@@ -58,14 +58,14 @@ class TestMnre:
         found = prepare("mnre", "--data", folder, "--images", folder / "images", "--output_dir", out)
         assert found == {"train": 30, "validation": 6, "test": 9, "none": 6}
         printed = capsys.readouterr().out
-        assert "mnre: 51 records (6 without a relation, 4 relations); 2 pictures: 1 missing, 0 broken" in printed
-        assert "train.parquet: 30 posts of 8 classes, 12 with a picture" in printed
+        assert "mnre: 51 records (6 without a relation, 4 relations); 2 images: 1 missing, 0 broken" in printed
+        assert "train.parquet: 30 posts of 8 classes, 12 with an image" in printed
         assert "left out" not in printed
 
         posts, _ = read_mnre(mnre_files(folder), folder / "images")
         label_set = read_label_set(CONFIGURATION / "labels" / "mnre.json")
         split = read_splits(CONFIGURATION / "splits" / "mnre.json")["seed-0"].in_words(label_set)
-        shutil.rmtree(folder)  # the pictures are in the files
+        shutil.rmtree(folder)  # the images are in the files
         data = data_from_folder(out)
         for name, labels in vars(split).items():
             assert data.labels[name] == {"relation": labels}  # most of them without a post
@@ -322,8 +322,8 @@ def test_counts_of_the_real_files(tmp_path, capsys):
     found = prepare("mnre", "--data", mnre, "--images", os.path.join(mnre, "images"), "--output_dir", tmp_path / "out")
     assert found == {"train": 1224, "validation": 3482, "test": 1061, "none": 9718}
     assert (
-        "15,485 records (9,718 without a relation, 22 relations); 9,201 pictures: 9,151 missing, 0 broken, "
-        "0 duplicate; 107 records have a picture"
+        "15,485 records (9,718 without a relation, 22 relations); 9,201 images: 9,151 missing, 0 broken, "
+        "0 duplicate; 107 records have an image"
     ) in capsys.readouterr().out
     data = data_from_folder(tmp_path / "out")
     assert sum(post["image"] is not None for part in data.posts.values() for post in part) == 65

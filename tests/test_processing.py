@@ -515,7 +515,7 @@ def test_arguments_of_the_image_processor(processor):
         ({"text": "a \ud83d", "mentions": (0, 1)}, r"text\[0\]: it holds half of a surrogate pair"),
         ({"text": "rain rain", "mentions": "rain"}, r"mentions\[0\]: the words 'rain' .* \(got 2 times"),
         ({"text": "a", "mentions": (0, 1), "images": [None, None]}, r"images: 1 are needed, .* text \(got 2\)"),
-        ({"images": [None, "gone.png"]}, r"images\[1\]: cannot read picture 'gone.png'"),
+        ({"images": [None, "gone.png"]}, r"images\[1\]: cannot read image 'gone.png'"),
         ({"text": "a", "mentions": (0, 1), "candidate_labels": [["a"], ["b"]]}, r"candidate_labels: 1 lists are"),
         ({"candidate_labels": ["a", "a"]}, r"labels must be distinct \(got twice: 'a'\)"),
         ({"candidate_labels": []}, "candidate_labels: a non-empty list of labels is needed"),
@@ -584,7 +584,7 @@ def test_pad_posts_takes_lists_arrays_and_tensors(processor):
         ),
         (
             [{"pixel_values": np.zeros((3, 2, 2))}, {"pixel_values": np.zeros((3, 2, 4))}],
-            r"pixel_values: pictures of one size are needed \(got \[\(3, 2, 2\), \(3, 2, 4\)\]\)",
+            r"pixel_values: images of one size are needed \(got \[\(3, 2, 2\), \(3, 2, 4\)\]\)",
         ),
     ],
 )

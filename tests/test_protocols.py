@@ -84,10 +84,10 @@ def test_open_by_hand():
     validation = [make_post(0, "v"), make_post(1, "w")]
     none = [make_post(number, "none of these") for number in range(40)]
     fitting, testing = halves_by_id(none)
-    # Validation has confidence 0.9, posts of no class 0.6 when fitted: the threshold is half way, 0.75.
+    # Validation has confidence 0.9, posts without a class 0.6 when fitted: the threshold is half way, 0.75.
     table = {post["id"]: {"v": np.log(9), "w": 0.0} for post in validation}
     table |= {post["id"]: {"v": np.log(1.5), "w": 0.0} for post in fitting}
-    # In the test one post of a is below it, and one of no class above.
+    # In the test one post of a is below it, and one without a class above.
     table |= {post["id"]: {"a": np.log(9), "b": 0.0} for post in TEST}
     table[TEST[2]["id"]] = {"a": np.log(1.5), "b": 0.0}
     table |= {post["id"]: {"b": np.log(1.5), "a": 0.0} for post in testing}
@@ -100,7 +100,7 @@ def test_open_by_hand():
     assert asked[("a", "b")] == [post["id"] for post in [*TEST, *testing]]
     ours, count = result.scores["ours"], len(testing)
     assert ours["threshold"] == pytest.approx(0.75)
-    # Rejected: all but one of no class, and one of four known.
+    # Rejected: all but one without a class, and one of four known.
     assert ours["rejection_recall"] == pytest.approx((count - 1) / count)
     assert ours["rejection_precision"] == pytest.approx((count - 1) / count)
     assert ours["rejection_f1"] == pytest.approx((count - 1) / count)
@@ -115,13 +115,13 @@ def test_open_by_hand():
     assert result.classes == ["a", "b", NONE] and result.confusion("ours")[2].tolist() == [0, 1, count - 1]
     # Rejection as the class "none of them" has the same F1.
     assert result.per_class("ours")[NONE]["f1"] == pytest.approx(ours["rejection_f1"])
-    # More posts of no class than known ones: the best constant answer is to reject.
+    # More posts without a class than known ones: the best constant answer is to reject.
     assert result.scores[MAJORITY]["rejection_accuracy"] == pytest.approx(count / (count + 4))
     assert result.scores[MAJORITY]["rejection_f1"] == pytest.approx(2 * count / (2 * count + 4))
 
 
 def test_open_rejects_by_the_best_logit_too():
-    """Posts of no class are sure of their answer, but it fits badly."""
+    """Posts without a class are sure of their answer, but it fits badly."""
     validation, none = [make_post(0, "v"), make_post(1, "w")], [make_post(number, "none") for number in range(20)]
     to_fit, to_test = halves_by_id(none)
     # The best probability is the same for all, e^4 / (e^4 + 1); the best logit is 6 or 2, and 3 where it is fitted.
@@ -137,7 +137,7 @@ def test_open_rejects_by_the_best_logit_too():
     ours = result.scores["ours"]
     assert ours["auroc"] == 0.5 and ours["logit_auroc"] == 1.0
     assert ours["logit_threshold"] == 4.5 and ours["logit_rejection_f1"] == 1.0
-    assert result.counts["fitted on: posts of no class"] == len(to_fit)
+    assert result.counts["fitted on: posts without a class"] == len(to_fit)
 
 
 def test_halves_hang_on_the_id_alone():

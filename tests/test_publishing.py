@@ -415,7 +415,7 @@ A = {"candidate_labels": ["a"]}
         ({"inputs": {**KELO, "candidate_labels": ["a"] * 10_001}}, "10,000 at most"),
         ({"inputs": {**KELO, "image": "/etc/hostname"}, "parameters": A}, r"inputs\[0\].image must be base64"),
         ({"inputs": {**KELO, "image": "../boat.png"}, "parameters": A}, r"inputs\[0\].image must be base64"),
-        ({"inputs": {**KELO, "image": "abcd"}, "parameters": A}, "cannot read picture <3 bytes>"),
+        ({"inputs": {**KELO, "image": "abcd"}, "parameters": A}, "cannot read image <3 bytes>"),
         ({"inputs": {**KELO, "image": "http://127.0.0.1/a.png"}, "parameters": A}, "127.0.0.1, which is not public"),
     ],
 )

@@ -40,9 +40,9 @@ def test_a_few_steps(tmp_path):
     assert result.returncode == 0, result.stderr[-3000:]
     text = result.stdout
 
-    assert "15,485 records (9,718 without a relation, 22 relations); 9,201 pictures: 9,151 missing" in text
-    # Seed 0: of the 65 records with relation and picture 8 are of training relations, 49 of validation, 8 of test.
-    assert "57 posts of unseen relations have a picture" in text
+    assert "15,485 records (9,718 without a relation, 22 relations); 9,201 images: 9,151 missing" in text
+    # Seed 0: of the 65 records with relation and image 8 are of training relations, 49 of validation, 8 of test.
+    assert "57 posts of unseen relations have an image" in text
     assert len(re.findall(r"^\d+\. \(validation\) ", text, re.MULTILINE)) == 49
     assert len(re.findall(r"^\d+\. \(test\) ", text, re.MULTILINE)) == 8
     for line in ("gold", "with picture", "without picture"):
@@ -51,7 +51,7 @@ def test_a_few_steps(tmp_path):
     # Three relations with a score each.
     assert all(line.count(";") == 2 for line in text.splitlines() if re.match(r"   with(out)? picture ", line))
     assert re.search(r"MG-VMoE, trained +\| +0\.\d{3} \| +0\.\d{3}", text)
-    assert re.search(r"right: \d+ of 57 with picture, \d+ of 57 without picture", text)
+    assert re.search(r"right: \d+ of 57 with image, \d+ of 57 without picture", text)
 
     model = MGVMoEForZeroShotIE.from_pretrained(tmp_path / "model")
     processor = MGVMoEProcessor.from_pretrained(tmp_path / "model")

@@ -168,7 +168,7 @@ def test_pictures_within_a_file_beside_pictures_named_by_a_path(tmp_path):
     images = [{"bytes": (tmp_path / "b.png").read_bytes(), "path": "no.png"}, {"bytes": None, "path": "a.png"}, None]
     rows = [{"id": str(place), "text": TEXT, "mentions": [[0, 4]], "label": "x", "image": image, "source": "own"}
             for place, image in enumerate(images)]  # fmt: skip
-    # Not by its own method, which would put the picture into the file.
+    # Not by its own method, which would put the image into the file.
     table = Dataset.from_list(rows, features=post_features()).with_format("arrow")[:]
     pq.write_table(table.cast(post_features().arrow_schema), tmp_path / "train.parquet")
     found = [post["image"] for post in read_rows(tmp_path / "train.parquet")]

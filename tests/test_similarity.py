@@ -86,6 +86,6 @@ def test_the_tower_runs_only_for_batches_with_a_picture(monkeypatch):
     )
     assert "pixel_values" not in collator([encoded[0], encoded[2]])
     together = predict_labels(model, encoded, collator, batch_size=2)
-    # Six posts in three batches; the two with a picture share one.
+    # Six posts in three batches; the two with an image share one.
     assert rows == [2]
     assert together == [predict_labels(model, [post], collator)[0] for post in encoded]

@@ -1,4 +1,4 @@
-"""The sketchbook data set and the schema of posts: what the classes, sentences and drawings must hold to."""
+"""The sketchbook dataset and the schema of posts: what the classes, sentences and drawings must hold to."""
 
 import re
 from collections import Counter
@@ -294,7 +294,7 @@ def test_arrangement_and_time_can_be_seen_at_32_pixels():
 
 
 # ----------------------------------------------------------------------------------------------------
-# The data set
+# The dataset
 
 
 def test_load_sketchbook():

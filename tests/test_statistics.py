@@ -32,7 +32,7 @@ def test_means_by_hand():
         output = {"loss": torch.tensor(loss), "kl_loss": torch.tensor(kl), "text_router_probs": probs}
         statistics.add(output, {})
     assert statistics.means("log") == statistics.means("validation") == {"loss": 1.5, "kl_loss": 25.0}
-    # One token of (1/4, 3/4), three of (1, 0), and no picture.
+    # One token of (1/4, 3/4), three of (1, 0), and no image.
     found = statistics.experts("log", accelerator)
     entropy = -(0.25 * math.log(0.25) + 0.75 * math.log(0.75)) / 4
     assert found == pytest.approx(

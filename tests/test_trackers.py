@@ -36,7 +36,7 @@ def curves(monkeypatch):
 
 
 class Stopped(Exception):
-    """In place of a kill."""
+    """Instead of a kill."""
 
 
 def run(folder, accelerator=None, **changes):

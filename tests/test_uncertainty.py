@@ -101,7 +101,7 @@ def test_the_variance_is_that_of_tokens_drawn_one_by_one(fusion):
                 for _ in range(500)
             ]
         )
-    # The second post has no picture, and the weights of its picture tokens are 0.
+    # The second post has no image, and the weights of its image tokens are 0.
     assert weights[1, : image.shape[1]].abs().max() == 0
     error = (draws.mean(0) - output.fused_embeds).abs()
     assert (error < 5 * (output.fused_variance / len(draws)).sqrt() + 1e-4).all()

@@ -10,7 +10,7 @@ from modeling_mgvmoe import MGVMoEConfig, MGVMoEForZeroShotIE
 
 # Far above the usual 0.02: scores and losses of order 1, so that a wrong mask or a wrong index shows.
 INITIALIZER_RANGE = 0.3
-# 4 patches and the class token: 5 tokens of a picture.
+# 4 patches and the class token: 5 tokens of an image.
 IMAGE_SIZE = 8
 
 
@@ -92,7 +92,7 @@ def tiny_inputs(
     labels: bool = True,
     seed: int = 0,
 ) -> dict[str, torch.Tensor]:
-    """Inputs of the model: posts of several lengths, padded right, the second without a picture.
+    """Inputs of the model: posts of several lengths, padded right, the second without an image.
 
     Ids of real tokens are 5 and above, padding is 0, and the mentions lie in the first four tokens.
     """

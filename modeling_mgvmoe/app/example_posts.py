@@ -120,7 +120,7 @@ def sketchbook_examples(seed: int = 0) -> list[ExamplePost]:
     """Posts of unseen classes: two of each task, one that is of none of its labels, one without an image.
 
     Args:
-        seed: of the division of the classes, as the model was trained with.
+        seed: of the split of the classes, as the model was trained with.
     """
     examples = []
     for task, name in (("typing", "type"), ("relation", "pair")):
@@ -157,13 +157,13 @@ def _fields(
 
 
 def examples_from_file(path: str | os.PathLike) -> list[ExamplePost]:
-    """Posts of a JSON file: a list of posts as the pipeline takes them, pictures beside the file.
+    """Posts of a JSON file: a list of posts as the pipeline takes them, images beside the file.
 
     Each needs `candidate_labels`, and may have a `name` for its button and `label_descriptions`.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it holds no such list, a post is wrong, or its picture cannot be read.
+        ValueError: it holds no such list, a post is wrong, or its image cannot be read.
     """
     name = os.fspath(path)
     if not os.path.isfile(name):
@@ -193,7 +193,7 @@ def examples_from_file(path: str | os.PathLike) -> list[ExamplePost]:
 
 
 def write_examples(examples: Sequence[ExamplePost], folder: str | os.PathLike) -> None:
-    """Write `posts.json` and the pictures, for [`examples_from_file`]."""
+    """Write `posts.json` and the images, for [`examples_from_file`]."""
     from .form import read_label_lines
 
     os.makedirs(folder, exist_ok=True)

@@ -25,7 +25,7 @@ class FormError(ValueError):
 
 @dataclass(frozen=True)
 class UnreadablePicture:
-    """In place of a picture that is none.
+    """Instead of an image that is none.
 
     Attributes:
         reason: what went wrong.
@@ -40,7 +40,7 @@ class Fields:
 
     Attributes:
         text: the post.
-        image: a PIL picture, `None`, or [`UnreadablePicture`].
+        image: a PIL image, `None`, or [`UnreadablePicture`].
         kind: `TYPING` or `RELATION`.
         numbers: start and end of the mention or the head, then of the tail; `None` where a field is empty.
         labels: see [`read_label_lines`].
@@ -124,7 +124,7 @@ def read_label_lines(lines: str, what: str = "label") -> tuple[list[str], dict[s
 
     Args:
         lines: labels with commas or line ends between them, `"in quotes"` where a label has a comma itself; or
-            "label | sentence" on a line of its own, with "|" between several sentences. There a comma is a comma.
+            "label | sentence" on its own line, with "|" between several sentences. There a comma is a comma.
         what: how to call a label in messages.
 
     Returns:

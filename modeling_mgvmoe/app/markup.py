@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ..evaluation.explanation import Explanation
 
 MOST_BARS = 12
-LONGEST_SIDE = 520  # pixels of a shown picture
+LONGEST_SIDE = 520  # pixels of a shown image
 EMPTY = '<p class="mg-hint">The answer will stand here.</p>'
 NOTHING_MARKED = '<p class="mg-hint">Nothing is marked. Select words in the post, then press “Mark as mention”.</p>'
 

@@ -19,7 +19,7 @@ from .served_model import ServedModel
 def picture_input(**kwargs: Any) -> gr.Image:
     """A `gr.Image` that never raises on what was uploaded: Gradio would show no more than "Error".
 
-    It gives the picture as it was uploaded, a PIL picture of any mode; `None` if there is none; or
+    It gives the image as it was uploaded, a PIL image of any mode; `None` if there is none; or
     [`UnreadablePicture`].
 
     Args:
@@ -51,7 +51,7 @@ FONT_MONO = ("ui-monospace", "Menlo", "Consolas", "monospace")
 MAX_PICTURE = "20mb"
 LABELS_INFO = (
     "With commas or line ends between them; in quotes where a label has a comma itself. On a line “label | sentence” "
-    "the sentence is read in place of the label."
+    "the sentence is read instead of the label."
 )
 # How many times as likely as the average other label the best one must be; see `markup.lead`.
 LEAST, MOST_LEAST = 5.0, 50.0
@@ -165,7 +165,7 @@ def _fields(served: ServedModel) -> dict[str, Any]:
             placeholder="member of | person | team, organization", elem_id="mg-label-types",
         )  # fmt: skip
         found["type_sentences"] = gr.Textbox(
-            label="Sentences in place of types", lines=3, info="type | sentence", elem_id="mg-type-sentences"
+            label="Sentences instead of types", lines=3, info="type | sentence", elem_id="mg-type-sentences"
         )
     return found
 

@@ -33,7 +33,7 @@ def read_flags(argv: Sequence[str]) -> tuple[argparse.ArgumentParser, argparse.N
     parser.add_argument(
         "--trust_remote_code",
         action="store_true",
-        help="run the code beside the weights in place of this package's; from the Hub only with a commit",
+        help="run the code beside the weights instead of this package's; from the Hub only with a commit",
     )
     parser.add_argument("--device", help="cpu, cuda, ... (default: a GPU if there is one)")
     parser.add_argument("--server_name", help="address to listen at (default: this machine only)")

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 GOOD, FAILED, MISUSED = 0, 1, 2
 # Ctrl-C: 128 + SIGINT, as a shell has it.
 STOPPED = 130
-# All is done, but some posts have an error in place of an answer.
+# All is done, but some posts have an error instead of an answer.
 PARTIAL = 3
 
 

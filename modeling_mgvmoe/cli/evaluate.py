@@ -4,8 +4,8 @@
     mgvmoe evaluate --model 'runs/{seed}/model' --dataset FOLDER --protocol generalised --seeds 0 1 2
 
 Protocols: "unseen", candidates are the unseen classes; "seen", the same for classes that were trained on;
-"generalised", seen and unseen ones together; "open", posts of no class are to be rejected. A table per task is
-printed, with --json all numbers; these, pictures and a report go to the output folder.
+"generalised", seen and unseen ones together; "open", posts without a class are to be rejected. A table per task is
+printed, with --json all numbers; these, images and a report go to the output folder.
 """
 
 from __future__ import annotations

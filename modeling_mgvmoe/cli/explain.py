@@ -1,4 +1,4 @@
-"""What an answer is made of, and which experts a data set goes to.
+"""What an answer is made of, and which experts a dataset goes to.
 
     mgvmoe explain post --model runs/demo/model --posts runs/demo/posts/posts.json --number 1
     mgvmoe explain experts --model runs/demo/model --dataset sketchbook
@@ -6,7 +6,7 @@
 `post` draws one post as a PNG: its words by what they weighed in the fusion, the patches of its image likewise and as
 strongly as the image moves the answer, the scored labels, the answer without the image, the experts' shares, and how
 unsure the model is. `experts` draws how much each expert is used by text and
-pictures, over all posts and by class. Both write their numbers as JSON beside the picture.
+images, over all posts and by class. Both write their numbers as JSON beside the image.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def read_flags(argv: Sequence[str]) -> tuple[argparse.ArgumentParser, argparse.N
         command.add_argument("--output", default=f"runs/{output}", help=f"default runs/{output}")
     post.add_argument("--posts", required=True, help="JSON list of posts, as the pipeline takes them")
     post.add_argument("--number", type=int, default=0, help="which of them, from 0 (default 0)")
-    post.add_argument("--labels", nargs="+", help="in place of the post's own candidate_labels")
+    post.add_argument("--labels", nargs="+", help="instead of the post's own candidate_labels")
     post.add_argument("--none_threshold", type=float, default=0.0, help='best score of "none of these" (default 0)')
     post.add_argument("--num_samples", type=int, help="draw so many samples of the experts for the mutual information")
     experts.add_argument("--dataset", required=True, help='"sketchbook" or FOLDER')
@@ -78,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> Any:
         check_model_folder(arguments.model)
         check_device(arguments.device)
         if os.path.isdir(arguments.output):
-            raise IsADirectoryError(f"output: the name of a picture is needed, {arguments.output!r} is a folder")
+            raise IsADirectoryError(f"output: the name of an image is needed, {arguments.output!r} is a folder")
         check_output_folder("output", os.path.dirname(arguments.output) or ".")
         os.makedirs(os.path.dirname(arguments.output) or ".", exist_ok=True)
         if arguments.command == "post":

@@ -9,12 +9,12 @@ A post is a row with `text`, `mentions` (a list of [start, end) or of {"start", 
 
 The graph is a folder of Parquet tables: posts, mentions, relations, and errors with the reason for every post that
 could not be extracted. Memory does not grow with the input. Killed at any moment and started again with the same
-command, the run goes on with no post lost or doubled, also with another number of processes; Ctrl-C and SIGTERM
+command, the run resumes with no post lost or doubled, also with another number of processes; Ctrl-C and SIGTERM
 finish the batch and print that command. Another model, other labels or other posts are refused. The exit code
 is 3 where some posts have an error and all others are extracted.
 
 Under `accelerate launch` or torchrun the processes share the work; machines without a common launch take
-`--shard_index` and `--num_shards`, into one shared folder, or into folders of their own that are put together.
+`--shard_index` and `--num_shards`, into one shared folder, or into their own folders that are put together.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def _parser(description: str | None) -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--input", nargs="+", metavar="PATH", help="Parquet or .jsonl files, or folders of them")
-    add("--output", required=True, metavar="FOLDER", help="folder of the graph; new, or one to go on with")
+    add("--output", required=True, metavar="FOLDER", help="folder of the graph; new, or one to resume")
     add(
         "--model",
         default=DEMO_MODEL,
@@ -101,13 +101,13 @@ def _parser(description: str | None) -> argparse.ArgumentParser:
     add("--batch_size", type=int, default=32, help="posts at a time (default 32)")
     add("--texts_at_once", type=int, default=32, help="marked texts in one forward pass (default 32)")
     add("--part_size", type=int, default=1000, help="posts in a file, and what a kill can cost (default 1000)")
-    add("--num_workers", type=int, default=0, help="threads that decode pictures, for each process (default 0)")
+    add("--num_workers", type=int, default=0, help="threads that decode images, for each process (default 0)")
     add("--shard_index", type=int, default=0, help="which of --num_shards this run makes (default 0)")
     add("--num_shards", type=int, default=1, help="for machines that know nothing of each other (default 1)")
     add("--on_broken_image", choices=ON_BROKEN_PICTURE, default="error", help="what becomes of the post")
     add("--on_broken_picture", dest="on_broken_image", action=RenamedFlag, choices=ON_BROKEN_PICTURE,
         default=argparse.SUPPRESS, help=argparse.SUPPRESS)  # fmt: skip
-    add("--image_dir", metavar="FOLDER", help="of relative picture paths (default: that of their file)")
+    add("--image_dir", metavar="FOLDER", help="of relative image paths (default: that of their file)")
     add("--picture_features", action="store_true", help="keep the mean of the vision encoder's tokens of each post")
     add("--mention_finder", metavar="MODEL", help="token-classification model for posts without mentions")
     add(
@@ -227,7 +227,7 @@ def _ending(flags: argparse.Namespace, result: BulkResult) -> str:
     if summary is None:
         return "\n".join([*lines, f"{flags.output}: parts of other shards are still missing"])
     lines.append(
-        f"{flags.output}: {summary['posts']:,} posts, {summary['posts with picture']:,} of them with a picture; "
+        f"{flags.output}: {summary['posts']:,} posts, {summary['posts with picture']:,} of them with an image; "
         f"{summary['mentions']:,} mentions, {summary['mentions rejected']:,} of them of no type; "
         f"{summary['relations']:,} relations"
     )

@@ -123,7 +123,7 @@ def read_posts(
 
     Args:
         path: `.json`, a list of posts; `.jsonl`, a post on each line; `.csv` or `.tsv`; or `.parquet`. Posts are as
-            the pipeline takes them; the path of a picture is relative to the file's folder.
+            the pipeline takes them; the path of an image is relative to the file's folder.
         shared_labels: the labels of posts without `candidate_labels` of their own.
         without_image: a post whose image file is missing is sound.
 
@@ -189,7 +189,7 @@ def _parquet(path: str, shared_labels: Sequence[str] | None) -> tuple[Sequence[A
 
 
 def _check(post: Any, shared_labels: Sequence[str] | None, where: str) -> None:
-    """What can be told of a post without a model or its picture."""
+    """What can be told of a post without a model or its image."""
     with usage():
         try:
             mentions = mentions_of(post)
@@ -416,7 +416,7 @@ def run(flags: argparse.Namespace, argv: Sequence[str]) -> int:
     else:
         errors = _print(found, flags.json)
     if errors:
-        print(f'{errors:,} of {len(posts):,} posts have an "error" in place of labels', file=sys.stderr)
+        print(f'{errors:,} of {len(posts):,} posts have an "error" instead of labels', file=sys.stderr)
     return PARTIAL if errors else GOOD
 
 

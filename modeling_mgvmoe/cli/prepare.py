@@ -1,20 +1,20 @@
-"""Prepare data for training: a data set as a folder of Parquet files, or the features of a frozen vision tower.
+"""Prepare data for training: a dataset as a folder of Parquet files, or the features of a frozen vision tower.
 
     mgvmoe prepare mnre --data FOLDER [--images FOLDER] --output_dir OUT [--split mnre:seed-0]
     mgvmoe prepare sketchbook --output_dir OUT [--seed 0]
     mgvmoe prepare rows --data train.jsonl --output_dir OUT
-    mgvmoe prepare --help               all data sets
+    mgvmoe prepare --help               all datasets
     mgvmoe prepare mnre --help          the flags of one
     mgvmoe prepare --cache-image-features [FOLDER] --config RECIPE [--dataset ...] [--batch_size 32]
 
-A data set's command reads and checks the raw download, or your own rows, prints what it found, and writes posts,
+A dataset's command reads and checks the raw download, or your own rows, prints what it found, and writes posts,
 images inside, and the words of the labels into a folder that `mgvmoe train --dataset OUT` reads. The README says
 where to get the data.
 
-The last one, whose flags `--cache-image-features --help` lists, runs the tower once per distinct picture. The recipe
+The last one, whose flags `--cache-image-features --help` lists, runs the tower once per distinct image. The recipe
 and its flags are those of `mgvmoe train`: they name the posts (a folder of Parquet files or the sketchbook) and
 the model, whose tower and image processor run. Without FOLDER, the recipe's `image_feature_cache`. Stopped at any
-moment and started again, it goes on. Under `accelerate launch --num_processes N` the work is shared.
+moment and started again, it resumes. Under `accelerate launch --num_processes N` the work is shared.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ CONFIGURATION = Path(__file__).resolve().parents[2] / "configuration"
 def prepare_command(
     argv: Sequence[str], configuration: str | os.PathLike[str], description: str | None = None
 ) -> dict[str, int]:
-    """Read the command line, prepare a data set, print what was found and write it.
+    """Read the command line, prepare a dataset, print what was found and write it.
 
     Args:
-        argv: the name of a data set and its flags.
+        argv: the name of a dataset and its flags.
         configuration: folder with `labels/` and `splits/`.
         description: for the help.
 
@@ -83,7 +83,7 @@ def _parser(description: str | None) -> argparse.ArgumentParser:
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     kinds = parser.add_subparsers(
-        dest="dataset", required=True, title="data sets", description="Each has a --help of its own."
+        dest="dataset", required=True, title="datasets", description="Each has a --help of its own."
     )
     for name, adapter in ADAPTERS.items():
         sub = kinds.add_parser(name, help=adapter.help, description=adapter.help, allow_abbrev=False)
@@ -96,7 +96,7 @@ def _parser(description: str | None) -> argparse.ArgumentParser:
             default=0.0,
             help="share of the training classes' posts that is held out of training for seen_test.parquet (default 0)",
         )
-        sub.add_argument("--push_to_hub", "--push-to-hub", metavar="USER/NAME", help="push it as a data set")
+        sub.add_argument("--push_to_hub", "--push-to-hub", metavar="USER/NAME", help="push it as a dataset")
         sub.add_argument("--private", action="store_true", help="nobody else may see what is pushed")
         adapter.add_flags(sub)
     return parser
@@ -108,7 +108,7 @@ def _report(prepared: PreparedData, folder: str | os.PathLike[str]) -> str:
     for name, posts in prepared.parts().items():
         pictures = sum(post["image"] is not None for post in posts)
         classes = f" of {sum(map(len, prepared.data.labels[name].values()))} classes" if name in SPLITS else ""
-        lines.append(f"  {name}.parquet: {len(posts):,} posts{classes}, {pictures:,} with a picture")
+        lines.append(f"  {name}.parquet: {len(posts):,} posts{classes}, {pictures:,} with an image")
     if prepared.left_out:
         names = ", ".join(prepared.left_out)
         lines.append(f"  left out: {sum(prepared.left_out.values()):,} posts ({names})")
@@ -148,10 +148,10 @@ def cache_image_features(folder: str, arguments: argparse.Namespace, flags: list
     if state.is_main_process:
         cache = ImageFeatureCache(folder, verify=False)
         print(
-            f"{summary['records']:,} records: {summary['with_picture']:,} with a picture ({summary['distinct']:,} "
+            f"{summary['records']:,} records: {summary['with_picture']:,} with an image ({summary['distinct']:,} "
             f"distinct), {summary['without']:,} without, {summary['missing']:,} with a missing one, "
             f"{summary['broken']:,} with a broken one\n"
-            f"{folder}: {len(cache):,} pictures of {cache.tokens} x {cache.width} numbers in half precision, "
+            f"{folder}: {len(cache):,} images of {cache.tokens} x {cache.width} numbers in half precision, "
             f"{len(cache) * cache.tokens * cache.width * 2 / 2**20:,.1f} MiB in {len(cache.files)} files"
         )
     return summary
@@ -173,13 +173,13 @@ def main(argv: list[str] | None = None) -> dict[str, int]:
         nargs="?",
         const="",
         required=True,
-        help="cache the features of every distinct picture in FOLDER",
+        help="cache the features of every distinct image in FOLDER",
     )
     parser.add_argument("--batch_size", type=int, default=32, help="pictures in a run of the tower (default 32)")
     parser.add_argument("--shard_size", type=int, default=128, help="pictures in a file (default 128)")
-    parser.add_argument("--num_workers", type=int, default=0, help="processes that decode pictures (default 0)")
+    parser.add_argument("--num_workers", type=int, default=0, help="processes that decode images (default 0)")
     arguments, flags = parser.parse_known_args(argv)
     from transformers.utils.logging import disable_progress_bar
 
-    disable_progress_bar()  # of loading weights; the pictures have their own
+    disable_progress_bar()  # of loading weights; the images have their own
     return cache_image_features(arguments.cache_image_features, arguments, flags)

@@ -1,4 +1,4 @@
-"""Posts for training and evaluation: one schema, and the data sets that are brought into it.
+"""Posts for training and evaluation: one schema, and the datasets that are brought into it.
 
 The functions that need `datasets` import it when called.
 """

@@ -1,4 +1,4 @@
-"""The data sets that `examples/prepare_data.py` reads, by the names of its sub-commands.
+"""The datasets that `examples/prepare_data.py` reads, by the names of its sub-commands.
 
 To add one, write a file with its reader and its [`DatasetAdapter`], and name that here.
 """
@@ -45,7 +45,7 @@ ADAPTERS = {
     adapter.name: adapter
     for adapter in (MNRE, MULTIMODAL_NER, WIKIDIVERSE, IMPLICITAVE, CONLL, CROSSRE, FEWREL, SKETCHBOOK, ROWS)
 }
-# By the name of a prepared data set, why it may not be passed on as it is written.
+# By the name of a prepared dataset, why it may not be passed on as it is written.
 NOT_PUBLIC = {
     name: adapter.not_public
     for adapter in ADAPTERS.values()

@@ -105,7 +105,7 @@ def transfer_data(
         label_set: words for the types; see [`complete_label_set`].
 
     Returns:
-        The data with labels in words, the division of the types, and the label set with the types it did not know.
+        The data with labels in words, the split of the types, and the label set with the types it did not know.
     """
     label_set, known = complete_label_set(label_set, (post["label"] for domain in posts.values() for post in domain))
     relabelled = {
@@ -191,7 +191,7 @@ def complete_label_set(label_set: LabelSet, tags: Iterable[str]) -> tuple[LabelS
 
 
 def name_from_tag(tag: str) -> str:
-    """Words in place of a tag: split at separators and inner capitals, in small letters."""
+    """Words instead of a tag: split at separators and inner capitals, in small letters."""
     parted = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", re.sub(r"[\W_]+", " ", tag))
     return parted.strip().lower() or tag
 

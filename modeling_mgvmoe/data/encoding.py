@@ -28,24 +28,24 @@ def encode_posts(
     feature_cache: ImageFeatureCache | None = None,
     skip_without_token: bool = False,
 ) -> list[dict[str, Any]]:
-    """Tokenize the posts and prepare their pictures.
+    """Tokenize the posts and prepare their images.
 
     Args:
         posts: in the package's schema.
         processor: encodes them.
         progress: title of a progress bar; `None` shows none.
-        image_batch_size: pictures that are prepared together.
-        feature_cache: pictures are looked up in it and not prepared.
+        image_batch_size: images that are prepared together.
+        feature_cache: images are looked up in it and not prepared.
         skip_without_token: leave out posts of whose mention the tokenizer makes no token, with a warning; such a post
             is an error otherwise. What is trained on may lack one, what is measured may not.
 
     Returns:
         Per post the unpadded features of `processor.encode_post`, `pixel_values` (3, h, w) or, with a cache,
-        `image_row`, its row there, if the post has a picture, and its `id`, `task` and, if it has one, `label`. A
-        picture that is missing or broken counts as none; a warning says how many and which.
+        `image_row`, its row there, if the post has an image, and its `id`, `task` and, if it has one, `label`. A
+        image that is missing or broken counts as none; a warning says how many and which.
 
     Raises:
-        ValueError: a post does not fit the schema, or the cache does not have its picture.
+        ValueError: a post does not fit the schema, or the cache does not have its image.
     """
     from .post_images import undecoded
 
@@ -61,7 +61,7 @@ def encode_posts(
         if feature_cache is not None:
             for (features, _), picture in zip(waiting, pictures, strict=True):
                 if picture is not None:
-                    where = f"the picture of post {features['id']!r}"
+                    where = f"the image of post {features['id']!r}"
                     features["image_row"] = feature_cache.row_of(picture, where)
         else:
             arrays = processor.encode_images(pictures)
@@ -88,7 +88,7 @@ def encode_posts(
     if waiting:
         prepare_images()
     _warn_of(skipped, "are left out, for the tokenizer makes no token of their mention")
-    _warn_of(unreadable, "have a picture that is missing or broken and are taken without it")
+    _warn_of(unreadable, "have an image that is missing or broken and are taken without it")
     return encoded
 
 
@@ -100,7 +100,7 @@ def _warn_of(posts: Sequence[str], what: str) -> None:
 
 
 def _read(waiting: Sequence[tuple[dict[str, Any], Any]]) -> tuple[list[Any], list[str]]:
-    """RGB pictures or `None`, and the ids of the posts whose picture is missing or broken."""
+    """RGB images or `None`, and the ids of the posts whose image is missing or broken."""
     from .post_images import read_picture
 
     found = [read_picture(image) for _, image in waiting]
@@ -113,7 +113,7 @@ def _read(waiting: Sequence[tuple[dict[str, Any], Any]]) -> tuple[list[Any], lis
 
 
 def has_picture(post: Mapping[str, Any]) -> bool:
-    """Whether an encoded post has a picture, prepared or in a cache."""
+    """Whether an encoded post has an image, prepared or in a cache."""
     return "pixel_values" in post or "image_row" in post
 
 
@@ -123,7 +123,7 @@ class TypesOfLabels:
 
     Attributes:
         allowed: for a label the types that its head and its tail may have.
-        descriptions: sentences in place of these types.
+        descriptions: sentences instead of these types.
     """
 
     allowed: Mapping[str, Any]
@@ -136,8 +136,8 @@ class PostCollator:
     Args:
         processor: pads the posts and encodes the labels.
         labels: for each task its candidate labels. A post's candidates are those of its own task.
-        label_descriptions: sentences in place of labels, one or several for each.
-        feature_cache: that with which the posts were encoded; it gives `image_features` in place of `pixel_values`.
+        label_descriptions: sentences instead of labels, one or several for each.
+        feature_cache: that with which the posts were encoded; it gives `image_features` instead of `pixel_values`.
         with_ids: add the posts' `ids`, which the model does not take: to be popped.
         types: types of heads and tails, for models with `score="similarity"`.
     """
@@ -174,7 +174,7 @@ class PostCollator:
         """Collate.
 
         Args:
-            posts: of [`encode_posts`]; the label `None` is a post of no class. Posts without the key are posts whose
+            posts: of [`encode_posts`]; the label `None` means no class. Posts without the key are those whose
                 class is not known.
 
         Returns:
@@ -182,12 +182,12 @@ class PostCollator:
 
         Raises:
             ValueError: a post's label is not among the candidates of its task, only some posts have the key `label`,
-                or a picture is in a cache and the collator has none.
+                or an image is in a cache and the collator has none.
         """
         without = [str(post["id"]) for post in posts if "label" not in post]
         if without and len(without) < len(posts):
             raise ValueError(
-                f"label: all posts of a batch must have one, or none of them (None: of no class), got "
+                f"label: all posts of a batch must have one, or none of them (None: without a class), got "
                 f"{len(without)} of {len(posts)} without, the first {without[0]!r}."
             )
         for post in [] if without else posts:
@@ -215,7 +215,7 @@ class PostCollator:
             Arguments of the model's `forward`, `candidate_mask` (B, C) included.
 
         Raises:
-            ValueError: there are no candidates for a post's task, or its picture is in a cache and the collator has
+            ValueError: there are no candidates for a post's task, or its image is in a cache and the collator has
                 none.
         """
         for post in posts:
@@ -295,7 +295,7 @@ def encode_splits(
         processor: encodes them.
         splits: which.
         with_types: the types of heads and tails too, for models with `score="similarity"`.
-        feature_cache: pictures are looked up in it.
+        feature_cache: images are looked up in it.
         progress: show a bar for each split.
         with_ids: splits whose batches have `ids`.
 

@@ -1,4 +1,4 @@
-"""The posts that a model is evaluated on: those of unseen classes, held-out posts of seen ones, posts of no class."""
+"""Posts to evaluate on: those of unseen classes, held-out posts of seen ones, posts without a class."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Posts = Sequence[Mapping[str, Any]]
 # Files of a prepared folder that training does not need.
 OPTIONAL = {
     "seen_test": "held-out posts of training classes",
-    "none": "posts of no class",
+    "none": "posts without a class",
 }
 
 
@@ -27,7 +27,7 @@ class EvaluationData:
 
     Attributes:
         posts: "validation" and "test", of classes that are not in training, or in your own rows perhaps are;
-            "seen_test", held-out posts of training classes, and "none", posts of no class, where a protocol needs
+            "seen_test", held-out posts of training classes, and "none", posts without a class, where a protocol needs
             them.
         labels: for "train", "validation" and "test", for each task, the classes.
         label_descriptions, label_types, type_descriptions: as in [`ZeroShotData`].
@@ -47,19 +47,19 @@ class EvaluationData:
 def load_evaluation_data(
     dataset: str, needed: Sequence[str] = (), seed: int = 0, max_posts: int | None = None
 ) -> EvaluationData:
-    """The posts of a data set that an evaluation needs.
+    """The posts of a dataset that an evaluation needs.
 
     Args:
         dataset: "sketchbook", or what [`read_data`] takes, with `seen_test.parquet` and `none.parquet` where they are
             needed. Rows without a test split are tested on their validation posts.
         needed: which posts; validation and test come in any case.
-        seed: of the sketchbook. A folder has its own division.
+        seed: of the sketchbook. A folder has its own split.
         max_posts: keep so many posts of each kind, those whose ids have the lowest SHA-256; all candidates stay.
 
     Raises:
         FileNotFoundError: a file is missing.
         ValueError: a post does not fit the schema; a held-out post is one of training or not of a training class; a
-            post of no class has the name of a class.
+            post without a class has the name of a class.
     """
     unknown = sorted(set(needed) - set(OPTIONAL) - set(SPLITS))
     if unknown:
@@ -100,7 +100,7 @@ def check_files(dataset: str, needed: Sequence[str] = ()) -> None:
             how = (
                 "`python examples/prepare_data.py ... --seen-test-share 0.1` writes it."
                 if name == "seen_test"
-                else "`python examples/prepare_data.py ...` writes it for data sets that have such posts."
+                else "`python examples/prepare_data.py ...` writes it for datasets that have such posts."
             )
             path = os.path.join(dataset, f"{name}.parquet")
             raise FileNotFoundError(f"dataset: {path} ({OPTIONAL[name]}) does not exist; {how}")
@@ -122,14 +122,14 @@ def read_optional_posts(folder: str | os.PathLike, name: str) -> Posts:
 
 
 def without_pictures(posts: Posts) -> Posts:
-    """The posts of a data set without their pictures, so that reading them decodes none; other posts as they are."""
+    """The posts of a dataset without their images, so that reading them decodes none; other posts as they are."""
     if hasattr(posts, "remove_columns") and "image" in getattr(posts, "column_names", ()):
         return posts.remove_columns("image")
     return posts
 
 
 def select_posts(posts: Posts, rows: Sequence[int]) -> Posts:
-    """The posts with these numbers, a data set of a data set and else a list."""
+    """The posts with these numbers, a dataset of a dataset and else a list."""
     return posts.select(rows) if hasattr(posts, "select") else [posts[row] for row in rows]
 
 
@@ -174,7 +174,7 @@ def _folder(folder: str, needed: Sequence[str]) -> EvaluationData:
 
 
 def _check_further(folder: str, data: ZeroShotData, posts: Mapping[str, Posts]) -> None:
-    """Held-out posts are of training classes and not trained on, posts of no class of none."""
+    """Held-out posts are of training classes and not trained on, posts without a class of none."""
     path = os.path.join(folder, "{}.parquet")
     if "seen_test" in posts:
         trained = {post["id"] for post in without_pictures(data.posts["train"])}
@@ -192,7 +192,7 @@ def _check_further(folder: str, data: ZeroShotData, posts: Mapping[str, Posts]) 
         of = [split for split in SPLITS if post["label"] in data.labels[split].get(task_of(post), ())]
         if of:
             raise ValueError(
-                f"{path.format('none')}: posts must be of no class, got {post['label']!r} of post {post['id']!r}, "
+                f"{path.format('none')}: posts must be without a class, got {post['label']!r} of post {post['id']!r}, "
                 f"which is a class of {of[0]}"
             )
 
@@ -200,7 +200,7 @@ def _check_further(folder: str, data: ZeroShotData, posts: Mapping[str, Posts]) 
 def _sketchbook(needed: Sequence[str], seed: int, posts_per_class: int = 20) -> EvaluationData:
     """As many posts a class as `sketchbook_data` has, of the same streams; the training posts are not drawn.
 
-    There are no posts of no class. Those of the second half of the validation classes, two of their four drawings,
+    There are no posts without a class. Those of the second half of the validation classes, two of their four drawings,
     stand in for them; validation is then left with the first half.
     """
     classes = {task: split_classes(task, seed) for task in TASKS}

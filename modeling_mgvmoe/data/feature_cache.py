@@ -1,11 +1,11 @@
-"""The frozen vision tower's tokens, computed once per distinct picture and read from disk in training.
+"""The frozen vision tower's tokens, computed once per distinct image and read from disk in training.
 
-A cache is a folder: `header.json` and shards `shard-00000.npy`, ..., each a plain NumPy file (pictures, Li, H') in
+A cache is a folder: `header.json` and shards `shard-00000.npy`, ..., each a plain NumPy file (images, Li, H') in
 half precision. A shard is written whole or not at all, always from the same batches, so a run that was killed and
 started again, alone or in several processes, ends with the same bytes as one that was not disturbed.
 
-The key of a picture is the SHA-256 of its upright RGB pixels and its size, not of its file: `datasets` hands over
-decoded pictures, the sketchbook has no files, and two files of one picture need one entry.
+The key of an image is the SHA-256 of its upright RGB pixels and its size, not of its file: `datasets` hands over
+decoded images, the sketchbook has no files, and two files of one image need one entry.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def write_shard(folder: str, number: int, pictures: int, batches: Iterator[np.nd
                 file.write(content)
                 written += len(batch)
         if written != pictures:
-            raise ValueError(f"{name}: {pictures} pictures are needed, got {written}")
+            raise ValueError(f"{name}: {pictures} images are needed, got {written}")
         entry = {"file": name, "pictures": pictures, "sha256": digest.hexdigest()}
         write_whole(f"{path}.json", json_bytes(entry))
 
@@ -154,9 +154,9 @@ def preprocessing_fingerprint(processor: MGVMoEProcessor) -> dict[str, Any]:
     """The image processor's configuration and class; two classes of one configuration differ in how they resize."""
     image_processor = processor.image_processor
     if image_processor is None:
-        raise ValueError("image_processor: this processor has none, so there are no picture features to cache")
+        raise ValueError("image_processor: this processor has none, so there are no image features to cache")
     config = json.loads(image_processor.to_json_string())
-    # Saving adds the names of classes that load the whole; they say nothing about pictures.
+    # Saving adds the names of classes that load the whole; they say nothing about images.
     kept = {name: value for name, value in config.items() if name not in ("auto_map", "processor_class")}
     return {**kept, "class": type(image_processor).__name__}
 
@@ -218,7 +218,7 @@ class ImageFeatureCache:
                 f"image_feature_cache: {self.path} does not exist; "
                 + ("the cache is not complete: run" if unfinished else "make the cache with")
                 + " examples/prepare_data.py --cache-image-features"
-                + (" again, it goes on where it stopped" if unfinished else "")
+                + (" again, it resumes where it stopped" if unfinished else "")
             )
         try:
             self._read_layout()
@@ -239,7 +239,7 @@ class ImageFeatureCache:
         self.counts = [int(entry["pictures"]) for entry in self.header["shards"]]
         self.offsets = [self._check_shard(number) for number in range(len(self.files))]
         if sum(self.counts) != len(self.rows):
-            raise ValueError(f"{self.path}: the shards hold {sum(self.counts)} pictures, got {len(self.rows)} keys")
+            raise ValueError(f"{self.path}: the shards hold {sum(self.counts)} images, got {len(self.rows)} keys")
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -278,21 +278,21 @@ class ImageFeatureCache:
                 raise ValueError(f"{self.path}: {difference(name, self.header[name], value)}. Make the cache again.")
 
     def row_of(self, picture: Image.Image, where: str = "picture") -> int:
-        """Where the features of an RGB picture are.
+        """Where the features of an RGB image are.
 
         Raises:
-            ValueError: the cache does not have the picture.
+            ValueError: the cache does not have the image.
         """
         key = picture_key(picture)
         if key not in self.rows:
             raise ValueError(
-                f"{self.path}: pictures: {where} is not among the {len(self)} that were cached, got sha256 {key}. "
+                f"{self.path}: images: {where} is not among the {len(self)} that were cached, got sha256 {key}. "
                 "Make the cache again."
             )
         return self.rows[key]
 
     def read(self, rows: Sequence[int]) -> np.ndarray:
-        """Features of some pictures, copied out of the files.
+        """Features of some images, copied out of the files.
 
         Each row is mapped, copied and unmapped: pages that stay mapped count as resident memory of the process, up to
         the whole cache in an epoch. The system keeps them in its page cache all the same.
@@ -327,7 +327,7 @@ class ImageFeatureCache:
             raise ValueError(f"{path}: shape must be {wanted}, got {shape}")
         last = number == len(self.files) - 1
         if self.counts[number] != self.shard_size and not (last and 0 < self.counts[number] < self.shard_size):
-            raise ValueError(f"{path}: pictures must be {self.shard_size}, got {self.counts[number]}")
+            raise ValueError(f"{path}: images must be {self.shard_size}, got {self.counts[number]}")
         self._check_size(number, os.path.getsize(path), offset)
         return offset
 
@@ -343,7 +343,7 @@ LOCK = ".lock"
 
 
 class _Pictures:
-    """Map-style data set of pictures, for a `DataLoader` whose workers decode and, with a processor, prepare them."""
+    """Map-style dataset of images, for a `DataLoader` whose workers decode and, with a processor, prepare them."""
 
     def __init__(
         self,
@@ -364,12 +364,12 @@ class _Pictures:
         if self.processor is None:
             return found, reason, None
         if found != key:
-            raise ValueError(f"post {row} of {split}: its picture changed while the cache was being filled")
+            raise ValueError(f"post {row} of {split}: its image changed while the cache was being filled")
         return found, reason, self.processor.encode_images([picture])[0]
 
 
 def _load(pictures: _Pictures, batch_size: int, num_workers: int) -> Iterator[list[Any]]:
-    # Anything with a length and places is a map-style data set; the type of torch's argument says less.
+    # Anything with a length and places is a map-style dataset; the type of torch's argument says less.
     return iter(DataLoader(pictures, batch_size, num_workers=num_workers, collate_fn=list))  # type: ignore[arg-type]
 
 
@@ -384,25 +384,25 @@ def build_feature_cache(
     state: PartialState | None = None,
     progress: bool = False,
 ) -> dict[str, Any]:
-    """Run the frozen vision tower once over every distinct picture, or go on with a run that was stopped.
+    """Run the frozen vision tower once over every distinct image, or resume a run that was stopped.
 
     Args:
         folder: of the cache; made if it is not there.
         posts: per split, in the package's schema.
         model: its vision tower runs, on the device on which it is.
-        processor: prepares the pictures.
-        batch_size: pictures in a run of the tower. Part of what the bytes depend on, so it cannot change on the way.
-        shard_size: pictures in a file, and what a kill can cost each process.
-        num_workers: processes that decode and prepare pictures for each process that runs the tower.
+        processor: prepares the images.
+        batch_size: images in a run of the tower. Part of what the bytes depend on, so it cannot change on the way.
+        shard_size: images in a file, and what a kill can cost each process.
+        num_workers: processes that decode and prepare images for each process that runs the tower.
         state: of Accelerate, under several processes; each makes every n-th shard. Default: this process is alone.
         progress: show progress bars.
 
     Returns:
         The summary: `records`, and of these `with_picture`, `without` one, with a file that is `missing` and with a
-        picture that is `broken`; and how many `distinct` pictures there are.
+        image that is `broken`; and how many `distinct` images there are.
 
     Raises:
-        ValueError: an argument is out of range, the tower is not frozen, there is no picture, a feature is not finite
+        ValueError: an argument is out of range, the tower is not frozen, there is no image, a feature is not finite
             in half precision, or the folder holds a cache of another tower, preprocessing, batch size or other posts.
         BlockingIOError: another run is filling the folder.
     """
@@ -465,7 +465,7 @@ def _lock(folder: str, wanted: bool) -> Iterator[None]:
 
 
 def _plan(posts: Mapping[str, Any], num_workers: int, progress: bool) -> dict[str, Any]:
-    """Decode every picture; the distinct ones in order of first appearance, and what was counted."""
+    """Decode every image; the distinct ones in order of first appearance, and what was counted."""
     places = [("", split, row) for split, rows in posts.items() for row in range(len(rows))]
     counts = {"records": len(places), "with_picture": 0, "distinct": 0, "without": 0, "missing": 0, "broken": 0}
     distinct: dict[str, tuple[str, int]] = {}
@@ -477,7 +477,7 @@ def _plan(posts: Mapping[str, Any], num_workers: int, progress: bool) -> dict[st
             distinct.setdefault(key, (split, row))
     counts["distinct"] = len(distinct)
     if not distinct:
-        raise ValueError(f"posts: at least one picture that can be read is needed, got {counts}")
+        raise ValueError(f"posts: at least one image that can be read is needed, got {counts}")
     return {"summary": counts, "pictures": [[key, split, row] for key, (split, row) in distinct.items()]}
 
 
@@ -536,13 +536,13 @@ def _fill(
 def _features(model: MGVMoEForZeroShotIE, batch: list[tuple[str, str, np.ndarray]], bar: Any) -> np.ndarray:
     shapes = {pixels.shape for _, _, pixels in batch}
     if len(shapes) > 1:
-        raise ValueError(f"image_processor: pictures of one size are needed, got {sorted(shapes)}")
+        raise ValueError(f"image_processor: images of one size are needed, got {sorted(shapes)}")
     pixel_values = torch.from_numpy(np.stack([pixels for _, _, pixels in batch])).to(model.device)
     features = model.get_image_features(pixel_values).to(torch.float16).cpu()
     finite = torch.isfinite(features).flatten(1).all(1).tolist()
     if not all(finite):
         raise ValueError(
-            "image_features: they must be finite in half precision, got others for the picture with sha256 "
+            "image_features: they must be finite in half precision, got others for the image with sha256 "
             f"{batch[finite.index(False)][0]}"
         )
     bar.update(len(batch))
@@ -556,7 +556,7 @@ def _finish(folder: str, plan: dict[str, Any]) -> None:
     _, tokens, width = shapes[shard_name(0)]
     for name, shape in shapes.items():
         if shape[1:] != (tokens, width):
-            raise ValueError(f"{name}: every picture must have {(tokens, width)} features, got {shape[1:]}")
+            raise ValueError(f"{name}: every image must have {(tokens, width)} features, got {shape[1:]}")
     keys = [key for key, _, _ in plan["pictures"]]
     write_header(folder, {**plan, "tokens": tokens, "width": width, "shards": entries, "pictures": keys})
 

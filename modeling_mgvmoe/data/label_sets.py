@@ -1,6 +1,6 @@
-"""Classes of a data set in words: a plain name, a sentence and, for relations, the types of head and tail.
+"""Classes of a dataset in words: a plain name, a sentence and, for relations, the types of head and tail.
 
-The files are `configuration/labels/*.json`, written for this project. The adapters yield a data set's own class names
+The files are `configuration/labels/*.json`, written for this project. The adapters yield a dataset's own class names
 ("/per/per/peer", "politicalparty"); a [`LabelSet`] turns them into the words that a text encoder understands.
 """
 
@@ -26,7 +26,7 @@ class LabelInfo:
         description: one sentence, or nothing where none was written.
         head_types, tail_types: of a relation, the names of the types that its head and tail may have.
         phrasings: further sentences that say the same in other words.
-        parent: the coarse class that this one is a kind of, by the data set's own name, or nothing.
+        parent: the coarse class that this one is a kind of, by the dataset's own name, or nothing.
     """
 
     name: str
@@ -44,15 +44,15 @@ class LabelInfo:
 
 @dataclass(frozen=True)
 class LabelSet:
-    """The classes of one data set in words.
+    """The classes of one dataset in words.
 
     Attributes:
-        name: of the data set.
+        name: of the dataset.
         version: raised with every change of the words, for they change scores.
         task: "typing" or "relation".
-        classes: for each class of the data set, by the name it has there, its words. The order is the order of first
-            appearance in the data set where a division depends on it (MNRE).
-        types: for relations, the types of heads and tails, each with a sentence; empty where the data set has none.
+        classes: for each class of the dataset, by the name it has there, its words. The order is the order of first
+            appearance in the dataset where a split depends on it (MNRE).
+        types: for relations, the types of heads and tails, each with a sentence; empty where the dataset has none.
         type_phrasings: for these types, further sentences.
         none: the class that says that none of the others holds, or `None`. It is not in `classes`.
         none_info: its words.
@@ -114,7 +114,7 @@ class LabelSet:
         return known[raw]
 
     def in_words(self, posts: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """Copies of posts whose labels are the plain names in place of the data set's own.
+        """Copies of posts whose labels are the plain names instead of the dataset's own.
 
         Raises:
             ValueError: a label is not known, naming the post, the class and the nearest known one.

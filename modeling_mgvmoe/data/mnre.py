@@ -1,4 +1,4 @@
-"""MNRE: tweets with a picture, two marked mentions and their relation, brought into the package's schema.
+"""MNRE: tweets with an image, two marked mentions and their relation, brought into the package's schema.
 
 A file has one Python dict a line:
 
@@ -76,16 +76,16 @@ def read_mnre(
 
     Args:
         paths: one file, or several that belong together (training, validation, test, in this order).
-        image_dir: folder with the pictures. Each is decoded once, to be sure that it can be. Without a folder, and
-            where a picture is missing or broken, the post has none.
-        progress: title of a progress bar over the pictures; `None` shows none.
-        version: 1 or 2, of the data set.
+        image_dir: folder with the images. Each is decoded once, to be sure that it can be. Without a folder, and
+            where an image is missing or broken, the post has none.
+        progress: title of a progress bar over the images; `None` shows none.
+        version: 1 or 2, of the dataset.
         on_bad_span: a mention may reach beyond its post. "error" refuses the file, "skip" leaves the record out and
             counts it. Neither version as published is known to have such.
 
     Returns:
         Posts in the package's schema and order of the files, with ids like "mnre-train-17" (file and line), the
-        relation of the file ("/per/per/peer", "None") as label and paths for pictures; and what was counted.
+        relation of the file ("/per/per/peer", "None") as label and paths for images; and what was counted.
 
     Raises:
         FileNotFoundError: a file or the folder does not exist.
@@ -122,18 +122,18 @@ def mnre_data(
     test_posts_per_class: int | None = None,
     label_set: LabelSet | None = None,
 ) -> tuple[ZeroShotData, ClassSplit]:
-    """Divide posts by relation, as the paper does; the files' own division plays no part.
+    """Divide posts by relation, as the paper does; the files' own split plays no part.
 
     Args:
         posts: of [`read_mnre`], all three files. Posts without a relation are left out.
         seed: of `splits.mre_class_split`.
         validation_posts_per_class, test_posts_per_class: keep so many posts of a class, the first ones, and of those
-            with a picture all, which come first; `None` keeps all. For a quick look: scores of a part of the posts
+            with an image all, which come first; `None` keeps all. For a quick look: scores of a part of the posts
             are not those of the whole.
         label_set: gives labels in words, descriptions and types; without one, labels are the relations of the files.
 
     Returns:
-        The data and the division of their labels.
+        The data and the split of their labels.
 
     Raises:
         ValueError: there are fewer than four relations, or one is not in the label set.
@@ -167,7 +167,7 @@ def prepare_mnre(
 
     Args:
         folder: of the text files; see [`mnre_files`].
-        split: of [`prepare.choose_split`]: "mnre:seed-0", or "seed-S", the paper's division of the relations as they
+        split: of [`prepare.choose_split`]: "mnre:seed-0", or "seed-S", the paper's split of the relations as they
             are found in the data.
         label_set: words for the relations of this version.
         configuration: folder with `splits/`.
@@ -176,7 +176,7 @@ def prepare_mnre(
 
     Raises:
         FileNotFoundError: a file or folder is missing.
-        ValueError: a line breaks the format, or data, label set and division do not fit each other.
+        ValueError: a line breaks the format, or data, label set and split do not fit each other.
     """
     title = "checking images" if progress else None
     posts, counts = read_mnre(mnre_files(folder, version), image_dir, title, version, on_bad_span)
@@ -186,7 +186,7 @@ def prepare_mnre(
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
     add_source_flags(parser, images=True)
-    parser.add_argument("--version", type=int, choices=(1, 2), default=2, help="of the data set (default 2)")
+    parser.add_argument("--version", type=int, choices=(1, 2), default=2, help="of the dataset (default 2)")
     parser.add_argument(
         "--split",
         help="FILE:NAME in configuration/splits, or seed-S, by the data's own relations (default mnre:seed-0 or, "
@@ -237,7 +237,7 @@ def _read_line(line: str, identifier: str, version: int) -> dict[str, Any]:
     if type(image) is int:  # 353 records of version 1 have the number alone
         image = f"{image}.jpg"
     if not isinstance(image, str) or not image or os.path.basename(image) != image:
-        # A name with folders in it could reach outside of the folder of pictures.
+        # A name with folders in it could reach outside of the folder of images.
         raise ValueError(f"img_id must be the name of a file, without folders, got {image!r}")
     words = record["token"]
     if not isinstance(words, list) or not words:

@@ -1,4 +1,4 @@
-"""A prepared data set on the disk: Parquet files with the pictures inside, and `labels.json`."""
+"""A prepared dataset on the disk: Parquet files with the images inside, and `labels.json`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .zero_shot_data import OPTIONAL_PARTS
 if TYPE_CHECKING:
     from .prepare import PreparedData
 
-# Posts that are in memory at a time, with their pictures.
+# Posts that are in memory at a time, with their images.
 BATCH = 256
 
 
@@ -28,7 +28,7 @@ def write_prepared(
     """Write a folder that [`data_from_folder`] reads, whole or not at all.
 
     Args:
-        prepared: what to write. Pictures that are paths are put into the files.
+        prepared: what to write. Images that are paths are put into the files.
         output_dir: the folder. One that is there must be empty, or hold nothing but what was written so.
         overwrite: put it in the place of one that was written before.
         progress: show progress bars.
@@ -74,7 +74,7 @@ def check_output(output_dir: str | os.PathLike[str], overwrite: bool = False) ->
 
 
 def push_prepared(output_dir: str | os.PathLike[str], repo_id: str, private: bool = False) -> str:
-    """Put a written folder on the Hub, as a data set with a split for each file, and `labels.json` beside them.
+    """Put a written folder on the Hub, as a dataset with a split for each file, and `labels.json` beside them.
 
     Args:
         output_dir: of [`write_prepared`].
@@ -85,7 +85,7 @@ def push_prepared(output_dir: str | os.PathLike[str], repo_id: str, private: boo
         Address of the commit of `labels.json`.
 
     Raises:
-        ValueError: the data set may not be passed on, and `private` is not set.
+        ValueError: the dataset may not be passed on, and `private` is not set.
     """
     from datasets import load_dataset
     from huggingface_hub import HfApi
@@ -102,10 +102,10 @@ def push_prepared(output_dir: str | os.PathLike[str], repo_id: str, private: boo
 
 
 def check_public(dataset: str, private: bool) -> None:
-    """Refuse to make a data set public that may not be passed on, before much is read.
+    """Refuse to make a dataset public that may not be passed on, before much is read.
 
     Raises:
-        ValueError: naming the data set.
+        ValueError: naming the dataset.
     """
     if dataset in NOT_PUBLIC and not private:
         raise ValueError(f"private must be set for {dataset!r}, for {NOT_PUBLIC[dataset]}, got {private!r}")
@@ -150,7 +150,7 @@ def _write_parquet(
         progress_bar(total=len(posts), desc=f"writing {progress}", show=progress is not None) as bar,
     ):
         for start in range(0, len(posts), BATCH):
-            # One by one: a slice of a data set is not a list of posts.
+            # One by one: a slice of a dataset is not a list of posts.
             batch = [dict(posts[place]) for place in range(start, min(start + BATCH, len(posts)))]
             batch = [{name: post.get(name) for name in features} for post in batch]
             table = Dataset.from_list(batch, features=features).with_format("arrow")[:]

@@ -20,13 +20,13 @@ def attach_pictures(
     counts: Counts,
     progress: str | None = None,
 ) -> None:
-    """Put paths in the place of the names of pictures. A missing or a broken picture is none.
+    """Put paths in the place of the names of images. A missing or a broken image is none.
 
     Args:
         posts: their `image` is the name of a file, or `None`; it is changed in place.
-        image_dir: folder with the pictures; without one, no post has a picture.
+        image_dir: folder with the images; without one, no post has an image.
         counts: gets what was found.
-        progress: title of a progress bar over the pictures; `None` shows none.
+        progress: title of a progress bar over the images; `None` shows none.
 
     Raises:
         FileNotFoundError: the folder does not exist.
@@ -59,7 +59,7 @@ def attach_pictures(
 
 
 def check_folder(image_dir: str | os.PathLike[str] | None) -> None:
-    """Refuse a folder of pictures that is not there, before much else is read.
+    """Refuse a folder of images that is not there, before much else is read.
 
     Raises:
         FileNotFoundError: naming the folder.
@@ -69,14 +69,14 @@ def check_folder(image_dir: str | os.PathLike[str] | None) -> None:
 
 
 def picture_key(picture: Image.Image) -> str:
-    """SHA-256, in hex, of the size and the pixels of an RGB picture."""
+    """SHA-256, in hex, of the size and the pixels of an RGB image."""
     digest = hashlib.sha256(f"{picture.width}x{picture.height}".encode())
     digest.update(picture.tobytes())
     return digest.hexdigest()
 
 
 def undecoded(posts: Any) -> Any:
-    """The posts with pictures as bytes or path where they are a data set, so that a broken one can be met."""
+    """The posts with images as bytes or path where they are a dataset, so that a broken one can be met."""
     feature = getattr(posts, "features", {}).get("image") if hasattr(posts, "cast_column") else None
     if feature is None or not getattr(feature, "decode", False) or getattr(feature, "mode", None) is not None:
         return posts
@@ -84,8 +84,8 @@ def undecoded(posts: Any) -> Any:
 
 
 def read_picture(image: Any) -> tuple[Image.Image | None, str]:
-    """The RGB picture of a post, or `None` and the reason: "without" a picture, file "missing", or "broken"."""
-    if isinstance(image, list | tuple):  # as the processor takes it: a list of one picture at most
+    """The RGB image of a post, or `None` and the reason: "without" an image, file "missing", or "broken"."""
+    if isinstance(image, list | tuple):  # as the processor takes it: a list of one image at most
         image = image[0] if image else None
     if image is None:
         return None, "without"

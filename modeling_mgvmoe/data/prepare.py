@@ -1,4 +1,4 @@
-"""From the raw download of a data set to a folder of Parquet files, pictures inside, that training reads.
+"""From the raw download of a dataset to a folder of Parquet files, images inside, that training reads.
 
 train.parquet, validation.parquet, test.parquet   posts of the classes of each split, with labels in words
 seen_test.parquet                                 if asked for: posts of training classes that are not trained on
@@ -23,24 +23,24 @@ from .splits import SPLITS, ClassSplit, read_splits, thirds_class_split
 from .zero_shot_data import ZeroShotData, data_from_posts
 
 SEED_SPLIT = re.compile(r"seed-(\d+)")
-# The division that the dataset's own files make.
+# The split that the dataset's own files make.
 FILES_SPLIT = "files"
 
 
 @dataclass
 class PreparedData:
-    """A data set, divided and in words, before it is written.
+    """A dataset, divided and in words, before it is written.
 
     Attributes:
         dataset: name.
-        split: name of the division.
+        split: name of the split.
         data: the posts and the candidates.
-        counts: what was found in the files, by part of the data set; empty for the sketchbook.
+        counts: what was found in the files, by part of the dataset; empty for the sketchbook.
         label_set_version: of the words, `None` where there is no label set.
         none: the label of posts to which none of the classes applies.
         none_posts: these posts.
         seen_test: posts of training classes that are not trained on.
-        left_out: number of posts of each class that the division leaves out, `none` not counted.
+        left_out: number of posts of each class that the split leaves out, `none` not counted.
     """
 
     dataset: str
@@ -65,13 +65,13 @@ class PreparedData:
 
 @dataclass(frozen=True)
 class DatasetAdapter:
-    """A data set of others, or the built-in one: a sub-command of `examples/prepare_data.py`.
+    """A dataset of others, or the built-in one: a sub-command of `examples/prepare_data.py`.
 
     Attributes:
-        name: of the sub-command, and of the data set in the files that it writes.
+        name: of the sub-command, and of the dataset in the files that it writes.
         help: what it is, in one line.
         add_flags: adds the sub-command's own flags to its parser; [`add_source_flags`] has those that most need.
-        prepare: reads and divides the data set, from the parsed flags and the folder `configuration`.
+        prepare: reads and divides the dataset, from the parsed flags and the folder `configuration`.
         not_public: why it may not be passed on as it is written; empty if it may.
         other_names: further names under which it is written.
     """
@@ -92,12 +92,12 @@ def add_source_flags(
     labels: str = "words of the labels (default: in configuration/labels)",
     files: bool = False,
 ) -> None:
-    """Add the flags of data sets that are read from a folder.
+    """Add the flags of datasets that are read from a folder.
 
     Args:
         parser: of the sub-command.
         split: the default of `--split`; without one there is no such flag.
-        images: whether the data set has images.
+        images: whether the dataset has images.
         on_bad_span: the default of `--on_bad_span`.
         labels: help of `--labels`; without one there is no such flag.
         files: whether `--split files`, the division by the dataset's own files, is offered.
@@ -136,13 +136,13 @@ def choose_split(
     configuration: str | os.PathLike[str],
     rule: Callable[[Sequence[str], int], ClassSplit] = thirds_class_split,
 ) -> ClassSplit:
-    """The division "FILE:NAME" in `configuration/splits`, or "seed-S": the classes that the data have, by a rule.
+    """The split "FILE:NAME" in `configuration/splits`, or "seed-S": the classes that the data have, by a rule.
 
     Args:
-        name: of the division.
+        name: of the split.
         classes: that take part, in the order of the rule.
         configuration: the folder.
-        rule: makes a division of the classes and a seed.
+        rule: makes a split of the classes and a seed.
 
     Raises:
         FileNotFoundError, ValueError: as for [`find_split`], and the rule's own.
@@ -153,11 +153,11 @@ def choose_split(
 
 
 def find_split(name: str, folder: str | os.PathLike[str]) -> ClassSplit:
-    """The division "FILE:NAME" of a folder, "mnre:seed-0" say.
+    """The split "FILE:NAME" of a folder, "mnre:seed-0" say.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the name is not of this form, or the file has no such division; the nearest one is named.
+        ValueError: the name is not of this form, or the file has no such split; the nearest one is named.
     """
     file, colon, division = name.partition(":")
     if not file or not colon or os.path.basename(file) != file:
@@ -207,13 +207,13 @@ def divide(
     chosen: ClassSplit,
     label_set: LabelSet,
 ) -> PreparedData:
-    """Divide the posts of a data set by class, and put the words of a label set in the place of its classes.
+    """Divide the posts of a dataset by class, and put the words of a label set in the place of its classes.
 
     Args:
         dataset: name.
         posts, counts: as read.
-        split: name of the division.
-        chosen: the division.
+        split: name of the split.
+        chosen: the split.
         label_set: has every class of the posts.
 
     Raises:

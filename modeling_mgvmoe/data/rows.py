@@ -41,7 +41,7 @@ VALIDATION_SHARE = 0.1
 
 
 def read_rows(path: str | os.PathLike[str], on_bad_span: str = "error", counts: Counts | None = None) -> Dataset:
-    """The posts of one file, in the package's schema. Pictures are not opened.
+    """The posts of one file, in the package's schema. Images are not opened.
 
     Args:
         path: of [`ENDINGS`]; a `.json` is a list of rows. In CSV a span is the words of the mention or
@@ -122,12 +122,12 @@ def _cell(name: str, value: str) -> Any:
 def as_posts(
     rows: Dataset, where: str, folder: str = "", on_bad_span: str = "error", counts: Counts | None = None
 ) -> Dataset:
-    """A dataset of rows as posts in the package's schema. Pictures stay closed, and where they are.
+    """A dataset of rows as posts in the package's schema. Images stay closed, and where they are.
 
     Args:
         rows: as `datasets` read them; a label may be a `ClassLabel`.
         where: how to call them in messages.
-        folder: what paths of pictures are relative to.
+        folder: what paths of images are relative to.
         on_bad_span, counts: as of [`read_rows`].
 
     Raises:
@@ -162,7 +162,7 @@ def as_posts(
 
 
 def locate_images(rows: Dataset, folder: str) -> Dataset:
-    """The rows with every path of a picture joined to a folder; pictures that are within the rows stay as they are."""
+    """The rows with every path of an image joined to a folder; images that are within the rows stay as they are."""
     from datasets import Image
 
     if "image" not in rows.column_names:
@@ -175,7 +175,7 @@ def locate_images(rows: Dataset, folder: str) -> Dataset:
 
 
 def _has_paths(images: Dataset, column: str) -> bool:
-    """Whether a picture is not within the rows, but named by its path: it is then to be joined to the folder."""
+    """Whether an image is not within the rows, but named by its path: it is then to be joined to the folder."""
     import pyarrow.compute
 
     stored = images.data.column(column)
@@ -187,7 +187,7 @@ def _has_paths(images: Dataset, column: str) -> bool:
 
 
 def _with_images(posts: Dataset, images: Sequence[Any], folder: str, where: str) -> Dataset:
-    """The posts with these pictures in place of their own."""
+    """The posts with these images instead of their own."""
     from datasets import Dataset
 
     columns = posts.to_dict()
@@ -285,10 +285,10 @@ def _strings(value: Any) -> Any:
 
 
 def locate_image(image: Any, folder: str) -> Any:
-    """What a row names as its picture, ready to be read.
+    """What a row names as its image, ready to be read.
 
     Args:
-        image: a path, an address, a data URL, bytes, a dict of "bytes" and "path", a picture, or nothing: None, NaN,
+        image: a path, an address, a data URL, bytes, a dict of "bytes" and "path", an image, or nothing: None, NaN,
             "", an empty list.
         folder: what a path is relative to.
 
@@ -314,7 +314,7 @@ def is_address(image: str) -> bool:
 
 
 def _stored_image(image: Any, folder: str, where: str) -> Any:
-    """A picture as `datasets.Image` stores it."""
+    """An image as `datasets.Image` stores it."""
     found = locate_image(image, folder)
     if isinstance(found, str) and found.startswith("data:"):
         try:
@@ -329,7 +329,7 @@ def _stored_image(image: Any, folder: str, where: str) -> Any:
     if isinstance(found, bytes):
         return {"bytes": found, "path": None}
     if found is not None and not isinstance(found, str | dict) and not hasattr(found, "tobytes"):
-        raise ValueError(f"{where}: image must be a path, bytes or a picture, got {found!r:.80}")
+        raise ValueError(f"{where}: image must be a path, bytes or an image, got {found!r:.80}")
     return {"bytes": None, "path": found} if isinstance(found, str) else found
 
 
@@ -340,7 +340,7 @@ def read_parts(
 
     Args:
         source: a file, which is one split, the one in its name or else "train"; a folder of files named after splits,
-            in itself or in a folder `data`, one a split or several, as `push_to_hub` writes them; a folder of pictures
+            in itself or in a folder `data`, one a split or several, as `push_to_hub` writes them; a folder of images
             with `metadata.csv` or `metadata.jsonl`; or the name of a dataset on the Hub.
         names: the splits and files to read.
         on_bad_span, counts: as of [`read_rows`].
@@ -369,7 +369,7 @@ def read_parts(
     if not found:
         raise FileNotFoundError(
             f"dataset: {os.path.join(source, names[0])}.parquet does not exist, nor another file named after a split "
-            f"({', '.join(SPLITS)}) that ends in {', '.join(ENDINGS)}, nor pictures with metadata.csv or .jsonl"
+            f"({', '.join(SPLITS)}) that ends in {', '.join(ENDINGS)}, nor images with metadata.csv or .jsonl"
         )
     return found
 
@@ -535,7 +535,7 @@ def prepare_rows(arguments: argparse.Namespace, configuration: str | os.PathLike
 
 
 def _counted(post: dict[str, Any], counts: dict[str, Counts]) -> dict[str, Any]:
-    """The post, counted in its task; a picture that is missing or broken is counted and taken out."""
+    """The post, counted in its task; an image that is missing or broken is counted and taken out."""
     task = task_of(post)
     own = counts.setdefault(task, Counts(task))
     own.records += 1
@@ -549,10 +549,10 @@ def _counted(post: dict[str, Any], counts: dict[str, Counts]) -> dict[str, Any]:
 
 
 def read_parquet(path: str) -> Dataset:
-    """The rows of a file. Pictures in it stay closed.
+    """The rows of a file. Images in it stay closed.
 
     Raises:
-        ValueError: it is no Parquet file, is damaged, holds no post, or names a picture by an address, which
+        ValueError: it is no Parquet file, is damaged, holds no post, or names an image by an address, which
             `datasets` would fetch from any host without asking.
     """
     import pyarrow

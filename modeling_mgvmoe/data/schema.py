@@ -1,4 +1,4 @@
-"""The one schema that every data set is brought into, and the check of a single post against it."""
+"""The one schema that every dataset is brought into, and the check of a single post against it."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 ON_BAD_SPAN = ("error", "skip")
 
 
-# Columns that a data set may have, and a post may leave empty: a list of strings each.
+# Columns that a dataset may have, and a post may leave empty: a list of strings each.
 OPTIONAL_COLUMNS = ("image_text", "candidate_labels")
 
 
 def post_features(*optional: str) -> datasets.Features:
-    """Column types of a data set of posts.
+    """Column types of a dataset of posts.
 
     Args:
-        optional: names of `OPTIONAL_COLUMNS` to have: `image_text`, words for the picture (a caption, alternative
+        optional: names of `OPTIONAL_COLUMNS` to have: `image_text`, words for the image (a caption, alternative
             text), and `candidate_labels`, the post's own candidates.
 
     Returns:
@@ -69,7 +69,7 @@ def task_of(post: Mapping[str, Any]) -> Literal["typing", "relation"]:
 
 
 def validate_post(post: Mapping[str, Any], where: str = "") -> None:
-    """Check one post against the schema. Pictures are not opened.
+    """Check one post against the schema. Images are not opened.
 
     The two spans of a relation may overlap: one name may stand within the other.
 
@@ -117,19 +117,19 @@ SHOWN = 5
 
 @dataclass
 class Counts:
-    """What was found in the files of a data set.
+    """What was found in the files of a dataset.
 
     Attributes:
         task: "typing" or "relation".
         records: posts.
         none: those of them in whose class no class holds.
         classes: for each class but that one, the number of its posts, in order of first appearance.
-        pictures_referenced: distinct names of pictures.
+        pictures_referenced: distinct names of images.
         pictures_missing: of these, not in the folder; all of them if no folder was given.
         pictures_broken: in the folder, but they cannot be decoded.
-        pictures_duplicate: sound, but with the very bytes of a picture that came before under another name.
-        records_with_picture: posts that got a picture. All others are posts without one.
-        records_with_image_text: posts that got words for their picture.
+        pictures_duplicate: sound, but with the very bytes of an image that came before under another name.
+        records_with_picture: posts that got an image. All others are posts without one.
+        records_with_image_text: posts that got words for their image.
         bad_spans: identifiers of records that were left out, for a mention is not where the file says it is.
         texts: sentences or tweets in the files, with a record or without; 0 where each record has its own.
         files: number of records by file, where that is told.
@@ -169,9 +169,9 @@ class Counts:
             text += ": " + ", ".join(f"{count:,} in {name}" for name, count in self.files.items())
         if self.pictures_referenced:
             text += (
-                f"; {self.pictures_referenced:,} pictures: {self.pictures_missing:,} missing, "
+                f"; {self.pictures_referenced:,} images: {self.pictures_missing:,} missing, "
                 f"{self.pictures_broken:,} broken, {self.pictures_duplicate:,} duplicate; "
-                f"{self.records_with_picture:,} records have a picture"
+                f"{self.records_with_picture:,} records have an image"
             )
         if self.records_with_image_text:
             text += f"; {self.records_with_image_text:,} records have an image text"

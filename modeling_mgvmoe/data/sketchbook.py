@@ -480,10 +480,10 @@ def load_sketchbook(
     tasks: Sequence[str] = ("typing", "relation"),
     image_size: int = 64,
 ) -> datasets.DatasetDict:
-    """Make the sketchbook as a data set. The labels of the three splits are disjoint.
+    """Make the sketchbook as a dataset. The labels of the three splits are disjoint.
 
     Args:
-        seed: of the division of the classes, the sentences and the drawings.
+        seed: of the split of the classes, the sentences and the drawings.
         posts_per_class: posts for each of the 40 training labels of a task.
         eval_posts_per_class: posts for each of the 12 validation and the 12 test labels of a task.
         tasks: tasks to include, one after the other; the number of mentions tells a post's task (`schema.task_of`).
@@ -527,7 +527,7 @@ def neutral_text(post: Mapping[str, Any]) -> dict[str, Any]:
     Which sentence it becomes depends on the post's `id` alone, so it is the same every time.
 
     Args:
-        post: a post of any data set in the schema.
+        post: a post of any dataset in the schema.
 
     Returns:
         A copy of the post with the same mentioned names in a new `text`, and with their new `mentions`.

@@ -33,18 +33,18 @@ class ClassSplit:
     test: tuple[str, ...]
 
     def in_words(self, label_set: LabelSet) -> ClassSplit:
-        """The same division of the plain names that a label set gives to the classes."""
+        """The same split of the plain names that a label set gives to the classes."""
         return ClassSplit(
             *(tuple(label_set.words_of(raw, name).name for raw in classes) for name, classes in vars(self).items())
         )
 
 
 def read_splits(path: str | os.PathLike[str]) -> dict[str, ClassSplit]:
-    """Read a file of `configuration/splits/`: divisions of a data set's own class names, by their names.
+    """Read a file of `configuration/splits/`: splits of a dataset's own class names, by their names.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it breaks the format, or a class stands in two splits; the message names file, division and value.
+        ValueError: it breaks the format, or a class stands in two splits; the message names file, split and value.
     """
     content = read_json_object(path)
     place = os.fspath(path)
@@ -70,7 +70,7 @@ def read_splits(path: str | os.PathLike[str]) -> dict[str, ClassSplit]:
 
 
 def mre_class_split(relations: Sequence[str], seed: int) -> ClassSplit:
-    """The paper's division of MNRE's relations.
+    """The paper's split of MNRE's relations.
 
     "None" ("none" in version 1) is left out and the rest is shuffled with numpy's `RandomState(seed)`; of these n, the
     first n // 3 + 1 are for training, the next n // 3 for validation, and all others for testing: 8, 7 and 7 of the 22
@@ -78,7 +78,7 @@ def mre_class_split(relations: Sequence[str], seed: int) -> ClassSplit:
 
     Args:
         relations: distinct names in order of first appearance (training, then validation, then test file), "None"
-            or not. The order decides: another one gives another division.
+            or not. The order decides: another one gives another split.
         seed: of the shuffle. Results of two seeds cannot be compared with each other, for their classes differ.
 
     Raises:
@@ -94,7 +94,7 @@ def thirds_class_split(classes: Sequence[str], seed: int) -> ClassSplit:
     next n // 3 for validation, and all others for testing.
 
     Args:
-        classes: distinct names. The order decides: another one gives another division.
+        classes: distinct names. The order decides: another one gives another split.
         seed: of the shuffle.
 
     Raises:
@@ -131,7 +131,7 @@ def grouped_class_split(groups: Mapping[str, Sequence[str]], seed: int) -> Class
 
 
 def met_class_splits() -> dict[str, ClassSplit]:
-    """The paper's three divisions of WikiDiverse's types: three groups of four, each once in training and so on."""
+    """The paper's three splits of WikiDiverse's types: three groups of four, each once in training and so on."""
     groups = (
         ("People", "Site", "Building", "Currency"),
         ("Location", "Event", "Book", "Music"),
@@ -195,7 +195,7 @@ def m_unseen_split(classes: Sequence[str], m: int, seed: int) -> ClassSplit:
     same seed gives other classes there.)
 
     Args:
-        classes: distinct names. The order decides: another one gives another division.
+        classes: distinct names. The order decides: another one gives another split.
         m: 5, 10 and 15 are usual.
         seed: of the shuffle.
 
@@ -220,7 +220,7 @@ def _check_distinct(what: str, names: Sequence[str]) -> None:
 
 SEEDS = range(5)
 TWITTER_SEEDS = range(3)
-# Raised with every change of the divisions, for scores on two of them cannot be compared.
+# Raised with every change of the splits, for scores on two of them cannot be compared.
 VERSION = 1
 # Any two of these onto the third, and of all domains any four onto the fifth.
 SMALL_TRANSFER = ("politics", "science", "ai")
@@ -229,11 +229,11 @@ SMALL_TRANSFER = ("politics", "science", "ai")
 def split_files(
     mnre: LabelSet, mnre_v1: LabelSet, crossner: LabelSet, twitter10000: LabelSet
 ) -> dict[str, dict[str, Any]]:
-    """Contents of all files, by data set.
+    """Contents of all files, by dataset.
 
     Args:
         mnre, mnre_v1, twitter10000: their classes are in order of first appearance in the data, on which the paper's
-            division rests.
+            split rests.
         crossner: gives the types of each domain.
     """
     relations = list(mnre.classes)
@@ -242,13 +242,13 @@ def split_files(
     return {
         "wikidiverse": _file(
             "wikidiverse",
-            "Three groups of types, rotated: the division of the MG-VMoE reference implementation.",
+            "Three groups of types, rotated: the split of the MG-VMoE reference implementation.",
             {name: _entry(split) for name, split in met_class_splits().items()},
         ),
         "mnre": _file(
             "mnre",
             "seed-S: relations in order of first appearance, shuffled with numpy's RandomState(S), a third each: the "
-            "division of the MG-VMoE reference implementation. unseen-M-seed-S: M unseen relations each for testing "
+            "split of the MG-VMoE reference implementation. unseen-M-seed-S: M unseen relations each for testing "
             "and validation.",
             {
                 **{f"seed-{seed}": _entry(mre_class_split(relations, seed)) for seed in SEEDS},

@@ -1,11 +1,11 @@
-"""WikiDiverse v2: captions of news pictures with typed mentions, brought into the package's schema.
+"""WikiDiverse v2: captions of news images with typed mentions, brought into the package's schema.
 
 A file is one JSON list of captions, each with its picture's URL, its topic and its mentions:
 
     [["Kelo opens the bay.", "https://example.org/a/ab/Kelo.svg", "politics", [["Kelo", "People", 0, 4, "https://..."]]]]
 
 A mention is its text, type, start and end in characters of the caption, end exclusive, and the page of its entity.
-Pictures lie in a folder, named after their URL; see [`picture_name`]. The files are not part of this project. The
+Images lie in a folder, named after their URL; see [`picture_name`]. The files are not part of this project. The
 release with candidates for entity linking ("w_10cands") has another format, and is refused.
 """
 
@@ -42,7 +42,7 @@ def wikidiverse_files(folder: str | os.PathLike[str]) -> list[str]:
 
 
 def picture_name(url: str) -> str | None:
-    """Name of the file of a picture as the authors' README makes it, or `None` where the URL names none.
+    """Name of the file of an image as the authors' README makes it, or `None` where the URL names none.
 
     It is the MD5, in hex, of the last part of the URL and its extension, with ".png" for ".svg", for drawings are
     converted. The URL is taken as it is written: "Mura%20Bay.JPG" is not decoded, and its extension stays ".JPG". Of a
@@ -68,16 +68,16 @@ def read_wikidiverse(
 
     Args:
         paths: one file, or several that belong together.
-        image_dir: folder with the pictures. Each is decoded once, to be sure that it can be. Without a folder, and
-            where a picture is missing or broken, the post has none.
-        progress: title of a progress bar over the pictures; `None` shows none.
+        image_dir: folder with the images. Each is decoded once, to be sure that it can be. Without a folder, and
+            where an image is missing or broken, the post has none.
+        progress: title of a progress bar over the images; `None` shows none.
         on_bad_span: the file gives both the text of a mention and its place, and they may not agree (but for white
             space around them). "skip" leaves such a mention out and counts it: nobody can say which of the two is
             meant. "error" refuses the file.
 
     Returns:
         Posts in the package's schema and order of the files, with ids like "wikidiverse-train-17-2" (file, caption and
-        mention, from 1), the type of the file ("People", "Other") as label and paths for pictures; and what was
+        mention, from 1), the type of the file ("People", "Other") as label and paths for images; and what was
         counted.
 
     Raises:
@@ -138,7 +138,7 @@ WIKIDIVERSE = DatasetAdapter(
     "WikiDiverse, version 2: types of mentions in captions of news images",
     _add_flags,
     _prepare,
-    not_public="its pictures may not be passed on without the names of their authors, which are not kept",
+    not_public="its images may not be passed on without the names of their authors, which are not kept",
 )
 
 

@@ -1,4 +1,4 @@
-"""A data set for zero-shot learning: posts in three splits, and the classes of each."""
+"""A dataset for zero-shot learning: posts in three splits, and the classes of each."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class ZeroShotData:
     Attributes:
         posts: for "train", "validation" and "test" a sequence of posts in the package's schema.
         labels: for each split, for each task ("typing", "relation") the candidate labels.
-        label_descriptions: sentences in place of labels, one or several for each.
+        label_descriptions: sentences instead of labels, one or several for each.
         label_types: for relations, the types that the head and the tail may have.
         type_descriptions: for each of these types, a sentence or several.
         unseen: whether validation and test classes are held to be unseen: none of them in training, none in both.
@@ -75,7 +75,7 @@ def data_from_posts(
     """Divide posts of one task by class; posts of any other class are left out.
 
     Args:
-        posts: labelled with the data set's own class names, as the adapters yield them; either all of them, or those
+        posts: labelled with the dataset's own class names, as the adapters yield them; either all of them, or those
             that each of "train", "validation" and "test" may take from.
         split: of these names. Every class is a candidate, also one without a post.
         task: "typing" or "relation".
@@ -204,7 +204,7 @@ def _check_labels(posts: Sequence[Mapping[str, Any]], known: Mapping[str, tuple[
 
 
 def _without_images(posts: Any) -> Any:
-    """Posts of which no picture is decoded."""
+    """Posts of which no image is decoded."""
     return posts.remove_columns("image") if hasattr(posts, "remove_columns") else posts
 
 

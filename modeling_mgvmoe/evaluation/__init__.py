@@ -1,4 +1,4 @@
-"""Evaluation: predictions over a data set, metrics, protocols, reports.
+"""Evaluation: predictions over a dataset, metrics, protocols, reports.
 
 Names are loaded when they are first used: explanations, which the demo page needs, do without scikit-learn.
 """

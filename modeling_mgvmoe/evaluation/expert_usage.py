@@ -1,4 +1,4 @@
-"""Which experts a data set goes to: by modality and by class."""
+"""Which experts a dataset goes to: by modality and by class."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ..modeling_mgvmoe import MGVMoEForZeroShotIE
     from ..processing_mgvmoe import MGVMoEProcessor
 
-# Posts that are encoded at a time: their prepared pictures are in memory together.
+# Posts that are encoded at a time: their prepared images are in memory together.
 ENCODED_AT_ONCE = 512
 
 
@@ -113,7 +113,7 @@ def _sums_of_posts(model: Any, processor: Any, encoded: Sequence[Mapping[str, An
         if probs is not None:
             mask = inputs[name].bool().view(len(encoded), -1).expand(probs.shape[:2])
             found[:, modality, 0] = mask.sum(1).cpu()
-            # Rows without a picture may hold anything.
+            # Rows without an image may hold anything.
             found[:, modality, 1:] = probs.double().masked_fill(~mask[..., None], 0).sum(1).cpu()
     return found
 

@@ -9,7 +9,7 @@ With the weights :math:`a_j` of the fusion (E7) and the router's probabilities :
 The weights say what the fusion looked at. They do not say what would have to change for another answer: a model may
 give half of them to an image that moves no score. So a post with an image is scored without it as well.
 
-Axes: Lt = text tokens, Li = picture tokens, K = experts, C = candidate labels.
+Axes: Lt = text tokens, Li = image tokens, K = experts, C = candidate labels.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ MOST_BEFORE = 8
 
 
 def patch_grid(num_tokens: int, height: int, width: int, patch_size: Any = None) -> tuple[int, int, int] | None:
-    """Rows and columns of a picture's tokens.
+    """Rows and columns of an image's tokens.
 
     A tower of square patches, with or without tokens before them, is told by its patch size; one that merges patches
-    (Swin) or whose feature map was flattened (MobileNetV2) by the shape of the picture: among the ways to read the
+    (Swin) or whose feature map was flattened (MobileNetV2) by the shape of the image: among the ways to read the
     tokens as a grid, the one with fewest tokens before it whose cells are square.
 
     Args:
@@ -69,7 +69,7 @@ def patch_grid(num_tokens: int, height: int, width: int, patch_size: Any = None)
 
 
 def _fits(rows: int, columns: int, height: int, width: int) -> bool:
-    """Whether cells are square but for rounding; those of a square picture are without."""
+    """Whether cells are square but for rounding; those of a square image are without."""
     if height == width:
         return rows == columns
     sides = height / rows, width / columns
@@ -83,17 +83,17 @@ Area = tuple[float, float, float, float]
 
 
 def crop_region(image_processor: Any, width: int, height: int) -> Area:
-    """The part of a picture that its pixel values show, learnt by trying: image processors crop and pad.
+    """The part of an image that its pixel values show, learnt by trying: image processors crop and pad.
 
-    Two pictures that grow brighter from left to right, and from top to bottom, go through the image processor; how
+    Two images that grow brighter from left to right, and from top to bottom, go through the image processor; how
     bright its output is says where it comes from.
 
     Args:
-        image_processor: whose `pixel_values` are (3, h, w) a picture.
-        width, height: of the picture.
+        image_processor: whose `pixel_values` are (3, h, w) an image.
+        width, height: of the image.
 
     Returns:
-        Left, top, right and bottom in pixels of the picture; outside of it where it is padded.
+        Left, top, right and bottom in pixels of the image; outside of it where it is padded.
     """
 
     def processed(pixels: np.ndarray) -> np.ndarray:
@@ -163,10 +163,10 @@ class Explanation:
         ranking: {"label", "score"} with falling scores, the softmax over the candidates.
         none_threshold: the answer is "none of these" if the best score is below it.
         words: of the text, in order.
-        patches: (rows, columns), the weight of each patch; `None` without a picture, or if its tokens make no grid.
+        patches: (rows, columns), the weight of each patch; `None` without an image, or if its tokens make no grid.
         patch_experts: (rows, columns, K), p of each patch; `None` as `patches`.
         patch_area: left, top, right and bottom of the grid, in pixels of `image`.
-        image: the picture, upright, RGB.
+        image: the image, upright, RGB.
         shares: weights of "words", "picture" and "other" (special tokens, markers), which add up to 1.
         expert_usage: for "text", and "picture" if there is one, the mean (K,) of p over the tokens, as in the
             training log.
@@ -225,7 +225,7 @@ class Explanation:
         return min(1.0, effect / FULL_EFFECT)
 
     def as_json(self) -> dict[str, Any]:
-        """Everything but the picture, in types that JSON has."""
+        """Everything but the image, in types that JSON has."""
         return {
             "text": self.text,
             "mentions": [list(span) for span in self.mentions],

@@ -421,14 +421,14 @@ def draw_expert_usage(usage: ExpertUsage, path: str | os.PathLike, title: str | 
 
 
 def _add_note(figure: Figure, glyphs: Glyphs) -> None:
-    """Say below the picture which characters no font has."""
+    """Say below the image which characters no font has."""
     if glyphs.note:
         figure.text(0, -0.01, "\n".join(textwrap.wrap(glyphs.note, 70)), fontsize=8, color="#555555", va="top")
 
 
 TINT = (224, 130, 20)
 STRONGEST = 0.8  # of the tint, where the weight is greatest and the image decides the answer
-# The picture turns grey, so that no colour of its own is taken for the tint; what the model was not shown turns pale.
+# The image turns grey, so that no colour of its own is taken for the tint; what the model was not shown turns pale.
 PALE = 0.85
 
 
@@ -439,7 +439,7 @@ def relative_weights(explanation: Explanation) -> list[float]:
 
 
 def resized(image: Image.Image, longest_side: int) -> Image.Image:
-    """The picture with at most so many pixels a side; a small drawing enlarged by a whole number, pixel by pixel."""
+    """The image with at most so many pixels a side; a small drawing enlarged by a whole number, pixel by pixel."""
     longest = max(image.size)
     if longest > longest_side:
         factor = longest_side / longest
@@ -455,15 +455,15 @@ def attention_overlay(explanation: Explanation, longest_side: int) -> Image.Imag
     An image that changes nothing stays grey, wherever the fusion looked.
 
     Args:
-        explanation: with a picture and its patches.
+        explanation: with an image and its patches.
         longest_side: see [`resized`].
 
     Raises:
-        ValueError: there is no picture, or its tokens make no grid.
+        ValueError: there is no image, or its tokens make no grid.
     """
     patches, area, image = explanation.patches, explanation.patch_area, explanation.image
     if patches is None or area is None or image is None:
-        raise ValueError("explanation: one with a picture and a grid of patches is needed (got none)")
+        raise ValueError("explanation: one with an image and a grid of patches is needed (got none)")
     picture = resized(image, longest_side)
     left, top, right, bottom = area
     x = (np.arange(picture.width) + 0.5) * image.width / picture.width
@@ -480,7 +480,7 @@ def attention_overlay(explanation: Explanation, longest_side: int) -> Image.Imag
 
 
 ORANGE = "#e08214"
-SIDE = 480  # pixels of a picture
+SIDE = 480  # pixels of an image
 WIDTH, MARGIN, FONT = 9.0, 0.25, 12.0  # inches, inches, points
 LINE = 0.31  # inches from one line of the post to the next
 SMALL_LINE, SMALL_WIDTH = 0.18, 112  # of the sentences below: inches from line to line, characters a line

@@ -88,7 +88,7 @@ def evaluate_protocol(protocol: str, scorers: Mapping[str, Scorer], data: Evalua
             for your own rows, whose test classes may be in training. "generalised":
             test posts and held-out posts of training classes, candidates are both. If the data has validation posts,
             half of the held-out ones fit a gamma with them (`metrics.py`), only the other half is tested
-            on, and there are scores with and without gamma. "open": test posts and posts of no class, candidates are
+            on, and there are scores with and without gamma. "open": test posts and posts without a class; candidates:
             the test classes; a post is rejected when its best probability is below a threshold or, for the scores
             that begin with "logit_", its best logit.
         scorers: by name; no name may be that of a floor.
@@ -296,7 +296,7 @@ def _open(task: str, scorers: Mapping[str, Scorer], posts: Mapping[str, Posts], 
     fitting_none, testing_none = halves_by_id(posts["none"])
     if not len(fitting_none) or not len(testing_none):
         raise ValueError(
-            f"data: the ids must divide the {task} posts of no class into two halves with posts, got "
+            f"data: the ids must divide the {task} posts without a class into two halves with posts, got "
             f"{len(fitting_none)} and {len(testing_none)}"
         )
     ids, references = _ids_and_labels(posts["test"], candidates)
@@ -343,10 +343,10 @@ def _open(task: str, scorers: Mapping[str, Scorer], posts: Mapping[str, Posts], 
         answers[name] = Answers(decided, best.confidences)
     counts = {
         "posts of test classes": len(posts["test"]),
-        "posts of no class": len(testing_none),
+        "posts without a class": len(testing_none),
         "candidates": len(candidates),
         "fitted on: posts of validation classes": len(posts["validation"]),
-        "fitted on: posts of no class": len(fitting_none),
+        "fitted on: posts without a class": len(fitting_none),
         "fitted on: candidates": len(fitting_candidates),
     }
     return _result("open", task, candidates, (), counts, scores, ids, with_none, answers)

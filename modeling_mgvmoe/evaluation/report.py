@@ -1,4 +1,4 @@
-"""What a person reads of an evaluation: a table and a picture."""
+"""What a person reads of an evaluation: a table and an image."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def draw_predictions(
     title: str | None = None,
     top_k: int = 4,
 ) -> None:
-    """Write a PNG with each post's picture, its text with the mentions in colour, and its best labels as bars.
+    """Write a PNG with each post's image, its text with the mentions in colour, and its best labels as bars.
 
     Args:
         posts: in the package's schema; `label`, if given, is the right answer, whose bar is green when it wins.
@@ -180,11 +180,11 @@ MEANING = {
         "posts of validation classes, which stand in for unseen ones; the other half is tested on."
     ),
     "open": (
-        "Posts of unseen classes and posts of no class; candidates are the unseen classes. A post is rejected when "
+        "Posts of unseen classes, posts without a class; candidates are the unseen classes. A post is rejected when "
         "its greatest probability, or its greatest logit, is below a threshold, fitted for the best F1 on posts of "
         "the validation classes and "
-        "half of the posts of no class, picked by a hash of the id; the other half is tested on. Rejection F1 is that "
-        "of posts of no class as rejected; accuracy, macro-F1 and ECE of known are those of the best candidate of "
+        "half of the posts without a class, by a hash of the id; the other half is tested on. Rejection F1 is that "
+        "of posts without a class as rejected; accuracy, macro-F1 and ECE of known are those of the best candidate of "
         "posts of unseen classes, before rejection."
     ),
 }

@@ -129,7 +129,7 @@ def similarity_scorers(
 
 
 def run_evaluation(arguments: EvaluationArguments) -> dict[str, dict[int, TaskResult]]:
-    """Evaluate every seed, print a table per task, and write JSON, pictures and the report.
+    """Evaluate every seed, print a table per task, and write JSON, images and the report.
 
     Files in `output_dir`, all beginning with the protocol: `.json`, `.md`, and per task and seed `-confusion.png` and
     `-classes.png`.
@@ -246,7 +246,7 @@ def _notes(arguments: EvaluationArguments, sampled: bool) -> list[str]:
     if sampled:
         notes.append(
             f"A quick look: only {arguments.max_posts:,} posts of each kind were taken (--max_posts), "
-            "these are not the scores of the data set."
+            "these are not the scores of the dataset."
         )
     if arguments.similarity_model is None:
         notes.append(
@@ -256,13 +256,13 @@ def _notes(arguments: EvaluationArguments, sampled: bool) -> list[str]:
     several = len(arguments.seeds) > 1
     if several and arguments.dataset == "sketchbook" and PLACEHOLDER not in arguments.model:
         notes.append(
-            "One model on several divisions of the classes: unless it was trained on none of them, classes that are "
-            "unseen in one division are training classes in another."
+            "One model on several splits of the classes: unless it was trained on none of them, classes that are "
+            "unseen in one split are training classes in another."
         )
     if arguments.dataset == "sketchbook" and arguments.protocol == "open":
         notes.append(
-            "The sketchbook has no posts of no class: those of the second half of the validation classes stand in for "
-            "them. They are unseen, but training chose its best step on them."
+            "The sketchbook has no posts without a class: those of the second half of the validation classes stand "
+            "for them. They are unseen, but training chose its best step on them."
         )
     return notes
 

@@ -36,14 +36,14 @@ def similarity_predictions(
     """The label with the greatest cosine to the post, both as the mean of the text encoder's states.
 
     Only the text encoder takes part: with a pretrained one this is what is known before any training, and what a
-    trained model must beat. A post is read as "mention: text" or "head and tail: text"; its picture is not seen.
+    trained model must beat. A post is read as "mention: text" or "head and tail: text"; its image is not seen.
 
     Args:
         model: its text encoder is used, in evaluation mode, and left as it came.
         processor: of the model.
         posts: in the package's schema.
         labels: candidates of all posts.
-        label_descriptions: sentences in place of labels.
+        label_descriptions: sentences instead of labels.
         batch_size: in posts; changes nothing but speed.
 
     Returns:
@@ -60,7 +60,7 @@ class SimilarityScorer:
 
     Args:
         embed: texts to vectors: [`embed_with_model`] or [`embed_with_encoder`].
-        label_descriptions: sentences in place of labels.
+        label_descriptions: sentences instead of labels.
         label_template: text around each label, with one "{}".
         batch_size: in posts; changes nothing but speed.
         progress: show a progress bar.

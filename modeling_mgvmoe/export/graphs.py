@@ -1,6 +1,6 @@
 """A model taken apart into what can be computed apart, each part with inputs to trace it by.
 
-Axes: B = posts, S = mention slots, Lt = text tokens, Li = picture tokens, H = hidden size, H' = width of the vision
+Axes: B = posts, S = mention slots, Lt = text tokens, Li = image tokens, H = hidden size, H' = width of the vision
 encoder, D = projection size, C = candidate labels, P = their texts, Lc = tokens of a text, T = types.
 """
 
@@ -51,8 +51,8 @@ class MentionGraph(nn.Module):
 
         Args:
             input_ids, attention_mask: (B, Lt). mention_positions: (B, S), S = `max_mentions`, -1 for an absent one.
-            image_features: (B, Li, H'); any one token, say zeros, for posts without a picture.
-            image_mask: (B,), true for posts with a picture.
+            image_features: (B, Li, H'); any one token, say zeros, for posts without an image.
+            image_mask: (B,), true for posts with an image.
             mention_mask: (B, S, Lt), with `score="similarity"`.
         """
         output = self.model.mgvmoe(
@@ -139,7 +139,7 @@ def parts_of(model: MGVMoEForZeroShotIE, image_size: tuple[int, int, int]) -> di
 
     Args:
         model: in evaluation mode.
-        image_size: channels, height and width of a prepared picture.
+        image_size: channels, height and width of a prepared image.
     """
     config = model.config
     slots, hidden, similarity = config.max_mentions, config.hidden_size, config.score == "similarity"

@@ -45,7 +45,7 @@ class Difference:
 def check_onnx(torch_pipe: ZeroShotMultimodalIEPipeline, onnx_pipe: ZeroShotMultimodalIEPipeline) -> list[Difference]:
     """Compare logits and scores over batches of several sizes, lengths and numbers of labels.
 
-    The posts are the sketchbook's, typing and relations, with a picture, without, and mixed.
+    The posts are the sketchbook's, typing and relations, with an image, without, and mixed.
 
     Args:
         torch_pipe: over the model.

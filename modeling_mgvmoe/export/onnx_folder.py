@@ -41,7 +41,7 @@ def export_graphs(model: MGVMoEForZeroShotIE, processor: MGVMoEProcessor, progre
     """The four graphs "vision", "mention", "labels" and "score" of a model; see `graphs.py` for what each takes.
 
     Posts, tokens of a post, pictures' tokens, labels, their texts and tokens, and types may be of any number; the size
-    of a picture is that of the processor.
+    of an image is that of the processor.
 
     Args:
         model: in single precision, on the CPU; left as it came.
@@ -146,7 +146,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _image_size(processor: MGVMoEProcessor) -> tuple[int, int, int]:
-    """Channels, height and width of a picture as the processor makes it."""
+    """Channels, height and width of an image as the processor makes it."""
     (pixels,) = processor.encode_images([Image.new("RGB", (64, 48))])
     assert pixels is not None
     channels, height, width = pixels.shape

@@ -179,7 +179,7 @@ class OnnxModelForZeroShotIE:
     def _features(
         self, pixel_values: torch.Tensor, image_mask: torch.Tensor, image_index: torch.Tensor | None
     ) -> torch.Tensor:
-        """(B, Li, H'), of pictures that a post has, each once; zeros for posts without."""
+        """(B, Li, H'), of images that a post has, each once; zeros for posts without."""
         rows = torch.arange(len(image_mask)) if image_index is None else image_index
         used, place = rows[image_mask.bool()].unique(return_inverse=True)
         if not len(used):

@@ -1,4 +1,4 @@
-"""Graphs of posts: extraction in bulk, the graph's tables and other forms, statistics, pictures.
+"""Graphs of posts: extraction in bulk, the graph's tables and other forms, statistics, images.
 
 Nothing is imported here; `examples/extract.py` and `examples/graph_report.py` show what to call.
 """

@@ -1,4 +1,4 @@
-"""The report of a graph: its statistics, its pictures and a page about them."""
+"""The report of a graph: its statistics, its images and a page about them."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def choose_part(graph: networkx.Graph, size: int) -> list[int]:
     for start in order:
         frontier = [start]
         while frontier and len(chosen) < size:
-            # Of all that are next to the part, who knows most of it: the picture then shows a region, not a star.
+            # Of all that are next to the part, who knows most of it: the image then shows a region, not a star.
             best = max(frontier, key=lambda node: (sum(other in chosen for other in graph[node]), degree[node], -node))
             frontier.remove(best)
             chosen[best] = None
@@ -290,7 +290,7 @@ def _legends(
     with_none: bool,
     glyphs: Glyphs,
 ) -> None:
-    """What the colours mean, to the right of the picture, one legend below the other."""
+    """What the colours mean, to the right of the image, one legend below the other."""
     from matplotlib.lines import Line2D
 
     dots = dict(types) | ({"no type": NO_TYPE} if with_none else {})
@@ -439,13 +439,13 @@ def write_report(
     size: int = 24,
     command: str = "",
 ) -> str:
-    """Write report, numbers and picture.
+    """Write report, numbers and image.
 
     Args:
         data: the graph.
         output_dir: folder to write into; made if it is not there.
         title: of the report.
-        size: entities in the picture, at most.
+        size: entities in the image, at most.
         command: that made the report, to stand in it.
 
     Returns:

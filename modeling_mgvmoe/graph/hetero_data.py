@@ -2,7 +2,7 @@
 
 | nodes | attributes |
 |---|---|
-| post | `id`, `row`; `x` (posts, H') and `has_picture`, if picture features were asked for: zeros without a picture |
+| post | `id`, `row`; `x` (posts, H') and `has_picture`, if image features were asked for: zeros without an image |
 | mention | `text`; `y`, the number of its type, -1 if all were rejected; `score` |
 | entity | `name`, normalised; `text`, as it is written most often; `num_mentions` |
 | entity_type | `name`; not "type", which is a method of every torch module and so no name in a `ModuleDict` |

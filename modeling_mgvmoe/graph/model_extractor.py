@@ -43,7 +43,7 @@ class ExtractionOptions:
         rejection_method: what that value is, of `rejection.METHODS`.
         num_samples: draws from the experts; default none.
         max_length: of a tokenized text.
-        mixed_precision: "no", "bf16", "fp16", or "auto": bf16 where the hardware has it. A run goes on only in the
+        mixed_precision: "no", "bf16", "fp16", or "auto": bf16 where the hardware has it. A run resumes only in the
             precision in which it began.
     """
 

@@ -71,7 +71,7 @@ def find_duplicates(ids: Iterable[tuple[int, Any]], folder: str) -> np.ndarray:
     return np.array(found, dtype=np.int64).reshape(-1, 2)
 
 
-# What to do with a post whose picture is missing or broken: refuse it, or extract it from its text alone.
+# What to do with a post whose image is missing or broken: refuse it, or extract it from its text alone.
 ON_BROKEN_PICTURE = ("error", "text_only")
 
 
@@ -82,8 +82,8 @@ class CheckedRow:
     Attributes:
         row: its number.
         id: of the post; `None` where it cannot be read.
-        post: `id`, `text`, `image` (an RGB picture or `None`), `mentions` (pairs of integers); `None` for a bad row.
-        picture_error: why the post has no picture though one was named.
+        post: `id`, `text`, `image` (an RGB image or `None`), `mentions` (pairs of integers); `None` for a bad row.
+        picture_error: why the post has no image though one was named.
         kind: of `schema.ERROR_KINDS`, for a bad row.
         reason: in words, for a bad row.
     """
@@ -114,7 +114,7 @@ class RowCheck:
     Args:
         duplicates: of `duplicate_ids.find_duplicates`.
         on_broken_picture: of [`ON_BROKEN_PICTURE`].
-        image_dir: what paths of pictures are relative to; default: the folder of their file.
+        image_dir: what paths of images are relative to; default: the folder of their file.
         needs_mentions: a post must say which mentions it has; false where they are looked for.
     """
 
@@ -199,11 +199,11 @@ def _text(text: Any) -> str:
 
 
 def _open(image: Any, folder: str) -> Any:
-    """The RGB picture, or `None` where none is named; ValueError if it cannot be read."""
+    """The RGB image, or `None` where none is named; ValueError if it cannot be read."""
     image = locate_image(image, folder)
     if isinstance(image, str) and image.startswith(("http://", "https://")):
         raise ValueError(
-            f"image must be a path, bytes or a data URL, got the address {image!r:.200}; fetch the pictures first"
+            f"image must be a path, bytes or a data URL, got the address {image!r:.200}; fetch the images first"
         )
     if not isinstance(image, None | str | bytes | dict):
         raise ValueError(f"image must be a path, bytes or a struct of both, got {image!r:.80}")

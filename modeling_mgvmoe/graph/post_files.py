@@ -79,7 +79,7 @@ def _read(line: bytes) -> tuple[dict[str, Any] | None, str | None]:
 
 COLUMNS = ("id", "text", "image", "mentions")
 KNOWN = (*COLUMNS, "label", "source")  # the others are those of our own datasets
-# Rows that are decoded at a time, pictures and all.
+# Rows that are decoded at a time, images and all.
 ROWS = 64
 
 
@@ -97,7 +97,7 @@ class ParquetPosts:
     def __init__(self, path: str) -> None:
         self.path = path
         try:
-            # Buffered: a row group of pictures, of any size, is never in memory as a whole.
+            # Buffered: a row group of images, of any size, is never in memory as a whole.
             self.file = pq.ParquetFile(path, buffer_size=1 << 18, pre_buffer=False)
         except (pa.ArrowException, OSError) as error:
             raise ValueError(f"input: {path} cannot be read as Parquet: {error}") from error
@@ -234,7 +234,7 @@ class RawRow(NamedTuple):
         row: its number, from 0, over all files.
         values: its columns by name; `None` if it cannot be read.
         error: why not.
-        folder: of its file; paths of pictures are relative to it.
+        folder: of its file; paths of images are relative to it.
     """
 
     row: int

@@ -2,7 +2,7 @@
 
 Rows of the input fall into fixed parts (`shards.py`). A process makes one part after another: it reads, checks and
 extracts batch by batch, and writes the part's tables when it is whole. What is not whole is not there, so a run that
-was killed at any moment goes on with the parts that are missing. Parts, and batches in them, do not depend on how many
+was killed at any moment resumes with the parts that are missing. Parts, and batches in them, do not depend on how many
 processes or machines there are, so these may change on the way.
 """
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 # Posts to what is found in them, as `extract` of a model gives it.
 Extractor = Callable[[Sequence[Mapping[str, Any]]], Sequence[Mapping[str, Any]]]
-# RGB pictures to features (n, H').
+# RGB images to features (n, H').
 PictureFeatures = Callable[[Sequence[Any]], np.ndarray]
 # Seconds between two looks at what the other processes have done.
 LOOK = 1.0
@@ -47,10 +47,10 @@ class BulkArguments:
         output: folder of the graph.
         batch_size: posts that the model gets at a time.
         part_size: posts in a file, and what a kill can cost each process.
-        num_workers: threads for each process that decode pictures while the model runs.
+        num_workers: threads for each process that decode images while the model runs.
         shard_index, num_shards: this run makes one of so many shares; for machines that know nothing of each other.
         on_broken_image: "error", the post is an error; "text_only", it is extracted from its text.
-        image_dir: what paths of pictures are relative to; default: the folder of their file.
+        image_dir: what paths of images are relative to; default: the folder of their file.
         needs_mentions: posts must say which mentions they have; false where the extractor finds them.
         overwrite: remove what another run has left in the folder.
 
@@ -116,16 +116,16 @@ def extract_in_bulk(
     state: PartialState | None = None,
     progress: bool = False,
 ) -> BulkResult:
-    """Extract from all posts into a folder of Parquet files, or go on with a run that was stopped.
+    """Extract from all posts into a folder of Parquet files, or resume a run that was stopped.
 
     Args:
         posts: the input.
         extractor: posts to what is found in them. A ValueError means that there is a bad post among them; which one is
             found out by giving it one at a time.
         arguments: how.
-        identity: of the extractor, as JSON values: model, labels, options. A run goes on only if it is the same.
-        picture_features: pictures to features, which go into the table of posts; default: none.
-        feature_size: H', numbers of a picture's features; with `picture_features`.
+        identity: of the extractor, as JSON values: model, labels, options. A run resumes only if it is the same.
+        picture_features: images to features, which go into the table of posts; default: none.
+        feature_size: H', numbers of an image's features; with `picture_features`.
         state: of Accelerate, under several processes; each makes a share of the parts. Default: this process is alone.
         progress: show a progress bar, of all processes of this run together.
 
@@ -233,13 +233,13 @@ class _Worker:
 def checked_batches(
     rows: Iterator[RawRow], size: int, check: Callable[[RawRow], CheckedRow], num_workers: int
 ) -> Iterator[list[CheckedRow]]:
-    """Rows checked, their pictures decoded; with workers, those of the next batch meanwhile.
+    """Rows checked, their images decoded; with workers, those of the next batch meanwhile.
 
     Args:
         rows: of the input.
         size: rows in a batch; the last one may have fewer.
         check: of a row.
-        num_workers: threads; pictures are decoded outside Python's lock.
+        num_workers: threads; images are decoded outside Python's lock.
     """
     batches = iter(lambda: list(islice(rows, size)), [])
     if not num_workers:

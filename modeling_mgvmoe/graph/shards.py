@@ -38,14 +38,14 @@ def table_schemas(feature_size: int | None = None) -> dict[str, pa.Schema]:
     """Columns of each table.
 
     Args:
-        feature_size: H', numbers of a post's picture features; `None`: they were not asked for.
+        feature_size: H', numbers of a post's image features; `None`: they were not asked for.
 
     Returns:
         By name of the table:
 
-        - posts: `row`; `id`, as given or "row-N"; `text`; `has_picture`; `picture_error`, why there is no picture
+        - posts: `row`; `id`, as given or "row-N"; `text`; `has_picture`; `picture_error`, why there is no image
           though one was named; `num_mentions`, `num_relations`; with `feature_size` also `picture_features` (H',),
-          null for a post without picture.
+          null for a post without image.
         - mentions: `row`, `post_id`; `mention`, its number in the post; `start`, `end`, characters of the text, the
           end exclusive; `text`; `label`, null if all were rejected; `score` of the label, or of the best one that was
           rejected; `scores`, the ranking, the best label first; `levels`, for labels that are paths the score of each
@@ -180,7 +180,7 @@ class PartTables:
     """Takes posts with what was extracted from them, and rows that could not be; gives Arrow tables.
 
     Args:
-        feature_size: of the posts' picture features, `None` if there are none.
+        feature_size: of the posts' image features, `None` if there are none.
 
     Attributes:
         counts: what was found so far.
@@ -204,7 +204,7 @@ class PartTables:
         Args:
             rows: of the input.
             answers: by row, for each post what was extracted from it, or why nothing could be.
-            features: by row, (H',), for each post with a picture.
+            features: by row, (H',), for each post with an image.
         """
         found: dict[str, list[dict[str, Any]]] = {name: [] for name in self.schemas}
         for row in rows:

@@ -35,7 +35,7 @@ class GraphTables:
         path = os.path.join(self.folder, SUMMARY)
         if not os.path.isfile(path):
             raise FileNotFoundError(
-                f"{path} does not exist: the extraction is not finished. Run its command again, it goes on where it "
+                f"{path} does not exist: the extraction is not finished. Run its command again, it resumes where it "
                 "stopped."
             )
         self.summary = read_json_object(path)

@@ -196,7 +196,7 @@ def _known(scores: Numbers, is_known: Truths) -> tuple[np.ndarray, np.ndarray]:
 
 
 def rejection_auroc(scores: Numbers, is_known: Truths) -> float:
-    """Probability that a post of a known class scores higher than one of no class; a tie counts one half.
+    """Probability that a post of a known class scores higher than one without a class; a tie counts one half.
 
     Args:
         scores: of posts; high means that the post is taken to be of some candidate class.
@@ -213,7 +213,7 @@ def rejection_auroc(scores: Numbers, is_known: Truths) -> float:
 
 
 def rejection_scores(scores: Numbers, is_known: Truths, threshold: float) -> dict[str, float]:
-    """How well posts of no class are rejected, those whose score is below a threshold.
+    """How well posts without a class are rejected, those whose score is below a threshold.
 
     Args:
         scores: of posts; high means that the post is taken to be of some candidate class.
@@ -221,7 +221,7 @@ def rejection_scores(scores: Numbers, is_known: Truths, threshold: float) -> dic
         threshold: a score equal to it is not rejected.
 
     Returns:
-        `accuracy`, and `precision`, `recall` and `f1` of the rejected posts as those of no class. `recall` and `f1`
+        `accuracy`, and `precision`, `recall` and `f1` of the rejected posts as those without. `recall` and `f1`
         are 0 if there is no such post.
     """
     values, known = _known(scores, is_known)
@@ -238,7 +238,7 @@ def rejection_scores(scores: Numbers, is_known: Truths, threshold: float) -> dic
 
 
 def rejection_f1(scores: Numbers, is_known: Truths, threshold: float) -> float:
-    """F1 of rejecting posts of no class; see [`rejection_scores`]."""
+    """F1 of rejecting posts without a class; see [`rejection_scores`]."""
     return rejection_scores(scores, is_known, threshold)["f1"]
 
 
@@ -249,11 +249,11 @@ def fit_rejection_threshold(scores: Numbers, is_known: Truths) -> float:
     lowest is taken, which rejects fewest.
 
     Raises:
-        ValueError: there is no post of no class, so that every threshold has F1 0.
+        ValueError: there is no post without a class, so that every threshold has F1 0.
     """
     values, known = _known(scores, is_known)
     if known.all():
-        raise ValueError(f"is_known must hold posts of no class, got {len(known)} times true.")
+        raise ValueError(f"is_known must hold posts without a class, got {len(known)} times true.")
     distinct, group = np.unique(values, return_inverse=True)
     if not np.isfinite(distinct).all():
         raise ValueError("scores must be finite, got an infinite one.")
@@ -313,7 +313,7 @@ class TaskResult:
         counts: number of posts by kind.
         scores: by method and metric. What a method does not have, such as the calibration of a majority, is left out.
         ids: of the posts.
-        references: the right label per post, `NONE` for a post of no class.
+        references: the right label per post, `NONE` for a post without a class.
         predictions: by scorer, per post; under "open" `NONE` where it is rejected.
         confidences: by scorer, the probability of the best candidate per post.
     """
@@ -331,7 +331,7 @@ class TaskResult:
 
     @property
     def classes(self) -> list[str]:
-        """The candidates, and `NONE` if posts of no class were asked about: the rows of the confusion matrix."""
+        """The candidates, and `NONE` if posts without a class were asked about: the rows of the confusion matrix."""
         return [*self.candidates, *([NONE] if self.protocol == "open" else [])]
 
     def per_class(self, method: str) -> dict[str, dict[str, float]]:
@@ -366,7 +366,7 @@ def fit_rejection(logits: np.ndarray, is_known: Sequence[bool] | np.ndarray, met
     """The rejection with the best F1 on some posts, for `extract` and the pipelines.
 
     Args:
-        logits: (posts, candidates), of posts of classes that are not trained on and of posts of no class.
+        logits: (posts, candidates), of posts of classes that are not trained on and of posts without a class.
         is_known: whether a post is of some class.
         method: of [`Rejection`].
     """

@@ -58,7 +58,7 @@ def logits_in_batches(
     device = model.device
     if candidates is None:
         candidates = embed_candidates(model, collator)
-    # Posts of like length together, so that little is padded; those with a picture apart from the others, so that
+    # Posts of like length together, so that little is padded; those with an image apart from the others, so that
     # the vision tower runs for few batches where few posts have one.
     order = sorted(
         range(len(encoded_posts)),
@@ -79,7 +79,7 @@ def logits_in_batches(
 
 
 def embed_candidates(model: MGVMoEForZeroShotIE, collator: PostCollator) -> dict[str, torch.Tensor]:
-    """The collator's labels, and types, as the model takes them in place of their words, in evaluation mode."""
+    """The collator's labels, and types, as the model takes them instead of their words, in evaluation mode."""
     with in_evaluation(model):
         return model.encode_candidates({name: ids.to(model.device) for name, ids in collator.candidates.items()})
 
@@ -90,13 +90,13 @@ class ModelScorer:
     Args:
         model: scores.
         processor: of the model.
-        label_descriptions: sentences in place of labels, as in training.
+        label_descriptions: sentences instead of labels, as in training.
         types: of heads and tails, for models with `score="similarity"`; others are not told them.
         batch_size: in posts; changes nothing but speed.
         progress: show a progress bar.
     """
 
-    # Posts that are encoded at a time: their prepared pictures are in memory together.
+    # Posts that are encoded at a time: their prepared images are in memory together.
     encoded_at_once = 512
 
     def __init__(
@@ -216,8 +216,8 @@ def seen_as(post: Mapping[str, Any], condition: str) -> dict[str, Any]:
 
     Args:
         post: in the package's schema.
-        condition: one of `CONDITIONS`. "text only" takes the picture away; "picture only" puts a sentence without any
-            hint in place of the text, around the same mentions.
+        condition: one of `CONDITIONS`. "text only" takes the image away; "picture only" puts a sentence without any
+            hint instead of the text, around the same mentions.
     """
     if condition not in CONDITIONS:
         raise ValueError(f"condition: one of {CONDITIONS} is needed (got {condition!r})")
@@ -240,7 +240,7 @@ def evaluate_conditions(
         posts: of one split.
         labels: the split's candidate labels of each task.
         batch_size: in posts.
-        label_descriptions: sentences in place of labels, as in training.
+        label_descriptions: sentences instead of labels, as in training.
     """
     collator = PostCollator(processor, labels, label_descriptions)
     results = {}

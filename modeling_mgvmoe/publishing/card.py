@@ -47,8 +47,8 @@ class UsageExample:
         task: "typing" or "relation".
         text: the post.
         mentions: its words that are marked, by the keys that the pipeline takes.
-        right: names of the right label, as data sets call it.
-        others: labels beside it, for data sets that have none of these names.
+        right: names of the right label, as datasets call it.
+        others: labels beside it, for datasets that have none of these names.
     """
 
     task: str

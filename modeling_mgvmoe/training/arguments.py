@@ -95,14 +95,14 @@ class DataArguments:
     label_words: str = field(
         default="all",
         metadata={
-            "help": 'What is read for a label: "all" sentences the data set has for it, or its "name" only.',
+            "help": 'What is read for a label: "all" sentences the dataset has for it, or its "name" only.',
             "choices": ["all", "name"],
         },
     )
     image_feature_cache: str | None = field(
         default=None,
         metadata={
-            "help": "Folder of the frozen vision tower's features, read in place of running it; made by "
+            "help": "Folder of the frozen vision tower's features, read instead of running it; made by "
             "examples/prepare_data.py --cache-image-features."
         },
     )

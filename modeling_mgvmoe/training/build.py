@@ -91,7 +91,7 @@ def processor_from_scratch(
     label_template: str = "{}",
     mention_style: str = "markers",
 ) -> MGVMoEProcessor:
-    """A processor for `config`: its tokenizer learns from the texts, its pictures get the ViT's size and [-1, 1]."""
+    """A processor for `config`: its tokenizer learns from the texts, its images get the ViT's size and [-1, 1]."""
     tokenizer = train_tokenizer(texts, config.text_config.vocab_size, config.text_config.max_position_embeddings)
     size = config.vision_config.image_size
     image_processor = ViTImageProcessorPil(

@@ -149,7 +149,7 @@ def starting_point(arguments: TrainingArguments) -> str | None:
     """The checkpoint to go on from, `None` to begin.
 
     Raises:
-        FileExistsError: the folder holds a run that the arguments neither go on with nor overwrite.
+        FileExistsError: the folder holds a run that the arguments neither resume nor overwrite.
         FileNotFoundError: the checkpoint to go on from is not there.
         ValueError: it is not whole, or of another folder.
     """

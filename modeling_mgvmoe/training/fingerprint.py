@@ -34,7 +34,7 @@ def identity(
     Args:
         arguments: of the training, with the precision that is computed in for "auto".
         model_config: the model's configuration.
-        posts: encoded ones of each split; ids, labels and tokens count, pictures do not.
+        posts: encoded ones of each split; ids, labels and tokens count, images do not.
         labels: candidates of each split and descriptions.
         num_processes: of the run; batch and noise depend on it.
     """

@@ -39,7 +39,7 @@ class TrainerParts:
     """Arguments of `Trainer`.
 
     Attributes:
-        posts: for each split a data set.
+        posts: for each split a dataset.
         collator: `data_collator`, for all of them.
         compute_metrics: see [`make_compute_metrics`].
     """
@@ -64,7 +64,7 @@ def trainer_parts(
         processor: encodes them.
         config: of the model: with `score="similarity"` it is told the types of heads and tails.
         splits: which.
-        feature_cache: of the model's frozen vision tower, read in place of running it.
+        feature_cache: of the model's frozen vision tower, read instead of running it.
         progress: show a bar for each split.
     """
     encoded, collators = encode_splits(data, processor, splits, config.score == "similarity", feature_cache, progress)

@@ -54,10 +54,10 @@ def is_spread(accelerator: Accelerator) -> bool:
 def even_pictures(
     accelerator: Accelerator, collator: PostCollator, processor: MGVMoEProcessor
 ) -> Callable[[Sequence[Mapping[str, Any]]], dict[str, Any]]:
-    """A collator that gives a batch without pictures blank, masked ones, where the model is spread; else the same.
+    """A collator that gives a batch without images blank, masked ones, where the model is spread; else the same.
 
     The processes bring the weights of every layer together when it runs: one that left out the vision tower would let
-    the others wait forever. Masked pictures train like none.
+    the others wait forever. Masked images train like none.
     """
     if not is_spread(accelerator) or collator.feature_cache is not None:
         return collator
@@ -123,7 +123,7 @@ def train(
         data: posts and classes.
         arguments: how.
         accelerator: default: a new one, with the arguments' mixed precision and trackers; a given one keeps its own.
-        feature_cache: of the model's frozen vision tower, read in place of running it.
+        feature_cache: of the model's frozen vision tower, read instead of running it.
 
     Returns:
         `history`, one entry per validation with the mean of every loss term since the one before, and `best`, the
@@ -163,7 +163,7 @@ def _train(
 
     folder = os.path.join(arguments.output_dir, "model")
     # Noise and dropout of their own on every process: with one seed for all, the first posts of the processes' batches
-    # would share theirs, the second ones too, and so on. The order of the posts has a generator of its own.
+    # would share theirs, the second ones too, and so on. The order of the posts has its own generator.
     set_seed(arguments.seed, device_specific=True)
     if feature_cache is not None:
         feature_cache.check(model, processor)
@@ -338,7 +338,7 @@ def _train_loader(
     needed = arguments.max_train_steps * per_step
     sampler = training_sampler(posts, arguments, needed)
     sampler = From(sampler, start * per_step)
-    # Any sequence is a map-style data set; the type of torch's argument says less.
+    # Any sequence is a map-style dataset; the type of torch's argument says less.
     return DataLoader(posts, batch_size=batch_size, sampler=sampler, collate_fn=collator, drop_last=True)  # type: ignore[arg-type]
 
 
@@ -383,7 +383,7 @@ def validate(
 
 
 def save(accelerator: Accelerator, wrapped: nn.Module, processor: MGVMoEProcessor, folder: str) -> None:
-    """Write model and processor, a complete folder for `from_pretrained`, in place of the one before at once."""
+    """Write model and processor, a complete folder for `from_pretrained`, instead of the one before at once."""
     accelerator.wait_for_everyone()
     model = whole_model(accelerator, wrapped)
     if accelerator.is_main_process:

@@ -60,7 +60,7 @@ def write_run_record(
 
 
 def dataset_facts(arguments: DataArguments) -> dict[str, Any]:
-    """Name, division and version of the label words of a data set, as its `labels.json` tells them."""
+    """Name, split and version of the label words of a dataset, as its `labels.json` tells them."""
     if arguments.dataset == "sketchbook":
         return {"name": "sketchbook", "split": f"seed {arguments.dataset_seed}", "label_set_version": None}
     path = os.path.join(arguments.dataset, LABELS_FILE)

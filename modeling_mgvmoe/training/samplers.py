@@ -19,7 +19,7 @@ class ClassBalancedSampler(Sampler[int]):
         classes: the class of every post.
         num_samples: how many to draw.
         seed: two samplers with the same seed draw the same posts.
-        in_turn: take the classes in rounds in place of drawing them: each once in a round, in a new order every round.
+        in_turn: take the classes in rounds instead of drawing them: each once in a round, in a new order every round.
 
     The reference (`_generate_data` in `MET/data_loader.py` and `MRE/data_loader.py`) draws the post within its class
     as we do, uniformly and with replacement, but takes the classes in turn, post n of class n modulo their number, and

@@ -165,7 +165,7 @@ def typed_command(flags: Sequence[str] | None = None) -> list[str]:
 
 
 def resume_command(flags: Sequence[str] | None = None) -> str:
-    """The command that goes on with the run of this process, ready for a shell.
+    """The command that resumes the run of this process, ready for a shell.
 
     Args:
         flags: that the script was given, if not those of the command line.

@@ -54,7 +54,7 @@ def expert_sums(router_probs: torch.Tensor | None, mask: torch.Tensor | None, nu
     weights = probs.new_ones(probs.shape[:2]) if mask is None else mask.to(probs.dtype)
     if weights.ndim == 1:
         weights = weights[:, None].expand(probs.shape[:2])
-    # Rows without a picture may hold anything.
+    # Rows without an image may hold anything.
     probs = torch.where(weights[..., None] > 0, probs, 0)
     entropy = torch.special.entr(probs).sum()
     return torch.cat([torch.stack([weights.sum(), entropy]), probs.flatten(0, 1).sum(0)])
@@ -105,7 +105,7 @@ class Statistics:
         """Mean router probability of each expert and mean entropy, over the tokens of all processes.
 
         Returns:
-            `router_entropy/text`, `expert_usage/text_0` and so on, and those of pictures if there were any.
+            `router_entropy/text`, `expert_usage/text_0` and so on, and those of images if there were any.
         """
         sums = self.sums[WINDOWS.index(window), 1 + len(self.terms) :].clone()
         rows = accelerator.reduce(sums, "sum").view(len(MODALITIES), -1).tolist()

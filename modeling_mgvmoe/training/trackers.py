@@ -174,7 +174,7 @@ def draw_curves(entries: Sequence[Mapping[str, Any]], path: str) -> str | None:
         path: of the PNG.
 
     Returns:
-        Why there is no picture, `None` if there is one.
+        Why there is no image, `None` if there is one.
     """
     try:
         from matplotlib.figure import Figure
@@ -458,7 +458,7 @@ class Reporter:
         self.since = time.perf_counter()
 
     def draw(self) -> None:
-        """Write the picture of the curves, or say why not."""
+        """Write the image of the curves, or say why not."""
         if self.accelerator.is_main_process:
             path = os.path.join(self.arguments.output_dir, CURVES)
             fault = draw_curves(read_log(os.path.join(self.arguments.output_dir, LOG)), path)

@@ -164,6 +164,6 @@ class LearnedAdversaryTest(CommonTests, unittest.TestCase):
 
 @expect_failures(DIFFERENCES)
 class PowerAdversaryTest(CommonTests, unittest.TestCase):
-    """Fusion by query, power iteration, frozen pictures."""
+    """Fusion by query, power iteration, frozen images."""
 
     config_kwargs = {"fusion": "query", "adversary": "power", "freeze_vision": True}

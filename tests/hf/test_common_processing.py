@@ -17,7 +17,7 @@ processing = common_tests("test_processing_common")
 
 EXPLICIT = (
     "transformers keeps options of a call in typed dictionaries; ours are arguments with their defaults, "
-    "which help() shows and which a call may give in place of the processor's own"
+    "which help() shows and which a call may give instead of the processor's own"
 )
 GROUPS = "ours takes its few options of text as arguments and refuses text_kwargs and common_kwargs by TypeError"
 DIFFERENCES = {
@@ -50,7 +50,7 @@ class ProcessorCommonTest(processing.ProcessorTesterMixin, unittest.TestCase):
         return ViTImageProcessorPil(size={"height": 30, "width": 30}, do_convert_rgb=True)
 
     def setUp(self):
-        """The mixin knows of posts and pictures only: each post gets a mention, and labels of its own with types."""
+        """The mixin knows of posts and images only: each post gets a mention, and labels of its own with types."""
         call = MGVMoEProcessor.__call__
 
         @functools.wraps(call)

@@ -32,7 +32,7 @@ def common_tests(name: str) -> types.ModuleType:
         for left_out, contents in LEFT_OUT.items():
             _module(f"{PACKAGE}.{left_out.partition('.')[0]}").__path__ = []
             vars(_module(f"{PACKAGE}.{left_out}")).update(contents)
-        # Maps the addresses of pictures to files; only the tests of chat templates open them.
+        # Maps the addresses of images to files; only the tests of chat templates open them.
         _module("fetch_hub_objects_for_ci").url_to_local_path = lambda address: address
     return importlib.import_module(f"{PACKAGE}.{name}")
 

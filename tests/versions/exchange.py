@@ -34,7 +34,7 @@ TYPES = {"label_types": {"greets": ("person", ["person", "place"])}, "type_descr
 
 
 def chosen_posts(folder: Path) -> list[dict]:
-    """The posts of the tests with labels each; pictures are files, written or read."""
+    """The posts of the tests with labels each; images are files, written or read."""
     found = posts()
     for number, post in enumerate(found):
         path = folder / f"{number}.png"
