@@ -27,8 +27,8 @@ from modeling_mgvmoe.evaluation.report import markdown_table
 from modeling_mgvmoe.evaluation.runs import load_model
 from modeling_mgvmoe.evaluation.similarity import SimilarityScorer, embed_with_encoder
 from modeling_mgvmoe.inference.metrics import (
+    confidence,
     fit_rejection_threshold,
-    knownness,
     macro_f1,
     rejection_auroc,
     rejection_scores,
@@ -42,7 +42,7 @@ def measures(logits):
     """How much each post speaks for some candidate, in three ways."""
     best = logits.max(-1)
     energy = best + np.log(np.exp(logits - best[:, None]).sum(-1))
-    return {**{name: knownness(logits, name) for name in ("probability", "logit")}, "energy": energy}
+    return {**{name: confidence(logits, name) for name in ("probability", "logit")}, "energy": energy}
 
 
 def rows_of(scorer, data, shared):

@@ -24,6 +24,7 @@ from .labels import (
     read_rejection,
     refuse_unknown_arguments,
     split_path,
+    with_new_names,
 )
 from .processing_mgvmoe import distinct_pictures
 from .spans import as_list, check_span, is_absent, warn_of_columns
@@ -311,6 +312,7 @@ class GraphExtractor:
     Labels are encoded here, so that an extractor that is kept encodes them once.
     """
 
+    @with_new_names
     def __init__(
         self,
         model: Any,
@@ -322,7 +324,7 @@ class GraphExtractor:
         label_descriptions: Mapping[str, str | Sequence[str]] | None = None,
         label_types: Mapping[str, Any] | None = None,
         type_descriptions: Mapping[str, str | Sequence[str]] | None = None,
-        label_template: str | None = None,
+        hypothesis_template: str | None = None,
         label_separator: str | None = None,
         relation_constraints: Mapping[str, Any] | None = None,
         symmetric: Sequence[str] = (),
@@ -370,7 +372,7 @@ class GraphExtractor:
             "descriptions": label_descriptions,
             "label_types": label_types,
             "type_descriptions": type_descriptions,
-            "template": label_template,
+            "template": hypothesis_template,
             "separator": label_separator,
         }
         with in_evaluation(model):
@@ -627,7 +629,7 @@ def extract(
         options:
             mention_finder: a token-classification pipeline, or any function of a text that returns a list of dicts
                 with `start` and `end`. Asked for posts without `mentions`.
-            label_descriptions, label_types, type_descriptions, label_template: as of the pipeline.
+            label_descriptions, label_types, type_descriptions, hypothesis_template: as of the pipeline.
             label_separator: makes labels paths, ">" for "person > politician"; see `labels.py`.
             relation_constraints: relation to (types of the head, types of the tail), each a type or a list of types. A
                 pair is asked about the relations that its mentions' predicted types allow, and not at all about none.

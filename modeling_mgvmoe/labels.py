@@ -8,10 +8,10 @@ import os
 import re
 import warnings
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, wraps
 from threading import Lock
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -196,9 +196,26 @@ def _read_entry(label: str, entry: object, argument: str) -> list[list[str]]:
 SCORE_FUNCTIONS = ("softmax", "sigmoid", "none")
 # Arguments of transformers' zero-shot pipelines, and what does the same here.
 ELSEWHERE = {
-    "hypothesis_template": "label_template",
     "multi_label": 'function_to_apply="sigmoid", of ZeroShotMultimodalIEPipeline and post_process_zero_shot_ie',
 }
+
+
+# Arguments as version 0.1 called them, and their names now.
+RENAMED = {"label_template": "hypothesis_template"}
+
+
+def with_new_names(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Take the arguments that version 0.1 called otherwise, with a FutureWarning. Version 0.3 will refuse them."""
+
+    @wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        for old, new in RENAMED.items():
+            if old in kwargs:
+                warnings.warn(f"{old} is now called {new}; version 0.3 will refuse it.", FutureWarning, stacklevel=2)
+                kwargs[new] = kwargs.pop(old)
+        return function(*args, **kwargs)
+
+    return call
 
 
 def refuse_unknown_arguments(arguments: Mapping[str, Any], where: str) -> None:
@@ -279,11 +296,13 @@ def read_labels(candidate_labels: object) -> tuple[list[str], list[list[int]] | 
     return union, per_post
 
 
-def check_template(label_template: object) -> str:
+def check_template(hypothesis_template: object) -> str:
     """Returns the template, or raises ValueError if it is not a string with exactly one "{}"."""
-    if not isinstance(label_template, str) or label_template.count("{}") != 1:
-        raise ValueError(f'label_template: a string with exactly one "{{}}" is needed (got {label_template!r})')
-    return label_template
+    if not isinstance(hypothesis_template, str) or hypothesis_template.count("{}") != 1:
+        raise ValueError(
+            f'hypothesis_template: a string with exactly one "{{}}" is needed (got {hypothesis_template!r})'
+        )
+    return hypothesis_template
 
 
 def label_texts(

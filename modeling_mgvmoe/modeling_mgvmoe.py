@@ -311,7 +311,7 @@ def check_types(candidate_types: torch.Tensor, number: int, types: int) -> None:
         raise ValueError("candidate_types must allow every label at least one type for head and tail.")
 
 
-def canonical_order(keys: torch.Tensor) -> torch.Tensor:
+def lexsort_rows(keys: torch.Tensor) -> torch.Tensor:
     """The order that sorts rows lexicographically, so that what is computed in it does not depend on the rows' order.
 
     Matrix products round the same row differently at another place, and a score must not depend on the place of its
@@ -468,7 +468,7 @@ Tokens = tuple[torch.Tensor, torch.Tensor]
 TOKENS_AT_ONCE = 512
 
 
-def project(layer: nn.Module, rows: torch.Tensor) -> torch.Tensor:
+def stable_linear(layer: nn.Module, rows: torch.Tensor) -> torch.Tensor:
     """`layer` of rows (..., n), bitwise the same wherever in memory its weights lie.
 
     BLAS takes another way for the product with a single row, whose last bit depends on the weights' alignment: a model
@@ -510,7 +510,7 @@ def _attend(scores: torch.Tensor, mask: torch.Tensor, dtype: torch.dtype) -> tor
 
 def _query(layer: nn.Module, mention_states: torch.Tensor, hidden_size: int) -> torch.Tensor:
     """(B, H), with which tokens are multiplied in the query fusion."""
-    return project(layer, mention_states) / hidden_size**0.5
+    return stable_linear(layer, mention_states) / hidden_size**0.5
 
 
 def fuse(
@@ -1049,7 +1049,7 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
         if torch.compiler.is_exporting():
             # Ordering goes through the tokens one by one, and an exported graph takes labels of any length.
             return self._embed_texts(candidate_input_ids, candidate_attention_mask, candidate_index)
-        order = canonical_order(candidate_input_ids.masked_fill(~candidate_attention_mask.bool(), -1))
+        order = lexsort_rows(candidate_input_ids.masked_fill(~candidate_attention_mask.bool(), -1))
         index = None if candidate_index is None else candidate_index[order]
         embeds = self._embed_texts(candidate_input_ids[order], candidate_attention_mask[order], index)
         return embeds[order.argsort()] if index is None else embeds
@@ -1318,7 +1318,7 @@ class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
             type_embeds = self.get_candidate_embeds(type_input_ids, type_attention_mask, type_index)
         if candidate_types is not None and type_embeds is not None:
             check_types(candidate_types, candidate_embeds.shape[-2], type_embeds.shape[0])
-        announced = self.announce(labels)
+        announced = self.start_row_exchange(labels)
         output = self.mgvmoe(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -1477,7 +1477,7 @@ class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
     ) -> PostEmbeds:
         """E8's vectors of posts, of the output of the model without scores."""
         fused, query = output.fused_embeds, output.mention_states
-        mention_embeds = project(self.mention_projection, self.dropout(torch.cat([fused, query], dim=-1)))
+        mention_embeds = stable_linear(self.mention_projection, self.dropout(torch.cat([fused, query], dim=-1)))
         samples = None
         if output.fused_variance is not None:
             deviation = output.fused_variance.sqrt()
@@ -1583,7 +1583,7 @@ class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
                 logits = self._inner_products(mention_embeds, candidate_embeds)
             else:
                 # Embeddings that agree in their first four numbers without being equal do not happen.
-                order = canonical_order(candidate_embeds[..., :4].detach())
+                order = lexsort_rows(candidate_embeds[..., :4].detach())
                 candidate_embeds = candidate_embeds.gather(-2, order[..., None].expand(shape))
                 logits = self._inner_products(mention_embeds, candidate_embeds)
                 logits = logits.gather(-1, order.argsort(-1).expand(logits.shape))
@@ -1599,7 +1599,7 @@ class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
         """[`_products`] in the order of the rows."""
         candidate_embeds = candidate_embeds.to(mention_embeds.dtype)
         if self.similarity is None:
-            projected = project(self.candidate_projection, self.dropout(candidate_embeds))
+            projected = stable_linear(self.candidate_projection, self.dropout(candidate_embeds))
         else:
             projected = self.similarity.scale * candidate_embeds
         if projected.ndim == 2:
@@ -1628,7 +1628,7 @@ class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
             labels: (B,); `NO_LABEL` for posts without a class.
             candidate_mask: (B, C).
             type_compatibility: (B, C), of [`SimilarityScore`], if labels have types.
-            announced: to the other processes, by [`announce`], if that was done ahead of time.
+            announced: to the other processes, by [`start_row_exchange`], if that was done ahead of time.
         """
         has_image, kl_loss, router_entropy_loss = output.image_mask, output.kl_loss, output.router_entropy_loss
         assert kl_loss is not None and router_entropy_loss is not None, "the output lacks its losses"
@@ -1637,7 +1637,7 @@ class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
         text_embeds, image_embeds = output.text_embeds, output.image_embeds
         # A post without an image is a node of the graph whose image half is 0.
         image_embeds = torch.zeros_like(text_embeds) if image_embeds is None else image_embeds
-        announced = announced or self.announce(labels)
+        announced = announced or self.start_row_exchange(labels)
         if announced is not None:
             assert output.expert_loss_sums is not None, "the output lacks its losses"
             own_sums = output.expert_loss_sums.flatten()
@@ -1694,7 +1694,7 @@ class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
         )
         return ranking, types
 
-    def announce(self, labels: torch.Tensor | None) -> Announcement | None:
+    def start_row_exchange(self, labels: torch.Tensor | None) -> Announcement | None:
         """Tell the other processes of a batch that [`objectives`] will gather; None where it will not.
 
         Args:
@@ -1741,7 +1741,7 @@ __all__ = [
     "PostEmbeds",
     "SimilarityScore",
     "Tokens",
-    "canonical_order",
+    "lexsort_rows",
     "check_image_index",
     "check_index",
     "check_mention_mask",
@@ -1759,7 +1759,7 @@ __all__ = [
     "masked_token_mean",
     "one_for_all",
     "one_of_each",
-    "project",
+    "stable_linear",
     "refuse_unknown",
     "token_mean",
 ]

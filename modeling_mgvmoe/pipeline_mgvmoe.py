@@ -18,6 +18,7 @@ from .labels import (
     check_separator,
     in_evaluation,
     refuse_unknown_arguments,
+    with_new_names,
 )
 from .spans import as_list, is_absent, mentions_of
 
@@ -78,7 +79,7 @@ class ZeroShotMultimodalIEPipeline(_PostPipeline):
     - label_types (`dict[str, tuple]`), type_descriptions (`dict[str, str | list[str]]`): for relations the types that
       head and tail may have, `{"member of": ("person", "organization")}`, and sentences instead of these types. For
       models with `score="similarity"`.
-    - label_template (`str`): with one "{}" for the label or its description.
+    - hypothesis_template (`str`): with one "{}" for the label or its description.
     - label_separator (`str`): makes labels paths, ">" for "person > politician", scored level by level; each answer
       has the scores of its "levels".
     - num_samples (`int`): draws from the experts. Scores are then means over them, and each answer has its "deviation"
@@ -106,11 +107,12 @@ class ZeroShotMultimodalIEPipeline(_PostPipeline):
         """See the class."""
         return self._answers(inputs, candidate_labels=candidate_labels, **kwargs)
 
+    @with_new_names
     def _sanitize_parameters(
         self,
         candidate_labels: Sequence[str] | None = None,
         label_descriptions: Mapping[str, str | Sequence[str]] | None = None,
-        label_template: str | None = None,
+        hypothesis_template: str | None = None,
         label_types: Mapping[str, Any] | None = None,
         type_descriptions: Mapping[str, str | Sequence[str]] | None = None,
         label_separator: str | None = None,
@@ -130,7 +132,7 @@ class ZeroShotMultimodalIEPipeline(_PostPipeline):
         preprocess = {
             "candidate_labels": candidate_labels,
             "label_descriptions": label_descriptions,
-            "label_template": label_template,
+            "hypothesis_template": hypothesis_template,
             "label_types": label_types,
             "type_descriptions": type_descriptions,
             "label_separator": label_separator,
@@ -156,7 +158,7 @@ class ZeroShotMultimodalIEPipeline(_PostPipeline):
         input_: Mapping[str, Any],
         candidate_labels: Sequence[str] | None = None,
         label_descriptions: Mapping[str, str | Sequence[str]] | None = None,
-        label_template: str | None = None,
+        hypothesis_template: str | None = None,
         label_types: Mapping[str, Any] | None = None,
         type_descriptions: Mapping[str, str | Sequence[str]] | None = None,
         label_separator: str | None = None,
@@ -166,7 +168,7 @@ class ZeroShotMultimodalIEPipeline(_PostPipeline):
         errors: str = "raise",
     ) -> dict[str, Any]:
         """Reads one post. Lists of one keep the default collation from touching what only `_forward` can pad."""
-        words = (label_descriptions, label_template, label_types, type_descriptions, label_separator)
+        words = (label_descriptions, hypothesis_template, label_types, type_descriptions, label_separator)
         try:
             mentions = mentions_of(input_)
             own = input_.get("candidate_labels")
@@ -195,7 +197,7 @@ class ZeroShotMultimodalIEPipeline(_PostPipeline):
         self,
         labels: Sequence[str],
         label_descriptions: Mapping[str, str | Sequence[str]] | None,
-        label_template: str | None,
+        hypothesis_template: str | None,
         label_types: Mapping[str, Any] | None,
         type_descriptions: Mapping[str, str | Sequence[str]] | None,
         label_separator: str | None,
@@ -208,7 +210,7 @@ class ZeroShotMultimodalIEPipeline(_PostPipeline):
         if separator is not None:
             tree = LabelPaths(columns, separator)
             columns, label_descriptions = tree.names(), tree.node_descriptions(label_descriptions)
-        texts = self.processor.candidate_texts(columns, label_descriptions, label_template)
+        texts = self.processor.candidate_texts(columns, label_descriptions, hypothesis_template)
         types, allowed = self.processor.read_label_types(label_types, columns)
         return {
             "labels": tuple(names),
@@ -376,6 +378,7 @@ class MultimodalGraphExtractionPipeline(_PostPipeline):
         """See the class."""
         return self._answers(inputs, typing_labels=typing_labels, relation_labels=relation_labels, **kwargs)
 
+    @with_new_names
     def _sanitize_parameters(
         self,
         typing_labels: Sequence[str] | None = None,
@@ -384,7 +387,7 @@ class MultimodalGraphExtractionPipeline(_PostPipeline):
         label_descriptions: Mapping[str, str | Sequence[str]] | None = None,
         label_types: Mapping[str, Any] | None = None,
         type_descriptions: Mapping[str, str | Sequence[str]] | None = None,
-        label_template: str | None = None,
+        hypothesis_template: str | None = None,
         label_separator: str | None = None,
         relation_constraints: Mapping[str, Any] | None = None,
         symmetric: Sequence[str] | None = None,

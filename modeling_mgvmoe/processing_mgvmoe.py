@@ -29,6 +29,7 @@ from .labels import (
     read_label_types,
     read_labels,
     refuse_unknown_arguments,
+    with_new_names,
 )
 from .loading import check_image_processor, reading
 from .spans import (
@@ -456,13 +457,13 @@ class MGVMoEProcessor(ProcessorMixin):
             1, 3, 2 and 4); otherwise `<m1>` to `<m4>` are ADDED to the tokenizer, and the caller must resize the
             model's token embeddings to at least `vocabulary_size`.
         max_length: Number of tokens of a post and of a label, special tokens and markers included.
-        label_template: What the text encoder reads for a label; "{}" stands for the label or its description.
+        hypothesis_template: What the text encoder reads for a label; "{}" stands for the label or its description.
         mention_style: "markers" or "prefix".
         **kwargs: For `ProcessorMixin`.
 
     Raises:
         ValueError: If the tokenizer is missing or not a fast one, a marker is not in the vocabulary, markers are not
-            distinct, `max_length` is not a positive integer or `label_template` has not exactly one "{}".
+            distinct, `max_length` is not a positive integer or `hypothesis_template` has not exactly one "{}".
     """
 
     _auto_class = "AutoProcessor"  # a saved processor names its class, so that `AutoProcessor` finds it
@@ -474,10 +475,12 @@ class MGVMoEProcessor(ProcessorMixin):
         typing_markers: list[str] | None = None,
         relation_markers: list[str] | None = None,
         max_length: int = 128,
-        label_template: str = "{}",
+        hypothesis_template: str = "{}",
         mention_style: str = "markers",
         **kwargs: Any,
     ):
+        # Folders that version 0.1 saved have it by its old name.
+        hypothesis_template = kwargs.pop("label_template", hypothesis_template)
         if tokenizer is None or not getattr(tokenizer, "is_fast", False):
             raise ValueError(f"tokenizer: a fast tokenizer is needed (got {type(tokenizer).__name__})")
         if image_processor is not None:
@@ -489,7 +492,7 @@ class MGVMoEProcessor(ProcessorMixin):
                 raise TypeError(f"Unexpected keyword argument {next(iter(kwargs))}.")
             self.image_processor, self.tokenizer = None, tokenizer
         self.max_length = _positive_int(max_length, "max_length")
-        self.label_template = check_template(label_template)
+        self.hypothesis_template = check_template(hypothesis_template)
         if mention_style not in MENTION_STYLES:
             raise ValueError(f"mention_style: one of {', '.join(MENTION_STYLES)} is needed (got {mention_style!r})")
         self.mention_style = mention_style
@@ -528,6 +531,7 @@ class MGVMoEProcessor(ProcessorMixin):
     words_to_text = staticmethod(words_to_text)
     word_span_to_char_span = staticmethod(word_span_to_char_span)
 
+    @with_new_names
     def __call__(
         self,
         images: Any = None,
@@ -535,7 +539,7 @@ class MGVMoEProcessor(ProcessorMixin):
         mentions: Any = None,
         candidate_labels: Sequence[str] | Sequence[Sequence[str]] | None = None,
         label_descriptions: Mapping[str, str | Sequence[str]] | None = None,
-        label_template: str | None = None,
+        hypothesis_template: str | None = None,
         label_types: Mapping[str, Any] | None = None,
         type_descriptions: Mapping[str, str | Sequence[str]] | None = None,
         label_separator: str | None = None,
@@ -560,7 +564,7 @@ class MGVMoEProcessor(ProcessorMixin):
             candidate_labels: Labels shared by all posts, or a list of labels for each post.
             label_descriptions: Sentences to read instead of labels, one or several for each; labels without one stay
                 as they are.
-            label_template: Instead of the processor's own.
+            hypothesis_template: Instead of the processor's own.
             label_types: For some labels the types that head and tail may have: (types of the head, types of the
                 tail), each a type or a list of types. They go with `score="similarity"`.
             type_descriptions: Sentences to read instead of these types.
@@ -623,7 +627,7 @@ class MGVMoEProcessor(ProcessorMixin):
             candidates = self.encode_candidates(
                 candidate_labels,
                 label_descriptions,
-                label_template,
+                hypothesis_template,
                 max_length,
                 return_tensors,
                 label_types=label_types,
@@ -837,11 +841,12 @@ class MGVMoEProcessor(ProcessorMixin):
             raise ValueError(f"images_kwargs: {', '.join(twice)} can be given only once (got it by itself too)")
         return {**together, **kwargs}
 
+    @with_new_names
     def candidate_texts(
         self,
         candidate_labels: Sequence[str],
         label_descriptions: Mapping[str, str | Sequence[str]] | None = None,
-        label_template: str | None = None,
+        hypothesis_template: str | None = None,
     ) -> list[tuple[str, ...]]:
         """Says what the text encoder reads for each label: the template around its sentences, or else the label.
 
@@ -849,14 +854,15 @@ class MGVMoEProcessor(ProcessorMixin):
             ValueError: If labels are not distinct non-empty strings, a description is not a non-empty string or a list
                 of distinct ones, or the template has not exactly one "{}".
         """
-        template = self.label_template if label_template is None else label_template
+        template = self.hypothesis_template if hypothesis_template is None else hypothesis_template
         return label_texts(check_labels(candidate_labels), label_descriptions, template)
 
+    @with_new_names
     def encode_candidates(
         self,
         candidate_labels: Sequence[str] | Sequence[Sequence[str]],
         label_descriptions: Mapping[str, str | Sequence[str]] | None = None,
-        label_template: str | None = None,
+        hypothesis_template: str | None = None,
         max_length: int | None = None,
         return_tensors: str | None = None,
         label_types: Mapping[str, Any] | None = None,
@@ -880,7 +886,7 @@ class MGVMoEProcessor(ProcessorMixin):
                 node: text for tree in trees for node, text in tree.node_descriptions(label_descriptions).items()
             }
         labels, columns = read_labels(candidate_labels)
-        texts = self.candidate_texts(labels, label_descriptions, label_template)
+        texts = self.candidate_texts(labels, label_descriptions, hypothesis_template)
         batch = self._encode_texts(labels, texts, "candidate", max_length)
         if columns is not None:
             batch["candidate_mask"] = [[column in own for column in range(len(labels))] for own in map(set, columns)]

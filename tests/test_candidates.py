@@ -8,7 +8,9 @@ import pytest
 import torch
 from datasets import Dataset
 
+from modeling_mgvmoe import MGVMoEProcessor, ZeroShotMultimodalIEPipeline
 from modeling_mgvmoe.labels import check_label_words, check_labels, label_texts, rank_labels, read_labels
+from tests.from_scratch import scratch_model
 
 
 @pytest.mark.parametrize(
@@ -108,7 +110,7 @@ def test_template_and_descriptions():
 
 @pytest.mark.parametrize("template", ["", "label", "{} {}", "{0}", None, 3])
 def test_wrong_template(template):
-    with pytest.raises(ValueError, match='label_template: a string with exactly one "{}" is needed'):
+    with pytest.raises(ValueError, match='hypothesis_template: a string with exactly one "{}" is needed'):
         label_texts(["a"], None, template)
 
 
@@ -226,3 +228,17 @@ def test_wrong_arguments(arguments, message):
     good = {"outputs_or_logits": torch.tensor([[0.0, 1.0]]), "candidate_labels": ["a", "b"]}
     with pytest.raises(ValueError, match=message):
         rank_labels(**{**good, **arguments})
+
+
+def test_the_name_of_version_0_1_is_taken_with_a_warning():
+    model, processor = scratch_model()
+    pipe = ZeroShotMultimodalIEPipeline(model=model, processor=processor)
+    post = {"text": "Kelo sails", "mention": (0, 4)}
+    expected = pipe(post, candidate_labels=["boat", "bird"], hypothesis_template="a {}")
+    with pytest.warns(FutureWarning, match="label_template is now called hypothesis_template"):
+        assert pipe(post, candidate_labels=["boat", "bird"], label_template="a {}") == expected
+    # A processor that version 0.1 saved has it by the old name, and nobody is warned.
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", FutureWarning)
+        old = MGVMoEProcessor(processor.image_processor, processor.tokenizer, label_template="a {}")
+    assert old.hypothesis_template == "a {}"

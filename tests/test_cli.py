@@ -63,13 +63,13 @@ class TestOnePost:
         image = str(folder / "one.png")
         expected = pipe(
             {"text": TEXT, "head": (22, 26), "tail": (12, 16), "image": image},
-            candidate_labels=RELATIONS, label_descriptions=sentences, label_template="to {}",
+            candidate_labels=RELATIONS, label_descriptions=sentences, hypothesis_template="to {}",
             function_to_apply="sigmoid", threshold=0.4,
         )  # fmt: skip
         code, out, _ = run(
             capsys, "predict", "--model", folder / "model", "--text", TEXT, "--head-text", "Kelo", "--head-index", 2,
             "--tail", 12, 16, "--image", image, "--labels", *RELATIONS, "--descriptions", tmp_path / "words.json",
-            "--label-template", "to {}", "--function-to-apply", "sigmoid", "--threshold", 0.4, "--json",
+            "--hypothesis-template", "to {}", "--function-to-apply", "sigmoid", "--threshold", 0.4, "--json",
         )  # fmt: skip
         assert code == 0 and 0 < len(expected) < 3
         assert json.loads(out) == {
@@ -289,7 +289,7 @@ class TestMisuse:
             ({"--top-k": ["0"]}, r"top_k: an integer of at least 1, or None, is needed \(got 0\)"),
             ({"--threshold": ["2"]}, "threshold: a score between 0 and 1 is needed"),
             ({"--function-to-apply": ["tanh"]}, "function_to_apply: one of softmax, sigmoid, none is needed"),
-            ({"--label-template": ["a"]}, "label_template: a string with exactly one"),
+            ({"--hypothesis-template": ["a"]}, "hypothesis_template: a string with exactly one"),
             ({"--descriptions": ["nowhere.json"]}, "the file 'nowhere.json' does not exist"),
             ({"--descriptions": ["{folder}/list.json"]}, "a JSON object is needed"),
             ({"--label-types": ["{folder}/types.json"]}, r"label_types\['greets'\]: types of the head"),

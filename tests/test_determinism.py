@@ -72,7 +72,7 @@ def test_a_model_from_nothing_depends_on_its_seed_alone(tmp_path):
     from tests.from_scratch import scratch_config
 
     arguments = dataclasses.make_dataclass("Arguments", ["model_config", "mention_style", "model_name_or_path",
-        "text_model_name_or_path", "vision_model_name_or_path", "max_length", "label_template"])(
+        "text_model_name_or_path", "vision_model_name_or_path", "max_length", "hypothesis_template"])(
             scratch_config(), None, None, None, None, 48, None)  # fmt: skip
     built = []
     for seed in (0, 0, 1):

@@ -175,7 +175,7 @@ def test_another_model_is_another_run(inputs, undisturbed, tmp_path, capsys):
         model.save_pretrained(tmp_path / folder)
         processor.save_pretrained(tmp_path / folder)
         model, processor = scratch_model()
-        processor.label_template = "a {}"
+        processor.hypothesis_template = "a {}"
     for folder, what in (("weights", "model was "), ("processor", "processor was ")):
         message = refused([*inputs, "--output", str(undisturbed), "--model", str(tmp_path / folder)], capsys)
         assert f"belongs to another run: {what}" in message

@@ -226,7 +226,7 @@ for task in json.loads(sys.argv[1]):
             errors[folder] = str(error)
     processor = AutoProcessor.from_pretrained(task["processor"], trust_remote_code=True)
     assert type(processor).__module__.startswith("transformers_modules"), type(processor)
-    alone = [processor.max_length, processor.label_template, processor.typing_markers]
+    alone = [processor.max_length, processor.hypothesis_template, processor.typing_markers]
     alone.append(processor(**task["sample"])["input_ids"])
     processor.save_pretrained(task["processor"] + "_again")
     print(json.dumps({"rankings": found, "errors": errors, "graphs": graphs, "processor": alone}))

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from modeling_mgvmoe import VariationalMixtureOfExperts
 from modeling_mgvmoe import variational_experts as chunked_mixture
-from modeling_mgvmoe.modeling_mgvmoe import _attend, fuse, fuse_means, project
+from modeling_mgvmoe.modeling_mgvmoe import _attend, fuse, fuse_means, stable_linear
 from modeling_mgvmoe.variational_experts import TOKENS_ON_CPU
 from tests.tiny import doubled, tiny_inputs, tiny_model
 
@@ -317,7 +317,7 @@ def test_query_fusion_by_hand():
 @pytest.mark.parametrize("shape", [(), (1,), (1, 1), (2,), (1, 3)])
 def test_a_single_row_is_projected_as_any_other(shape):
     layer, rows = torch.nn.Linear(5, 3).double(), torch.randn(*shape, 5).double()
-    torch.testing.assert_close(project(layer, rows), layer(rows))
+    torch.testing.assert_close(stable_linear(layer, rows), layer(rows))
 
 
 def test_modalities_of_one_token_and_of_none_have_their_means():

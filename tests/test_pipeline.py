@@ -307,7 +307,7 @@ def test_softmax_is_over_the_labels_of_the_post(pipe):
 
 
 def test_template(pipe):
-    found = pipe(posts()[0], candidate_labels=LABELS, label_template="it is a red {}")
+    found = pipe(posts()[0], candidate_labels=LABELS, hypothesis_template="it is a red {}")
     texts = [f"it is a red {label}" for label in LABELS]
     assert scores_of(found) == pytest.approx(by_hand(posts()[0], LABELS, texts), abs=1e-9)
     assert scores_of(found) != pytest.approx(by_hand(posts()[0], LABELS), abs=1e-3)
@@ -315,7 +315,7 @@ def test_template(pipe):
 
 def test_descriptions(pipe):
     described = {"boat": "it sails in the harbour", "bird": "Kelo", "unused": "dawn"}
-    found = pipe(posts()[0], candidate_labels=LABELS, label_descriptions=described, label_template="a {}")
+    found = pipe(posts()[0], candidate_labels=LABELS, label_descriptions=described, hypothesis_template="a {}")
     texts = ["a it sails in the harbour", "a Kelo", "a cake", "a robot"]
     assert scores_of(found) == pytest.approx(by_hand(posts()[0], LABELS, texts), abs=1e-9)
 
@@ -346,7 +346,7 @@ def test_top_k_and_threshold(pipe):
 
 def test_arguments_of_the_construction_are_defaults():
     model, processor = scratch_model(torch.double)
-    arguments = {"candidate_labels": LABELS, "top_k": 2, "label_template": "a {}", "batch_size": 2}
+    arguments = {"candidate_labels": LABELS, "top_k": 2, "hypothesis_template": "a {}", "batch_size": 2}
     fixed = pipeline(TASK, model=model, processor=processor, **arguments)
     found = fixed(posts()[0])
     expected = by_hand(posts()[0], LABELS, [f"a {label}" for label in LABELS])
@@ -380,7 +380,7 @@ def test_each_label_is_encoded_once(pipe, encoded):
     assert len(encoded) == 1
     pipe(POST, candidate_labels=["a new one", *LABELS])
     assert encoded[1:] == [1]
-    pipe(POST, candidate_labels=LABELS, label_template="a {}")
+    pipe(POST, candidate_labels=LABELS, hypothesis_template="a {}")
     assert encoded[2:] == [len(LABELS)]
 
 
@@ -449,7 +449,7 @@ BAD_ARGUMENTS = [
     ({"candidate_labels": None}, "candidate_labels: a non-empty list of labels is needed, in the call or in the post"),
     ({"candidate_labels": "boat"}, "candidate_labels: a non-empty list of labels is needed \\(got 'boat'\\)"),
     ({"candidate_labels": [["boat"]]}, "labels are non-empty strings \\(got \\['boat'\\]\\)"),
-    ({"label_template": "a label"}, 'label_template: a string with exactly one "{}" is needed'),
+    ({"hypothesis_template": "a label"}, 'hypothesis_template: a string with exactly one "{}" is needed'),
     ({"label_descriptions": ["a"]}, "label_descriptions: a dict of label to sentence"),
     ({"label_descriptions": {"boat": " "}}, "label_descriptions\\['boat'\\]: a non-empty string"),
     ({"top_k": 0}, "top_k: an integer of at least 1"),
@@ -603,9 +603,7 @@ class TestErrors:
             pipe([posts()[0]], candidate_labels=["a", "a"], errors="return")
 
 
-@pytest.mark.parametrize(
-    ("name", "ours"), [("hypothesis_template", "label_template"), ("multi_label", "function_to_apply")]
-)
+@pytest.mark.parametrize(("name", "ours"), [("multi_label", "function_to_apply")])
 def test_arguments_of_other_zero_shot_pipelines_are_named_as_ours(pipe, name, ours):
     graphs = pipeline(GRAPH_TASK, model=pipe.model, processor=pipe.processor)
     whole = {"text": POST["text"], "mentions": [(0, 4)]}

@@ -143,7 +143,7 @@ def test_own_markers():
         ({"relation_markers": ["a", "b", "c"]}, "relation_markers: 4 distinct tokens are needed"),
         ({"max_length": 0}, r"max_length: a positive integer is needed \(got 0\)"),
         ({"max_length": 12.5}, "max_length: a positive integer is needed"),
-        ({"label_template": "label"}, 'label_template: a string with exactly one "{}" is needed'),
+        ({"hypothesis_template": "label"}, 'hypothesis_template: a string with exactly one "{}" is needed'),
     ],
 )
 def test_wrong_settings(arguments, message):
@@ -520,7 +520,7 @@ def test_arguments_of_the_image_processor(processor):
         ({"candidate_labels": ["a", "a"]}, r"labels must be distinct \(got twice: 'a'\)"),
         ({"candidate_labels": []}, "candidate_labels: a non-empty list of labels is needed"),
         ({"candidate_labels": ["\u200b"]}, "candidate_labels: the tokenizer makes no token of label"),
-        ({"candidate_labels": ["a"], "label_template": "x"}, "label_template: a string with exactly one"),
+        ({"candidate_labels": ["a"], "hypothesis_template": "x"}, "hypothesis_template: a string with exactly one"),
         ({"candidate_labels": ["a"], "label_descriptions": {"a": ""}}, r"label_descriptions\['a'\]: a non-empty"),
         ({"candidate_labels": ["a"], "return_tensors": "tf"}, r"return_tensors: 'pt', 'np' or None .*\(got 'tf'\)"),
     ],
@@ -597,7 +597,7 @@ def test_wrong_features(processor, features, message):
 
 
 def test_candidates_with_template_and_descriptions(processor):
-    options = {"label_descriptions": {"city": "new york", "other": "x"}, "label_template": "love {} today"}
+    options = {"label_descriptions": {"city": "new york", "other": "x"}, "hypothesis_template": "love {} today"}
     assert processor.candidate_texts(["city", "man"], **options) == [("love new york today",), ("love man today",)]
     batch = processor(candidate_labels=["city", "man"], **options)
     names = [processor.tokenizer.convert_ids_to_tokens(row) for row in batch["candidate_input_ids"]]
@@ -605,7 +605,7 @@ def test_candidates_with_template_and_descriptions(processor):
         ["[CLS]", "love", "new", "york", "today", "[SEP]"],
         ["[CLS]", "love", "man", "today", "[SEP]", "[PAD]"],
     ]
-    own = MGVMoEProcessor(None, bert(), label_template="new {}")
+    own = MGVMoEProcessor(None, bert(), hypothesis_template="new {}")
     assert own.candidate_texts(["rain"]) == [("new rain",)]
 
 
@@ -644,7 +644,7 @@ def test_decode_goes_to_the_tokenizer(processor):
 # Saving and loading
 
 
-SETTINGS = {"max_length": 32, "label_template": "it is {}"}
+SETTINGS = {"max_length": 32, "hypothesis_template": "it is {}"}
 SAMPLE = {"text": "in (New York) rain", "mentions": [(4, 12), (14, 18)], "candidate_labels": ["York", "rain"]}
 
 
@@ -661,7 +661,7 @@ def test_save_and_load(tmp_path, image_processor, name, auto_class):
     expected = saved(**SAMPLE, images=picture, return_tensors="pt")
     saved.save_pretrained(tmp_path)
     loaded = MGVMoEProcessor.from_pretrained(tmp_path, trust_remote_code=True)
-    for setting in ("max_length", "label_template", "typing_markers", "relation_markers", "vocabulary_size"):
+    for setting in ("max_length", "hypothesis_template", "typing_markers", "relation_markers", "vocabulary_size"):
         assert getattr(loaded, setting) == getattr(saved, setting)
     found = loaded(**SAMPLE, images=picture, return_tensors="pt")
     assert set(found) == set(expected)

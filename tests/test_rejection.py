@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from modeling_mgvmoe import Rejection
-from modeling_mgvmoe.inference.metrics import fit_rejection, knownness
+from modeling_mgvmoe.inference.metrics import confidence, fit_rejection
 from modeling_mgvmoe.labels import read_rejection
 from tests.from_scratch import LABELS, RELATIONS, scratch_model
 from tests.test_extraction import POSTS
@@ -12,8 +12,8 @@ from tests.test_extraction import POSTS
 def test_probability_and_logit():
     # The second post fits both labels badly, and one less so: as sure as the first, by a logit of 4 less.
     logits = np.array([[5.0, 3.0], [1.0, -1.0]])
-    assert knownness(logits, "probability") == pytest.approx([1 / (1 + np.exp(-2))] * 2)
-    assert knownness(logits, "logit").tolist() == [5, 1]
+    assert confidence(logits, "probability") == pytest.approx([1 / (1 + np.exp(-2))] * 2)
+    assert confidence(logits, "logit").tolist() == [5, 1]
     rejection = fit_rejection(logits, [True, False])
     assert rejection == Rejection(3.0, "logit")
     rows, probability = torch.tensor(logits), 1 / (1 + np.exp(-2))
@@ -39,7 +39,7 @@ def test_reading():
         (lambda: Rejection(float("nan"), "logit"), "threshold must be a number"),
         (lambda: Rejection(1.5), "a probability between 0 and 1 is needed \\(got 1.5\\)"),
         (lambda: read_rejection("no", "typing"), "a probability between 0 and 1 or a Rejection is needed"),
-        (lambda: knownness(np.zeros((1, 1)), "energy"), "method must be one of probability, logit, got 'energy'"),
+        (lambda: confidence(np.zeros((1, 1)), "energy"), "method must be one of probability, logit, got 'energy'"),
     ],
 )
 def test_errors(make, message):

@@ -353,7 +353,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="JSON: for a type the sentence, or sentences, read in its place",
     )
-    group.add_argument("--label-template", help='text around each label, with one "{}"')
+    group.add_argument("--hypothesis-template", help='text around each label, with one "{}"')
     group = parser.add_argument_group("answer")
     group.add_argument("--top-k", type=int, help="so many labels at most (default: all)")
     group.add_argument("--threshold", type=float, default=0.0, help="the lowest score to return (default 0)")
@@ -459,7 +459,7 @@ def _read(flags: argparse.Namespace) -> tuple[Sequence[Any], dict[int, str], dic
         words = {
             name: read_json_object(getattr(flags, name)) for name in JSON_FLAGS if getattr(flags, name) is not None
         }
-        template = "{}" if flags.label_template is None else flags.label_template
+        template = "{}" if flags.hypothesis_template is None else flags.hypothesis_template
         label_texts(flags.labels or [], words.get("descriptions"), template)
         label_texts([], words.get("type_descriptions"), "{}")
         read_label_types(words.get("label_types"), flags.labels or [])
@@ -482,7 +482,7 @@ def _read(flags: argparse.Namespace) -> tuple[Sequence[Any], dict[int, str], dic
         "label_descriptions": words.get("descriptions"),
         "label_types": words.get("label_types"),
         "type_descriptions": words.get("type_descriptions"),
-        "label_template": flags.label_template,
+        "hypothesis_template": flags.hypothesis_template,
         "top_k": flags.top_k,
         "threshold": flags.threshold,
         "function_to_apply": flags.function_to_apply,

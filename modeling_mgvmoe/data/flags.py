@@ -28,18 +28,28 @@ def unknown_flags(words: Sequence[str], known: Iterable[str]) -> str | None:
     return f"unrecognized arguments: {', '.join(told)}" if told else None
 
 
-# Names of flags in transformers' own scripts, where ours are shorter.
-SHORTER = {"--model_name_or_path": "--model", "--dataset_name": "--dataset"}
+# Names of flags in transformers' own scripts, where ours are shorter, and as version 0.1 had them.
+OTHER_NAMES = {
+    "--model_name_or_path": "--model",
+    "--dataset_name": "--dataset",
+    "--label_template": "--hypothesis_template",
+}
 
 
 def with_our_names(words: Sequence[str], known: Iterable[str]) -> list[str]:
-    """A command line in which the flags of transformers' scripts that are not among the known ones have our names."""
-    known, found = set(known), []
+    """A command line in which flags of [`OTHER_NAMES`] that are not known themselves have our names."""
+    spelled, found = {_underlined(flag): flag for flag in known}, []
     for word in words:
         flag, equals, value = word.partition("=")
-        short = SHORTER.get(flag.replace("-", "_").replace("__", "--", 1))
-        found.append(word if short is None or flag in known or short not in known else short + equals + value)
+        ours = OTHER_NAMES.get(_underlined(flag))
+        if ours in spelled and _underlined(flag) not in spelled:
+            word = spelled[ours] + equals + value
+        found.append(word)
     return found
+
+
+def _underlined(flag: str) -> str:
+    return "--" + flag[2:].replace("-", "_") if flag.startswith("--") else flag
 
 
 class FlagParser(argparse.ArgumentParser):

@@ -26,7 +26,7 @@ import torch
 from PIL import Image
 
 from ..images import to_rgb
-from ..labels import check_label_words, check_labels, in_evaluation
+from ..labels import check_label_words, check_labels, in_evaluation, with_new_names
 from ..spans import mentions_of, read_mentions, splits_character
 
 if TYPE_CHECKING:
@@ -293,13 +293,14 @@ def check_none_threshold(none_threshold: float) -> float:
     return float(none_threshold)
 
 
+@with_new_names
 def explain_post(
     model: MGVMoEForZeroShotIE,
     processor: MGVMoEProcessor,
     post: Mapping[str, Any],
     candidate_labels: Sequence[str] | None = None,
     label_descriptions: Mapping[str, str | Sequence[str]] | None = None,
-    label_template: str | None = None,
+    hypothesis_template: str | None = None,
     label_types: Mapping[str, Any] | None = None,
     type_descriptions: Mapping[str, str | Sequence[str]] | None = None,
     none_threshold: float = 0.0,
@@ -312,7 +313,7 @@ def explain_post(
         processor: of the model.
         post: as the pipeline takes it.
         candidate_labels: default: the post's own.
-        label_descriptions, label_template, label_types, type_descriptions: as the pipeline takes them.
+        label_descriptions, hypothesis_template, label_types, type_descriptions: as the pipeline takes them.
         none_threshold: the answer is "none of these" if the best score is below it. The protocol "open" of
             `examples/evaluate.py` fits one.
         num_samples: draw so many samples of the experts, the same for the same question, for the mutual information
@@ -337,7 +338,7 @@ def explain_post(
     candidates = processor.encode_candidates(
         labels,
         label_descriptions,
-        label_template,
+        hypothesis_template,
         return_tensors="pt",
         label_types=label_types,
         type_descriptions=type_descriptions,

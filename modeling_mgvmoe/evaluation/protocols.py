@@ -14,11 +14,11 @@ from ..inference.metrics import (
     TaskResult,
     accuracy,
     calibrated,
+    confidence,
     expected_calibration_error,
     fit_gamma,
     fit_rejection_threshold,
     generalised_scores,
-    knownness,
     macro_f1,
     majority_label,
     precision_recall_f1,
@@ -329,9 +329,9 @@ def _open(task: str, scorers: Mapping[str, Scorer], posts: Mapping[str, Posts], 
         }
         thresholds = {}
         for method, prefix in REJECTION_METHODS.items():
-            measured = knownness(np.concatenate(fitted), method)
+            measured = confidence(np.concatenate(fitted), method)
             thresholds[method] = threshold = fit_rejection_threshold(measured, is_known)
-            measured = knownness(logits, method)
+            measured = confidence(logits, method)
             rejection = rejection_scores(measured, known, threshold)
             scores[name] |= {
                 f"{prefix}auroc": rejection_auroc(measured, known),

@@ -122,7 +122,7 @@ def similarity_scorers(
         descriptions["label-description similarity"] = data.label_descriptions
     return {
         f"{kind} ({whose})": SimilarityScorer(
-            embed, sentences, processor.label_template, arguments.batch_size, arguments.progress
+            embed, sentences, processor.hypothesis_template, arguments.batch_size, arguments.progress
         )
         for kind, sentences in descriptions.items()
     }

@@ -50,7 +50,7 @@ def similarity_predictions(
         A label per post.
     """
     scorer = SimilarityScorer(
-        embed_with_model(model, processor), label_descriptions, processor.label_template, batch_size
+        embed_with_model(model, processor), label_descriptions, processor.hypothesis_template, batch_size
     )
     return [labels[column] for column in scorer(posts, labels).argmax(-1).tolist()]
 
@@ -61,7 +61,7 @@ class SimilarityScorer:
     Args:
         embed: texts to vectors: [`embed_with_model`] or [`embed_with_encoder`].
         label_descriptions: sentences instead of labels.
-        label_template: text around each label, with one "{}".
+        hypothesis_template: text around each label, with one "{}".
         batch_size: in posts; changes nothing but speed.
         progress: show a progress bar.
     """
@@ -70,11 +70,11 @@ class SimilarityScorer:
         self,
         embed: Embed,
         label_descriptions: Mapping[str, str | Sequence[str]] | None = None,
-        label_template: str = "{}",
+        hypothesis_template: str = "{}",
         batch_size: int = 64,
         progress: bool = False,
     ):
-        self.embed, self.label_descriptions, self.label_template = embed, label_descriptions, label_template
+        self.embed, self.label_descriptions, self.hypothesis_template = embed, label_descriptions, hypothesis_template
         self.batch_size, self.progress = batch_size, progress
 
     @torch.no_grad()
@@ -84,7 +84,9 @@ class SimilarityScorer:
             (" and ".join(post["text"][start:end] for start, end in post["mentions"]) + ": " + post["text"]).strip()
             for post in without_pictures(posts)
         ]
-        targets = self._labels(label_texts(check_labels(list(labels)), self.label_descriptions, self.label_template))
+        targets = self._labels(
+            label_texts(check_labels(list(labels)), self.label_descriptions, self.hypothesis_template)
+        )
         distinct = sorted(dict.fromkeys(texts), key=len)  # of like length together, so that little is padded
         found: dict[str, np.ndarray] = {}
         with progress_bar(desc="similarity", total=len(distinct), show=self.progress) as bar:
@@ -113,7 +115,9 @@ def embed_with_model(model: MGVMoEForZeroShotIE, processor: MGVMoEProcessor) -> 
     """Means of the states of the model's text encoder, in evaluation mode."""
 
     def embed(texts: Sequence[str]) -> torch.Tensor:
-        encoded = processor.encode_candidates(list(texts), label_template="{}", return_tensors="pt").to(model.device)
+        encoded = processor.encode_candidates(list(texts), hypothesis_template="{}", return_tensors="pt").to(
+            model.device
+        )
         with in_evaluation(model):
             return model.get_candidate_embeds(**encoded)
 

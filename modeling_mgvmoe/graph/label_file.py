@@ -11,6 +11,7 @@ from ..data.files import check_keys, read_json_object
 from ..data.label_sets import TASKS, read_label_set
 from ..data.splits import SPLITS
 from ..data.zero_shot_data import read_prepared_labels
+from ..labels import RENAMED
 
 # Of a file of candidates, what `extract` of a model takes by the same name.
 LABELS = ("typing_labels", "relation_labels")
@@ -18,7 +19,7 @@ OPTIONS = (
     "label_descriptions",
     "label_types",
     "type_descriptions",
-    "label_template",
+    "hypothesis_template",
     "label_separator",
     "relation_constraints",
     "symmetric",
@@ -105,6 +106,7 @@ def _read(path: str, split: str, with_types: bool) -> CandidateLabels:
         kept = {**(words if with_types else {}), "label_descriptions": _of(candidates, words["label_descriptions"])}
         return CandidateLabels(**labels, options=_filled(kept))
     try:
+        content = {RENAMED.get(name, name): value for name, value in content.items()}
         check_keys(content, (), (*LABELS, *OPTIONS))
         for name in LABELS:
             labels = content.get(name, [])

@@ -346,7 +346,7 @@ class TaskResult:
 METHODS = ("probability", "logit")  # of `Rejection`, which imports torch
 
 
-def knownness(logits: np.ndarray, method: str) -> np.ndarray:
+def confidence(logits: np.ndarray, method: str) -> np.ndarray:
     """How much each row speaks for some candidate; see [`Rejection`].
 
     Args:
@@ -372,7 +372,7 @@ def fit_rejection(logits: np.ndarray, is_known: Sequence[bool] | np.ndarray, met
     """
     from ..labels import Rejection
 
-    return Rejection(fit_rejection_threshold(knownness(np.asarray(logits, dtype=float), method), is_known), method)
+    return Rejection(fit_rejection_threshold(confidence(np.asarray(logits, dtype=float), method), is_known), method)
 
 
 def calibrated(logits: np.ndarray, is_seen: Sequence[bool] | np.ndarray, gamma: float) -> np.ndarray:

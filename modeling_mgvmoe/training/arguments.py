@@ -41,7 +41,7 @@ class ModelArguments:
     max_length: int | None = field(
         default=None, metadata={"help": "Longest marked post, in tokens; default: a saved model's own, or 128."}
     )
-    label_template: str | None = field(
+    hypothesis_template: str | None = field(
         default=None, metadata={"help": 'What is read for a label; default: a saved model\'s own, or "{}".'}
     )
     mention_style: str | None = field(
@@ -279,6 +279,9 @@ def read_recipe(path: str) -> dict[str, Any]:
         if not isinstance(content or {}, dict):
             raise ValueError(f"{path}, section {section}: it must be a mapping, got {content!r:.80}")
         for key, value in (content or {}).items():
+            from ..labels import RENAMED
+
+            key = RENAMED.get(key, key)
             _check_key(key, known, f"{path}, section {section}")
             _check_kind(known[key], value, f"{path}, section {section}")
             values[key] = value

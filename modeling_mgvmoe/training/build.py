@@ -88,7 +88,7 @@ def processor_from_scratch(
     config: MGVMoEConfig,
     texts: Iterable[str],
     max_length: int,
-    label_template: str = "{}",
+    hypothesis_template: str = "{}",
     mention_style: str = "markers",
 ) -> MGVMoEProcessor:
     """A processor for `config`: its tokenizer learns from the texts, its images get the ViT's size and [-1, 1]."""
@@ -101,7 +101,7 @@ def processor_from_scratch(
         image_processor,
         tokenizer,
         max_length=max_length,
-        label_template=label_template,
+        hypothesis_template=hypothesis_template,
         mention_style=mention_style,
     )
 
@@ -110,7 +110,7 @@ def model_from_scratch(
     model_config: Mapping[str, Any],
     texts: Iterable[str],
     max_length: int,
-    label_template: str = "{}",
+    hypothesis_template: str = "{}",
     mention_style: str = "markers",
 ) -> tuple[MGVMoEForZeroShotIE, MGVMoEProcessor]:
     """A model with random weights and its processor.
@@ -119,14 +119,14 @@ def model_from_scratch(
         model_config: fields of [`MGVMoEConfig`]. The vocabulary shrinks to what the texts give.
         texts: to learn the tokenizer from.
         max_length: of a post, in tokens.
-        label_template: what the text encoder reads for a label.
+        hypothesis_template: what the text encoder reads for a label.
         mention_style: of the processor.
 
     Returns:
         The model and the processor.
     """
     config = MGVMoEConfig(**model_config)
-    processor = processor_from_scratch(config, texts, max_length, label_template, mention_style)
+    processor = processor_from_scratch(config, texts, max_length, hypothesis_template, mention_style)
     config.text_config.vocab_size = processor.vocabulary_size
     config.text_config.pad_token_id = processor.tokenizer.pad_token_id
     return MGVMoEForZeroShotIE(config), processor
@@ -206,20 +206,20 @@ def build_model(
         source = arguments.model_name_or_path
         processor = MGVMoEProcessor.from_pretrained(source)
         processor.max_length = arguments.max_length or processor.max_length
-        processor.label_template = arguments.label_template or processor.label_template
+        processor.hypothesis_template = arguments.hypothesis_template or processor.hypothesis_template
         processor.mention_style = arguments.mention_style or processor.mention_style
         return MGVMoEForZeroShotIE.from_pretrained(source), processor
-    max_length, label_template = arguments.max_length or 128, arguments.label_template or "{}"
+    max_length, hypothesis_template = arguments.max_length or 128, arguments.hypothesis_template or "{}"
     mention_style = arguments.mention_style or "markers"
     if arguments.text_model_name_or_path is None or arguments.vision_model_name_or_path is None:
         return model_from_scratch(
-            arguments.model_config, data.training_texts(), max_length, label_template, mention_style
+            arguments.model_config, data.training_texts(), max_length, hypothesis_template, mention_style
         )
     processor = MGVMoEProcessor(
         AutoImageProcessor.from_pretrained(arguments.vision_model_name_or_path),
         AutoTokenizer.from_pretrained(arguments.text_model_name_or_path),
         max_length=max_length,
-        label_template=label_template,
+        hypothesis_template=hypothesis_template,
         mention_style=mention_style,
     )
     with warnings.catch_warnings():
