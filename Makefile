@@ -96,7 +96,7 @@ $(APP_INSTALLED): setup.cfg pyproject.toml constraints.txt constraints-app.txt
 
 # Chromium is Debian's package `chromium`; MGVMOE_CHROMIUM names another one. Without it the tests skip and say so.
 test-browser: $(APP_INSTALLED)  ## click through the demo page in a real headless Chromium
-	$(APP_BIN)/python -m pytest -m browser tests/test_app_browser.py $(PYTEST_ARGS)
+	$(APP_BIN)/python -m pytest -m browser tests/app/test_app_browser.py $(PYTEST_ARGS)
 
 app: $(APP_INSTALLED)  ## start the demo page for the model of `make demo`
 	$(APP_BIN)/python examples/app.py --model runs/demo/model
@@ -139,7 +139,7 @@ test-exchange: $(OLDEST)/.installed $(EXCHANGE_WITH)/.installed  ## load under l
 	$(OLDEST)/bin/python -m tests.versions.exchange load .cache/exchange/newest
 
 fuzz: $(INSTALLED)  ## run the properties on many generated inputs, EXAMPLES=2500 of each
-	MGVMOE_EXAMPLES=$(EXAMPLES) $(PYTEST) tests/test_properties.py $(PYTEST_ARGS)
+	MGVMOE_EXAMPLES=$(EXAMPLES) $(PYTEST) tests/model/test_properties.py $(PYTEST_ARGS)
 
 fuzz-readers: $(INSTALLED)  ## fuzz the file readers, guided by coverage, for SECONDS=600
 	$(BIN)/python -m tests.fuzz_readers --seconds $(SECONDS)

@@ -15,7 +15,7 @@ os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = "1"
 import pytest  # noqa: E402
 from filelock import FileLock  # noqa: E402
 
-from tests.documents import demo_command, run  # noqa: E402
+from tests.support.documents import demo_command, run  # noqa: E402
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -72,21 +72,21 @@ def own_module_cache(monkeypatch, tmp_path):
 
 @pytest.fixture
 def config():
-    from tests.tiny import tiny_config
+    from tests.support.tiny import tiny_config
 
     return tiny_config()
 
 
 @pytest.fixture
 def model():
-    from tests.tiny import tiny_model
+    from tests.support.tiny import tiny_model
 
     return tiny_model()
 
 
 @pytest.fixture
 def inputs():
-    from tests.tiny import tiny_inputs
+    from tests.support.tiny import tiny_inputs
 
     return tiny_inputs()
 

@@ -21,7 +21,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from modeling_mgvmoe.pipeline_mgvmoe import ZeroShotMultimodalIEPipeline
 from modeling_mgvmoe.training.build import model_from_scratch
-from tests.from_scratch import LABELS, RELATIONS, TEXTS, posts, scratch_config
+from tests.support.from_scratch import LABELS, RELATIONS, TEXTS, posts, scratch_config
 
 # Of logits of up to about 10. Where torch is the same they are equal to the last bit.
 TOLERANCE = 1e-5

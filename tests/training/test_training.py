@@ -1,0 +1,630 @@
+import copy
+import dataclasses
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+from sklearn.metrics import accuracy_score, f1_score
+from transformers import CONFIG_MAPPING, PreTrainedConfig
+
+from modeling_mgvmoe import MGVMoEConfig, MGVMoEForZeroShotIE, MGVMoEProcessor
+from modeling_mgvmoe.data.encoding import PostCollator, encode_posts
+from modeling_mgvmoe.data.schema import post_features
+from modeling_mgvmoe.data.sketchbook import generate_posts, neutral_text, split_classes
+from modeling_mgvmoe.data.zero_shot_data import ZeroShotData, data_from_folder, sketchbook_data
+from modeling_mgvmoe.inference.metrics import accuracy, macro_f1, majority_accuracy
+from modeling_mgvmoe.inference.predict import (
+    CONDITIONS,
+    evaluate_conditions,
+    predict_labels,
+    score_predictions,
+    seen_as,
+)
+from modeling_mgvmoe.training.arguments import (
+    DataArguments,
+    ModelArguments,
+    TrainingArguments,
+    parse_arguments,
+    read_recipe,
+)
+from modeling_mgvmoe.training.build import build_model, load_data, model_from_scratch, train_tokenizer
+from modeling_mgvmoe.training.loop import train
+from modeling_mgvmoe.training.optimization import parameter_groups
+from tests.support.from_scratch import scratch_config
+from tests.support.small_runs import TERMS
+
+ROOT = Path(__file__).resolve().parents[2]
+RECIPES = sorted((ROOT / "configuration" / "recipes").rglob("*.yaml"))
+
+
+# Arguments
+
+MODEL = "model: {model_config: {num_experts: 2}}\n"
+
+
+def recipe(folder, text):
+    (folder / "recipe.yaml").write_text(text, encoding="utf-8")
+    return str(folder / "recipe.yaml")
+
+
+def test_a_recipe_and_flags_over_it(tmp_path):
+    path = recipe(
+        tmp_path,
+        MODEL + "data: {dataset_seed: 3}\n"
+        "training: {learning_rate: 1e-4, weight_decay: 1, keep_best: false, num_threads: 2, output_dir: 2026}\n",
+    )
+    model, data, training = parse_arguments(["--config", path])
+    assert model.model_config == {"num_experts": 2}
+    assert (data.dataset, data.dataset_seed) == ("sketchbook", 3)
+    assert training.learning_rate == 1e-4  # YAML reads 1e-4 as a string
+    assert isinstance(training.weight_decay, float)
+    assert (training.keep_best, training.num_threads, training.output_dir) == (False, 2, "2026")
+
+    flags = ["--learning_rate", "0.5", "--keep_best", "true", "--no_class_balanced", "--dataset=posts"]
+    model, data, training = parse_arguments([*flags, f"--config={path}", "--model_config", '{"fusion": "query"}'])
+    assert model.model_config == {"num_experts": 2, "fusion": "query"}  # merged
+    assert (data.dataset, data.dataset_seed) == ("posts", 3)
+    assert (training.learning_rate, training.keep_best, training.class_balanced) == (0.5, True, False)
+
+
+def test_model_config_of_flag_and_recipe_are_merged_also_within_sub_configurations(tmp_path):
+    text = "model: {model_config: {text_config: {model_type: bert, hidden_size: 32}, fusion: query}}\n"
+    flags = ["--config", recipe(tmp_path, text), "--model_config"]
+    model, _, _ = parse_arguments([*flags, '{"text_config": {"hidden_size": 16}}'])
+    assert model.model_config == {"text_config": {"model_type": "bert", "hidden_size": 16}, "fusion": "query"}
+    model, _, _ = parse_arguments([*flags, '{"text_config": {"model_type": "roberta"}}'])
+    assert model.model_config["text_config"] == {"model_type": "roberta"}
+
+
+def test_model_config_with_an_unknown_key_or_without_sub_configurations():
+    with pytest.raises(ValueError, match="model_config: unknown key 'fusionn'; did you mean 'fusion'"):
+        ModelArguments(model_config={"fusionn": "query"})
+    with pytest.raises(ValueError, match="--text_model_name_or_path and --vision_.* needs text_config and vision"):
+        build_model(ModelArguments(model_config={"fusion": "query"}), None)
+
+
+def test_flags_alone():
+    model, data, training = parse_arguments(["--model_name_or_path", "saved", "--max_train_steps", "7"])
+    assert (model.model_name_or_path, training.max_train_steps) == ("saved", 7)
+    assert data == DataArguments()
+    assert dataclasses.replace(training, max_train_steps=1000) == TrainingArguments()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("trainings: {}", r"recipe.yaml: unknown key 'trainings'; did you mean 'training'\?"),
+        ("training: {learning_rat: 1}", "section training: unknown key 'learning_rat'; did you mean 'learning_rate'"),
+        ("data: {learning_rate: 1}", "section data: unknown key 'learning_rate'; did you mean"),
+        ("- training", r"a mapping with the sections model, data and training is needed \(got \['training'\]\)"),
+        ("", r"sections model, data and training is needed \(got None\)"),
+        ("training: [3]", r"section training: it must be a mapping, got \[3\]"),
+        ("model: {model_config: [1]}", r"section model: model_config must be a mapping, got \[1\]"),
+        ("training: {learning_rate: [1]}", r"section training: learning_rate must be one value, got \[1\]"),
+        ("training: {max_train_steps: null}", "section training: max_train_steps must be one value, got None"),
+    ],
+)
+def test_recipe_errors(tmp_path, text, message):
+    with pytest.raises(ValueError, match=message):
+        parse_arguments(["--config", recipe(tmp_path, text)])
+
+
+@pytest.mark.parametrize(
+    ("text", "flags", "message"),
+    [
+        (MODEL + "training: {max_train_steps: 1.5}", [], "invalid int value: '1.5'"),
+        (MODEL + "training: {learning_rate: fast}", [], "invalid float value: 'fast'"),
+        (MODEL + "training: {keep_best: 3}", [], "got 3 but expected one of yes/no"),
+        (MODEL + "training: {seed: true}", [], "invalid int value: 'True'"),
+        (MODEL, ["--model_config", "[1]"], "a JSON object is needed, got '[1]'"),
+        (MODEL, ["--model_config", "{"], "a JSON object is needed, got '{'"),
+        (MODEL, ["--mixed_precision", "fp8"], "invalid choice: 'fp8'"),
+    ],
+)
+def test_values_of_the_wrong_type(tmp_path, capsys, text, flags, message):
+    with pytest.raises(SystemExit):
+        parse_arguments(["--config", recipe(tmp_path, text), *flags])
+    assert message in capsys.readouterr().err
+
+
+def test_an_unknown_flag(tmp_path):
+    with pytest.raises(ValueError, match="--learnin_rate"):
+        parse_arguments(["--config", recipe(tmp_path, MODEL), "--learnin_rate", "1"])
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "message"),
+    [
+        (TrainingArguments, {"max_train_steps": 0}, "max_train_steps must be at least 1, got 0"),
+        (TrainingArguments, {"eval_steps": 0}, "eval_steps must be at least 1, got 0"),
+        (TrainingArguments, {"per_device_train_batch_size": -1}, "per_device_train_batch_size must be at least 1"),
+        (TrainingArguments, {"learning_rate": 0.0}, "learning_rate must be greater than 0, got 0.0"),
+        (TrainingArguments, {"learning_rate": math.nan}, "learning_rate must be greater than 0, got nan"),
+        (TrainingArguments, {"warmup_ratio": 1.1}, "warmup_ratio must be between 0 and 1, got 1.1"),
+        (TrainingArguments, {"weight_decay": -0.1}, "weight_decay must not be negative, got -0.1"),
+        (TrainingArguments, {"mixed_precision": "False"}, "must be .*\"no\" .in YAML with the quotes.*got 'False'"),
+        (ModelArguments, {}, "A model is needed: --config .*--model_name_or_path"),
+        (ModelArguments, {"text_model_name_or_path": "bert"}, "must be given together, got 'bert' and None"),
+        (ModelArguments, {"model_name_or_path": "a", "model_config": {"margin": 1}}, "model_name_or_path excludes"),
+    ],
+)
+def test_wrong_values(kind, values, message):
+    with pytest.raises(ValueError, match=message):
+        kind(**values)
+
+
+def known_fields(kind):
+    """Fields of a configuration class, of all that it is derived from too."""
+    return {field.name for field in dataclasses.fields(kind)} | {
+        field.name for field in dataclasses.fields(PreTrainedConfig)
+    }
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_every_recipe_is_read_and_its_model_config_has_known_fields(path):
+    model, _, training = parse_arguments(["--config", str(path)])
+    for name, value in read_recipe(str(path)).items():
+        if isinstance(value, float):
+            assert getattr(training, name, value) == value
+    if not model.model_config:
+        return
+    assert set(model.model_config) <= known_fields(MGVMoEConfig) - known_fields(PreTrainedConfig)
+    config = MGVMoEConfig(**model.model_config)
+    for part in ("text_config", "vision_config"):
+        values = dict(model.model_config.get(part, {}))
+        if values:
+            assert set(values) - {"model_type"} <= known_fields(CONFIG_MAPPING[values["model_type"]]), part
+            assert getattr(config, part).model_type == values["model_type"]
+
+
+def test_there_are_recipes():
+    assert RECIPES
+
+
+# Models from nothing
+
+
+def test_the_tokenizer_is_the_same_every_time_and_knows_every_letter():
+    texts = ["Kelo sails at dawn", "Mura sails, Kelo sails: Éta!", "dusk dawn dusk"]
+    first, second = (train_tokenizer(texts, 50, 64) for _ in range(2))
+    assert first.get_vocab() == second.get_vocab()
+    assert sorted(first.get_vocab().values()) == list(range(50))
+    assert first.convert_tokens_to_ids(["[PAD]", "[CLS]", "[unused1]"]) == [0, 2, 5]
+    assert first.tokenize("Sails") == ["sails"]
+    assert first.tokenize("kirt") == ["k", "##i", "##r", "##t"]
+    assert "[UNK]" not in first.tokenize("s e t a : !")
+    assert first.tokenize("zebra") == ["[UNK]"]
+    assert first.decode(first(texts[2])["input_ids"], skip_special_tokens=True) == texts[2]
+
+
+# Data
+
+
+def small_split(task, split, count, posts_per_class):
+    labels = getattr(split_classes(task, 0), split)[:count]
+    return labels, generate_posts(task, split, labels=labels, posts_per_class=posts_per_class, image_size=16)
+
+
+@pytest.fixture(scope="module")
+def data():
+    """Four classes for training, two for validation and testing, of each task; 16 px."""
+    found, names = {}, {}
+    for split, count, posts_per_class in (("train", 4, 3), ("validation", 2, 3), ("test", 2, 2)):
+        parts = {task: small_split(task, split, count, posts_per_class) for task in ("typing", "relation")}
+        names[split] = {task: labels for task, (labels, _) in parts.items()}
+        found[split] = [post for _, posts in parts.values() for post in posts]
+    return ZeroShotData(posts=found, labels=names)
+
+
+@pytest.fixture
+def trainee(data):
+    """A fresh model with the same weights every time, and its processor."""
+    torch.manual_seed(0)
+    config = scratch_config(
+        freeze_vision=False,
+        kl_loss_coef=1e-4,
+        router_entropy_loss_coef=0.01,
+        alignment_loss_coef=0.1,
+        consistency_loss_coef=0.1,
+        graph_temperature=32.0,
+        initializer_range=0.05,
+    )
+    config["text_config"]["initializer_range"] = config["vision_config"]["initializer_range"] = 0.05
+    return model_from_scratch(config, data.training_texts(), max_length=48)
+
+
+def test_encoded_posts_and_collator(data, trainee):
+    _, processor = trainee
+    posts = [dict(post) for post in data.posts["train"]]
+    posts[1]["image"] = None
+    encoded = encode_posts(posts, processor, image_batch_size=5)
+    assert [post["id"] for post in encoded] == [post["id"] for post in posts]
+    assert "pixel_values" not in encoded[1]
+    whole = processor(
+        images=[post["image"] for post in posts],
+        text=[post["text"] for post in posts],
+        mentions=[[tuple(span) for span in post["mentions"]] for post in posts],
+        return_tensors="pt",
+    )
+    collator = PostCollator(processor, data.labels["train"])
+    batch = collator(encoded)
+    for name, value in whole.items():
+        assert torch.equal(batch[name], value), name
+    names = collator.candidate_labels
+    assert names == [*data.labels["train"]["typing"], *data.labels["train"]["relation"]]
+    assert len(batch["candidate_input_ids"]) == len(names) == 8
+    for post, mask, label in zip(posts, batch["candidate_mask"], batch["labels"], strict=True):
+        own = "typing" if len(post["mentions"]) == 1 else "relation"
+        assert [name for name, open_ in zip(names, mask, strict=True) if open_] == list(data.labels["train"][own])
+        assert names[label] == post["label"]
+
+
+def test_collator_shares_columns_and_reads_descriptions(trainee):
+    _, processor = trainee
+    labels = {"typing": ["red", "blue"], "relation": ["blue", "green"]}
+    collator = PostCollator(processor, labels, {"red": "a red star boat"})
+    assert collator.candidate_labels == ["red", "blue", "green"]
+    assert {task: mask.tolist() for task, mask in collator.task_masks.items()} == {
+        "typing": [True, True, False],
+        "relation": [False, True, True],
+    }
+    expected = processor.encode_candidates(["a red star boat", "blue", "green"], return_tensors="pt")
+    assert torch.equal(collator.candidates["candidate_input_ids"], expected["candidate_input_ids"])
+
+
+def test_collator_refuses_a_label_of_another_task(data, trainee):
+    _, processor = trainee
+    post = encode_posts(data.posts["train"][:1], processor)[0]
+    collator = PostCollator(processor, data.labels["train"])
+    wrong = data.labels["train"]["relation"][0]
+    with pytest.raises(ValueError, match=f"post '{post['id']}' has '{wrong}', which is not one of the 4 typing"):
+        collator([{**post, "label": wrong}])
+
+
+def test_an_error_in_a_post_names_the_post(data, trainee):
+    post = {**data.posts["train"][0], "id": "n7", "text": "e\u0301", "mentions": [[0, 3]]}
+    with pytest.raises(ValueError, match="post 'n7': mentions: 0 <= start < end <= 2"):
+        encode_posts([post], trainee[1])
+
+
+def test_data_checks_its_splits(data):
+    with pytest.raises(ValueError, match=r"the splits train, validation, test are needed \(missing: \['test'\]\)"):
+        ZeroShotData({**data.posts, "test": []}, {split: data.labels[split] for split in ("train", "validation")})
+    labels = {**data.labels, "test": data.labels["train"]}
+    with pytest.raises(ValueError, match=r"labels\['test'\]: unseen classes must not be in training \(got typing"):
+        ZeroShotData(data.posts, labels)
+
+
+def write_folder(folder, data, changed=None):
+    import datasets
+
+    for split, posts in {**data.posts, **(changed or {})}.items():
+        datasets.Dataset.from_list(list(posts), features=post_features()).to_parquet(folder / f"{split}.parquet")
+
+
+def test_data_from_a_folder(tmp_path, data, trainee):
+    write_folder(tmp_path, data)
+    found = load_data(DataArguments(dataset=str(tmp_path)))
+    for split, posts in data.posts.items():
+        assert len(found.posts[split]) == len(posts)
+        for post, read in zip(posts, found.posts[split], strict=True):
+            assert {key: value for key, value in read.items() if key != "image"} == {
+                key: value for key, value in post.items() if key != "image"
+            }
+            assert read["image"].tobytes() == post["image"].tobytes()
+        assert {task: set(names) for task, names in found.labels[split].items()} == {
+            task: set(names) for task, names in data.labels[split].items()
+        }
+    assert sorted(found.training_texts()) == sorted(data.training_texts())
+    ours, theirs = (encode_posts(part.posts["test"], trainee[1]) for part in (data, found))
+    assert all((one["pixel_values"] == two["pixel_values"]).all() for one, two in zip(ours, theirs, strict=True))
+
+
+def test_data_from_a_folder_errors(tmp_path, data):
+    with pytest.raises(FileNotFoundError, match=r"dataset: .*train\.parquet does not exist, nor another"):
+        data_from_folder(tmp_path)
+    bad = {**data.posts["test"][1], "mentions": [[0, 999]]}
+    write_folder(tmp_path, data, {"test": [data.posts["test"][0], bad]})
+    with pytest.raises(ValueError, match=r"test\.parquet, row 1: post .*mentions: 0 <= start < end"):
+        data_from_folder(tmp_path)
+    write_folder(tmp_path, data, {"test": data.posts["train"]})
+    assert set(data_from_folder(tmp_path).labels["test"]["typing"]) == set(data.labels["train"]["typing"])
+    declared = {
+        "dataset": "ours",
+        "split": "by hand",
+        "label_descriptions": {},
+        "label_types": {},
+        "type_descriptions": {},
+    }
+    labels = {**data.labels, "test": data.labels["train"]}
+    (tmp_path / "labels.json").write_text(json.dumps({**declared, "labels": labels}))
+    with pytest.raises(ValueError, match="unseen classes must not be in training"):
+        data_from_folder(tmp_path)
+
+
+def test_built_in_data():
+    found = sketchbook_data(seed=1, posts_per_class=1, eval_posts_per_class=1)
+    assert {split: len(posts) for split, posts in found.posts.items()} == {"train": 80, "validation": 24, "test": 24}
+    assert found.labels["test"]["typing"] == split_classes("typing", 1).test
+
+
+# Metrics
+
+
+def test_metrics_by_hand():
+    references = ["a", "a", "a", "b", "b", "c"]
+    predictions = ["a", "a", "b", "b", "d", "a"]
+    assert accuracy(predictions, references) == 3 / 6
+    # a: 2 right of 3 predicted and 3 actual: 4/6. b: 1 of 2 and 2: 2/4. c: 0 of 0 and 1. d: 0 of 1 and 0.
+    assert macro_f1(predictions, references, ["a", "b", "c", "d"]) == pytest.approx((4 / 6 + 2 / 4) / 4)
+    assert macro_f1(predictions, references, ["a", "b"]) == pytest.approx((4 / 6 + 2 / 4) / 2)
+    assert majority_accuracy(references) == 3 / 6
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_metrics_equal_those_of_scikit_learn(seed):
+    names = ["a", "b", "c", "d", "e"]
+    draw = torch.Generator().manual_seed(seed)
+    references, predictions = ([names[i] for i in torch.randint(5, (30,), generator=draw)] for _ in range(2))
+    labels = names[: seed + 3]
+    expected = f1_score(references, predictions, labels=labels, average="macro", zero_division=0)
+    assert macro_f1(predictions, references, labels) == pytest.approx(expected)
+    assert accuracy(predictions, references) == pytest.approx(accuracy_score(references, predictions))
+
+
+def test_metrics_need_as_many_predictions_as_references():
+    for pair in ((["a"], ["a", "b"]), ([], [])):
+        with pytest.raises(ValueError, match="equally long and not empty, got"):
+            accuracy(*pair)
+        with pytest.raises(ValueError, match="equally long and not empty, got"):
+            macro_f1(*pair, ["a"])
+
+
+def test_scores_by_task():
+    posts = [{"task": task, "label": label} for task, label in (("typing", "a"), ("typing", "b"), ("relation", "c"))]
+    found = score_predictions(posts, ["a", "a", "c"], {"typing": ["a", "b"], "relation": ["c", "d", "e", "f"]})
+    assert found["typing"] == {
+        "n": 2,
+        "accuracy": 0.5,
+        "macro_f1": pytest.approx(1 / 3),
+        "chance": 0.5,
+        "majority": 0.5,
+    }
+    assert found["relation"] == {"n": 1, "accuracy": 1.0, "macro_f1": 0.25, "chance": 0.25, "majority": 1.0}
+    assert set(score_predictions(posts[:2], ["a", "b"], {"typing": ["a", "b"], "relation": ["c"]})) == {"typing"}
+
+
+# Evaluation
+
+
+def test_predictions_do_not_depend_on_the_batch(data, trainee):
+    model, processor = trainee
+    model.train()
+    encoded = encode_posts(data.posts["validation"], processor)
+    collator = PostCollator(processor, data.labels["validation"])
+    found = predict_labels(model, encoded, collator)
+    assert model.training
+    assert predict_labels(model, encoded, collator, batch_size=1) == found
+    assert predict_labels(model, encoded[::-1], collator, batch_size=5) == found[::-1]
+    assert len(set(found)) > 1
+    for post, label in zip(encoded, found, strict=True):
+        assert label in data.labels["validation"][post["task"]]
+    # The best candidate of the model itself.
+    model.eval()
+    with torch.no_grad():
+        best = model(**collator(encoded)).logits.argmax(-1)
+    assert found == [collator.candidate_labels[column] for column in best]
+
+
+def test_conditions(data, trainee):
+    post = data.posts["test"][0]
+    whole, text, image = (seen_as(post, condition) for condition in CONDITIONS)
+    assert whole == post
+    assert text == {**post, "image": None}
+    assert image == neutral_text(post)
+    assert image["text"] != post["text"]
+    assert image["image"] is post["image"]
+    with pytest.raises(ValueError, match="condition: one of .* is needed .got 'neither'"):
+        seen_as(post, "neither")
+
+    model, processor = trainee
+    found = evaluate_conditions(model, processor, data.posts["test"], data.labels["test"], batch_size=3)
+    assert list(found) == list(CONDITIONS)
+    collator = PostCollator(processor, data.labels["test"])
+    for condition in CONDITIONS:
+        encoded = encode_posts([seen_as(post, condition) for post in data.posts["test"]], processor)
+        guessed = predict_labels(model, encoded, collator)
+        assert found[condition] == score_predictions(encoded, guessed, data.labels["test"])
+        assert {task: scores["n"] for task, scores in found[condition].items()} == {"typing": 4, "relation": 4}
+        assert found[condition]["typing"]["chance"] == 0.5
+
+
+# The loop
+
+
+@pytest.fixture(autouse=True)
+def on_the_cpu(monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+
+
+def arguments_of(folder, **changes):
+    values = {
+        "output_dir": str(folder),
+        "max_train_steps": 6,
+        "per_device_train_batch_size": 8,
+        "learning_rate": 3e-3,
+        "eval_steps": 3,
+    }
+    return TrainingArguments(**{**values, **changes})
+
+
+def test_training(tmp_path, data, trainee):
+    model, processor = trainee
+    before = {name: parameter.clone() for name, parameter in model.named_parameters()}
+    found = train(model, processor, data, arguments_of(tmp_path, keep_best=False))
+    assert [entry["step"] for entry in found["history"]] == [3, 6]
+    for entry in found["history"]:
+        weighted = sum(getattr(model.config, f"{name}_coef") * entry[name] for name in TERMS)
+        assert entry["loss"] == pytest.approx(weighted, rel=1e-5)
+        assert all(math.isfinite(entry[name]) for name in TERMS)
+        assert set(entry["validation"]) == {"typing", "relation"}
+        mean = sum(scores["macro_f1"] for scores in entry["validation"].values()) / 2
+        assert entry["macro_f1"] == pytest.approx(mean)
+    assert found["best"] == found["history"][-1]
+    assert json.loads((tmp_path / "metrics.json").read_text()) == found
+    # The query part and the bias of E7 and the bias of the candidates' projection have no gradient: they cancel.
+    moved = {name for name, parameter in model.named_parameters() if not torch.equal(parameter, before[name])}
+    assert {"perturbation", "mgvmoe.experts.router.weight", "mention_projection.weight"} < moved
+    assert len(moved) > 0.9 * len(before)
+
+    loaded = MGVMoEForZeroShotIE.from_pretrained(tmp_path / "model")
+    assert all(torch.equal(value, model.state_dict()[name]) for name, value in loaded.state_dict().items())
+    assert MGVMoEProcessor.from_pretrained(tmp_path / "model").max_length == 48
+    assert (tmp_path / "model" / "pipeline_mgvmoe.py").is_file()
+    again, _ = build_model(ModelArguments(model_name_or_path=str(tmp_path / "model")), data)
+    assert torch.equal(again.perturbation, model.perturbation)
+
+
+def test_the_history_holds_means_over_steps(tmp_path, data, trainee):
+    model, processor = trainee
+    runs = []
+    for number, part in enumerate((copy.deepcopy(model), model)):
+        arguments = arguments_of(tmp_path / str(number), max_train_steps=2, eval_steps=number + 1)
+        runs.append(train(part, processor, data, arguments)["history"])
+    (first, second), (both,) = runs
+    for name in ("loss", *TERMS):
+        assert both[name] == pytest.approx((first[name] + second[name]) / 2, rel=1e-5)
+
+
+def test_the_same_seed_gives_the_same_weights(tmp_path, data, trainee):
+    found = []
+    for number, seed in enumerate((0, 0, 1)):
+        arguments = ModelArguments(model_config=scratch_config(), max_length=48)
+        model, processor = build_model(arguments, data, seed)
+        folder = tmp_path / str(number)
+        train(model, processor, data, arguments_of(folder, seed=seed, max_train_steps=3, keep_best=False))
+        found.append(load_file(folder / "model" / "model.safetensors"))
+        torch.rand(5)
+    assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
+    assert not torch.equal(found[0]["mention_projection.weight"], found[2]["mention_projection.weight"])
+
+
+def test_the_best_weights_are_kept(tmp_path, data, trainee, monkeypatch):
+    from modeling_mgvmoe.training import loop
+
+    f1 = iter([0.2, 0.7, 0.7, 0.5])
+    monkeypatch.setattr(loop, "validate", lambda *arguments: {"macro_f1": next(f1), "validation": {}})
+    weights, save = [], loop.save
+    monkeypatch.setattr(
+        loop, "save", lambda *given: (weights.append(given[1].mention_projection.weight.clone()), save(*given))
+    )
+    found = train(*trainee, data, arguments_of(tmp_path, max_train_steps=4, eval_steps=1))
+    assert (found["best"]["step"], len(weights)) == (2, 2)
+    saved = load_file(tmp_path / "model" / "model.safetensors")["mention_projection.weight"]
+    assert torch.equal(saved, weights[1])
+    assert not torch.equal(saved, trainee[0].mention_projection.weight)
+
+
+def test_a_cap_on_validation_posts(tmp_path, data, trainee, capsys):
+    whole = len(data.posts["validation"])
+    found = [
+        train(*copy.deepcopy(trainee), data, arguments_of(tmp_path / name, max_train_steps=1, max_eval_samples=cap))
+        for name, cap in (("few", 3), ("again", 3), ("all", whole))
+    ]
+    numbers = [sum(scores["n"] for scores in one["best"]["validation"].values()) for one in found]
+    assert numbers == [3, 3, whole] and found[0] == found[1]
+    told = [line for line in capsys.readouterr().err.splitlines() if "max_eval_samples" in line]
+    assert len(told) == 2 and all(f"3 of {whole} validation posts" in line for line in told)
+    with pytest.raises(ValueError, match="max_eval_samples must be at least 1, got 0"):
+        arguments_of(tmp_path, max_eval_samples=0)
+
+
+def test_validation_has_a_bar_of_its_own(tmp_path, data, trainee, monkeypatch):
+    from modeling_mgvmoe.inference import predict as unseen
+
+    seen, batches = [], unseen.logits_in_batches
+    monkeypatch.setattr(
+        unseen, "logits_in_batches", lambda *given, **more: seen.append((given[4], more)) or batches(*given, **more)
+    )
+    train(*trainee, data, arguments_of(tmp_path, max_train_steps=1))
+    assert seen == [("validation", {"leave": False})]
+
+
+def test_accumulated_steps_count_once(tmp_path, data, trainee):
+    found = train(
+        *trainee, data, arguments_of(tmp_path, gradient_accumulation_steps=2, max_train_steps=2, eval_steps=2)
+    )
+    assert [entry["step"] for entry in found["history"]] == [2]
+
+
+def test_a_folder_with_a_model_is_not_overwritten_unasked(tmp_path, data, trainee):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("{}")
+    with pytest.raises(FileExistsError, match="output_dir: .*model already holds a model; choose another or"):
+        train(*trainee, data, arguments_of(tmp_path))
+    assert (tmp_path / "model" / "config.json").read_text() == "{}"
+    train(*trainee, data, arguments_of(tmp_path, max_train_steps=1, overwrite_output_dir=True))
+    assert (tmp_path / "model" / "model.safetensors").is_file()
+
+
+def test_a_loss_that_is_not_a_number_stops_the_run(tmp_path, data, trainee):
+    model, processor = trainee
+    with torch.no_grad():
+        model.mgvmoe.experts.expert_means.weight.fill_(math.nan)
+    with pytest.raises(ValueError, match="The loss is nan at step 1; its terms are .*'ranking_loss': nan"):
+        train(model, processor, data, arguments_of(tmp_path))
+    assert not (tmp_path / "model").exists()
+
+
+@pytest.mark.slow
+def test_one_batch_is_learnt_by_heart(data, trainee):
+    model, processor = trainee
+    model.config.projection_dropout = 0.0
+    model.train()
+    posts = encode_posts(data.posts["train"], processor)
+    batch = PostCollator(processor, data.labels["train"])(posts)
+    optimizer = torch.optim.AdamW(parameter_groups(model, 0.0), lr=3e-3)
+    losses = []
+    for _ in range(60):
+        output = model(**batch)
+        output.loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(output.ranking_loss.item())
+    assert losses[0] > 1
+    assert sum(losses[-5:]) / 5 < 0.1 * losses[0]
+    model.eval()
+    with torch.no_grad():
+        found = model(**batch).logits.argmax(-1)
+    assert (found == batch["labels"]).float().mean() > 0.9
+
+
+@pytest.mark.slow
+def test_accelerate_launch(tmp_path):
+    command = [sys.executable, "-m", "accelerate.commands.launch"]
+    command += ["--config_file", str(ROOT / "configuration/accelerate/cpu.yaml"), str(ROOT / "examples/train.py")]
+    command += ["--config", str(ROOT / "configuration/recipes/sketchbook.yaml"), "--output_dir", str(tmp_path / "run")]
+    command += ["--max_train_steps", "3", "--posts_per_class", "1", "--eval_posts_per_class", "1"]
+    command += ["--per_device_train_batch_size", "4", "--num_threads", "1"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "best validation macro-F1" in done.stdout
+    assert f"model saved to {tmp_path / 'run'}/model" in done.stdout
+    history = json.loads((tmp_path / "run" / "metrics.json").read_text())["history"]
+    assert [entry["step"] for entry in history] == [3]
+    config = yaml.safe_load((ROOT / "configuration/accelerate/cpu.yaml").read_text())
+    assert config["num_processes"] == 1
+    assert {"config.json", "model.safetensors", "processor_config.json", "pipeline_mgvmoe.py"} < {
+        path.name for path in (tmp_path / "run" / "model").iterdir()
+    }
