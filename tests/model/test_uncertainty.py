@@ -8,7 +8,7 @@ from modeling_mgvmoe.modeling_mgvmoe import fused_variance
 from modeling_mgvmoe.objectives import predictive_statistics, statistics_of_probs
 from modeling_mgvmoe.pipeline_mgvmoe import ZeroShotMultimodalIEPipeline
 from modeling_mgvmoe.variational_experts import VariationalMixtureOfExperts
-from tests.support.from_scratch import LABELS, RELATIONS, posts, scratch_model, scratch_similarity
+from tests.support.from_scratch import LABELS, RELATIONS, picture, posts, scratch_model, scratch_similarity
 from tests.support.tiny import doubled, tiny_config, tiny_inputs, tiny_model
 
 pytestmark = pytest.mark.numerical
