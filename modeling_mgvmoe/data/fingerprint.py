@@ -29,6 +29,14 @@ IDLE_FIELDS = (
 )
 
 
+def place_by_hash(name: str) -> float:
+    """A number in [0, 1) for a name, the same on every machine: posts below a share are held out.
+
+    It depends on neither order nor seed, and stays when posts are added.
+    """
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64
+
+
 def module_fingerprint(module: nn.Module, config: Mapping[str, Any]) -> str:
     """SHA-256, in hex, of a module's configuration and of all its weights and buffers."""
     kept = _without_idle(json.loads(json.dumps(config, default=str)))

@@ -9,7 +9,6 @@ labels.json                                       candidates of each split, also
 from __future__ import annotations
 
 import argparse
-import hashlib
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from .files import nearest
+from .fingerprint import place_by_hash
 from .label_sets import LabelSet
 from .schema import ON_BAD_SPAN, Counts
 from .splits import SPLITS, ClassSplit, read_splits, thirds_class_split
@@ -186,8 +186,7 @@ def hold_out_seen(prepared: PreparedData, share: float) -> PreparedData:
     kept: list[Mapping[str, Any]] = []
     held: list[Mapping[str, Any]] = []
     for post in prepared.data.posts["train"]:
-        place = int.from_bytes(hashlib.sha256(post["id"].encode()).digest()[:8], "big") / 2**64
-        (held if place < share and post["label"] in met else kept).append(post)
+        (held if place_by_hash(post["id"]) < share and post["label"] in met else kept).append(post)
         met.add(post["label"])
     posts = {**prepared.data.posts, "train": kept}
     return replace(prepared, data=replace(prepared.data, posts=posts), seen_test=held)

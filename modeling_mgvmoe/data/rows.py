@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import base64
 import csv
-import hashlib
 import json
 import os
 import re
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..spans import POST_COLUMNS, is_absent, mentions_of, read_mentions, warn_of_columns
 from .files import read_lines
+from .fingerprint import place_by_hash
 from .post_images import read_picture, undecoded
 from .schema import ON_BAD_SPAN, OPTIONAL_COLUMNS, Counts, check_choice, post_features, task_of, validate_post
 from .splits import SPLITS
@@ -464,7 +464,7 @@ def hold_out(posts: Dataset, share: float = VALIDATION_SHARE) -> tuple[Dataset, 
     places, met = [], set()
     for row, (name, label) in enumerate(zip(posts["id"], posts["label"], strict=True)):
         if label in met:
-            places.append((int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64, row))
+            places.append((place_by_hash(name), row))
         met.add(label)
     if not places:
         raise ValueError(
