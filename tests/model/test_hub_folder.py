@@ -19,7 +19,7 @@ import modeling_mgvmoe
 from modeling_mgvmoe.pipeline_mgvmoe import TASK, ZeroShotMultimodalIEPipeline
 from modeling_mgvmoe.processing_mgvmoe import MGVMoEProcessor
 from tests.support.from_scratch import LABELS, RELATIONS, posts, scratch_model
-from tests.support.tokenizers import SAMPLE, SETTINGS, roberta
+from tests.support.small_tokenizers import SAMPLE, SETTINGS, roberta
 
 PACKAGE = Path(modeling_mgvmoe.__file__).parent
 LIBRARIES = {"torch", "transformers", "numpy", "PIL", "huggingface_hub", "safetensors"}

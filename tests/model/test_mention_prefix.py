@@ -6,7 +6,7 @@ import torch
 from modeling_mgvmoe import MGVMoEProcessor
 from modeling_mgvmoe.labels import read_label_types
 from modeling_mgvmoe.spans import name_mentions
-from tests.support.tokenizers import bert, modernbert, roberta
+from tests.support.small_tokenizers import bert, modernbert, roberta
 
 
 @pytest.fixture

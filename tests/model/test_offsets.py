@@ -4,7 +4,7 @@ import pytest
 
 from modeling_mgvmoe.processing_mgvmoe import MGVMoEProcessor
 from modeling_mgvmoe.spans import name_mentions, origins_of_named
-from tests.support.tokenizers import TOKENIZERS
+from tests.support.small_tokenizers import TOKENIZERS
 
 TEXTS = [
     ("I love New York today", (7, 15)),

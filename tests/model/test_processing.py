@@ -12,7 +12,7 @@ from transformers import (
 )
 
 from modeling_mgvmoe.processing_mgvmoe import MGVMoEProcessor
-from tests.support.tokenizers import SAMPLE, SETTINGS, TOKENIZERS, bert, deberta, modernbert, roberta
+from tests.support.small_tokenizers import SAMPLE, SETTINGS, TOKENIZERS, bert, deberta, modernbert, roberta
 
 NEW_YORK = "I love New York today"
 

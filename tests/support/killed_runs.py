@@ -1,6 +1,6 @@
 """Runs that are killed, in processes that are forked from this one, which has imported and built everything once.
 
-python tests/support/killed_runs.py FOLDER SEED: prints a JSON object per run.
+python -m tests.support.killed_runs FOLDER SEED: prints a JSON object per run.
 """
 
 import json

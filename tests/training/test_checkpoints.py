@@ -586,7 +586,7 @@ def test_signals_of_the_example_and_the_printed_command(tmp_path, launcher, ends
 @pytest.mark.slow
 def test_killed_at_eleven_moments(tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(ROOT / "tests" / "killed_runs.py"), str(tmp_path), "0"]
+    command = [sys.executable, "-m", "tests.support.killed_runs", str(tmp_path), "0"]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr[-3000:]
     _, *rows = [json.loads(line) for line in done.stdout.splitlines()]
