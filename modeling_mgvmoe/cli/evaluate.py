@@ -17,8 +17,8 @@ import shlex
 import sys
 from collections.abc import Sequence
 
-from ..evaluation.runs import add_evaluation_flags as add_flags
-from ..evaluation.runs import evaluation_arguments
+from ..evaluation.command import add_evaluation_flags as add_flags
+from ..evaluation.command import evaluation_arguments
 from ..inference.model_folder import check_packages
 from .errors import usage
 

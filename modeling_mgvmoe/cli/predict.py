@@ -22,7 +22,7 @@ from typing import Any
 
 from ..data.progress_bar import hide_bars_of_libraries, progress_bar
 from ..data.rows import ENDINGS, is_address, locate_image, locate_images, read_records
-from ..evaluation.runs import add_loading_flags
+from ..evaluation.command import add_loading_flags
 from ..labels import check_labels
 from ..spans import check_unicode, mentions_of, places_of, read_mentions
 from .errors import GOOD, PARTIAL, UsageError, usage
