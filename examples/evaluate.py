@@ -29,7 +29,7 @@ def main(argv=None):
     except (FileNotFoundError, ValueError) as error:
         parser.error(" ".join(str(error).split()))
     from modeling_mgvmoe.data.progress_bar import hide_bars_of_libraries
-    from modeling_mgvmoe.evaluation.command import run_evaluation
+    from modeling_mgvmoe.evaluation.runs import run_evaluation
 
     hide_bars_of_libraries()
     return run_evaluation(arguments)
