@@ -1,9 +1,8 @@
-"""Export a model to ONNX, and check the export against the model.
+"""Export a model to ONNX, and check the export against the model: `mgvmoe export`.
 
     python examples/export_onnx.py --model runs/demo/model --output_dir runs/demo/onnx
 
-The folder gets four graphs, `vision.onnx`, `mention.onnx`, `labels.onnx` and `score.onnx`, the configuration and the
-processor: what `modeling_mgvmoe.export.onnx_pipeline` needs. It exits with 1 if a logit differs by more than rounding.
+`--help` lists the flags.
 """
 
 from modeling_mgvmoe.cli.export import main

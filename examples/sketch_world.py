@@ -132,7 +132,7 @@ def world_posts(
         count: of the posts.
         seed: of the posts.
         typing_share: of these so many name one person and say of which type; the others name two who know each other.
-        picture_share: so many have an image.
+        picture_share: share of the posts with an image.
         image_size: width and height of the images in pixels.
 
     Yields:

@@ -1,8 +1,8 @@
-"""Train MG-VMoE.
+"""Train MG-VMoE: `mgvmoe train`, for `accelerate launch` and torchrun.
 
     python examples/train.py --config configuration/recipes/sketchbook.yaml [--learning_rate ...]
 
-Also under `accelerate launch` and `torchrun`. `--help` lists every field; a flag overrides the recipe.
+`--help` lists the flags.
 """
 
 from modeling_mgvmoe.cli.train import main

@@ -106,7 +106,7 @@ class MentionFinder:
 
 
 def read_post(post: object, where: str, finder: MentionFinder) -> PostToExtract:
-    """Check one post and find its mentions if it has none of its own.
+    """Check one post and find its mentions if it has none.
 
     Args:
         post: a dict with `text`, and optionally `id`, `image` and `mentions`, a list of spans (`spans.check_span`).
@@ -398,7 +398,7 @@ class GraphExtractor:
         return list(self.stream(posts))
 
     def stream(self, posts: Iterable[Mapping[str, Any]], posts_at_once: int = 64) -> Iterator[dict[str, Any]]:
-        """The same one by one, for any number of posts, of which so many are read and worked on together."""
+        """The same one by one, for any number of posts, of which this many are read and worked on together."""
         if posts_at_once < 1:
             raise ValueError(f"posts_at_once must be at least 1, got {posts_at_once}.")
         if isinstance(posts, (Mapping, str)) or not isinstance(posts, Iterable):
@@ -420,7 +420,7 @@ class GraphExtractor:
         yield from found
 
     def _extract(self, posts: list[Mapping[str, Any]], first: int) -> list[dict[str, Any]]:
-        """The graphs of posts, of which the first has a number of its own."""
+        """The graphs of posts, of which the first has its own number."""
         work, pixels = [], []
         for number, given in enumerate(posts, first):
             where = f"posts[{number}]"
@@ -445,7 +445,7 @@ class GraphExtractor:
         return [self._finished(one) for one in work]
 
     def _encode_pictures(self, work: list[_Work], pixels: list[np.ndarray | None]) -> torch.Tensor | None:
-        """The tower's tokens (P, Li, H') of every distinct image; each post is told its row."""
+        """The tower's tokens (P, Li, H') of every distinct image; each post gets its row."""
         asked = [
             None if one.error or not one.post.mentions else picture for one, picture in zip(work, pixels, strict=True)
         ]

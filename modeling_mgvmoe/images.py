@@ -42,7 +42,7 @@ def fetch_picture(
         url: beginning with http:// or https://.
         max_bytes: a longer answer is refused.
         max_seconds: for all of it, redirects included.
-        max_redirects: so many are followed.
+        max_redirects: this many are followed.
         allow_private: also loopback, private and other addresses that are not public.
 
     Raises:

@@ -925,7 +925,7 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
             image_features: (B, Li, H'), the output of [`get_image_features`].
             image_mask: (B,), true for posts that have an image; default: all, if there are images at all.
             image_index: (B,), for each post the row of `pixel_values` or `image_features` that is its image, where
-                posts share pictures: these then have one row for each picture, in place of one for each post.
+                posts share images: these then have one row for each image, instead of one for each post.
             text_noise: (B, Lt, H), image_noise: (B, Li, H): take the place of the experts' noise (E3).
             return_losses: compute E4 and E5.
             return_variance: compute the variance of f; at inference only.

@@ -67,7 +67,7 @@ class ZeroShotMultimodalIEPipeline(_PostPipeline):
     A post is a dict with `text`; `mention` for typing, or `head` and `tail` for a relation (or `mentions`, a list of
     one or two), each a span: (start, end) in characters of the text, end exclusive, {"start", "end"}, or words that
     occur once in the text; optionally `image` (PIL image, path, data URL, bytes, array or `None`) and
-    `candidate_labels` of its own, instead of the call's. Other columns are ignored, with one warning. Input is one
+    its own `candidate_labels`, instead of the call's. Other columns are ignored, with one warning. Input is one
     post, a list, a generator, or a dataset of posts of `datasets` or `torch`, streamed or not; `batch_size` batches
     them. The order of the labels changes no score.
 
@@ -84,7 +84,7 @@ class ZeroShotMultimodalIEPipeline(_PostPipeline):
       has the scores of its "levels".
     - num_samples (`int`): draws from the experts. Scores are then means over them, and each answer has its "deviation"
       and the "mutual_information" of its post.
-    - top_k (`int`): at most so many labels per post; default: all.
+    - top_k (`int`): at most this many labels per post; default: all.
     - threshold (`float`): lowest score to return; default 0.
     - function_to_apply ("softmax", "sigmoid", "none"): logits to scores; default "softmax" over the post's labels.
     - is_split_into_words (`bool`): `text` is a list of words; spans are then characters of the words joined by spaces.

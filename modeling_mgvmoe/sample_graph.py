@@ -90,7 +90,7 @@ def learned_adversary_loss(
 ) -> torch.Tensor:
     """E11 with a learned perturbation: worth KL; its gradient is that of KL for the network, of ||d|| - KL for d.
 
-    Differs from the reference, which moves d in an extra forward and backward pass of its own and then lets the
+    Differs from the reference, which moves d in an extra forward and backward pass and then lets the
     network's step, which descends on KL, move d back.
 
     Args:

@@ -87,7 +87,7 @@
             numbers = NONE;
             return [...numbers, shown(slots, text)];
         },
-        // An example brings marks of its own, before its text is there.
+        // An example brings its own marks, before its text is there.
         fill: (fields) => {
             numbers = fields;
             return [];

@@ -143,7 +143,7 @@ def _load_with_its_code(name: str, device: str, revision: str | None) -> tuple[A
     parts: list[Any] = []
     for auto_class in ("AutoModel", "AutoProcessor"):
         if auto_class not in named:
-            raise ValueError(f"trust_remote_code: {name} has no code of its own for {auto_class}; leave it out")
+            raise ValueError(f"trust_remote_code: {name} has no own code for {auto_class}; leave it out")
         own: Any = get_class_from_dynamic_module(named[auto_class], name, **keywords)
         parts.append(own.from_pretrained(name, **keywords))
     model, processor = parts

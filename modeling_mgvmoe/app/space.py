@@ -20,7 +20,7 @@ PACKAGE = Path(__file__).resolve().parents[1]
 # pillow from 13 on, it may not be in this environment, and its pillow is another one.
 REQUIREMENTS = ("torch", "transformers", "huggingface_hub", "safetensors", "numpy")
 GRADIO, PILLOW = "6.31.0", "pillow>=12.3,<13"
-# The Hub shows at most so many characters of it.
+# The Hub shows at most this many characters of it.
 MOST_OF_DESCRIPTION = 60
 
 README = """\

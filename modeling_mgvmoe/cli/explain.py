@@ -42,7 +42,9 @@ def read_flags(argv: Sequence[str]) -> tuple[argparse.ArgumentParser, argparse.N
     post.add_argument("--number", type=int, default=0, help="which of them, from 0 (default 0)")
     post.add_argument("--labels", nargs="+", help="instead of the post's own candidate_labels")
     post.add_argument("--none_threshold", type=float, default=0.0, help='best score of "none of these" (default 0)')
-    post.add_argument("--num_samples", type=int, help="draw so many samples of the experts for the mutual information")
+    post.add_argument(
+        "--num_samples", type=int, help="draw this many samples of the experts for the mutual information"
+    )
     experts.add_argument("--dataset", required=True, help='"sketchbook" or FOLDER')
     experts.add_argument("--split", default="test", choices=("validation", "test"), help="default test")
     experts.add_argument("--seed", type=int, default=0, help="of the sketchbook (default 0)")

@@ -13,7 +13,7 @@ from typing import NoReturn
 
 from .. import __version__
 from ..data.flags import FlagParser
-from .errors import FAILED, GOOD, MISUSED, PARTIAL, STOPPED, UsageError
+from .errors import FAILED, GOOD, MISUSED, PARTIAL, STOPPED, TRACEBACK, UsageError, one_line
 
 PROGRAM = "mgvmoe"
 DESCRIPTION = f"""Zero-shot multimodal information extraction with MG-VMoE.
@@ -24,8 +24,8 @@ DESCRIPTION = f"""Zero-shot multimodal information extraction with MG-VMoE.
     {PROGRAM} train --config RECIPE --dataset FOLDER --output_dir RUN
     {PROGRAM} evaluate --model RUN/model --dataset FOLDER
 
-Exit code {GOOD}: done; {MISUSED}: the command line or a file that it names is wrong; {FAILED}: it failed;
-{PARTIAL}: done, but some posts have an error; {STOPPED}: stopped with Ctrl-C.
+Exit code {GOOD}: done; {MISUSED}: the command line is wrong, for predict and evaluate also a file that it names;
+{FAILED}: it failed; {PARTIAL}: done, but some posts have an error; {STOPPED}: stopped with Ctrl-C.
 """
 # Module of each command, with `add_flags(parser)` and `run(flags, argv)`, which may return an exit code, and its line
 # of help.
@@ -81,12 +81,15 @@ def make_parser() -> argparse.ArgumentParser:
 
 def run_program(name: str, words: Sequence[str]) -> int:
     """Run a command of `PROGRAMS`; with `--json` its result goes to standard output and all else to standard error."""
-    as_json, words = "--json" in words, [word for word in words if word != "--json"]
-    module, before = importlib.import_module(f".{name}", __package__), sys.argv
+    as_json, before = "--json" in words, sys.argv
+    if "--traceback" in words:
+        os.environ[TRACEBACK] = "1"  # also of the processes that it starts
+    words = [word for word in words if word not in ("--json", "--traceback")]
     sys.argv = [f"{PROGRAM} {name}", *words]  # what its help and its messages call it
     try:
-        with contextlib.redirect_stdout(sys.stderr if as_json else sys.stdout):
-            result = module.main(words)
+        # A package of an extra that is not installed is named in one line.
+        with one_line(), contextlib.redirect_stdout(sys.stderr if as_json else sys.stdout):
+            result = importlib.import_module(f".{name}", __package__).main(words)
     finally:
         sys.argv = before
     if as_json and result is not None:
@@ -118,7 +121,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"{name}: stopped", file=sys.stderr)
         return STOPPED
-    except Exception as error:  # whatever fails, below a library too, is told in one line
+    except Exception as error:  # whatever fails, below a library too, is reported in one line
         if flags.traceback:
             raise
         misused = isinstance(error, UsageError)

@@ -6,7 +6,7 @@
 
 A file holds posts as the pipeline takes them: "text"; "mention", or "head" and "tail"; "image"; "candidate_labels". A
 broken post, or image, has an "error" in the answers, all others their labels, and the exit code is 3. A run with
---output that was stopped goes on when it is started again.
+--output that was stopped resumes when it is started again.
 """
 
 from __future__ import annotations
@@ -199,7 +199,7 @@ def _check(post: Any, shared_labels: Sequence[str] | None, where: str) -> None:
             read_mentions(mentions, post["text"])
             labels = post.get("candidate_labels")
             if labels is None and shared_labels is None:
-                raise ValueError("candidate_labels: the post needs some of its own, or --labels those of all posts")
+                raise ValueError("candidate_labels: the post needs its own, or --labels those of all posts")
             if labels is not None:
                 check_labels(labels)
         except ValueError as error:
@@ -355,7 +355,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--hypothesis-template", help='text around each label, with one "{}"')
     group = parser.add_argument_group("answer")
-    group.add_argument("--top-k", type=int, help="so many labels at most (default: all)")
+    group.add_argument("--top-k", type=int, help="this many labels at most (default: all)")
     group.add_argument("--threshold", type=float, default=0.0, help="the lowest score to return (default 0)")
     group.add_argument(
         "--function-to-apply",

@@ -83,7 +83,7 @@ def _parser(description: str | None) -> argparse.ArgumentParser:
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     kinds = parser.add_subparsers(
-        dest="dataset", required=True, title="datasets", description="Each has a --help of its own."
+        dest="dataset", required=True, title="datasets", description="Each has its own --help."
     )
     for name, adapter in ADAPTERS.items():
         sub = kinds.add_parser(name, help=adapter.help, description=adapter.help, allow_abbrev=False)

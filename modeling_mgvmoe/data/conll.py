@@ -11,7 +11,7 @@ of a word. Tags are "O" and a letter with a type: B-, I- and O (IOB1, IOB2), B-,
 (BILOU). A mention begins at B, S and U, and at another letter whose word before is "O", of another type, or the last
 of its mention (E, S, L, U): as the CoNLL shared tasks' own scorer counts.
 
-What else such files hold is told from the whole file, or from all files that are read together:
+What else such files hold follows from the whole file, or from all files that are read together:
 
 - A first column of numbers that count up from word to word is an index; the word is the column behind it.
 - The tags are in the column in which every line has a tag. Of several such columns, one that holds nothing but the

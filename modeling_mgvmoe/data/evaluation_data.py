@@ -54,7 +54,7 @@ def load_evaluation_data(
             needed. Rows without a test split are tested on their validation posts.
         needed: which posts; validation and test come in any case.
         seed: of the sketchbook. A folder has its own split.
-        max_posts: keep so many posts of each kind, those whose ids have the lowest SHA-256; all candidates stay.
+        max_posts: keep this many posts of each kind, those whose ids have the lowest SHA-256; all candidates stay.
 
     Raises:
         FileNotFoundError: a file is missing.

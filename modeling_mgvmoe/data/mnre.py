@@ -127,7 +127,7 @@ def mnre_data(
     Args:
         posts: of [`read_mnre`], all three files. Posts without a relation are left out.
         seed: of `splits.mre_class_split`.
-        validation_posts_per_class, test_posts_per_class: keep so many posts of a class, the first ones, and of those
+        validation_posts_per_class, test_posts_per_class: keep this many posts of a class, the first ones, and of those
             with an image all, which come first; `None` keeps all. For a quick look: scores of a part of the posts
             are not those of the whole.
         label_set: gives labels in words, descriptions and types; without one, labels are the relations of the files.

@@ -171,7 +171,7 @@ def find_split(name: str, folder: str | os.PathLike[str]) -> ClassSplit:
 def hold_out_seen(prepared: PreparedData, share: float) -> PreparedData:
     """Take a share of the posts of training classes out of training, to be tested on.
 
-    Which ones is told by a hash of their ids: it depends on neither order nor seed, and stays when posts are added.
+    Which ones follows from a hash of their ids: it depends on neither order nor seed, and stays when posts are added.
     The first post of a class is always for training.
 
     Args:

@@ -132,7 +132,7 @@ class Counts:
         records_with_image_text: posts that got words for their image.
         bad_spans: identifiers of records that were left out, for a mention is not where the file says it is.
         texts: sentences or tweets in the files, with a record or without; 0 where each record has its own.
-        files: number of records by file, where that is told.
+        files: number of records by file, where it is known.
     """
 
     task: str

@@ -48,7 +48,7 @@ def add_evaluation_flags(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--batch_size", "--batch-size", type=int, default=64, help="posts at a time (default 64)")
     parser.add_argument(
-        "--max_posts", "--max-posts", type=int, help="so many posts of each kind, for a quick look; default all"
+        "--max_posts", "--max-posts", type=int, help="this many posts of each kind, for a quick look; default all"
     )
     add_loading_flags(parser)
 

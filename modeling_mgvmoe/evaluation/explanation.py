@@ -41,7 +41,7 @@ MOST_BEFORE = 8
 def patch_grid(num_tokens: int, height: int, width: int, patch_size: Any = None) -> tuple[int, int, int] | None:
     """Rows and columns of an image's tokens.
 
-    A tower of square patches, with or without tokens before them, is told by its patch size; one that merges patches
+    A tower of square patches, with or without tokens before them, is known by its patch size; one that merges patches
     (Swin) or whose feature map was flattened (MobileNetV2) by the shape of the image: among the ways to read the
     tokens as a grid, the one with fewest tokens before it whose cells are square.
 
@@ -316,7 +316,7 @@ def explain_post(
         label_descriptions, hypothesis_template, label_types, type_descriptions: as the pipeline takes them.
         none_threshold: the answer is "none of these" if the best score is below it. The protocol "open" of
             `examples/evaluate.py` fits one.
-        num_samples: draw so many samples of the experts, the same for the same question, for the mutual information
+        num_samples: draw this many samples of the experts, the same for the same question, for the mutual information
             (see `objectives.py`). The scores are those of the mean all the same.
 
     Raises:

@@ -225,7 +225,7 @@ def draw_confusion(
         labels: names of rows and columns.
         path: of the PNG.
         title: above it.
-        divider: a line after so many classes, between seen and unseen.
+        divider: a line after this many classes, between seen and unseen.
     """
     matrix = np.asarray(matrix)
     count = len(labels)
@@ -428,7 +428,7 @@ def _add_note(figure: Figure, glyphs: Glyphs) -> None:
 
 TINT = (224, 130, 20)
 STRONGEST = 0.8  # of the tint, where the weight is greatest and the image decides the answer
-# The image turns grey, so that no colour of its own is taken for the tint; what the model was not shown turns pale.
+# The image turns grey, so that no colour in it is taken for the tint; what the model was not shown turns pale.
 PALE = 0.85
 
 
@@ -439,7 +439,7 @@ def relative_weights(explanation: Explanation) -> list[float]:
 
 
 def resized(image: Image.Image, longest_side: int) -> Image.Image:
-    """The image with at most so many pixels a side; a small drawing enlarged by a whole number, pixel by pixel."""
+    """The image with at most this many pixels a side; a small drawing enlarged by a whole number, pixel by pixel."""
     longest = max(image.size)
     if longest > longest_side:
         factor = longest_side / longest

@@ -46,7 +46,7 @@ class EvaluationArguments:
             seed. `None`: the text encoder of the model evaluated, which has been trained with it.
         batch_size: in posts; changes nothing but speed.
         device: "cpu", "cuda", ...; `None`: a GPU if there is one.
-        max_posts: so many posts of each kind, for a quick look.
+        max_posts: this many posts of each kind, for a quick look.
         revision, dtype, trust_remote_code: of the model, as in [`load_model`].
         command: as typed, for the report.
         progress: show progress bars.

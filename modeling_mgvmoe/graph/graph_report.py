@@ -338,7 +338,7 @@ def graph_statistics(data: HeteroData, top: int = 10) -> dict[str, Any]:
 
     Args:
         data: of `hetero_data.build_hetero_data`.
-        top: so many entities are named.
+        top: this many entities are named.
 
     Returns:
         JSON values. Degrees and components are those of [`entity_graph`]: a degree is a number of other entities.

@@ -80,7 +80,7 @@ def load_hetero_data(folder: str | os.PathLike[str]) -> HeteroData:
     renamed = OLD_NAMES if version == OLD_VERSION else {}
     try:
         tensors = load_file(tensor_path)
-    except Exception as error:  # safetensors has a class of its own, which it does not document
+    except Exception as error:  # safetensors has its own class, which it does not document
         raise ValueError(f"{tensor_path} cannot be read: {error}") from error
     data = HeteroData()
     for one in structure["stores"]:

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from ..spans import warn_of_columns
 
-# Every so many rows the place in the file is remembered.
+# Rows between two places in the file that are remembered.
 STRIDE = 1000
 
 

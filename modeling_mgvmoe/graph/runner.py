@@ -48,7 +48,7 @@ class BulkArguments:
         batch_size: posts that the model gets at a time.
         part_size: posts in a file, and what a kill can cost each process.
         num_workers: threads for each process that decode images while the model runs.
-        shard_index, num_shards: this run makes one of so many shares; for machines that know nothing of each other.
+        shard_index, num_shards: this run makes one of this many shares; for machines that know nothing of each other.
         on_broken_image: "error", the post is an error; "text_only", it is extracted from its text.
         image_dir: what paths of images are relative to; default: the folder of their file.
         needs_mentions: posts must say which mentions they have; false where the extractor finds them.

@@ -109,7 +109,7 @@ class Part(NamedTuple):
 
 
 def all_parts(num_rows: int, part_size: int) -> list[Part]:
-    """The parts of so many rows."""
+    """The parts of this many rows."""
     return [Part(start, min(start + part_size, num_rows)) for start in range(0, num_rows, part_size)]
 
 

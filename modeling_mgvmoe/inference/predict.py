@@ -256,7 +256,7 @@ def make_compute_metrics(collators: Mapping[str, PostCollator]) -> Callable[[Eva
     It returns `macro_f1` and `accuracy`, each the mean over the tasks that have posts, and both for each of these
     tasks, as in `typing_macro_f1`. `macro_f1` is what our own loop chooses by: `metric_for_best_model="macro_f1"`.
 
-    Which task a post is of is told by its candidates, the columns whose logits are not -inf. Posts without a label
+    The task of a post follows from its candidates, the columns whose logits are not -inf. Posts without a label
     (-100) do not count; where no post has one, there are no scores.
 
     Args:

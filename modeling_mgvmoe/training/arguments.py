@@ -157,7 +157,7 @@ class TrainingArguments:
     freeze_text_layers: int | None = field(
         default=None,
         metadata={
-            "help": "Keep the text encoder's embeddings and so many of its first layers as they are; 0: embeddings."
+            "help": "Keep the text encoder's embeddings and this many of its first layers as they are; 0: embeddings."
         },
     )
     weight_decay: float = field(default=0.0, metadata={"help": "Of AdamW; not on biases and norms."})
@@ -180,12 +180,12 @@ class TrainingArguments:
     max_eval_samples: int | None = field(
         default=None,
         metadata={
-            "help": "Validate on so many posts at most, those whose ids have the lowest SHA-256; all candidate labels "
+            "help": "Validate on at most this many posts, whose ids have the lowest SHA-256; all candidate labels "
             "stay. Default: on all."
         },
     )
     early_stopping_patience: int = field(
-        default=0, metadata={"help": "Stop after so many validations without a better macro-F1; 0: never."}
+        default=0, metadata={"help": "Stop after this many validations without a better macro-F1; 0: never."}
     )
     keep_best: bool = field(
         default=True, metadata={"help": "Save the weights with the best validation macro-F1, not the last ones."}

@@ -31,7 +31,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, model_max_length: int
 
     Args:
         texts: sentences and labels of the training data.
-        vocab_size: at most so many tokens, the special ones and `[unused1]` to `[unused4]` included.
+        vocab_size: at most this many tokens, the special ones and `[unused1]` to `[unused4]` included.
         model_max_length: in tokens.
     """
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors

@@ -1,4 +1,4 @@
-"""Checkpoints: a run that was killed at any moment goes on as if it had not been.
+"""Checkpoints: a run that was killed at any moment resumes as if it had not been.
 
 A run's folder holds `model/`, the best model so far, and `checkpoints/step-N/`, all that is needed to go on after step
 N. Both are written beside their place, to the disk, and then renamed: whoever looks finds them whole or not at all.
@@ -214,7 +214,7 @@ class Progress:
 
 @contextlib.contextmanager
 def _reading(folder: str) -> Iterator[None]:
-    """What fails for files that are as their checksums say, but not as we write them, is told with the folder."""
+    """What fails for files that are as their checksums say, but not as we write them, is reported with the folder."""
     try:
         yield
     except (json.JSONDecodeError, AttributeError, LookupError, RecursionError, RuntimeError, SafetensorError,

@@ -62,7 +62,7 @@ def trainer_parts(
     Args:
         data: posts and classes.
         processor: encodes them.
-        config: of the model: with `score="similarity"` it is told the types of heads and tails.
+        config: of the model: with `score="similarity"` it gets the types of heads and tails.
         splits: which.
         feature_cache: of the model's frozen vision tower, read instead of running it.
         progress: show a bar for each split.

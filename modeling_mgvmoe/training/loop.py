@@ -85,7 +85,7 @@ def open_methods(accelerator: Accelerator, model: nn.Module) -> None:
 
 
 def whole_model(accelerator: Accelerator, wrapped: nn.Module) -> MGVMoEForZeroShotIE:
-    """The model with all its weights and of its own class, to be saved; every process calls this.
+    """The model with all its weights and in its own class, to be saved; every process calls this.
 
     Of a model that is spread this is a copy on the CPU, on the main process; elsewhere it may lack its weights.
     """
@@ -95,7 +95,7 @@ def whole_model(accelerator: Accelerator, wrapped: nn.Module) -> MGVMoEForZeroSh
     from ..modeling_mgvmoe import MGVMoEForZeroShotIE
 
     weights = accelerator.get_state_dict(wrapped)
-    # FSDP2 gives the model a class of its own, which cannot be saved. On "meta" nothing is drawn or filled.
+    # FSDP2 gives the model its own class, which cannot be saved. On "meta" nothing is drawn or filled.
     with torch.device("meta"):
         whole = MGVMoEForZeroShotIE(model.config)
     if weights:
@@ -218,7 +218,7 @@ def _train(
             # Before the checkpoint, which does not hold again what was logged.
             reporter.log(progress, rates, scores, last=done)
             written = checkpointer.save(progress, statistics) if any(due) or done or stop else None
-            # After the checkpoint: whoever goes on from it finds the model, or writes it.
+            # After the checkpoint: whoever resumes from it finds the model, or writes it.
             if progress.best.get("step") == progress.step:
                 save(accelerator, wrapped, processor, folder)
             if stop:
@@ -372,7 +372,7 @@ def validate(
     number, own = accelerator.num_processes, accelerator.process_index
     if is_spread(accelerator):
         number, own = 1, 0
-    # A bar of its own; it shows the first process, whose share is as large as any.
+    # It shows the first process, whose share is as large as any.
     title = "validation" if accelerator.is_main_process else None
     batch_size = arguments.per_device_eval_batch_size
     predicted = predict_labels(model, posts[own::number], collator, batch_size, title, leave=False)

@@ -242,7 +242,7 @@ class JsonLinesTracker(GeneralTracker):
 
     Args:
         path: of the file.
-        step: entries after it are removed at the start. They are of steps that a run which goes on does again.
+        step: entries after it are removed at the start. They are of steps that a resumed run does again.
     """
 
     name = "jsonl"
@@ -399,7 +399,7 @@ class Reporter:
                 for name, value in dataclasses.asdict(self.arguments).items()
                 if isinstance(value, str | int | float)
             }
-            # A run that goes on has left its configuration there, and its TensorBoard hides what it does again.
+            # A resumed run has left its configuration there, and its TensorBoard hides what it does again.
             purge = {"tensorboard": {"purge_step": step + 1}} if step else {}
             accelerator.init_trackers(PROJECT, None if step else values, purge)
             log.start()

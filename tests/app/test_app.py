@@ -467,7 +467,7 @@ def test_code_that_is_missing_or_too_old(folder, tmp_path, own_module_cache):
     (tmp_path / "old" / "config.json").write_text(json.dumps(config), encoding="utf-8")
     with (
         pytest.warns(UserWarning, match="runs"),
-        pytest.raises(ValueError, match="has no code of its own for AutoModel"),
+        pytest.raises(ValueError, match="has no own code for AutoModel"),
     ):
         load_served_model(str(tmp_path / "old"), trust_remote_code=True, device="cpu")
 

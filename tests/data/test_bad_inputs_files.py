@@ -199,7 +199,7 @@ POSTS = [
     (f"[{changed(POST, text=...)}]", "post 0: "),
     (f"[{changed(POST, mention=[0, 99])}]", "post 0: mentions: 0 <= start < end <= 10"),
     (f"[{changed(POST, mention=...)}]", "post 0: "),
-    (f"[{changed(POST, candidate_labels=...)}]", "post 0: candidate_labels: the post needs some of its own"),
+    (f"[{changed(POST, candidate_labels=...)}]", "post 0: candidate_labels: the post needs its own"),
     (f"[{changed(POST, candidate_labels=[])}]", "post 0: candidate_labels: a non-empty list of labels"),
     (f"[{changed(POST, image='missing.png')}]", "post 0, image"),
 ]
