@@ -82,14 +82,14 @@ def print_scores(model, processor, data, baseline, batch_size):
 def print_predictions(model, processor, data):
     """Every post of an unseen relation that has an image: the three best relations with and without the image."""
     pipe = ZeroShotMultimodalIEPipeline(model=model, processor=processor, top_k=3)
-    right = {"with picture": 0, "without picture": 0}
+    right = {"with image": 0, "without image": 0}
     posts = [
         (split, post) for split in ("validation", "test") for post in data.posts[split] if post["image"] is not None
     ]
     print(f"\n{len(posts)} posts of unseen relations have an image:")
     for number, (split, post) in enumerate(posts, 1):
         print(f"\n{number}. ({split}) {mark_mentions(post)}\n   {'gold':15}  {post['label']}")
-        for name, image in (("with picture", post["image"]), ("without picture", None)):
+        for name, image in (("with image", post["image"]), ("without image", None)):
             labels = list(data.labels[split]["relation"])
             inputs = {"text": post["text"], "mentions": post["mentions"], "image": image}
             best = pipe(inputs, candidate_labels=labels, label_descriptions=data.label_descriptions)

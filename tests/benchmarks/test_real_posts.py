@@ -45,13 +45,13 @@ def test_a_few_steps(tmp_path):
     assert "57 posts of unseen relations have an image" in text
     assert len(re.findall(r"^\d+\. \(validation\) ", text, re.MULTILINE)) == 49
     assert len(re.findall(r"^\d+\. \(test\) ", text, re.MULTILINE)) == 8
-    for line in ("gold", "with picture", "without picture"):
+    for line in ("gold", "with image", "without image"):
         assert len(re.findall(rf"^   {line} ", text, re.MULTILINE)) == 57
     assert all("[head " in line and "[tail " in line for line in text.splitlines() if re.match(r"\d+\. \(", line))
     # Three relations with a score each.
-    assert all(line.count(";") == 2 for line in text.splitlines() if re.match(r"   with(out)? picture ", line))
+    assert all(line.count(";") == 2 for line in text.splitlines() if re.match(r"   with(out)? image ", line))
     assert re.search(r"MG-VMoE, trained +\| +0\.\d{3} \| +0\.\d{3}", text)
-    assert re.search(r"right: \d+ of 57 with image, \d+ of 57 without picture", text)
+    assert re.search(r"right: \d+ of 57 with image, \d+ of 57 without image", text)
 
     model = MGVMoEForZeroShotIE.from_pretrained(tmp_path / "model")
     processor = MGVMoEProcessor.from_pretrained(tmp_path / "model")
