@@ -40,7 +40,7 @@ MORE_PIPELINES = {
 
 
 # What is more than anybody needs would only take all memory.
-MOST = {"num_experts": 65_536, "projection_dim": 1_048_576, "max_mentions": 1024}
+MOST = {"num_experts": 65_536, "expert_rank": 65_536, "projection_dim": 1_048_576, "max_mentions": 1024}
 # Options of version 0.1 that are gone, and the value at which they did nothing: folders saved by it still load.
 DELETED: dict[str, Any] = {
     "graph_memory": 0,
@@ -121,6 +121,16 @@ class MGVMoEConfig(PreTrainedConfig):
             comparison.
         deterministic_experts (`bool`, defaults to `False`):
             Experts without variances: no noise in training, no bottleneck. For comparison.
+        expert_type (`"gaussian"` or `"residual"`, defaults to `"gaussian"`):
+            E2. `"gaussian"` experts are the paper's: they replace every token, and the bottleneck pulls to N(0, I).
+            `"residual"` experts have a low rank and move the text encoder's pooled states of post, mentions, image,
+            labels and types; the bottleneck pulls to where the encoder left them (E2' in `variational_experts.py`).
+            They need `score="similarity"`.
+        expert_rank (`int`, defaults to 16):
+            r, the rank of a residual expert.
+        expert_prior_std (`float`, defaults to 0.1):
+            Standard deviation of the residual experts' prior, in units of states of length 1. 0: no noise and no
+            bottleneck, for comparison.
         projection_dim (`int`, defaults to 768):
             D, the size of the space in which posts and candidate labels are compared (E8).
         max_mentions (`int`, defaults to 2):
@@ -165,6 +175,9 @@ class MGVMoEConfig(PreTrainedConfig):
         freeze_vision (`bool`, defaults to `True`):
             Keep the vision encoder's own weights as they are: evaluation mode, no gradient. Adapters that are added
             to it later (PEFT) train, dropout included. Set it to `False` to train the tower itself.
+        freeze_text (`bool`, defaults to `False`):
+            Keep the text encoder as it is: evaluation mode, no gradient. With residual experts its pooled states may
+            then be cached (`get_post_states`, `get_candidate_states`), and an epoch takes seconds.
         initializer_range (`float`, defaults to 0.02):
             Standard deviation of the initial weights of everything after the backbones.
 
@@ -203,6 +216,9 @@ class MGVMoEConfig(PreTrainedConfig):
     vision_hidden_size: int | None = None
     num_experts: int = 8
     deterministic_experts: bool = False
+    expert_type: Literal["gaussian", "residual"] = "gaussian"
+    expert_rank: int = 16
+    expert_prior_std: float | int = 0.1
     projection_dim: int = 768
     max_mentions: int = 2
     fusion: Literal["additive", "query"] = "additive"
@@ -225,6 +241,7 @@ class MGVMoEConfig(PreTrainedConfig):
     consistency_loss_coef: float | int = 1.0
     type_loss_coef: float | int = 1.0
     freeze_vision: bool = True
+    freeze_text: bool = False
     initializer_range: float | int = 0.02
 
     def __post_init__(self, **kwargs: Any) -> None:
@@ -310,7 +327,7 @@ class MGVMoEConfig(PreTrainedConfig):
     def validate_sizes(self) -> None:
         if self.num_experts < 0:
             raise ValueError(f"num_experts must not be negative, got {self.num_experts}.")
-        for name in ("projection_dim", "max_mentions"):
+        for name in ("projection_dim", "max_mentions", "expert_rank"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
         for name, most in MOST.items():
@@ -318,6 +335,15 @@ class MGVMoEConfig(PreTrainedConfig):
                 raise ValueError(f"{name} must be at most {most:,}, got {getattr(self, name)}.")
         if self.vision_hidden_size is not None and self.vision_hidden_size < 1:
             raise ValueError(f"vision_hidden_size must be at least 1, got {self.vision_hidden_size}.")
+
+    def validate_experts(self) -> None:
+        if self.expert_type == "residual" and (self.score != "similarity" or self.num_experts < 1):
+            raise ValueError(
+                'expert_type: "residual" needs score="similarity" and at least one of num_experts, got '
+                f"score={self.score!r} and num_experts={self.num_experts}."
+            )
+        if self.expert_type == "residual" and self.deterministic_experts:
+            raise ValueError('deterministic_experts must be False with expert_type="residual"; see expert_prior_std.')
 
     def validate_backbones(self) -> None:
         for name in ("text_config", "vision_config"):
@@ -338,6 +364,7 @@ class MGVMoEConfig(PreTrainedConfig):
             "margin",
             "initializer_range",
             "type_score_coef",
+            "expert_prior_std",
             *(f"{term}_coef" for term in LOSS_TERMS),
         ):
             if not getattr(self, name) >= 0:

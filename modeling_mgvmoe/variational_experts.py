@@ -264,6 +264,23 @@ class VariationalMixtureOutput(ModelOutput):
     router_entropy: torch.Tensor | None = None
 
 
+def check_mixture_inputs(
+    hidden_size: int,
+    hidden_states: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    noise: torch.Tensor | None,
+) -> None:
+    """Raise ValueError for states that are not (B, L, H), or a mask or noise of another shape."""
+    if hidden_states.ndim != 3 or hidden_states.shape[-1] != hidden_size:
+        raise ValueError(f"hidden_states must be (B, L, {hidden_size}), got {tuple(hidden_states.shape)}.")
+    if attention_mask is not None and attention_mask.shape != hidden_states.shape[:2]:
+        raise ValueError(
+            f"attention_mask must be (B, L) = {tuple(hidden_states.shape[:2])}, got {tuple(attention_mask.shape)}."
+        )
+    if noise is not None and noise.shape != hidden_states.shape:
+        raise ValueError(f"noise must be (B, L, H) = {tuple(hidden_states.shape)}, got {tuple(noise.shape)}.")
+
+
 class VariationalMixtureOfExperts(nn.Module):
     r"""K Gaussian experts whose mixture, weighted by a router, replaces every token.
 
@@ -313,15 +330,7 @@ class VariationalMixtureOfExperts(nn.Module):
         Raises:
             ValueError: a shape does not fit.
         """
-        if hidden_states.ndim != 3 or hidden_states.shape[-1] != self.hidden_size:
-            raise ValueError(f"hidden_states must be (B, L, {self.hidden_size}), got {tuple(hidden_states.shape)}.")
-        if attention_mask is not None and attention_mask.shape != hidden_states.shape[:2]:
-            raise ValueError(
-                f"attention_mask must be (B, L) = {tuple(hidden_states.shape[:2])}, got {tuple(attention_mask.shape)}."
-            )
-        if noise is not None and noise.shape != hidden_states.shape:
-            raise ValueError(f"noise must be (B, L, H) = {tuple(hidden_states.shape)}, got {tuple(noise.shape)}.")
-
+        check_mixture_inputs(self.hidden_size, hidden_states, attention_mask, noise)
         wanted = self.training or noise is not None or return_losses
         if wanted and not self.deterministic and not torch.compiler.is_compiling() and self.has_plain_weights:
             return self._chunked(hidden_states, attention_mask, noise, return_losses)
@@ -459,6 +468,98 @@ class VariationalMixtureOfExperts(nn.Module):
         return sums @ weight.T + shares.sum(2) @ self.expert_means.bias.view(self.hidden_size, -1).T
 
 
+class ResidualMixtureOfExperts(nn.Module):
+    r"""K experts of low rank that move a pretrained state; the bottleneck pulls back to where the encoder left it.
+
+    .. math::
+        h_k = B_k x \qquad \delta_k = A_k h_k \qquad s_k = C_k h_k + c_k
+
+        z = x + \sum_k p_k \delta_k + \sqrt{\textstyle\sum_k p_k^2 \sigma_0^2 e^{s_k}}\; \epsilon,
+        \quad \epsilon \sim N(0, I)
+
+    E1 to E3 with :math:`N(x, \sigma_0^2 I)` as the prior instead of :math:`N(0, I)`: E4 becomes
+
+    .. math::
+        \sum_k p_k \, \frac{1}{H} \sum_h \tfrac12 \left(\delta_k^2 / \sigma_0^2 + e^{s_k} - s_k - 1\right)
+
+    per token, which is 0 where no expert moves it. :math:`A_k, C_k` and :math:`c_k` start at 0, so an untrained mixture
+    leaves every state as it is, and evaluation, which takes the mean, begins with what the encoder knows.
+
+    Args:
+        hidden_size: H.
+        num_experts: K.
+        rank: r, of each expert.
+        prior_std: :math:`\sigma_0`, in the units of the states; 0 for experts without noise and bottleneck.
+    """
+
+    def __init__(self, hidden_size: int, num_experts: int, rank: int = 16, prior_std: float = 0.1) -> None:
+        super().__init__()
+        if min(hidden_size, num_experts, rank) < 1:
+            raise ValueError(
+                f"hidden_size, num_experts and rank must be at least 1, got {hidden_size}, {num_experts}, {rank}."
+            )
+        self.hidden_size, self.num_experts, self.rank, self.prior_std = hidden_size, num_experts, rank, prior_std
+        self.router = nn.Linear(hidden_size, num_experts)
+        self.down = nn.Linear(hidden_size, num_experts * rank, bias=False)
+        self.expert_means = nn.Parameter(torch.zeros(num_experts, rank, hidden_size))
+        if prior_std:
+            self.expert_log_variances = nn.Parameter(torch.zeros(num_experts, rank + 1, hidden_size))
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        noise: torch.Tensor | None = None,
+        return_losses: bool = True,
+    ) -> VariationalMixtureOutput:
+        """Arguments, output and errors as of [`VariationalMixtureOfExperts`]."""
+        check_mixture_inputs(self.hidden_size, hidden_states, attention_mask, noise)
+        router_logits = self.router(hidden_states)
+        probs = router_logits.softmax(-1)
+        inside = self.down(hidden_states).unflatten(-1, (self.num_experts, self.rank))
+        mixture = hidden_states + torch.einsum("blk,blkr,krh->blh", probs, inside, self.expert_means)
+        sample = self.prior_std > 0 and (self.training or noise is not None)
+        kl_loss = entropy = None
+        if sample or (return_losses and self.prior_std):
+            log_variances = self._log_variances(inside)
+            if sample:
+                noise = torch.randn_like(mixture) if noise is None else noise
+                mixture = mixture + self._variances(probs, log_variances).sqrt().to(mixture.dtype) * noise
+            if return_losses:
+                moves = at_least_float32(torch.einsum("blkr,krh->blkh", inside, self.expert_means))
+                spread = log_variances.exp() - log_variances - 1
+                divergences = 0.5 * (moves.square() / self.prior_std**2 + spread).mean(-1)
+                kl_loss = masked_mean((at_least_float32(probs) * divergences).sum(-1), attention_mask)
+        if return_losses:
+            entropy = router_entropy(router_logits, attention_mask)
+            kl_loss = entropy.new_zeros(()) if kl_loss is None else kl_loss
+        return VariationalMixtureOutput(
+            hidden_states=mixture, router_probs=probs, kl_loss=kl_loss, router_entropy=entropy
+        )
+
+    def _log_variances(self, inside: torch.Tensor) -> torch.Tensor:
+        """s, (..., K, H), of (..., K, r)."""
+        return at_least_float32(
+            torch.einsum("...kr,krh->...kh", inside, self.expert_log_variances[:, :-1])
+            + self.expert_log_variances[:, -1]
+        )
+
+    def _variances(self, probs: torch.Tensor, log_variances: torch.Tensor) -> torch.Tensor:
+        shares = at_least_float32(probs).square()
+        return self.prior_std**2 * torch.einsum("...k,...kh->...h", shares, log_variances.exp())
+
+    def token_variances(self, hidden_states: torch.Tensor, router_probs: torch.Tensor) -> torch.Tensor:
+        """The variances (..., H) of the mixtures as training draws them, of states (..., H) and p (..., K).
+
+        Raises:
+            ValueError: `prior_std` is 0, so there is nothing to draw.
+        """
+        if not self.prior_std:
+            raise ValueError("expert_prior_std: experts without variances have nothing to draw, got 0.")
+        inside = self.down(hidden_states).unflatten(-1, (self.num_experts, self.rank))
+        return self._variances(router_probs, self._log_variances(inside))
+
+
 class NoExperts(nn.Module):
     """An ablation: every token stays as it is, and there is nothing to route; E4 and E5 are 0."""
 
@@ -520,8 +621,10 @@ def _loss_sums(mixture: VariationalMixtureOutput | None, mask: torch.Tensor) -> 
 __all__ = [
     "MODALITIES",
     "NoExperts",
+    "ResidualMixtureOfExperts",
     "VariationalMixtureOfExperts",
     "VariationalMixtureOutput",
+    "check_mixture_inputs",
     "chunked_mixture",
     "expert_losses",
 ]
