@@ -148,6 +148,9 @@ class MGVMoEConfig(PreTrainedConfig):
             What cosines are multiplied with to become logits.
         mention_weight (`float`, defaults to 0.5):
             Share of the mention itself, against the whole post, in the direction of a post with one mention.
+        image_text_weight (`float`, defaults to 0.1):
+            With `score="similarity"`, the weight of the direction of a post's image text (caption, alternative text)
+            in the direction of the post. 0 keeps it to the experts and the fusion. A post without one is not changed.
         type_score_coef (`float`, defaults to 1.0):
             Weight in a score of the log probability that head and tail have types which the label allows.
         sample_candidate_texts (`bool`, defaults to `False`):
@@ -225,6 +228,7 @@ class MGVMoEConfig(PreTrainedConfig):
     score: Literal["projection", "similarity"] = "projection"
     similarity_scale: float | int = 20.0
     mention_weight: float | int = 0.5
+    image_text_weight: float | int = 0.1
     type_score_coef: float | int = 1.0
     sample_candidate_texts: bool = False
     objective: Literal["ranking", "cross_entropy"] = "ranking"
@@ -365,6 +369,7 @@ class MGVMoEConfig(PreTrainedConfig):
             "initializer_range",
             "type_score_coef",
             "expert_prior_std",
+            "image_text_weight",
             *(f"{term}_coef" for term in LOSS_TERMS),
         ):
             if not getattr(self, name) >= 0:

@@ -1,9 +1,9 @@
 """MG-VMoE: two encoders, a variational mixture of experts over both, fusion, scores, losses (E7, E8, E12).
 
-Axes: B = posts, L = tokens, Lt = text tokens, Li = image tokens, H = hidden size, H' = width of the vision encoder,
-K = experts, C = candidate labels, Lc = label tokens, P = texts of labels, D = projection size, S = marked mentions of
-a post (1 for typing, 2 for a relation), T = types of heads and tails, Q = (max_mentions + 1) H, the size of the query
-q of E7, N = draws from the experts.
+Axes: B = posts, L = tokens, Lt = text tokens, Li = image tokens, Lw = tokens of the image text, H = hidden size,
+H' = width of the vision encoder, K = experts, C = candidate labels, Lc = label tokens, P = texts of labels,
+D = projection size, S = marked mentions of a post (1 for typing, 2 for a relation), T = types of heads and tails,
+Q = (max_mentions + 1) H, the size of the query q of E7, N = draws from the experts.
 """
 
 import warnings
@@ -55,12 +55,15 @@ class MGVMoEModelOutput(ModelOutput):
             opening markers; zeros for absent mentions.
         text_embeds: (B, H), t of E6.
         image_embeds: (B, H), v of E6; zeros for posts without an image. `None` if no post has one.
-        image_mask: (B,), true for posts with an image.
+        image_mask: (B,), true for posts with an image: pixels, image text or both.
+        image_text_embeds: (B, H), the mean of the text encoder's states of the image text, in no less than single
+            precision; zeros for posts without one. `None` if no post has one.
         kl_loss: scalar, E4 averaged over the modalities present; only if losses were asked for.
         router_entropy_loss: scalar, E5, likewise.
         expert_loss_sums: (2, 3), what several processes add up: for text and for images the sum of E4 and the sum of
             E5 over the tokens, and the number of tokens. Only with losses.
-        fusion_attentions: (B, Li + Lt), the weights a of E7, image first; 0 on padding.
+        fusion_attentions: (B, Li + Lt), the weights a of E7, image first; 0 on padding. The tokens of the image, Li,
+            are those of the pixels and then the Lw of the image text.
         text_router_probs: (B, Lt, K). image_router_probs: (B, Li, K) or `None`.
         hidden_states, attentions: the text encoder's, if asked for.
         vision_hidden_states, vision_attentions: the vision encoder's, if asked for and if it ran.
@@ -73,6 +76,7 @@ class MGVMoEModelOutput(ModelOutput):
     text_embeds: torch.Tensor = None  # type: ignore[assignment]
     image_embeds: torch.Tensor | None = None
     image_mask: torch.Tensor = None  # type: ignore[assignment]
+    image_text_embeds: torch.Tensor | None = None
     kl_loss: torch.Tensor | None = None
     router_entropy_loss: torch.Tensor | None = None
     expert_loss_sums: torch.Tensor | None = None
@@ -199,7 +203,12 @@ def check_pixels(pixel_values: torch.Tensor) -> None:
 
 
 def check_tokens(
-    input_ids: torch.Tensor, attention_mask: torch.Tensor, name: str, limit: int | None, vocab_size: int
+    input_ids: torch.Tensor,
+    attention_mask: torch.Tensor,
+    name: str,
+    limit: int | None,
+    vocab_size: int,
+    may_be_empty: bool = False,
 ) -> None:
     """Ids and mask, (rows, tokens): what torch would say from inside an embedding, or not at all.
 
@@ -208,6 +217,7 @@ def check_tokens(
         name: what their names begin with.
         limit: most tokens of a row; `None`: no limit.
         vocab_size: of the text encoder.
+        may_be_empty: a row may have no token at all.
     """
     if input_ids.ndim != 2 or 0 in input_ids.shape:
         raise ValueError(f"{name}input_ids must be (rows, tokens), neither of them 0, got {tuple(input_ids.shape)}.")
@@ -230,7 +240,7 @@ def check_tokens(
             "If the processor added markers to the tokenizer, call "
             "model.resize_token_embeddings(len(processor.tokenizer)) first."
         )
-    if not bool(attention_mask.any(1).all()):
+    if not may_be_empty and not bool(attention_mask.any(1).all()):
         empty = (~attention_mask.any(1)).nonzero().flatten().tolist()
         raise ValueError(f"{name}attention_mask must leave every row at least one token, got none in rows {empty}.")
 
@@ -708,28 +718,35 @@ class SimilarityScore(nn.Module):
     r"""E8': similarity as the start, a gated residual, and the types of head and tail.
 
     .. math::
-        u = (1 - w)\,\bar x + w\,\bar x_{mention} \qquad
+        u = (1 - w)\,\bar x + w\,\bar x_{mention} + w_v\,\hat v \qquad
         s_c = \tau\, \langle \hat u + g\, \widehat{P_m[f ; q]},\; \hat l_c \rangle
               + \lambda \sum_{i} \log \sum_{t \in T_{c,i}} p_i(t) \qquad
         p_i = \mathrm{softmax}_t(\tau\, \langle \hat x_{mention_i}, \hat l_t \rangle)
 
     :math:`\bar x` is the mean of the text encoder's states over the post, :math:`\bar x_{mention}` over a mention,
     hats are directions (length 1), w is 0 for pairs, whose mentions speak through their types, g starts at 0,
-    :math:`T_{c,i}` are the types that label c allows for mention i.
+    :math:`T_{c,i}` are the types that label c allows for mention i. v is the mean of the text encoder's states over
+    the image text; a post without one has no such summand.
 
     Args:
         scale: tau.
         mention_weight: w of posts with one mention.
         type_coef: lambda.
+        image_text_weight: w_v.
     """
 
-    def __init__(self, scale: float, mention_weight: float, type_coef: float) -> None:
+    def __init__(self, scale: float, mention_weight: float, type_coef: float, image_text_weight: float = 0.1) -> None:
         super().__init__()
         self.scale, self.mention_weight, self.type_coef = scale, mention_weight, type_coef
+        self.image_text_weight = image_text_weight
         self.gate = nn.Parameter(torch.zeros(1))
 
     def embed_posts(
-        self, states: torch.Tensor, mask: torch.Tensor, mention_mask: torch.Tensor
+        self,
+        states: torch.Tensor,
+        mask: torch.Tensor,
+        mention_mask: torch.Tensor,
+        image_text_embeds: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """The directions of posts and mentions.
 
@@ -737,6 +754,7 @@ class SimilarityScore(nn.Module):
             states: (B, L, H), of the text encoder.
             mask: (B, L), true for real tokens.
             mention_mask: (B, S, L), true for the tokens of each mention; all false for an absent second mention.
+            image_text_embeds: (B, H), v; zeros for posts without an image text. `None`: no post has one.
 
         Returns:
             u, (B, H), and the mentions, (B, S, H), zeros for absent ones; all of length 1.
@@ -746,7 +764,10 @@ class SimilarityScore(nn.Module):
         mentions = F.normalize(masked_token_mean(states, mention_mask), dim=-1)
         single = mention_mask.any(-1).sum(-1) == 1
         weight = (self.mention_weight * single.to(whole.dtype))[:, None]
-        return F.normalize((1 - weight) * whole + weight * mentions[:, 0], dim=-1), mentions
+        posts = (1 - weight) * whole + weight * mentions[:, 0]
+        if image_text_embeds is not None:
+            posts = posts + self.image_text_weight * F.normalize(at_least_float32(image_text_embeds), dim=-1)
+        return F.normalize(posts, dim=-1), mentions
 
     def with_residual(self, post_embeds: torch.Tensor, projected: torch.Tensor) -> torch.Tensor:
         """The posts' side of the score: u with what the experts add, both (B, H)."""
@@ -784,12 +805,42 @@ def token_mean(states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     return masked_token_mean(states, mask[:, None]).squeeze(1)
 
 
+def _tokens_of_images(
+    pictures: torch.Tensor | None, mask: torch.Tensor, index: torch.Tensor | None, image_text: Tokens | None
+) -> tuple[list[Tokens], torch.Tensor]:
+    """The tokens of the posts' images, by source, and which posts have an image.
+
+    Args:
+        pictures: (P, L, H), of the pixels, `None` without any.
+        mask: (B,), true for posts with pixels.
+        index: (B,), the row of each post in `pictures`; `None` where every post has its own.
+        image_text: of the image texts, `None` without any.
+
+    Returns:
+        For pixels and for image texts, if there are any, the states (B, L, H) with their mask (B, L); and (B,).
+    """
+    images: list[Tokens] = []
+    if pictures is not None:
+        pixels = pictures if index is None else pictures[index]
+        images.append((pixels, mask[:, None].expand(pixels.shape[:2])))
+    if image_text is not None:
+        images.append(image_text)
+        mask = mask | image_text[1].any(1)
+    return images, mask
+
+
+def _side_by_side(parts: Sequence[Tokens]) -> Tokens:
+    """Tokens of several sources as one row of tokens for each post."""
+    return torch.cat([states for states, _ in parts], dim=1), torch.cat([mask for _, mask in parts], dim=1)
+
+
 def _all_true(mask: torch.Tensor) -> bool:
     """Whether nothing is masked, where asking costs no wait for a device and no branch of a compiled graph."""
     return mask.device.type == "cpu" and not torch.compiler.is_compiling() and bool(mask.all())
 
 
-PICTURE_ARGUMENTS = ("pixel_values", "image_features", "image_mask", "image_index")
+IMAGE_TEXT_ARGUMENTS = ("image_text_input_ids", "image_text_attention_mask")
+PICTURE_ARGUMENTS = ("pixel_values", "image_features", "image_mask", "image_index", *IMAGE_TEXT_ARGUMENTS)
 
 
 @dataclass
@@ -913,6 +964,8 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
         return_variance: bool = False,
         output_attentions: bool | None = None,
         output_hidden_states: bool | int | list[int] | None = None,
+        image_text_input_ids: torch.Tensor | None = None,
+        image_text_attention_mask: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> MGVMoEModelOutput:
         """Encode posts.
@@ -923,10 +976,14 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
             mention_positions: (B, S), positions of the opening markers; -1 for an absent second mention.
             pixel_values: (B, 3, height, width), or
             image_features: (B, Li, H'), the output of [`get_image_features`].
-            image_mask: (B,), true for posts that have an image; default: all, if there are images at all.
+            image_mask: (B,), true for posts that have pixels; default: all, if there are pixels at all.
             image_index: (B,), for each post the row of `pixel_values` or `image_features` that is its image, where
                 posts share images: these then have one row for each image, instead of one for each post.
-            text_noise: (B, Lt, H), image_noise: (B, Li, H): take the place of the experts' noise (E3).
+            image_text_input_ids: (B, Lw), words for each post's image (caption, alternative text, words in the image),
+                with or without pixels. Their states in the text encoder are tokens of the image, behind those of
+                the pixels, in E1 to E12.
+            image_text_attention_mask: (B, Lw), a row of zeros for a post without image text; default: no padding.
+            text_noise: (B, Lt, H), image_noise: (B, Li, H), Lw included: take the place of the experts' noise (E3).
             return_losses: compute E4 and E5.
             return_variance: compute the variance of f; at inference only.
             output_attentions, output_hidden_states: of the backbones; the latter may list the states to keep.
@@ -943,6 +1000,8 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
             image_features=image_features,
             image_mask=image_mask,
             image_index=image_index,
+            image_text_input_ids=image_text_input_ids,
+            image_text_attention_mask=image_text_attention_mask,
         )
         if input_ids is None or mention_positions is None:
             raise ValueError("input_ids and mention_positions must be given.")
@@ -966,10 +1025,11 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
         pictures, image_mask, vision_output = self._picture_states(
             text_states, pixel_values, image_features, image_mask, image_index, extras
         )
-        image_states = pictures if pictures is None or image_index is None else pictures[image_index]
+        image_text = self._image_text_states(text_states, image_text_input_ids, image_text_attention_mask)
+        images, image_mask = _tokens_of_images(pictures, image_mask, image_index, image_text)
         modalities = [(text_states, text_mask)]
-        if image_states is not None:
-            modalities.insert(0, (image_states, image_mask[:, None].expand(image_states.shape[:2])))
+        if images:
+            modalities.insert(0, images[0] if len(images) == 1 else _side_by_side(images))
         sampled = self.training or text_noise is not None or image_noise is not None
         if return_variance and (sampled or not isinstance(self.experts, VariationalMixtureOfExperts)):
             raise ValueError(
@@ -980,26 +1040,33 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
         fused, weights, means, probs, mixtures = fuse_modalities(
             layer, self.experts, mention_states, modalities, noises, sampled, return_losses
         )
-        losses = self._losses(mixtures, [mask for _, mask in modalities]) if return_losses else {}
+        losses = (
+            self._losses(mixtures, [mask for _, mask in modalities], pictures is not None) if return_losses else {}
+        )
         variance = None
         if return_variance:
             assert isinstance(self.experts, VariationalMixtureOfExperts)  # checked above
-            shares = weights.split([mask.shape[1] for _, mask in modalities], dim=1)
-            variance = fused_variance(
-                self.experts,
-                [(text_states, shares[-1], None), *([] if pictures is None else [(pictures, shares[0], image_index)])],
-            )
+            shares = weights.split([*(mask.shape[1] for _, mask in images), text_states.shape[1]], dim=1)
+            parts = [(text_states, shares[-1], None)]
+            if pictures is not None:
+                parts.append((pictures, shares[0], image_index))
+            if image_text is not None:
+                parts.append((image_text[0], shares[-2], None))
+            variance = fused_variance(self.experts, parts)
         return MGVMoEModelOutput(
             fused_embeds=fused,
             fused_variance=variance,
             text_states=text_states,
             mention_states=mention_states,
             text_embeds=means[-1],
-            image_embeds=None if image_states is None else means[0],
+            image_embeds=means[0] if images else None,
             image_mask=image_mask,
+            image_text_embeds=None
+            if image_text is None
+            else token_mean(at_least_float32(image_text[0]), image_text[1]),
             fusion_attentions=weights,
             text_router_probs=probs[-1],
-            image_router_probs=None if image_states is None else probs[0],
+            image_router_probs=probs[0] if images else None,
             **losses,
             hidden_states=text_output.get("hidden_states"),
             attentions=text_output.get("attentions"),
@@ -1008,10 +1075,10 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
         )
 
     def _losses(
-        self, mixtures: Sequence[VariationalMixtureOutput], masks: Sequence[torch.Tensor]
+        self, mixtures: Sequence[VariationalMixtureOutput], masks: Sequence[torch.Tensor], with_pixels: bool
     ) -> dict[str, torch.Tensor]:
-        """Those of `expert_losses`, which without images depend on all that is trained for images, by 0."""
-        if len(mixtures) == 1 and self.training:
+        """Those of `expert_losses`, which without pixels depend on all that is trained for pixels, by 0."""
+        if not with_pixels and self.training:
             assert mixtures[0].kl_loss is not None, "it was asked for"
             mixtures[0].kl_loss = mixtures[0].kl_loss + self._zero_of_the_vision_side()
         return expert_losses(mixtures, masks)
@@ -1148,6 +1215,49 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
             states = torch.where(present[:, None, None], states, 0)
         return self.vision_projection(states), image_mask, output
 
+    def _image_text_states(
+        self, text_states: torch.Tensor, input_ids: torch.Tensor | None, attention_mask: torch.Tensor | None
+    ) -> Tokens | None:
+        """The text encoder's states (B, Lw, H) of the image texts and their mask; `None` if no post has one.
+
+        The encoder runs for the posts with an image text only: a row whose tokens are all masked would give NaN. At
+        inference it runs once for posts with the same image text, as those of one post with several mentions.
+        """
+        if input_ids is None:
+            if attention_mask is not None:
+                raise ValueError("image_text_attention_mask came, but not image_text_input_ids, which it masks.")
+            return None
+        if attention_mask is None:
+            attention_mask = torch.ones_like(input_ids)
+        limit, vocabulary = self.max_text_length, self.config.text_config.vocab_size
+        check_tokens(input_ids, attention_mask, "image_text_", limit, vocabulary, may_be_empty=True)
+        if len(input_ids) != len(text_states):
+            raise ValueError(
+                f"image_text_input_ids must have one row for each of the {len(text_states)} posts, "
+                f"got {tuple(input_ids.shape)}."
+            )
+        mask = attention_mask.bool()
+        present = mask.any(1)
+        if torch.compiler.is_compiling():
+            # One token of an empty row is read, and masked in what follows.
+            first = torch.arange(mask.shape[1], device=mask.device) == 0
+            read = attention_mask.masked_fill(~present[:, None] & first, 1)
+            states = self.text_model(input_ids, attention_mask=read).last_hidden_state
+            return torch.where(present[:, None, None], states, 0), mask
+        rows = present.nonzero().flatten()
+        if not len(rows):
+            return None
+        ids, masks = input_ids[rows], attention_mask[rows].to(input_ids.dtype)
+        place = None
+        if not self.training:
+            both, place = torch.cat([ids, masks], dim=1).unique(dim=0, return_inverse=True)
+            ids, masks = both.split(ids.shape[1], dim=1)
+        states = self.text_model(ids, attention_mask=masks).last_hidden_state
+        states = states if place is None else states[place]
+        if len(rows) < len(input_ids):
+            states = states.new_zeros(len(input_ids), *states.shape[1:]).index_copy(0, rows, states)
+        return states, mask
+
     def _encode_present(
         self, pixel_values: torch.Tensor, image_mask: torch.Tensor, extras: dict[str, Any]
     ) -> tuple[torch.Tensor, ModelOutput]:
@@ -1192,7 +1302,9 @@ class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
         if config.score == "similarity":
             # Posts are compared with labels in the text encoder's own space.
             self.mention_projection = nn.Linear(mention_size, config.hidden_size)
-            self.similarity = SimilarityScore(config.similarity_scale, config.mention_weight, config.type_score_coef)
+            self.similarity = SimilarityScore(
+                config.similarity_scale, config.mention_weight, config.type_score_coef, config.image_text_weight
+            )
         else:
             self.mention_projection = nn.Linear(mention_size, config.projection_dim)
             self.candidate_projection = nn.Linear(config.hidden_size, config.projection_dim)
@@ -1246,13 +1358,16 @@ class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
         sample_noise: torch.Tensor | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | int | list[int] | None = None,
+        image_text_input_ids: torch.Tensor | None = None,
+        image_text_attention_mask: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> MGVMoEOutput:
         """Score every candidate label for every post, and compute E12 if `labels` are given.
 
         Args:
             input_ids, attention_mask, mention_positions, pixel_values, image_features, image_mask, image_index,
-            text_noise, image_noise, output_attentions, output_hidden_states: see [`MGVMoEModel.forward`].
+            image_text_input_ids, image_text_attention_mask, text_noise, image_noise, output_attentions,
+            output_hidden_states: see [`MGVMoEModel.forward`].
             candidate_input_ids: (C, Lc), the words of the labels, each label once, or
             candidate_embeds: (C, H) or (B, C, H), the output of [`get_candidate_embeds`].
             candidate_attention_mask: (C, Lc). What describes labels and types may also come once for each post,
@@ -1333,6 +1448,8 @@ class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
             return_variance=num_samples is not None or sample_noise is not None,
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
+            image_text_input_ids=image_text_input_ids,
+            image_text_attention_mask=image_text_attention_mask,
             return_dict=True,
         )
         assert attention_mask is not None and mention_positions is not None  # for the type checker: it was checked
@@ -1432,7 +1549,8 @@ class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
         Args:
             input_ids, attention_mask, mention_positions, mention_mask: see `forward`.
             num_samples, sample_noise: see `forward`.
-            pictures: `pixel_values`, `image_features`, `image_mask`, `image_index`: see [`MGVMoEModel.forward`].
+            pictures: `pixel_values`, `image_features`, `image_mask`, `image_index`, `image_text_input_ids`,
+                `image_text_attention_mask`: see [`MGVMoEModel.forward`].
         """
         refuse_unknown({name: value for name, value in pictures.items() if name not in PICTURE_ARGUMENTS})
         check_tensors(input_ids=input_ids, attention_mask=attention_mask, mention_mask=mention_mask)
@@ -1497,7 +1615,7 @@ class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
         check_mention_mask(mention_mask, mention_positions, attention_mask)
         with torch.autocast(mention_embeds.device.type, enabled=False):
             post_embeds, mentions = self.similarity.embed_posts(
-                output.text_states, attention_mask.bool(), mention_mask
+                output.text_states, attention_mask.bool(), mention_mask, output.image_text_embeds
             )
             return PostEmbeds(
                 mention_embeds=self.similarity.with_residual(post_embeds, mention_embeds),

@@ -1,7 +1,7 @@
 """Processor of MG-VMoE: posts with marked mentions, their images and candidate labels in, model inputs out.
 
-Axes: B posts, Lt text tokens, S mention slots (1 if every post is typing, else 2), C candidate labels, Lc label
-tokens, h and w pixels.
+Axes: B posts, Lt text tokens, Lw tokens of an image text, S mention slots (1 if every post is typing, else 2), C
+candidate labels, Lc label tokens, h and w pixels.
 """
 
 import hashlib
@@ -42,9 +42,11 @@ from .spans import (
     encode_segments,
     encode_with_places,
     is_absent,
+    join_image_texts,
     name_mentions,
     origins_of_named,
     read_batch,
+    read_image_text,
     read_mentions,
     split_at_mentions,
     study_tokenizer,
@@ -98,7 +100,9 @@ MENTION_MASK = "mention_mask"
 IMAGE_INDEX = "image_index"
 # An image, or what the frozen vision tower made of it.
 PICTURE_NAMES = ("pixel_values", "image_features")
-FEATURE_NAMES = (*TEXT_NAMES, MENTION_MASK, *PICTURE_NAMES)
+# Words for the image. A post without them has neither.
+IMAGE_TEXT_NAMES = ("image_text_input_ids", "image_text_attention_mask")
+FEATURE_NAMES = (*TEXT_NAMES, MENTION_MASK, *PICTURE_NAMES, *IMAGE_TEXT_NAMES)
 MASK_NAMES = ("image_mask", "candidate_mask", "candidate_types", MENTION_MASK)
 
 
@@ -129,6 +133,7 @@ def pad_features(
     length: int | None = None,
     multiple: int | None = None,
     share_pictures: bool = False,
+    image_text_length: int | None = None,
 ) -> dict[str, list[Any]]:
     """Makes lists for a batch of posts; `MGVMoEProcessor.pad_posts` documents it."""
     if not features:
@@ -149,6 +154,7 @@ def pad_features(
         batch["mention_positions"] = [places + [-1] * (slots - len(places)) for places in columns["mention_positions"]]
         if MENTION_MASK in names:
             batch[MENTION_MASK] = _mention_masks(features, slots, [len(row) for row in batch["input_ids"]])
+    batch |= _pad_image_texts(tokenizer, features, padding, image_text_length, multiple)
     if set(PICTURE_NAMES) <= names:
         raise ValueError("features: pixel_values and image_features exclude each other (got both)")
     for name in PICTURE_NAMES:
@@ -168,6 +174,29 @@ def pad_features(
             batch[name] = [blank if picture is None else picture for picture in pictures]
         batch["image_mask"] = [picture is not None for picture in pictures]
     return batch
+
+
+def _pad_image_texts(
+    tokenizer: Any,
+    features: Sequence[Mapping[str, Any]],
+    padding: bool | str,
+    length: int | None,
+    multiple: int | None,
+) -> dict[str, list[list[int]]]:
+    """Ids and masks of the image texts, (B, Lw); a row of masked padding for a post without one, nothing without any."""
+    ids_name, mask_name = IMAGE_TEXT_NAMES
+    rows, masks = [], []
+    for post in features:
+        row = [] if post.get(ids_name) is None else _to_list(post[ids_name])
+        mask = [1] * len(row) if post.get(mask_name) is None else _to_list(post[mask_name])
+        # What is all padding is none, whatever another batch padded it to.
+        present = any(mask)
+        rows.append(row if present else [tokenizer.pad_token_id or 0])
+        masks.append(mask if present else [0])
+    if not any(map(any, masks)):
+        return {}
+    padded = pad_rows(tokenizer, rows, masks, padding, length, multiple)
+    return {ids_name: padded[TEXT_NAMES[0]], mask_name: padded[TEXT_NAMES[1]]}
 
 
 def distinct_pictures(pictures: Sequence[np.ndarray | None]) -> tuple[list[np.ndarray], list[int]]:
@@ -459,11 +488,13 @@ class MGVMoEProcessor(ProcessorMixin):
         max_length: Number of tokens of a post and of a label, special tokens and markers included.
         hypothesis_template: What the text encoder reads for a label; "{}" stands for the label or its description.
         mention_style: "markers" or "prefix".
+        image_text_max_length: Number of tokens of a post's image text, special tokens included. What is longer is cut.
         **kwargs: For `ProcessorMixin`.
 
     Raises:
         ValueError: If the tokenizer is missing or not a fast one, a marker is not in the vocabulary, markers are not
-            distinct, `max_length` is not a positive integer or `hypothesis_template` has not exactly one "{}".
+            distinct, `max_length` is not a positive integer, `image_text_max_length` cannot hold one token, or
+            `hypothesis_template` has not exactly one "{}".
     """
 
     _auto_class = "AutoProcessor"  # a saved processor names its class, so that `AutoProcessor` finds it
@@ -477,6 +508,7 @@ class MGVMoEProcessor(ProcessorMixin):
         max_length: int = 128,
         hypothesis_template: str = "{}",
         mention_style: str = "markers",
+        image_text_max_length: int = 64,
         **kwargs: Any,
     ):
         # Folders that version 0.1 saved have it by its old name.
@@ -498,6 +530,12 @@ class MGVMoEProcessor(ProcessorMixin):
         self.mention_style = mention_style
         self.typing_markers, self.relation_markers = choose_markers(tokenizer, typing_markers, relation_markers)
         self._rules = study_tokenizer(tokenizer, [*self.typing_markers, *self.relation_markers])
+        self.image_text_max_length = _positive_int(image_text_max_length, "image_text_max_length")
+        if self._image_text_limit <= self._rules.number_around:
+            raise ValueError(
+                f"image_text_max_length: at least {self._rules.number_around + 1} is needed, for special tokens and one "
+                f"token (got {image_text_max_length})"
+            )
 
     @property
     def vocabulary_size(self) -> int:
@@ -517,6 +555,7 @@ class MGVMoEProcessor(ProcessorMixin):
             *([MENTION_MASK] if self.mention_style == "prefix" else []),
             "pixel_values",
             "image_mask",
+            *IMAGE_TEXT_NAMES,
             "candidate_input_ids",
             "candidate_attention_mask",
             "candidate_index",
@@ -548,6 +587,7 @@ class MGVMoEProcessor(ProcessorMixin):
         max_length: int | None = None,
         return_tensors: str | None = None,
         allow_image_urls: bool | str = False,
+        image_text: Any = None,
         **kwargs: Any,
     ) -> BatchFeature:
         """Prepares one post or a batch; outputs always have the batch axis.
@@ -576,6 +616,10 @@ class MGVMoEProcessor(ProcessorMixin):
             return_tensors: "pt", "np" or None for padded lists.
             allow_image_urls: Whether images may be http(s) addresses, which are fetched from public hosts;
                 "private": from any host.
+            image_text: Words for the image of the one post, with or without the image itself: a string (a caption,
+                alternative text, words in the image) or a list of strings, which become one text with ". " between
+                them. For a list of posts a list with such an entry for each. None, "", white space, an empty list and
+                a list of these are a post without image text. It is cut at `image_text_max_length` tokens.
             **kwargs: Arguments of the image processor, each by itself or together as `images_kwargs`.
 
         Returns:
@@ -586,6 +630,8 @@ class MGVMoEProcessor(ProcessorMixin):
                 the style "prefix".
             pixel_values: (B,3,h,w), zeros for a post without image; absent if there are no images at all.
             image_mask: (B,) bool, True for a post with image; absent together with `pixel_values`.
+            image_text_input_ids, image_text_attention_mask: (B,Lw), a mask of zeros for a post without image text;
+                absent if no post has one.
             candidate_input_ids, candidate_attention_mask: (C,Lc); with labels per post C counts the distinct labels
                 in order of first appearance. Where a label has several sentences, (P,Lc), a row for each, and
             candidate_index: (P,), to which label a row belongs; only then.
@@ -603,7 +649,13 @@ class MGVMoEProcessor(ProcessorMixin):
         posts: list[dict[str, Any]] = []
         if text is not None:
             texts, spans = read_batch(text, mentions, is_split_into_words)
-            posts = [self.encode_post(texts[i], spans[i], max_length, post=i) for i in range(len(texts))]
+            words = _image_texts(image_text, len(texts), _is_single(text, is_split_into_words))
+            posts = [
+                self.encode_post(texts[i], spans[i], max_length, post=i, image_text=words[i])
+                for i in range(len(texts))
+            ]
+        elif image_text is not None:
+            raise ValueError("image_text: it needs the text of its post (got text=None)")
         elif mentions is not None:
             raise ValueError("mentions: they need the text they are in (got text=None)")
         if images is not None:
@@ -647,6 +699,7 @@ class MGVMoEProcessor(ProcessorMixin):
         max_length: int | None = None,
         post: int | None = None,
         return_offsets_mapping: bool = False,
+        image_text: Any = None,
     ) -> dict[str, Any]:
         """Marks, tokenizes and windows one post.
 
@@ -656,19 +709,47 @@ class MGVMoEProcessor(ProcessorMixin):
             max_length: Instead of the processor's own.
             post: Number of the post in its batch, for messages; None if it stands alone.
             return_offsets_mapping: Whether offset_mapping is returned as well.
+            image_text: Words for the image, a string or a list; see `__call__`.
 
         Returns:
             input_ids and attention_mask, lists of Lt, and mention_positions, a list of 1 or 2; not padded. In the
             style "prefix" also mention_mask, for each mention a list of Lt. If asked for, offset_mapping: for each
             token the (start, end) of its characters in the post, (0, 0) for special tokens, markers and what else
-            stands for none. The tokens that name a mention before the post have those of the mention.
+            stands for none. The tokens that name a mention before the post have those of the mention. With an image
+            text also image_text_input_ids and image_text_attention_mask, lists of Lw.
 
         Raises:
-            ValueError: If the text is not a string, a mention is wrong (see `spans.read_mentions`) or
-                `max_length` cannot hold the special tokens, the markers and one token.
+            ValueError: If the text is not a string, a mention is wrong (see `spans.read_mentions`), `max_length`
+                cannot hold the special tokens, the markers and one token, or `image_text` is neither a string nor a
+                list of strings.
         """
         prepared = self.prepare_post(text, mentions, max_length, post)
-        return prepared.finish(self.encode_segments(prepared.segments()), return_offsets_mapping)
+        features = prepared.finish(self.encode_segments(prepared.segments()), return_offsets_mapping)
+        return features | self.encode_image_text(image_text, "" if post is None else f"[{post}]")
+
+    def encode_image_text(self, image_text: Any, number: str = "") -> dict[str, list[int]]:
+        """Tokenizes the words for one post's image.
+
+        Args:
+            image_text: A string, a list of strings or nothing; see `__call__`.
+            number: "[3]" for the fourth post of a batch, for messages.
+
+        Returns:
+            image_text_input_ids and image_text_attention_mask, lists of Lw; nothing where there are no words, or none
+            of which the tokenizer makes a token.
+
+        Raises:
+            ValueError: If it is neither a string nor a list of strings.
+        """
+        texts = read_image_text(image_text, f"image_text{number}")
+        if not texts:
+            return {}
+        (ids,) = encode_segments(self.tokenizer, self._rules, [Segment(join_image_texts(texts), joined=False)])
+        if not ids:
+            return {}
+        room = self._image_text_limit - self._rules.number_around
+        row = [*self._rules.prefix_ids, *ids[:room], *self._rules.suffix_ids]
+        return dict(zip(IMAGE_TEXT_NAMES, (row, [1] * len(row)), strict=True))
 
     def prepare_post(
         self, text: str, mentions: Any, max_length: int | None = None, post: int | None = None
@@ -712,9 +793,10 @@ class MGVMoEProcessor(ProcessorMixin):
         Args:
             features: For each post input_ids, attention_mask and mention_positions (lists or 1-D arrays) and
                 optionally pixel_values (3,h,w) or, in its place, image_features (Li,H') of the vision tower; or one
-                of these two alone.
+                of these two alone; and image_text_input_ids with image_text_attention_mask, for posts that have them.
             padding: True or "longest", "max_length", or False.
-            max_length: Length for padding="max_length", instead of the processor's own.
+            max_length: Length for padding="max_length", instead of the processor's own. Image texts are then padded to
+                `image_text_max_length`.
             return_tensors: "pt", "np" or None for lists.
             pad_to_multiple_of: Rounds the padded length up.
             share_pictures: Whether an image that several posts have comes once, so that the model encodes it once.
@@ -729,7 +811,8 @@ class MGVMoEProcessor(ProcessorMixin):
                 of them came.
         """
         target = self._limit(max_length) if padding == "max_length" else None
-        batch = pad_features(self.tokenizer, features, padding, target, pad_to_multiple_of, share_pictures)
+        words = self._image_text_limit if padding == "max_length" else None
+        batch = pad_features(self.tokenizer, features, padding, target, pad_to_multiple_of, share_pictures, words)
         return to_tensors(batch, return_tensors)
 
     def post_process_zero_shot_ie(
@@ -792,7 +875,15 @@ class MGVMoEProcessor(ProcessorMixin):
 
     def _limit(self, max_length: int | None) -> int:
         """Returns the length that holds: the argument, else the processor's, at most the tokenizer's."""
-        limit = self.max_length if max_length is None else _positive_int(max_length, "max_length")
+        return self._at_most(self.max_length if max_length is None else _positive_int(max_length, "max_length"))
+
+    @property
+    def _image_text_limit(self) -> int:
+        """Most tokens of an image text."""
+        return self._at_most(self.image_text_max_length)
+
+    def _at_most(self, limit: int) -> int:
+        """The limit, or the tokenizer's own where that is less."""
         model_limit = self.tokenizer.model_max_length
         return min(limit, int(model_limit)) if model_limit and model_limit < LARGEST_MODEL_LENGTH else limit
 
@@ -942,6 +1033,25 @@ def _as_pictures(images: Any) -> list[Any]:
     is_picture = hasattr(images, "tolist") and str(getattr(images, "dtype", "")) not in ("object", "str", "string")
     pictures = None if is_picture else as_list(images)
     return [images] if pictures is None else [None if is_absent(one) else one for one in pictures]
+
+
+def _is_single(text: Any, is_split_into_words: bool) -> bool:
+    """Whether `text` is one post, and not a list of posts."""
+    words = as_list(text) if is_split_into_words else None
+    return isinstance(text, str) or bool(words and isinstance(words[0], str))
+
+
+def _image_texts(image_text: Any, number: int, single: bool) -> list[Any]:
+    """The image text of each of `number` posts, unread; of a single post it may come by itself or as a list of one."""
+    if image_text is None:
+        return [None] * number
+    listed = as_list(image_text)
+    if single and (listed is None or len(listed) != 1):
+        return [image_text]
+    if listed is None or len(listed) != number:
+        given = repr(image_text)[:80] if listed is None else len(listed)
+        raise ValueError(f"image_text: {number} are needed, one for each text (got {given})")
+    return listed
 
 
 def _positive_int(value: object, name: str) -> int:

@@ -236,6 +236,34 @@ def read_batch(text: Any, mentions: Any, is_split_into_words: bool = False) -> t
     return texts, spans
 
 
+def read_image_text(image_text: object, where: str = "image_text") -> list[str]:
+    """The words for a post's image: a caption, alternative text, what is written in it.
+
+    Args:
+        image_text: A string, a list of strings, or nothing: None, NaN, an empty string, white space, a list of these.
+        where: How to call the argument in messages.
+
+    Returns:
+        The distinct texts, without white space around, in their order; none for nothing.
+
+    Raises:
+        ValueError: If it is something else, or no valid text.
+    """
+    texts = [image_text] if is_absent(image_text) or isinstance(image_text, str) else as_list(image_text)
+    if texts is None or not all(is_absent(one) or isinstance(one, str) for one in texts):
+        raise ValueError(f"{where}: a string or a list of strings is needed (got {image_text!r:.80})")
+    found = list(dict.fromkeys(one.strip() for one in texts if isinstance(one, str) and one.strip()))
+    for one in found:
+        check_unicode(one, where)
+    return found
+
+
+def join_image_texts(texts: Sequence[str]) -> str:
+    """Several texts of an image as one, with ". " between them where a text does not end a sentence itself."""
+    ended = [text if text.endswith((".", "!", "?", "\u2026")) else f"{text}." for text in texts[:-1]]
+    return " ".join([*ended, *texts[-1:]])
+
+
 def check_unicode(text: str, where: str) -> None:
     """Refuses half of a surrogate pair, as JSON may hold it: it is no character, and no tokenizer or file takes it.
 
