@@ -26,10 +26,13 @@ from .objectives import at_least_float32, info_nce, label_cross_entropy, predict
 from .sample_graph import adversarial_consistency, learned_adversary_loss, power_perturbation, random_perturbation
 from .variational_experts import (
     NoExperts,
+    ResidualMixtureOfExperts,
     VariationalMixtureOfExperts,
     VariationalMixtureOutput,
     expert_losses,
     is_plain,
+    loss_sums,
+    losses_of_sums,
 )
 
 if TYPE_CHECKING:
@@ -48,7 +51,8 @@ class MGVMoEModelOutput(ModelOutput):
     """Output of [`MGVMoEModel`]. Fields typed as plain tensors are always there.
 
     Args:
-        fused_embeds: (B, H), f of E7.
+        fused_embeds: (B, H), f of E7. With residual experts, whose tokens are pooled states, see `_fuse_pooled`; there
+            text_states and mention_states are `None` where the posts came as `post_states`.
         fused_variance: (B, H), its variance where tokens are drawn as in E3; only if asked for.
         text_states: (B, Lt, H), the text encoder's states.
         mention_states: (B, (max_mentions + 1) H), q of E7: the text encoder's states of the first token and of the
@@ -58,10 +62,13 @@ class MGVMoEModelOutput(ModelOutput):
         image_mask: (B,), true for posts with an image: pixels, image text or both.
         image_text_embeds: (B, H), the mean of the text encoder's states of the image text, in no less than single
             precision; zeros for posts without one. `None` if no post has one.
+        mention_embeds: (B, max_mentions, H), the mentions' directions behind residual experts, zeros for absent ones;
+            `None` with others.
         kl_loss: scalar, E4 averaged over the modalities present; only if losses were asked for.
         router_entropy_loss: scalar, E5, likewise.
         expert_loss_sums: (2, 3), what several processes add up: for text and for images the sum of E4 and the sum of
-            E5 over the tokens, and the number of tokens. Only with losses.
+            E5 over the tokens, and the number of tokens. Only with losses. Behind residual experts a third row has
+            the labels.
         fusion_attentions: (B, Li + Lt), the weights a of E7, image first; 0 on padding. The tokens of the image, Li,
             are those of the pixels and then the Lw of the image text.
         text_router_probs: (B, Lt, K). image_router_probs: (B, Li, K) or `None`.
@@ -77,6 +84,7 @@ class MGVMoEModelOutput(ModelOutput):
     image_embeds: torch.Tensor | None = None
     image_mask: torch.Tensor = None  # type: ignore[assignment]
     image_text_embeds: torch.Tensor | None = None
+    mention_embeds: torch.Tensor | None = None
     kl_loss: torch.Tensor | None = None
     router_entropy_loss: torch.Tensor | None = None
     expert_loss_sums: torch.Tensor | None = None
@@ -310,6 +318,15 @@ def check_mention_mask(
         raise ValueError("mention_mask must mark a token of every mention, and none of an absent one.")
 
 
+def check_given_mention_mask(
+    mention_mask: torch.Tensor | None, mention_positions: torch.Tensor, attention_mask: torch.Tensor
+) -> None:
+    """[`check_mention_mask`] of a model that cannot do without one."""
+    if mention_mask is None:
+        raise ValueError('mention_mask must be given with expert_type="residual".')
+    check_mention_mask(mention_mask, mention_positions, attention_mask)
+
+
 def check_types(candidate_types: torch.Tensor, number: int, types: int) -> None:
     """(C, 2, T), boolean, at least one type allowed for every label and slot."""
     if tuple(candidate_types.shape) != (number, 2, types) or candidate_types.dtype != torch.bool:
@@ -357,14 +374,21 @@ class MGVMoEPreTrainedModel(PreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
-        if isinstance(module, SimilarityScore):
+        if isinstance(module, SimilarityScore) and module.gate is not None:
             init.zeros_(module.gate)
+        if isinstance(module, ResidualMixtureOfExperts):
+            init.normal_(module.down.weight, std=module.hidden_size**-0.5)
+            init.zeros_(module.expert_means)
+            if module.prior_std:
+                init.zeros_(module.expert_log_variances)
+        if isinstance(module, MGVMoEModel) and module.image_gate is not None:
+            init.zeros_(module.image_gate)
         if isinstance(module, AdditiveFusionScore):
             init.normal_(module.weight, std=self.config.initializer_range)
             init.zeros_(module.bias)
 
     def _freeze_tower(self) -> None:
-        """Take the gradient off every parameter of the vision encoder, if the configuration says `freeze_vision`.
+        """Take the gradient off every parameter of an encoder that the configuration freezes.
 
         Done at construction and after loading, not in `train()`: parameters that are added later, such as adapters,
         keep theirs.
@@ -372,6 +396,8 @@ class MGVMoEPreTrainedModel(PreTrainedModel):
         base = getattr(self, self.base_model_prefix, self)
         if self.config.freeze_vision:
             base.vision_model.requires_grad_(False)
+        if self.config.freeze_text:
+            base.text_model.requires_grad_(False)
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """As torch has it, and also of the names that `save_pretrained` writes.
@@ -733,13 +759,21 @@ class SimilarityScore(nn.Module):
         mention_weight: w of posts with one mention.
         type_coef: lambda.
         image_text_weight: w_v.
+        gated: whether there is a residual. Residual experts, which move u itself, have none.
     """
 
-    def __init__(self, scale: float, mention_weight: float, type_coef: float, image_text_weight: float = 0.1) -> None:
+    def __init__(
+        self,
+        scale: float,
+        mention_weight: float,
+        type_coef: float,
+        image_text_weight: float = 0.1,
+        gated: bool = True,
+    ) -> None:
         super().__init__()
         self.scale, self.mention_weight, self.type_coef = scale, mention_weight, type_coef
         self.image_text_weight = image_text_weight
-        self.gate = nn.Parameter(torch.zeros(1))
+        self.gate = nn.Parameter(torch.zeros(1)) if gated else None
 
     def embed_posts(
         self,
@@ -771,6 +805,7 @@ class SimilarityScore(nn.Module):
 
     def with_residual(self, post_embeds: torch.Tensor, projected: torch.Tensor) -> torch.Tensor:
         """The posts' side of the score: u with what the experts add, both (B, H)."""
+        assert self.gate is not None, "it is made with a gate"
         return post_embeds + self.gate * F.normalize(at_least_float32(projected), dim=-1)
 
     def type_log_probs(self, mentions: torch.Tensor, type_embeds: torch.Tensor) -> torch.Tensor:
@@ -889,6 +924,21 @@ class PostEmbeds(ModelOutput):
         return cls(**joined)
 
 
+def _noise(deviation: torch.Tensor, number: int | None, given: torch.Tensor | None) -> torch.Tensor:
+    """(N, B, H), standard normal, for deviations (B, H): the given one, or `number` draws.
+
+    Raises:
+        ValueError: the given noise has another shape.
+    """
+    if given is None:
+        return torch.randn((cast(int, number), *deviation.shape), device=deviation.device, dtype=deviation.dtype)
+    if given.shape[1:] != deviation.shape:
+        raise ValueError(
+            f"sample_noise must be (N, B, H) with (B, H) = {tuple(deviation.shape)}, got {tuple(given.shape)}."
+        )
+    return given
+
+
 # In `labels`: a post of none of the candidates, which takes no part in E9 and in the loss of the types.
 NO_LABEL = -100
 
@@ -922,12 +972,21 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
         self.vision_projection = (
             nn.Identity() if config.vision_width == hidden_size else nn.Linear(config.vision_width, hidden_size)
         )
-        self.experts = (
-            VariationalMixtureOfExperts(hidden_size, config.num_experts, config.deterministic_experts)
-            if config.num_experts
-            else NoExperts()
-        )
-        if config.fusion == "additive":
+        self.residual = config.expert_type == "residual"
+        # How much the pixels of an image count beside its text: nothing before their projection has learned.
+        self.image_gate = nn.Parameter(torch.zeros(1)) if self.residual else None
+        self.experts: nn.Module
+        if self.residual:
+            self.experts = ResidualMixtureOfExperts(
+                hidden_size, config.num_experts, config.expert_rank, config.expert_prior_std
+            )
+        elif config.num_experts:
+            self.experts = VariationalMixtureOfExperts(hidden_size, config.num_experts, config.deterministic_experts)
+        else:
+            self.experts = NoExperts()
+        if self.residual:
+            pass  # E7's weights are those of the configuration
+        elif config.fusion == "additive":
             self.fusion_score = AdditiveFusionScore(mention_size + hidden_size)
         else:
             self.fusion_query = nn.Linear(mention_size, hidden_size)
@@ -941,6 +1000,8 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
 
     def train(self, mode: bool = True) -> Self:
         super().train(mode)
+        if self.config.freeze_text:
+            self.text_model.eval()
         if self.config.freeze_vision:
             # The reference leaves dropout on inside its frozen tower; without it, features can be cached.
             for name, module in self.vision_model.named_modules():
@@ -966,6 +1027,8 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
         output_hidden_states: bool | int | list[int] | None = None,
         image_text_input_ids: torch.Tensor | None = None,
         image_text_attention_mask: torch.Tensor | None = None,
+        mention_mask: torch.Tensor | None = None,
+        post_states: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> MGVMoEModelOutput:
         """Encode posts.
@@ -984,6 +1047,10 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
                 the pixels, in E1 to E12.
             image_text_attention_mask: (B, Lw), a row of zeros for a post without image text; default: no padding.
             text_noise: (B, Lt, H), image_noise: (B, Li, H), Lw included: take the place of the experts' noise (E3).
+                With residual experts they are for the pooled states, (B, 1 + max_mentions, H) and (B, 2, H).
+            mention_mask: (B, S, Lt), true for the tokens of each mention; residual experts need it.
+            post_states: (B, max_mentions + 2, H), the output of [`get_post_states`], instead of `input_ids` and all
+                that belongs to them; with residual experts only.
             return_losses: compute E4 and E5.
             return_variance: compute the variance of f; at inference only.
             output_attentions, output_hidden_states: of the backbones; the latter may list the states to keep.
@@ -1002,11 +1069,21 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
             image_index=image_index,
             image_text_input_ids=image_text_input_ids,
             image_text_attention_mask=image_text_attention_mask,
+            mention_mask=mention_mask,
+            post_states=post_states,
         )
+        noises = (text_noise, image_noise)
+        self._check_request(return_variance, noises, pixel_values, image_features)
+        if post_states is not None:
+            self._check_post_states(post_states, input_ids)
+            pictures, image_mask, _ = self._picture_states(
+                post_states, pixel_values, image_features, image_mask, image_index, {}
+            )
+            return self._fuse_pooled(
+                post_states, (pictures, image_mask, image_index), noises, return_losses, return_variance
+            )
         if input_ids is None or mention_positions is None:
             raise ValueError("input_ids and mention_positions must be given.")
-        if pixel_values is not None and image_features is not None:
-            raise ValueError("pixel_values and image_features exclude each other, got both.")
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
         self._check_tokens(input_ids, attention_mask, "")
@@ -1018,7 +1095,8 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
         if output_hidden_states:
             extras["output_hidden_states"] = output_hidden_states
 
-        text_output = self.text_model(input_ids, attention_mask=attention_mask, **extras)
+        with self._text_gradient():
+            text_output = self.text_model(input_ids, attention_mask=attention_mask, **extras)
         text_states = text_output.last_hidden_state
         text_mask = attention_mask.bool()
         mention_states = self._mention_states(text_states, text_mask, mention_positions)
@@ -1026,28 +1104,40 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
             text_states, pixel_values, image_features, image_mask, image_index, extras
         )
         image_text = self._image_text_states(text_states, image_text_input_ids, image_text_attention_mask)
+        encoders = {
+            "hidden_states": text_output.get("hidden_states"),
+            "attentions": text_output.get("attentions"),
+            "vision_hidden_states": vision_output.get("hidden_states") if vision_output else None,
+            "vision_attentions": vision_output.get("attentions") if vision_output else None,
+        }
+        if self.residual:
+            check_given_mention_mask(mention_mask, mention_positions, attention_mask)
+            assert mention_mask is not None  # for the type checker
+            pooled = self._pool(text_states, text_mask, mention_mask, image_text)
+            pixels = (pictures, image_mask, image_index)
+            output = self._fuse_pooled(pooled, pixels, noises, return_losses, return_variance)
+            self._spread(output, self._image_masks(pictures, image_mask, image_text), text_mask, mention_mask)
+            output.text_states, output.mention_states = text_states, mention_states
+            for name, states in encoders.items():
+                output[name] = states
+            return output
         images, image_mask = _tokens_of_images(pictures, image_mask, image_index, image_text)
         modalities = [(text_states, text_mask)]
         if images:
             modalities.insert(0, images[0] if len(images) == 1 else _side_by_side(images))
         sampled = self.training or text_noise is not None or image_noise is not None
-        if return_variance and (sampled or not isinstance(self.experts, VariationalMixtureOfExperts)):
-            raise ValueError(
-                "return_variance, num_samples: they need experts, evaluation mode and no text_noise or image_noise."
-            )
-        noises = [image_noise, text_noise][-len(modalities) :]
         layer = self.fusion_score if self.config.fusion == "additive" else self.fusion_query
         fused, weights, means, probs, mixtures = fuse_modalities(
-            layer, self.experts, mention_states, modalities, noises, sampled, return_losses
+            layer, self.experts, mention_states, modalities, noises[::-1][-len(modalities) :], sampled, return_losses
         )
-        losses = (
+        losses: dict[str, Any] = (
             self._losses(mixtures, [mask for _, mask in modalities], pictures is not None) if return_losses else {}
         )
         variance = None
         if return_variance:
             assert isinstance(self.experts, VariationalMixtureOfExperts)  # checked above
             shares = weights.split([*(mask.shape[1] for _, mask in images), text_states.shape[1]], dim=1)
-            parts = [(text_states, shares[-1], None)]
+            parts: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]] = [(text_states, shares[-1], None)]
             if pictures is not None:
                 parts.append((pictures, shares[0], image_index))
             if image_text is not None:
@@ -1068,11 +1158,197 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
             text_router_probs=probs[-1],
             image_router_probs=probs[0] if images else None,
             **losses,
-            hidden_states=text_output.get("hidden_states"),
-            attentions=text_output.get("attentions"),
-            vision_hidden_states=vision_output.get("hidden_states") if vision_output else None,
-            vision_attentions=vision_output.get("attentions") if vision_output else None,
+            **encoders,
         )
+
+    def _check_request(
+        self,
+        return_variance: bool,
+        noises: tuple[torch.Tensor | None, torch.Tensor | None],
+        pixel_values: torch.Tensor | None,
+        image_features: torch.Tensor | None,
+    ) -> None:
+        if pixel_values is not None and image_features is not None:
+            raise ValueError("pixel_values and image_features exclude each other, got both.")
+        quiet = not self.training and all(noise is None for noise in noises)
+        if return_variance and (not quiet or isinstance(self.experts, NoExperts)):
+            raise ValueError(
+                "return_variance, num_samples: they need experts, evaluation mode and no text_noise or image_noise."
+            )
+
+    @staticmethod
+    def _image_masks(
+        pictures: torch.Tensor | None, image_mask: torch.Tensor, image_text: Tokens | None
+    ) -> dict[int, torch.Tensor]:
+        """Masks (B, L) of the tokens of pixels (0) and image text (1), of those that are there."""
+        masks = {} if pictures is None else {0: image_mask[:, None].expand(-1, pictures.shape[1])}
+        return masks if image_text is None else {**masks, 1: image_text[1]}
+
+    def _text_gradient(self) -> Any:
+        """No gradient for a frozen text encoder, unless something that trains was added to it, such as adapters."""
+        trains = not self.config.freeze_text or any(one.requires_grad for one in self.text_model.parameters())
+        return torch.set_grad_enabled(torch.is_grad_enabled() and trains)
+
+    def _check_post_states(self, post_states: torch.Tensor, input_ids: torch.Tensor | None) -> None:
+        if not self.residual or input_ids is not None:
+            raise ValueError(
+                'post_states need a model with expert_type="residual" and take the place of input_ids, got '
+                f"expert_type={self.config.expert_type!r}" + ("." if input_ids is None else " and both.")
+            )
+        shape = (self.config.max_mentions + 2, self.config.hidden_size)
+        if post_states.ndim != 3 or post_states.shape[1:] != shape:
+            raise ValueError(f"post_states must be (B, {shape[0]}, {shape[1]}), got {tuple(post_states.shape)}.")
+
+    def get_post_states(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        mention_mask: torch.Tensor,
+        image_text_input_ids: torch.Tensor | None = None,
+        image_text_attention_mask: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """What residual experts move, before any trained part: to be cached while the text encoder is frozen.
+
+        Args:
+            input_ids, attention_mask, image_text_input_ids, image_text_attention_mask: see `forward`.
+            mention_mask: (B, S, Lt).
+
+        Returns:
+            (B, max_mentions + 2, H): the mean of the text encoder's states over the post, over each mention and over
+            the image text, all of length 1; zeros for an absent mention or image text.
+        """
+        self._check_tokens(input_ids, attention_mask, "")
+        with self._text_gradient():
+            states = self.text_model(input_ids, attention_mask=attention_mask).last_hidden_state
+            image_text = self._image_text_states(states, image_text_input_ids, image_text_attention_mask)
+        return self._pool(states, attention_mask.bool(), mention_mask, image_text)
+
+    def _pool(
+        self, states: torch.Tensor, mask: torch.Tensor, mention_mask: torch.Tensor, image_text: Tokens | None
+    ) -> torch.Tensor:
+        """[`get_post_states`] of the encoder's states."""
+        states = at_least_float32(states)
+        mentions = masked_token_mean(states, mention_mask)
+        mentions = F.pad(mentions, (0, 0, 0, self.config.max_mentions - mentions.shape[1]))
+        whole = token_mean(states, mask)[:, None]
+        words = torch.zeros_like(whole)
+        if image_text is not None:
+            words = token_mean(at_least_float32(image_text[0]), image_text[1])[:, None]
+        return F.normalize(torch.cat([whole, mentions, words], dim=1), dim=-1)
+
+    def _fuse_pooled(
+        self,
+        post_states: torch.Tensor,
+        pixels: tuple[torch.Tensor | None, torch.Tensor, torch.Tensor | None],
+        noises: tuple[torch.Tensor | None, torch.Tensor | None],
+        return_losses: bool,
+        return_variance: bool,
+    ) -> MGVMoEModelOutput:
+        r"""E1 to E3 of pooled states by residual experts, and E7 with the weights of the configuration.
+
+        .. math:: f = (1 - w)\,\hat z_{post} + w\,\hat z_{mention} + g\,\hat z_{pixels} + w_v\,\hat z_{image\ text}
+
+        w is `mention_weight` for posts with one mention and 0 for pairs, g the trained `image_gate`, w_v
+        `image_text_weight`; a summand of what a post lacks is 0.
+
+        Args:
+            post_states: of [`get_post_states`].
+            pixels: their projected tokens (P, Li, H) or `None`, `image_mask` and `image_index` of `forward`.
+            noises: (B, 1 + max_mentions, H) and (B, 2, H), or `None`.
+            return_losses, return_variance: see `forward`.
+        """
+        assert self.image_gate is not None and isinstance(self.experts, ResidualMixtureOfExperts)
+        pictures, image_mask, image_index = pixels
+        text, words = post_states.split([self.config.max_mentions + 1, 1], dim=1)
+        has_words = words.any(-1)
+        text_mask = text.any(-1)
+        modalities: list[Tokens] = [(text, text_mask)]
+        with_image = pictures is not None or torch.compiler.is_compiling() or bool(has_words.any())
+        if with_image:
+            modalities.insert(0, self._pooled_images(words, pictures, image_mask, image_index))
+        mixtures = [
+            self.experts(states, mask, noise, return_losses)
+            for (states, mask), noise in zip(modalities, noises[::-1][-len(modalities) :], strict=True)
+        ]
+        directions = [
+            F.normalize(at_least_float32(mixture.hidden_states), dim=-1) * mask[..., None]
+            for mixture, (_, mask) in zip(mixtures, modalities, strict=True)
+        ]
+        single = (text_mask[:, 1:].sum(1) == 1).to(post_states.dtype)
+        mention = self.config.mention_weight * single
+        weights = F.pad(torch.stack([1 - mention, mention], dim=1), (0, text.shape[1] - 2))
+        if with_image:
+            gates = torch.cat([self.image_gate, self.image_gate.new_tensor([self.config.image_text_weight])])
+            weights = torch.cat([gates * modalities[0][1], weights], dim=1)
+        fused = torch.einsum("br,brh->bh", weights, torch.cat(directions, dim=1))
+        losses: dict[str, Any] = (
+            self._losses(mixtures, [mask for _, mask in modalities], pictures is not None) if return_losses else {}
+        )
+        variance = None
+        if return_variance:
+            tokens = torch.cat([states for states, _ in modalities], dim=1)
+            probs = torch.cat([mixture.router_probs for mixture in mixtures], dim=1)
+            variance = torch.einsum("br,brh->bh", weights.square(), self.experts.token_variances(tokens, probs))
+        image_embeds = token_mean(directions[0], modalities[0][1]) if with_image else None
+        return MGVMoEModelOutput(
+            fused_embeds=fused,
+            fused_variance=variance,
+            text_embeds=directions[-1][:, 0],
+            mention_embeds=directions[-1][:, 1:],
+            image_embeds=image_embeds,
+            image_mask=image_mask | has_words[:, 0],
+            image_text_embeds=words[:, 0] if with_image else None,
+            fusion_attentions=weights,
+            text_router_probs=mixtures[-1].router_probs[:, :1],
+            image_router_probs=mixtures[0].router_probs * modalities[0][1][..., None] if with_image else None,
+            **losses,
+        )
+
+    @staticmethod
+    def _pooled_images(
+        words: torch.Tensor,
+        pictures: torch.Tensor | None,
+        image_mask: torch.Tensor,
+        image_index: torch.Tensor | None,
+    ) -> Tokens:
+        """Directions (B, 2, H) of pixels and image text, zeros for absent ones, and their mask (B, 2)."""
+        has_words = words.any(-1)
+        if pictures is None:
+            rows, has_pixels = torch.zeros_like(words), torch.zeros_like(has_words)
+        else:
+            means = F.normalize(at_least_float32(pictures).mean(1, keepdim=True), dim=-1)
+            has_pixels = image_mask[:, None]
+            rows = (means if image_index is None else means[image_index]) * has_pixels[..., None]
+        return torch.cat([rows, words], dim=1), torch.cat([has_pixels, has_words], dim=1)
+
+    def _spread(
+        self,
+        output: MGVMoEModelOutput,
+        image_masks: Mapping[int, torch.Tensor],
+        text_mask: torch.Tensor,
+        mention_mask: torch.Tensor,
+    ) -> None:
+        """Tell the weights and the routing of pooled states token by token: each is the mean of its tokens.
+
+        Args:
+            output: of [`_fuse_pooled`]; its `fusion_attentions` and router probabilities become those of tokens.
+            image_masks: (B, L) of the tokens of pixels (0) and image text (1), of those that are there.
+            text_mask: (B, Lt).
+            mention_mask: (B, S, Lt).
+        """
+
+        def share(mask: torch.Tensor) -> torch.Tensor:
+            return mask / mask.sum(-1, keepdim=True).clamp(min=1)
+
+        weights, probs = output.fusion_attentions.abs(), output.image_router_probs
+        whole, mention = weights[:, -1 - self.config.max_mentions, None], weights[:, -self.config.max_mentions, None]
+        parts = [weights[:, row, None] * share(mask) for row, mask in image_masks.items()]
+        total = torch.cat([*parts, whole * share(text_mask) + mention * share(mention_mask[:, 0])], dim=1)
+        output.fusion_attentions = total / total.sum(1, keepdim=True)
+        output.text_router_probs = output.text_router_probs.expand(-1, text_mask.shape[1], -1)
+        if probs is not None:
+            rows = [probs[:, row, None].expand(-1, mask.shape[1], -1) for row, mask in image_masks.items()]
+            output.image_router_probs = torch.cat(rows, dim=1)
 
     def _losses(
         self, mixtures: Sequence[VariationalMixtureOutput], masks: Sequence[torch.Tensor], with_pixels: bool
@@ -1082,6 +1358,60 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
             assert mixtures[0].kl_loss is not None, "it was asked for"
             mixtures[0].kl_loss = mixtures[0].kl_loss + self._zero_of_the_vision_side()
         return expert_losses(mixtures, masks)
+
+    def get_candidate_states(
+        self, candidate_input_ids: torch.Tensor, candidate_attention_mask: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """What residual experts move of labels' texts: to be cached while the text encoder is frozen.
+
+        Args:
+            candidate_input_ids, candidate_attention_mask: (P, Lc).
+
+        Returns:
+            (P, H), the mean of the text encoder's states over each text, of length 1.
+        """
+        check_tensors(candidate_input_ids=candidate_input_ids, candidate_attention_mask=candidate_attention_mask)
+        if candidate_attention_mask is None:
+            candidate_attention_mask = torch.ones_like(candidate_input_ids)
+        self._check_tokens(candidate_input_ids, candidate_attention_mask, "candidate_")
+        if torch.compiler.is_exporting():
+            return self._pool_texts(candidate_input_ids, candidate_attention_mask)
+        order = lexsort_rows(candidate_input_ids.masked_fill(~candidate_attention_mask.bool(), -1))
+        return self._pool_texts(candidate_input_ids[order], candidate_attention_mask[order])[order.argsort()]
+
+    def _pool_texts(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        with self._text_gradient():
+            states = self.text_model(input_ids, attention_mask=attention_mask).last_hidden_state
+        return F.normalize(token_mean(at_least_float32(states), attention_mask.bool()), dim=-1)
+
+    def move_candidates(
+        self, states: torch.Tensor, index: torch.Tensor | None = None, return_losses: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Labels by residual experts.
+
+        Args:
+            states: (P, H), of [`get_candidate_states`].
+            index: (P,), the label of each text, every label from 0 on present; `None` for one text a label.
+            return_losses: compute E4 and E5.
+
+        Returns:
+            (C, H), the mean of the directions of each label's texts, of length 1; and (3,), the sums of E4 and E5
+            over the texts and their number, or `None`.
+        """
+        if index is not None:
+            check_index(index, len(states))
+            if self.training and self.config.sample_candidate_texts:
+                states, index = states[one_of_each(index)], None
+        # A score must not depend on the place of its label: see `lexsort_rows`.
+        order = None if torch.compiler.is_exporting() else lexsort_rows(states[:, :4].detach())
+        if order is not None:
+            states, index = states[order], None if index is None else index[order]
+        mixture = self.experts(states[None], return_losses=return_losses)
+        embeds = label_mean(mixture.hidden_states[0], index)
+        if order is not None and index is None:
+            embeds = embeds[order.argsort()]
+        sums = loss_sums(mixture, states.new_ones(1, len(states))) if return_losses else None
+        return embeds, sums
 
     def get_candidate_embeds(
         self,
@@ -1097,8 +1427,12 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
             candidate_index: (P,), to which label from 0 to C - 1 each text belongs.
 
         Returns:
-            (C, H), the mean over a label's texts; with `score="similarity"` of their directions, of length 1.
+            (C, H), the mean over a label's texts; with `score="similarity"` of their directions, of length 1, and with
+            residual experts of what these make of the texts.
         """
+        if self.residual:
+            states = self.get_candidate_states(candidate_input_ids, candidate_attention_mask)
+            return self.move_candidates(states, candidate_index)[0]
         check_tensors(
             candidate_input_ids=candidate_input_ids,
             candidate_attention_mask=candidate_attention_mask,
@@ -1125,7 +1459,8 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor, index: torch.Tensor | None
     ) -> torch.Tensor:
         """`get_candidate_embeds` in the order of the rows."""
-        states = self.text_model(input_ids, attention_mask=attention_mask).last_hidden_state
+        with self._text_gradient():
+            states = self.text_model(input_ids, attention_mask=attention_mask).last_hidden_state
         return label_mean(token_mean(states, attention_mask), index, directions=self.config.score == "similarity")
 
     @property
@@ -1281,7 +1616,8 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
         remedy, `find_unused_parameters`, searches the graph in every step. And thus a batch without images means the
         same to the optimizer whether its images are left out or masked, in one process or in several.
         """
-        vision = (*self.vision_model.parameters(), *self.vision_projection.parameters())
+        vision = [*self.vision_model.parameters(), *self.vision_projection.parameters()]
+        vision += [] if self.image_gate is None else [self.image_gate]
         # One number of each is enough, and cannot overflow.
         return sum((parameter.flatten()[0] * 0.0 for parameter in vision if parameter.requires_grad), start=0.0)
 
@@ -1301,9 +1637,11 @@ class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
         self.similarity: SimilarityScore | None = None
         if config.score == "similarity":
             # Posts are compared with labels in the text encoder's own space.
-            self.mention_projection = nn.Linear(mention_size, config.hidden_size)
+            gated = config.expert_type != "residual"
+            if gated:
+                self.mention_projection = nn.Linear(mention_size, config.hidden_size)
             self.similarity = SimilarityScore(
-                config.similarity_scale, config.mention_weight, config.type_score_coef, config.image_text_weight
+                config.similarity_scale, config.mention_weight, config.type_score_coef, config.image_text_weight, gated
             )
         else:
             self.mention_projection = nn.Linear(mention_size, config.projection_dim)
@@ -1360,6 +1698,9 @@ class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
         output_hidden_states: bool | int | list[int] | None = None,
         image_text_input_ids: torch.Tensor | None = None,
         image_text_attention_mask: torch.Tensor | None = None,
+        post_states: torch.Tensor | None = None,
+        candidate_states: torch.Tensor | None = None,
+        type_states: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> MGVMoEOutput:
         """Score every candidate label for every post, and compute E12 if `labels` are given.
@@ -1383,6 +1724,10 @@ class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
             num_samples: N draws of the fused vector at inference, beside the mean that gives `logits`; see
                 `objectives.py` for what is drawn and what comes out.
             sample_noise: (N, B, H), standard normal, takes the place of their noise.
+            post_states: (B, max_mentions + 2, H), of [`MGVMoEModel.get_post_states`], instead of `input_ids` and all
+                that belongs to them; like
+            candidate_states: (P, H), and type_states, of [`MGVMoEModel.get_candidate_states`], instead of
+                `candidate_input_ids` and `type_input_ids`, with residual experts.
 
         Raises:
             ValueError: an argument is missing or a shape does not fit.
@@ -1403,15 +1748,22 @@ class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
             type_index=type_index,
             type_embeds=type_embeds,
             labels=labels,
+            post_states=post_states,
+            candidate_states=candidate_states,
+            type_states=type_states,
         )
-        if (candidate_input_ids is None) == (candidate_embeds is None):
+        given = sum(own is not None for own in (candidate_input_ids, candidate_embeds, candidate_states))
+        if given != 1:
             raise ValueError(
-                "Exactly one of candidate_input_ids and candidate_embeds must be given, "
-                f"got {'neither' if candidate_embeds is None else 'both'}."
+                "Exactly one of candidate_input_ids, candidate_embeds and candidate_states must be given, "
+                f"got {given or 'neither'}."
             )
-        if (candidate_types is None) != (type_input_ids is None and type_embeds is None):
-            raise ValueError("candidate_types and type_input_ids or type_embeds must be given together.")
-        number = 0 if input_ids is None else input_ids.shape[0]
+        if (candidate_types is None) != (type_input_ids is None and type_embeds is None and type_states is None):
+            raise ValueError("candidate_types and type_input_ids, type_embeds or type_states must be given together.")
+        if not self.mgvmoe.residual and (candidate_states is not None or type_states is not None):
+            raise ValueError('candidate_states and type_states need a model with expert_type="residual".')
+        posts_given = input_ids if post_states is None else post_states
+        number = 0 if posts_given is None else posts_given.shape[0]
         candidate_input_ids = one_for_all(candidate_input_ids, "candidate_input_ids", 2, number)
         candidate_attention_mask = one_for_all(candidate_attention_mask, "candidate_attention_mask", 2, number)
         candidate_index = one_for_all(candidate_index, "candidate_index", 1, number)
@@ -1423,14 +1775,18 @@ class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
             attention_mask = torch.ones_like(input_ids)
         if self.similarity is None and candidate_types is not None:
             raise ValueError('candidate_types need a model with score="similarity", got one with "projection".')
-        self._check_posts(mention_mask, num_samples, sample_noise)
+        self._check_posts(mention_mask if post_states is None else post_states, num_samples, sample_noise)
+        label_sums: list[torch.Tensor | None] = []
         if candidate_embeds is None:
-            assert candidate_input_ids is not None  # for the type checker: it was checked above
-            candidate_embeds = self.get_candidate_embeds(
-                candidate_input_ids, candidate_attention_mask, candidate_index
+            candidate_embeds, sums = self._embed_words(
+                candidate_input_ids, candidate_attention_mask, candidate_index, candidate_states, labels is not None
             )
-        if type_embeds is None and type_input_ids is not None:
-            type_embeds = self.get_candidate_embeds(type_input_ids, type_attention_mask, type_index)
+            label_sums.append(sums)
+        if type_embeds is None and candidate_types is not None:
+            type_embeds, sums = self._embed_words(
+                type_input_ids, type_attention_mask, type_index, type_states, labels is not None
+            )
+            label_sums.append(sums)
         if candidate_types is not None and type_embeds is not None:
             check_types(candidate_types, candidate_embeds.shape[-2], type_embeds.shape[0])
         announced = self.start_row_exchange(labels)
@@ -1450,9 +1806,16 @@ class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
             output_hidden_states=output_hidden_states,
             image_text_input_ids=image_text_input_ids,
             image_text_attention_mask=image_text_attention_mask,
+            mention_mask=mention_mask if self.mgvmoe.residual else None,
+            post_states=post_states,
             return_dict=True,
         )
-        assert attention_mask is not None and mention_positions is not None  # for the type checker: it was checked
+        known_sums = [own for own in label_sums if own is not None]
+        if known_sums:
+            # The labels, which pass the same experts, are a third modality of E4 and E5.
+            assert output.expert_loss_sums is not None, "it was asked for"
+            output.expert_loss_sums = torch.cat([output.expert_loss_sums, torch.stack(known_sums).sum(0)[None]])
+            output.kl_loss, output.router_entropy_loss = losses_of_sums(output.expert_loss_sums)
         posts = self.posts_of(output, attention_mask, mention_positions, mention_mask, num_samples, sample_noise)
         fit = self._type_compatibility(posts, candidate_types, type_embeds)
         logits = self.score(posts.mention_embeds, candidate_embeds, candidate_mask)
@@ -1499,6 +1862,23 @@ class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
         """See [`MGVMoEModel.get_candidate_embeds`]."""
         return self.mgvmoe.get_candidate_embeds(candidate_input_ids, candidate_attention_mask, candidate_index)
 
+    def _embed_words(
+        self,
+        input_ids: torch.Tensor | None,
+        attention_mask: torch.Tensor | None,
+        index: torch.Tensor | None,
+        states: torch.Tensor | None,
+        return_losses: bool,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Labels or types (C, H), from their words or pooled states, and what [`MGVMoEModel.move_candidates`] sums."""
+        if not self.mgvmoe.residual:
+            assert input_ids is not None, "it was checked"
+            return self.get_candidate_embeds(input_ids, attention_mask, index), None
+        if states is None:
+            assert input_ids is not None, "it was checked"
+            states = self.mgvmoe.get_candidate_states(input_ids, attention_mask)
+        return self.mgvmoe.move_candidates(states, index, return_losses)
+
     def encode_candidates(self, encoded: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Labels, and types if there are any, as what `forward` and `score` take instead of their words.
 
@@ -1506,16 +1886,17 @@ class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
             encoded: of `processor.encode_candidates`.
         """
         taken = {"candidate_embeds": self._embeds_of(encoded, "candidate")}
-        if "type_input_ids" in encoded:
+        if "candidate_types" in encoded:
             taken |= {"type_embeds": self._embeds_of(encoded, "type"), "candidate_types": encoded["candidate_types"]}
         if "candidate_mask" in encoded:
             taken["candidate_mask"] = encoded["candidate_mask"]
         return taken
 
     def _embeds_of(self, encoded: Mapping[str, torch.Tensor], name: str) -> torch.Tensor:
-        return self.get_candidate_embeds(
-            encoded[f"{name}_input_ids"], encoded.get(f"{name}_attention_mask"), encoded.get(f"{name}_index")
-        )
+        index = encoded.get(f"{name}_index")
+        if f"{name}_states" in encoded:
+            return self.mgvmoe.move_candidates(encoded[f"{name}_states"], index)[0]
+        return self.get_candidate_embeds(encoded[f"{name}_input_ids"], encoded.get(f"{name}_attention_mask"), index)
 
     def extract(
         self,
@@ -1562,10 +1943,10 @@ class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
             attention_mask=attention_mask,
             mention_positions=mention_positions,
             return_variance=num_samples is not None or sample_noise is not None,
+            mention_mask=mention_mask if self.mgvmoe.residual else None,
             return_dict=True,
             **pictures,
         )
-        assert attention_mask is not None and mention_positions is not None  # for the type checker: it was checked
         return self.posts_of(output, attention_mask, mention_positions, mention_mask, num_samples, sample_noise)
 
     def _check_posts(
@@ -1587,27 +1968,28 @@ class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
     def posts_of(
         self,
         output: MGVMoEModelOutput,
-        attention_mask: torch.Tensor,
-        mention_positions: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        mention_positions: torch.Tensor | None,
         mention_mask: torch.Tensor | None,
         num_samples: int | None = None,
         sample_noise: torch.Tensor | None = None,
     ) -> PostEmbeds:
         """E8's vectors of posts, of the output of the model without scores."""
         fused, query = output.fused_embeds, output.mention_states
+        if output.mention_embeds is not None:
+            deviation = None if output.fused_variance is None else output.fused_variance.sqrt()
+            drawn = None if deviation is None else fused + deviation * _noise(deviation, num_samples, sample_noise)
+            return PostEmbeds(
+                mention_embeds=F.normalize(fused, dim=-1),
+                mention_directions=output.mention_embeds,
+                sample_embeds=None if drawn is None else F.normalize(drawn, dim=-1),
+            )
+        assert attention_mask is not None and mention_positions is not None  # for the type checker: it was checked
         mention_embeds = stable_linear(self.mention_projection, self.dropout(torch.cat([fused, query], dim=-1)))
         samples = None
         if output.fused_variance is not None:
             deviation = output.fused_variance.sqrt()
-            if sample_noise is None:
-                shape = (cast(int, num_samples), *deviation.shape)
-                sample_noise = torch.randn(shape, device=deviation.device, dtype=deviation.dtype)
-            elif sample_noise.shape[1:] != deviation.shape:
-                raise ValueError(
-                    f"sample_noise must be (N, B, H) with (B, H) = {tuple(deviation.shape)}, "
-                    f"got {tuple(sample_noise.shape)}."
-                )
-            drawn = (fused + deviation * sample_noise).to(fused.dtype)
+            drawn = (fused + deviation * _noise(deviation, num_samples, sample_noise)).to(fused.dtype)
             samples = self.mention_projection(torch.cat([drawn, query.expand(len(drawn), *query.shape)], dim=-1))
         if self.similarity is None:
             return PostEmbeds(mention_embeds=mention_embeds, sample_embeds=samples)
@@ -1759,17 +2141,15 @@ class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
         if announced is not None:
             assert output.expert_loss_sums is not None, "the output lacks its losses"
             own_sums = output.expert_loss_sums.flatten()
-            number = known.sum().to(own_sums)
+            rows, number = len(own_sums), known.sum().to(own_sums)
             own_sums = torch.cat([own_sums, torch.stack([ranking * number, types * number, number])])
             flags = has_image.to(own_sums)
             text_embeds, image_embeds, flags, sums = gather_rows(
                 announced, text_embeds, image_embeds, flags, own_sums[None]
             )
             has_image, sums = flags.bool(), sums.sum(0)
-            ranking, types = (sums[6:8] / sums[8].clamp(min=1)).unbind()
-            # Rows: text, images.
-            totals, numbers = sums[:6].view(2, 3).split([2, 1], dim=1)
-            kl_loss, router_entropy_loss = (totals / numbers.clamp(min=1)).sum(0) / (numbers > 0).sum()
+            ranking, types = (sums[rows : rows + 2] / sums[rows + 2].clamp(min=1)).unbind()
+            kl_loss, router_entropy_loss = losses_of_sums(sums[:rows].view(-1, 3))
         nodes = torch.cat([image_embeds, text_embeds], dim=-1)
         return {
             "ranking_loss": ranking,

@@ -482,8 +482,8 @@ class ResidualMixtureOfExperts(nn.Module):
     .. math::
         \sum_k p_k \, \frac{1}{H} \sum_h \tfrac12 \left(\delta_k^2 / \sigma_0^2 + e^{s_k} - s_k - 1\right)
 
-    per token, which is 0 where no expert moves it. :math:`A_k, C_k` and :math:`c_k` start at 0, so an untrained mixture
-    leaves every state as it is, and evaluation, which takes the mean, begins with what the encoder knows.
+    per token, which is 0 where no expert moves it. :math:`A_k, C_k` and :math:`c_k` start at 0, so an untrained
+    mixture leaves every state as it is, and evaluation, which takes the mean, begins with what the encoder knows.
 
     Args:
         hidden_size: H.
@@ -602,20 +602,26 @@ def expert_losses(
         ),
         "expert_loss_sums": torch.stack(
             [
-                _loss_sums(text, masks[-1]),
-                _loss_sums(image[0], masks[0]) if image else _loss_sums(None, masks[0][:0]),
+                loss_sums(text, masks[-1]),
+                loss_sums(image[0], masks[0]) if image else loss_sums(None, masks[0][:0]),
             ]
         ),
     }
 
 
-def _loss_sums(mixture: VariationalMixtureOutput | None, mask: torch.Tensor) -> torch.Tensor:
-    """One row of `expert_loss_sums`, in no less than single precision: it holds a count."""
+def loss_sums(mixture: VariationalMixtureOutput | None, mask: torch.Tensor) -> torch.Tensor:
+    """One row of `expert_loss_sums`, (3,), in no less than single precision: it holds a count."""
     number = mask.sum().float()
     if mixture is None:
         return torch.stack([torch.zeros_like(number)] * 2 + [number])
     assert mixture.kl_loss is not None and mixture.router_entropy is not None, "they were asked for"
     return torch.stack([mixture.kl_loss * number, mixture.router_entropy * number, number])
+
+
+def losses_of_sums(sums: torch.Tensor) -> torch.Tensor:
+    """E4 and E5, (2,): means over the modalities that have tokens, of rows (M, 3) of `expert_loss_sums`."""
+    totals, numbers = sums.split([2, 1], dim=1)
+    return (totals / numbers.clamp(min=1)).sum(0) / (numbers > 0).sum()
 
 
 __all__ = [
@@ -627,4 +633,6 @@ __all__ = [
     "check_mixture_inputs",
     "chunked_mixture",
     "expert_losses",
+    "loss_sums",
+    "losses_of_sums",
 ]
