@@ -40,9 +40,9 @@ def encode_posts(
             is an error otherwise. What is trained on may lack one, what is measured may not.
 
     Returns:
-        Per post the unpadded features of `processor.encode_post`, image text included; if it has an image,
-        `pixel_values` (3, h, w) or, with a cache, `image_row`, its row there; and its `id`, `task` and, if it has one, `label`. An
-        image that is missing or broken counts as none; a warning says how many and which.
+        Per post the unpadded features of `processor.encode_post`, image text included; `pixel_values` (3, h, w) or,
+        with a cache, `image_row`, its row there, if the post has an image; and its `id`, `task` and, if it has one,
+        `label`. An image that is missing or broken counts as none; a warning says how many and which.
 
     Raises:
         ValueError: a post does not fit the schema, or the cache does not have its image.
