@@ -27,11 +27,11 @@ from .labels import (
     with_new_names,
 )
 from .processing_mgvmoe import distinct_pictures
-from .spans import as_list, check_span, is_absent, warn_of_columns
+from .spans import as_list, check_span, is_absent, read_image_text, warn_of_columns
 
-POST_KEYS = ("id", "text", "image", "mentions")
+POST_KEYS = ("id", "text", "image", "image_text", "mentions")
 # Columns of the datasets of this package that say nothing about what is to be predicted from.
-IGNORED_KEYS = ("label", "source", "image_text", "candidate_labels")
+IGNORED_KEYS = ("label", "source", "candidate_labels")
 FINDER_TASKS = ("token-classification", "ner")
 
 
@@ -44,12 +44,14 @@ class PostToExtract:
         text: as given.
         image: as given, or `None`.
         mentions: distinct spans (start, end) of the text.
+        image_text: words for the image; none where there are none.
     """
 
     id: Any
     text: str
     image: Any
     mentions: tuple[tuple[int, int], ...]
+    image_text: tuple[str, ...] = ()
 
     @classmethod
     def of_broken(cls, post: object) -> "PostToExtract":
@@ -109,7 +111,8 @@ def read_post(post: object, where: str, finder: MentionFinder) -> PostToExtract:
     """Check one post and find its mentions if it has none.
 
     Args:
-        post: a dict with `text`, and optionally `id`, `image` and `mentions`, a list of spans (`spans.check_span`).
+        post: a dict with `text`, and optionally `id`, `image`, `image_text` and `mentions`, a list of spans
+            (`spans.check_span`).
         where: how to call the post in messages.
         finder: of mentions.
 
@@ -135,7 +138,8 @@ def read_post(post: object, where: str, finder: MentionFinder) -> PostToExtract:
         if len(set(mentions)) < len(mentions):
             raise ValueError(f"{where}: mentions must be distinct (got {mentions!r:.200})")
     image = None if is_absent(post.get("image")) else post["image"]
-    return PostToExtract(post.get("id"), text, image, tuple(mentions))
+    image_text = read_image_text(post.get("image_text"), f"{where}: image_text")
+    return PostToExtract(post.get("id"), text, image, tuple(mentions), tuple(image_text))
 
 
 class RelationRules:
@@ -300,6 +304,8 @@ class _Work:
 
     post: PostToExtract
     picture: int = -1
+    # The features of the image text.
+    words: dict[str, list[int]] = field(default_factory=dict)
     mentions: list[dict[str, Any]] = field(default_factory=list)
     relations: list[dict[str, Any]] = field(default_factory=list)
     image_embeds: np.ndarray | None = None
@@ -427,7 +433,7 @@ class GraphExtractor:
             try:
                 post = read_post(given, where, self.finder)
                 pixels.append(self.processor.encode_images([post.image])[0])
-                work.append(_Work(post))
+                work.append(_Work(post, words=self.processor.encode_image_text(post.image_text)))
             except ValueError as error:
                 if self.errors == "raise":
                     # Where the processor speaks, it does not know which post it reads.
@@ -471,7 +477,11 @@ class GraphExtractor:
         encoded = self._encode_texts(asked)
         order = sorted(
             (place for place, post in enumerate(encoded) if post is not None),
-            key=lambda place: (asked[place][0].picture >= 0, len(encoded[place]["input_ids"])),  # type: ignore[index]
+            key=lambda place: (
+                asked[place][0].picture >= 0,
+                bool(asked[place][0].words),
+                len(encoded[place]["input_ids"]),  # type: ignore[index]
+            ),
         )
         found: list[Any] = [None] * len(asked)
         for start in range(0, len(order), self.batch_size):
@@ -491,7 +501,8 @@ class GraphExtractor:
                 raise ValueError("logits: a post has NaN scores, so the weights are damaged or there was an overflow")
             image_embeds = None if output.image_embeds is None else output.image_embeds.float().cpu().numpy()
             for place, row in enumerate(chunk):
-                own = None if image_embeds is None or asked[row][0].picture < 0 else image_embeds[place]
+                has_image = asked[row][0].picture >= 0 or bool(asked[row][0].words)
+                own = image_embeds[place] if image_embeds is not None and has_image else None
                 found[row] = (labels.scores_of(logits[:, place]), own)
         return found
 
@@ -505,9 +516,13 @@ class GraphExtractor:
             waiting.append((one, prepared, slice(len(segments), len(segments) + len(own))))
             segments += own
         encoded = self.processor.encode_segments(segments)
-        return [
+        found = [
             None if prepared is None else self._try(one, prepared.finish, encoded[own])
             for one, prepared, own in waiting
+        ]
+        return [
+            None if features is None else features | one.words
+            for features, (one, _, _) in zip(found, waiting, strict=True)
         ]
 
     def _try(self, one: _Work, function: Callable[..., Any], *arguments: Any) -> Any:
@@ -622,7 +637,7 @@ def extract(
         model: an [`MGVMoEForZeroShotIE`].
         posts: dicts with `text`, `mentions` (a list of spans, as `spans.check_span` takes them: (start, end) in
             characters, end exclusive, {"start", "end"}, or words that occur once; may be missing if there is a
-            `mention_finder`), and optionally `image`, as the pipeline takes it, and `id`.
+            `mention_finder`), and optionally `image`, as the pipeline takes it, `image_text`, words for it, and `id`.
         typing_labels: candidates for every mention; `None`: mentions get no types.
         relation_labels: candidates for every pair; `None`: no relations.
         processor: of the model.
@@ -644,7 +659,8 @@ def extract(
             num_samples: draws from the experts; see `objectives.py`. Scores are then means over them, and come with
                 `deviation` and, for each mention and relation, `mutual_information`.
             max_length: of a tokenized text.
-            return_embeds: add `image_embeds`, the picture's vector (H,) after the experts (v of E6) or `None`.
+            return_embeds: add `image_embeds`, the vector (H,) of the image, pixels and image text, after the experts
+                (v of E6), or `None`.
             errors: "raise", or "return": a post that cannot be read comes back with `error`, the reason.
 
     Returns:

@@ -39,9 +39,9 @@ class EndpointHandler:
 
     A request is {"inputs": a post or a list of at most 256, "parameters": arguments of the pipeline}. A post's `image`
     is base64, a data URL or an http(s) address, which is fetched from public hosts only; with MGVMOE_IMAGE_URLS=0 in
-    the environment of the endpoint not at all. The answer is a list of {"label", "score"} for a post, a list of these
-    for a list; for a request that is wrong {"error": what is wrong}, and nothing raises: the platform would answer
-    500.
+    the environment of the endpoint not at all. Its `image_text`, a string or a list of strings, is read with or
+    without an image. The answer is a list of {"label", "score"} for a post, a list of these for a list; for a request
+    that is wrong {"error": what is wrong}, and nothing raises: the platform would answer 500.
     """
 
     def __init__(self, path: str = "") -> None:

@@ -1,14 +1,16 @@
 """The pipeline: a post with its image and its marked mentions in, labels with scores out."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import torch
+import transformers
 from torch.utils.data import Dataset
 from transformers import Pipeline
 
 from .extraction import ERRORS, GraphExtractor
+from .images import to_rgb
 from .labels import (
     CandidateEmbedder,
     LabelPaths,
@@ -20,9 +22,68 @@ from .labels import (
     refuse_unknown_arguments,
     with_new_names,
 )
-from .spans import as_list, is_absent, mentions_of
+from .spans import as_list, is_absent, mentions_of, read_image_text
 
 TASK = "zero-shot-multimodal-ie"
+
+
+# Since 5.0 transformers has "image-to-text" only as another, deprecated name of this task.
+CAPTION_TASK = "image-text-to-text"
+# What a model that chats is asked.
+CAPTION_PROMPT = "Describe the image in one sentence."
+
+
+class ImageCaptioner:
+    """Words for an image, by a model that the user names.
+
+    Args:
+        captioner: the name or folder of a model that `pipeline("image-text-to-text")` of transformers loads (BLIP,
+            GIT, models that chat), such a pipeline, or any function of an RGB image that returns a string or a list of
+            strings.
+        device: of a model that is given by its name; it is loaded when the first image comes.
+
+    Raises:
+        ValueError: `captioner` is something else.
+    """
+
+    def __init__(self, captioner: Any, device: Any = None) -> None:
+        if not isinstance(captioner, str) and not callable(captioner):
+            raise ValueError(
+                f"image_captioner: the name of a model, an {CAPTION_TASK} pipeline or a function of an image is "
+                f"needed (got {type(captioner).__name__})"
+            )
+        self.captioner, self.device = captioner, device
+
+    def __call__(self, image: Any) -> list[str]:
+        """The captions of an RGB image, without white space around; none where the model says nothing.
+
+        Raises:
+            ValueError: the model cannot be loaded as a captioner, or gives something else than text.
+        """
+        if isinstance(self.captioner, str):
+            self.captioner = self._load(self.captioner)
+        if getattr(self.captioner, "task", None) != CAPTION_TASK:
+            found = self.captioner(image)
+        elif getattr(self.captioner.processor, "chat_template", None) is None:
+            found = self.captioner(image, text="", return_full_text=False)
+        else:
+            content = [{"type": "image", "image": image}, {"type": "text", "text": CAPTION_PROMPT}]
+            found = self.captioner(text=[{"role": "user", "content": content}], return_full_text=False)
+        texts = found if isinstance(found, (list, tuple)) else [found]
+        return read_image_text(
+            [one.get("generated_text") if isinstance(one, Mapping) else one for one in texts],
+            "image_captioner: the caption",
+        )
+
+    def _load(self, name: str) -> Any:
+        load: Callable[..., Any] = transformers.pipeline
+        try:
+            return load(CAPTION_TASK, model=name, device=self.device)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"image_captioner: {name!r} cannot be loaded as {CAPTION_TASK}; for a model without a processor of "
+                f"its own give a function of an image: {error}"
+            ) from error
 
 
 class _PostPipeline(Pipeline):
@@ -51,6 +112,15 @@ class _PostPipeline(Pipeline):
             self.clear_candidate_cache()
         return super().__call__(inputs, **kwargs)
 
+    def _captioner(self, captioner: Any) -> ImageCaptioner | None:
+        """What captions images, if anything does. A model that is named is loaded once for the pipeline."""
+        if captioner is None or isinstance(captioner, ImageCaptioner):
+            return captioner
+        known: dict[str, ImageCaptioner] = self.__dict__.setdefault("_captioners", {})
+        if isinstance(captioner, str):
+            return known.setdefault(captioner, ImageCaptioner(captioner, self.device))
+        return ImageCaptioner(captioner)
+
     def clear_candidate_cache(self) -> None:
         """Forget the label embeddings of earlier calls."""
         self.candidate_embedder.clear()
@@ -66,8 +136,9 @@ class ZeroShotMultimodalIEPipeline(_PostPipeline):
 
     A post is a dict with `text`; `mention` for typing, or `head` and `tail` for a relation (or `mentions`, a list of
     one or two), each a span: (start, end) in characters of the text, end exclusive, {"start", "end"}, or words that
-    occur once in the text; optionally `image` (PIL image, path, data URL, bytes, array or `None`) and
-    its own `candidate_labels`, instead of the call's. Other columns are ignored, with one warning. Input is one
+    occur once in the text; optionally `image` (PIL image, path, data URL, bytes, array or `None`), `image_text` (words
+    for the image, with or without one: a string or a list of strings) and its own `candidate_labels`, instead of the
+    call's. Other columns are ignored, with one warning. Input is one
     post, a list, a generator, or a dataset of posts of `datasets` or `torch`, streamed or not; `batch_size` batches
     them. The order of the labels changes no score.
 
@@ -91,6 +162,8 @@ class ZeroShotMultimodalIEPipeline(_PostPipeline):
     - max_length (`int`): of the tokenized post.
     - allow_image_urls (`bool` or "private"): images may be http(s) addresses, which are fetched from public hosts
       (with "private" from any) and within limits; default `False`.
+    - image_captioner (`str`, a pipeline or a function): writes the `image_text` of posts with an image and without
+      image text; see [`ImageCaptioner`]. Default: nothing is captioned.
     - errors ("raise", "return"): with "return" a post that cannot be read, or its image, gets `{"error": reason}` and
       the others their labels; default "raise".
 
@@ -120,6 +193,7 @@ class ZeroShotMultimodalIEPipeline(_PostPipeline):
         is_split_into_words: bool | None = None,
         max_length: int | None = None,
         allow_image_urls: bool | str | None = None,
+        image_captioner: Any = None,
         top_k: int | None = None,
         threshold: float | None = None,
         function_to_apply: str | None = None,
@@ -139,6 +213,7 @@ class ZeroShotMultimodalIEPipeline(_PostPipeline):
             "is_split_into_words": is_split_into_words,
             "max_length": max_length,
             "allow_image_urls": allow_image_urls,
+            "image_captioner": self._captioner(image_captioner),
             "errors": errors,
         }
         postprocess = {
@@ -165,6 +240,7 @@ class ZeroShotMultimodalIEPipeline(_PostPipeline):
         is_split_into_words: bool = False,
         max_length: int | None = None,
         allow_image_urls: bool | str = False,
+        image_captioner: ImageCaptioner | None = None,
         errors: str = "raise",
     ) -> dict[str, Any]:
         """Reads one post. Lists of one keep the default collation from touching what only `_forward` can pad."""
@@ -185,7 +261,11 @@ class ZeroShotMultimodalIEPipeline(_PostPipeline):
         try:
             if is_split_into_words:
                 text = self.processor.words_to_text(text)[0]
-            post = self.processor.encode_post(text, mentions, max_length)
+            image_text = read_image_text(input_.get("image_text"))
+            if image_captioner is not None and not image_text and not is_absent(image):
+                image = to_rgb(_alone(image), "image", allow_image_urls)
+                image_text = image_captioner(image)
+            post = self.processor.encode_post(text, mentions, max_length, image_text=image_text)
             (pixel_values,) = self.processor.encode_images([None if is_absent(image) else image], allow_image_urls)
         except ValueError as error:
             return _broken(input_, error, errors)
@@ -340,9 +420,28 @@ def _broken(post: object, error: ValueError, errors: str) -> dict[str, Any]:
     return {"posts": [None], "candidate_labels": [()], "candidates": [None], "errors": [str(error)]}
 
 
+def _alone(image: Any) -> Any:
+    """The image of a list of one."""
+    return image[0] if isinstance(image, (list, tuple)) and len(image) == 1 else image
+
+
 def _flatten(items: list[Any]) -> list[Any]:
     """One list, of lists of one (a batch) or already flat (a single post)."""
     return [element for item in items for element in (item if isinstance(item, list) else [item])]
+
+
+def _captioned(post: Any, captioner: ImageCaptioner) -> Any:
+    """The post with a caption as its image text, if it has an image and no image text; a broken post as it is."""
+    image = post.get("image") if isinstance(post, Mapping) else None
+    if is_absent(image):
+        return post
+    try:
+        if read_image_text(post.get("image_text")):
+            return post
+        read = to_rgb(_alone(image), "image")
+    except ValueError:
+        return post
+    return {**post, "image_text": captioner(read)}
 
 
 GRAPH_TASK = "multimodal-graph-extraction"
@@ -361,7 +460,8 @@ class MultimodalGraphExtractionPipeline(_PostPipeline):
     Input is one post, a list, a generator, or a dataset of posts of `datasets` or `torch`; `batch_size` is how many
     posts are worked on together and `texts_at_once` how many of their marked texts are in one forward pass. What a
     post is, what comes out of it, and all other arguments of the call, or of the pipeline's construction as defaults,
-    are those of `extraction.extract`.
+    are those of `extraction.extract`. `image_captioner` writes the `image_text` of posts with an image and without
+    image text; see [`ImageCaptioner`].
 
     The text of each label is encoded once and kept for later calls, `candidate_cache_size` texts at most; call
     `clear_candidate_cache()` after changing the model's weights. A model in training mode scores in evaluation mode
@@ -399,17 +499,22 @@ class MultimodalGraphExtractionPipeline(_PostPipeline):
         max_length: int | None = None,
         return_embeds: bool | None = None,
         errors: str | None = None,
+        image_captioner: Any = None,
         **unknown: Any,
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+        others = ("self", "unknown", "image_captioner")
         options = {
-            name: value for name, value in locals().items() if name not in ("self", "unknown") and value is not None
+            name: value for name, value in locals().items() if name not in (*others, "others") and value is not None
         }
         refuse_unknown_arguments(unknown, type(self).__name__)
-        return {}, options, {}
+        captioner = self._captioner(image_captioner)
+        return {} if captioner is None else {"image_captioner": captioner}, options, {}
 
-    def preprocess(self, input_: Any) -> dict[str, Any]:  # type: ignore[override]
+    def preprocess(  # type: ignore[override]
+        self, input_: Any, image_captioner: ImageCaptioner | None = None
+    ) -> dict[str, Any]:
         """A list of one, so that the default collation touches nothing of the post."""
-        return {"posts": [input_]}
+        return {"posts": [input_ if image_captioner is None else _captioned(input_, image_captioner)]}
 
     def _forward(self, input_tensors: dict[str, Any], **options: Any) -> Any:
         posts = [post for own in input_tensors["posts"] for post in (own if isinstance(own, list) else [own])]
@@ -433,7 +538,9 @@ class MultimodalGraphExtractionPipeline(_PostPipeline):
 
 
 __all__ = [
+    "CAPTION_TASK",
     "GRAPH_TASK",
+    "ImageCaptioner",
     "MultimodalGraphExtractionPipeline",
     "TASK",
     "ZeroShotMultimodalIEPipeline",

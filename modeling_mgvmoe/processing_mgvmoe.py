@@ -154,7 +154,6 @@ def pad_features(
         batch["mention_positions"] = [places + [-1] * (slots - len(places)) for places in columns["mention_positions"]]
         if MENTION_MASK in names:
             batch[MENTION_MASK] = _mention_masks(features, slots, [len(row) for row in batch["input_ids"]])
-    batch |= _pad_image_texts(tokenizer, features, padding, image_text_length, multiple)
     if set(PICTURE_NAMES) <= names:
         raise ValueError("features: pixel_values and image_features exclude each other (got both)")
     for name in PICTURE_NAMES:
@@ -173,7 +172,7 @@ def pad_features(
             blank = np.zeros(present[0].shape, present[0].dtype)  # "like" would keep a transposed layout
             batch[name] = [blank if picture is None else picture for picture in pictures]
         batch["image_mask"] = [picture is not None for picture in pictures]
-    return batch
+    return batch | _pad_image_texts(tokenizer, features, padding, image_text_length, multiple)
 
 
 def _pad_image_texts(
@@ -183,7 +182,7 @@ def _pad_image_texts(
     length: int | None,
     multiple: int | None,
 ) -> dict[str, list[list[int]]]:
-    """Ids and masks of the image texts, (B, Lw); a row of masked padding for a post without one, nothing without any."""
+    """Ids and masks of the image texts, (B, Lw); masked padding for a post without one, no keys without any."""
     ids_name, mask_name = IMAGE_TEXT_NAMES
     rows, masks = [], []
     for post in features:
@@ -533,8 +532,8 @@ class MGVMoEProcessor(ProcessorMixin):
         self.image_text_max_length = _positive_int(image_text_max_length, "image_text_max_length")
         if self._image_text_limit <= self._rules.number_around:
             raise ValueError(
-                f"image_text_max_length: at least {self._rules.number_around + 1} is needed, for special tokens and one "
-                f"token (got {image_text_max_length})"
+                f"image_text_max_length: at least {self._rules.number_around + 1} is needed for special tokens and "
+                f"one token (got {image_text_max_length})"
             )
 
     @property

@@ -14,6 +14,7 @@ from ..data.label_sets import TASKS
 from ..data.sketchbook import generate_posts, split_classes
 from ..images import to_rgb
 from ..pipeline_mgvmoe import mentions_of
+from ..spans import read_image_text
 from .form import RELATION, TYPING, Fields, write_label_lines
 
 # Larger than in training, to look at; the image processor makes them as small as those.
@@ -143,7 +144,12 @@ def _drawn(task: str, label: str, labels: Sequence[str], seed: int) -> Fields:
 
 
 def _fields(
-    text: str, mentions: Any, image: Any, labels: Sequence[str], sentences: Mapping[str, Any] | None = None
+    text: str,
+    mentions: Any,
+    image: Any,
+    labels: Sequence[str],
+    sentences: Mapping[str, Any] | None = None,
+    image_text: Sequence[str] = (),
 ) -> Fields:
     spans = [mentions] if not isinstance(mentions[0], (list, tuple)) else list(mentions)
     numbers = [place for span in spans for place in span]
@@ -153,6 +159,7 @@ def _fields(
         kind=TYPING if len(spans) == 1 else RELATION,
         numbers=tuple((numbers + [None] * 4)[:4]),
         labels=write_label_lines(labels, dict(sentences or {})),
+        image_text="\n".join(" ".join(text.split()) for text in image_text),
     )
 
 
@@ -185,7 +192,9 @@ def examples_from_file(path: str | os.PathLike) -> list[ExamplePost]:
                 image = to_rgb(os.path.join(os.path.dirname(name), image), "image")
             if not post.get("candidate_labels"):
                 raise ValueError("candidate_labels: a non-empty list of labels is needed in each post")
-            fields = _fields(post["text"], mentions, image, post["candidate_labels"], extra.get("label_descriptions"))
+            image_text = read_image_text(post.get("image_text"))
+            sentences = extra.get("label_descriptions")
+            fields = _fields(post["text"], mentions, image, post["candidate_labels"], sentences, image_text)
         except ValueError as error:
             raise ValueError(f"examples: {name}, post {number}: {error}") from error
         examples.append(ExamplePost(extra.get("name", f"post {number}"), fields))
@@ -207,6 +216,8 @@ def write_examples(examples: Sequence[ExamplePost], folder: str | os.PathLike) -
         if isinstance(fields.image, Image.Image):
             post["image"] = f"{number}.png"
             fields.image.save(os.path.join(folder, post["image"]))
+        if fields.image_text:
+            post["image_text"] = fields.image_text.splitlines()
         if sentences:
             post["label_descriptions"] = sentences
         posts.append(post)

@@ -46,6 +46,7 @@ class Fields:
         labels: see [`read_label_lines`].
         label_types: one relation a line, "label | types of the head | types of the tail", each with commas between.
         type_sentences: one type a line, as labels.
+        image_text: words for the image, with or without one; a text on each line.
     """
 
     text: str
@@ -55,6 +56,7 @@ class Fields:
     labels: str
     label_types: str = ""
     type_sentences: str = ""
+    image_text: str = ""
 
 
 def read_fields(fields: Fields) -> dict[str, Any]:
@@ -68,6 +70,10 @@ def read_fields(fields: Fields) -> dict[str, Any]:
         raise FormError("There is no post yet. Type or paste one.")
     if len(text) > MAX_CHARACTERS:
         raise FormError(f"The post has {len(text):,} characters. At most {MAX_CHARACTERS:,} are taken.")
+    if len(fields.image_text or "") > MAX_CHARACTERS:
+        raise FormError(
+            f"The image text has {len(fields.image_text):,} characters. At most {MAX_CHARACTERS:,} are taken."
+        )
     if isinstance(fields.image, UnreadablePicture):
         raise FormError("The image cannot be read. Take another one, such as a PNG, JPEG or WebP file, or none.")
     if fields.kind not in SLOTS:
@@ -75,7 +81,12 @@ def read_fields(fields: Fields) -> dict[str, Any]:
     spans = read_spans(text, fields.kind, fields.numbers)
     labels, sentences = read_label_lines(fields.labels)
     arguments: dict[str, Any] = {
-        "post": {"text": text, "image": fields.image, "mentions": [list(span) for span in spans]},
+        "post": {
+            "text": text,
+            "image": fields.image,
+            "image_text": (fields.image_text or "").splitlines(),
+            "mentions": [list(span) for span in spans],
+        },
         "candidate_labels": labels,
         "label_descriptions": sentences,
     }

@@ -13,6 +13,7 @@ import numpy as np
 
 from ..evaluation.explanation import image_effect_words, normalized_entropy
 from ..evaluation.plots import STRONGEST, attention_overlay, relative_weights, resized
+from ..spans import join_image_texts
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -121,8 +122,12 @@ def weighed(explanation: Explanation) -> str:
     html = f'<p class="mg-title">What was weighed</p>{_post(explanation)}'
     if any(not word.was_read for word in explanation.words):
         html += '<p class="mg-hint">Grey words were not read: the post is longer than the model takes.</p>'
+    if explanation.image_text:
+        html += f'<p class="mg-hint" dir="auto">Image text: {escape(join_image_texts(explanation.image_text))}</p>'
+    if explanation.ranking_without_image is not None:
+        html += f'<p class="mg-effect">{escape(image_effect_words(explanation))}</p>'
     if explanation.image is not None:
-        html += f'<p class="mg-effect">{escape(image_effect_words(explanation))}</p>{_pictures(explanation)}'
+        html += _pictures(explanation)
     if explanation.gate is not None:
         html += (
             '<p class="mg-hint">The scores of this model begin as the similarity of post and label; what was weighed '
@@ -191,13 +196,13 @@ def experts(explanation: Explanation) -> str:
             f'<span class="mg-part mg-{name}" style="width:{100 * part / widest:.1f}%"></span>'
             for name, part in (("text", of_text), ("picture", of_picture))
         )
-        said = f"{of_text:.1%} text" + (f", {of_picture:.1%} image" if explanation.image is not None else "")
+        said = f"{of_text:.1%} text" + (f", {of_picture:.1%} image" if "picture" in explanation.expert_shares else "")
         bars.append(
             f'<li title="{said}"><span class="mg-expert">{number}</span><span class="mg-track">{fills}</span>'
             f'<span class="mg-figure">{of_text + of_picture:.0%}</span></li>'
         )
     key = '<span class="mg-key mg-text"></span>text'
-    if explanation.image is not None:
+    if "picture" in explanation.expert_shares:
         key += ' <span class="mg-key mg-picture"></span>image'
     html = (
         '<p class="mg-title">Experts that fired</p>'

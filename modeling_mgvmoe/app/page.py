@@ -53,6 +53,7 @@ LABELS_INFO = (
     "With commas or line ends between them; in quotes where a label has a comma itself. On a line “label | sentence” "
     "the sentence is read instead of the label."
 )
+IMAGE_TEXT_INFO = "Words for the image, with or without it: a caption, alternative text, what is written in it."
 # How many times as likely as the average other label the best one must be; see `markup.lead`.
 LEAST, MOST_LEAST = 5.0, 50.0
 NONE_INFO = (
@@ -157,6 +158,10 @@ def _fields(served: ServedModel) -> dict[str, Any]:
     found["image"] = picture_input(
         label="Image (if there is one)", sources=["upload", "clipboard"], height=240, buttons=[], elem_id="mg-image"
     )
+    found["image_text"] = gr.Textbox(
+        label="Image text (if there is one)", info=IMAGE_TEXT_INFO, lines=1, max_lines=6, max_length=MAX_CHARACTERS,
+        elem_id="mg-image-text",
+    )  # fmt: skip
     found["labels"] = gr.Textbox(label="Labels", info=LABELS_INFO, lines=4, max_lines=16, elem_id="mg-labels")
     found["chips"] = gr.HTML(elem_id="mg-chips")
     with gr.Accordion("Types of head and tail", open=False, visible=served.has_types):
@@ -192,11 +197,13 @@ def _fill_in(
     examples: Sequence[ExamplePost], buttons: Sequence[Any], fields: dict[str, Any], shown: dict[str, Any]
 ) -> None:
     """Each button fills the form with its example and takes the last answer away."""
-    inputs = [fields[name] for name in ("text", "image", "kind")] + [*_numbers(fields), fields["labels"]]
+    inputs = [fields[name] for name in ("text", "image", "kind")]
+    inputs += [*_numbers(fields), fields["labels"], fields["image_text"]]
     results = [shown[name] for name in ("verdict", "weighed", "experts", "ranking")]
     for example, button in zip(examples, buttons, strict=True):
         own = example.fields
-        values = [own.text, own.image, own.kind, *own.numbers, own.labels, markup.EMPTY, "", "", None]
+        values = [own.text, own.image, own.kind, *own.numbers, own.labels, own.image_text]
+        values += [markup.EMPTY, "", "", None]
         filled = button.click(
             lambda values=values: values, None, [*inputs, *results], queue=False, api_visibility="private",
             js=f"() => window.mgvmoe.fill({json.dumps(own.numbers)})",
@@ -238,12 +245,13 @@ def _connect(served: ServedModel, fields: dict[str, Any], shown: dict[str, Any],
     results = [shown[name] for name in ("verdict", "weighed", "experts", "ranking")]
 
     def respond(text: str, image: Any, kind: str, *rest: Any) -> tuple[Any, ...]:
-        *places, labels, label_types, type_sentences, threshold = rest
-        own = answer(served, Fields(text, image, kind, tuple(places), labels, label_types, type_sentences), threshold)
+        *places, labels, label_types, type_sentences, threshold, image_text = rest
+        filled = Fields(text, image, kind, tuple(places), labels, label_types, type_sentences, image_text)
+        own = answer(served, filled, threshold)
         return own.verdict, own.weighed, own.experts, own.ranking
 
     asked = [fields[name] for name in ("text", "image", "kind")] + [*numbers, fields["labels"]]
-    asked += [fields["label_types"], fields["type_sentences"], shown["threshold"]]
+    asked += [fields["label_types"], fields["type_sentences"], shown["threshold"], fields["image_text"]]
     # What is marked is what `page.js` knows: the fields of the numbers may not have been told yet.
     asking = ask.click(
         respond, asked, results, api_name="answer", show_progress="minimal",

@@ -5,7 +5,8 @@
     mgvmoe extract --output graph --export_only --formats json_lines n_triples hetero_data
 
 A post is a row with `text`, `mentions` (a list of [start, end) or of {"start", "end"}), and where it has them `id` and
-`image`: a path, bytes, or both as `datasets` has it. The files of candidate labels are described in docs/graph.md.
+`image`: a path, bytes, or both as `datasets` has it; and `image_text`: words for the image, a string or a list. The
+files of candidate labels are described in docs/graph.md.
 
 The graph is a folder of Parquet tables: posts, mentions, relations, and errors with the reason for every post that
 could not be extracted. Memory does not grow with the input. Killed at any moment and started again with the same

@@ -4,8 +4,9 @@
     mgvmoe predict --model FOLDER --text "Kelo greets Mura" --head-text Kelo --tail-text Mura --labels greets chases
     mgvmoe predict --model FOLDER --input posts.jsonl --output answers.jsonl --labels boat bird
 
-A file holds posts as the pipeline takes them: "text"; "mention", or "head" and "tail"; "image"; "candidate_labels". A
-broken post, or image, has an "error" in the answers, all others their labels, and the exit code is 3. A run with
+A file holds posts as the pipeline takes them: "text"; "mention", or "head" and "tail"; "image"; "image_text", words
+for the image; "candidate_labels". A broken post, or image, has an "error" in the answers, all others their labels, and
+the exit code is 3. A run with
 --output that was stopped resumes when it is started again.
 """
 
@@ -24,7 +25,7 @@ from ..data.progress_bar import hide_bars_of_libraries, progress_bar
 from ..data.rows import ENDINGS, is_address, locate_image, locate_images, read_records
 from ..evaluation.command import add_loading_flags
 from ..labels import check_labels
-from ..spans import check_unicode, mentions_of, places_of, read_mentions
+from ..spans import check_unicode, mentions_of, places_of, read_image_text, read_mentions
 from .errors import GOOD, PARTIAL, UsageError, usage
 
 SLOTS = {"mention": "the mention to be typed", "head": "the head of a relation", "tail": "its tail"}
@@ -49,7 +50,10 @@ def add_post_flags(parser: argparse.ArgumentParser) -> None:
             metavar="N",
             help="which one, from 1, where the words occur several times",
         )
-    group.add_argument("--image", help="path or URL of the picture")
+    group.add_argument("--image", help="path or URL of the image")
+    group.add_argument(
+        "--image-text", nargs="+", metavar="WORDS", help="words for the image, with or without --image; one or several"
+    )
 
 
 def post_from_flags(flags: argparse.Namespace) -> dict[str, Any]:
@@ -72,7 +76,8 @@ def post_from_flags(flags: argparse.Namespace) -> dict[str, Any]:
         except ValueError as error:
             raise UsageError(str(error)) from error
     check_image(flags.image, "--image")
-    return {"text": flags.text, **{slot: spans[slot] for slot in given}, "image": flags.image}
+    post = {"text": flags.text, **{slot: spans[slot] for slot in given}, "image": flags.image}
+    return post if flags.image_text is None else {**post, "image_text": flags.image_text}
 
 
 def check_image(image: Any, where: str) -> None:
@@ -197,6 +202,7 @@ def _check(post: Any, shared_labels: Sequence[str] | None, where: str) -> None:
                 raise ValueError(f"text: a string is needed (got {type(post['text']).__name__})")
             check_unicode(post["text"], "text")
             read_mentions(mentions, post["text"])
+            read_image_text(post.get("image_text"))
             labels = post.get("candidate_labels")
             if labels is None and shared_labels is None:
                 raise ValueError("candidate_labels: the post needs its own, or --labels those of all posts")
@@ -443,7 +449,8 @@ def _read(flags: argparse.Namespace) -> tuple[Sequence[Any], dict[int, str], dic
     from ..inference.model_folder import check_device, check_dtype, check_model_folder
     from ..labels import check_labels, check_ranking, label_texts, read_label_types
 
-    given = [f"--{slot}" for slot in ("text", "image", *SLOTS) if getattr(flags, slot) is not None]
+    slots = ("text", "image", "image_text", *SLOTS)
+    given = [f"--{slot.replace('_', '-')}" for slot in slots if getattr(flags, slot) is not None]
     if (flags.input is None) == (flags.text is None):
         raise UsageError(f"either --text or --input must be given, got {'neither' if flags.text is None else 'both'}")
     if flags.input is not None and given:

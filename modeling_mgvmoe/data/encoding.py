@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ..modeling_mgvmoe import NO_LABEL
-from ..processing_mgvmoe import MENTION_MASK, TEXT_NAMES, NoTokenError
+from ..processing_mgvmoe import IMAGE_TEXT_NAMES, MENTION_MASK, TEXT_NAMES, NoTokenError
 from .progress_bar import progress_bar
 from .schema import task_of
 
@@ -40,9 +40,9 @@ def encode_posts(
             is an error otherwise. What is trained on may lack one, what is measured may not.
 
     Returns:
-        Per post the unpadded features of `processor.encode_post`, `pixel_values` (3, h, w) or, with a cache,
-        `image_row`, its row there, if the post has an image, and its `id`, `task` and, if it has one, `label`. A
-        image that is missing or broken counts as none; a warning says how many and which.
+        Per post the unpadded features of `processor.encode_post`, image text included; `pixel_values` (3, h, w) or,
+        with a cache, `image_row`, its row there, if the post has an image; and its `id`, `task` and, if it has one,
+        `label`. An image that is missing or broken counts as none; a warning says how many and which.
 
     Raises:
         ValueError: a post does not fit the schema, or the cache does not have its image.
@@ -73,7 +73,7 @@ def encode_posts(
     total = len(posts) if isinstance(posts, Sized) else None
     for post in progress_bar(posts, progress, total):
         try:
-            features = processor.encode_post(post["text"], post["mentions"])
+            features = processor.encode_post(post["text"], post["mentions"], image_text=post.get("image_text"))
         except ValueError as error:
             if skip_without_token and isinstance(error, NoTokenError):
                 skipped.append(f"{post['id']} ({error})")
@@ -113,8 +113,32 @@ def _read(waiting: Sequence[tuple[dict[str, Any], Any]]) -> tuple[list[Any], lis
 
 
 def has_picture(post: Mapping[str, Any]) -> bool:
-    """Whether an encoded post has an image, prepared or in a cache."""
+    """Whether an encoded post has pixels, prepared or in a cache."""
     return "pixel_values" in post or "image_row" in post
+
+
+def has_image_text(post: Mapping[str, Any]) -> bool:
+    """Whether an encoded post has words for its image."""
+    return IMAGE_TEXT_NAMES[0] in post
+
+
+def image_token_mask(batch: Mapping[str, Any], probs: torch.Tensor) -> torch.Tensor | None:
+    """Which tokens of images in a batch are real: those of pixels first, then those of image texts.
+
+    Args:
+        batch: arguments of the model's `forward`.
+        probs: (B, Li, K), `image_router_probs` of its output.
+
+    Returns:
+        (B, Li), boolean; `None` if all are.
+    """
+    pixels, words = batch.get("image_mask"), batch.get(IMAGE_TEXT_NAMES[1])
+    if words is None or not bool(words.any()):
+        return None if pixels is None else pixels.bool()[:, None].expand(probs.shape[:2])
+    number = probs.shape[1] - words.shape[1]
+    if pixels is None:
+        pixels = words.new_ones(len(words))
+    return torch.cat([pixels.bool()[:, None].expand(-1, number), words.bool()], dim=1)
 
 
 @dataclass(frozen=True)
@@ -225,7 +249,11 @@ class PostCollator:
                     f"{', '.join(self.task_masks)} only."
                 )
         features = [
-            {name: post[name] for name in (*TEXT_NAMES, MENTION_MASK, "pixel_values") if name in post}
+            {
+                name: post[name]
+                for name in (*TEXT_NAMES, MENTION_MASK, "pixel_values", *IMAGE_TEXT_NAMES)
+                if name in post
+            }
             for post in posts
         ]
         cached = [place for place, post in enumerate(posts) if "image_row" in post]

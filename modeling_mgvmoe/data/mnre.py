@@ -23,7 +23,7 @@ from typing import Any
 from ..spans import word_span_to_char_span, words_to_text
 from .files import read_lines
 from .label_sets import LabelSet, read_label_set
-from .post_images import attach_pictures, check_folder
+from .post_images import add_captions_flag, attach_captions, attach_pictures, check_folder, read_captions
 from .prepare import DatasetAdapter, PreparedData, add_source_flags, choose_split, divide, label_file
 from .schema import ON_BAD_SPAN, Counts, check_choice, validate_post
 from .splits import MNRE_NONE, ClassSplit, mre_class_split
@@ -71,6 +71,7 @@ def read_mnre(
     progress: str | None = None,
     version: int = 2,
     on_bad_span: str = "error",
+    captions: Mapping[str, Sequence[str]] | None = None,
 ) -> tuple[list[dict[str, Any]], Counts]:
     """Read MNRE text files.
 
@@ -82,6 +83,7 @@ def read_mnre(
         version: 1 or 2, of the dataset.
         on_bad_span: a mention may reach beyond its post. "error" refuses the file, "skip" leaves the record out and
             counts it. Neither version as published is known to have such.
+        captions: of [`post_images.read_captions`]; a post's are its `image_text`.
 
     Returns:
         Posts in the package's schema and order of the files, with ids like "mnre-train-17" (file and line), the
@@ -111,6 +113,7 @@ def read_mnre(
             except ValueError as error:
                 raise ValueError(f"{where}: {error}") from error
     counts.count_posts(posts, NONE_OF_VERSION[version])
+    attach_captions(posts, captions, counts)
     attach_pictures(posts, image_dir, counts, progress)
     return posts, counts
 
@@ -162,6 +165,7 @@ def prepare_mnre(
     version: int = 2,
     on_bad_span: str = "error",
     progress: bool = False,
+    captions: Mapping[str, Sequence[str]] | None = None,
 ) -> PreparedData:
     """MNRE, divided by relation.
 
@@ -173,19 +177,21 @@ def prepare_mnre(
         configuration: folder with `splits/`.
         image_dir, version, on_bad_span: of [`read_mnre`].
         progress: show a progress bar.
+        captions: of [`read_mnre`].
 
     Raises:
         FileNotFoundError: a file or folder is missing.
         ValueError: a line breaks the format, or data, label set and split do not fit each other.
     """
     title = "checking images" if progress else None
-    posts, counts = read_mnre(mnre_files(folder, version), image_dir, title, version, on_bad_span)
+    posts, counts = read_mnre(mnre_files(folder, version), image_dir, title, version, on_bad_span, captions)
     chosen = choose_split(split, [*counts.classes], configuration, mre_class_split)
     return divide("mnre" if version == 2 else f"mnre_v{version}", posts, counts, split, chosen, label_set)
 
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
     add_source_flags(parser, images=True)
+    add_captions_flag(parser)
     parser.add_argument("--version", type=int, choices=(1, 2), default=2, help="of the dataset (default 2)")
     parser.add_argument(
         "--split",
@@ -205,6 +211,7 @@ def _prepare(arguments: argparse.Namespace, configuration: str | os.PathLike[str
         arguments.version,
         arguments.on_bad_span,
         progress=True,
+        captions=None if arguments.captions is None else read_captions(arguments.captions),
     )
 
 

@@ -15,15 +15,13 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from .conll import IMAGE, read_sentences, sentence_posts
-from .files import read_lines
 from .label_sets import LabelSet, read_label_set
-from .post_images import attach_pictures, check_folder
+from .post_images import add_captions_flag, attach_captions, attach_pictures, check_folder, read_captions
 from .prepare import (
     FILES_SPLIT,
     DatasetAdapter,
@@ -41,7 +39,6 @@ from .splits import SPLITS
 MULTIMODAL_NER_FILES = (("train.txt",), ("dev.txt", "valid.txt"), ("test.txt",))
 # Number of the column of the tags, by what they are.
 TAG_COLUMNS = {"coarse": 2, "fine": 3}
-CAPTION = re.compile(r"(\S+\.\w+) :(.*)")
 # What Twitter-2015 and Twitter-2017 call the coarse types.
 SHORT_NAMES = {"PER": "person", "LOC": "location", "ORG": "organization", "MISC": "other", "OTHER": "other"}
 
@@ -61,33 +58,6 @@ def multimodal_ner_files(folder: str | os.PathLike[str]) -> list[str]:
     return found
 
 
-def read_captions(paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> dict[str, list[str]]:
-    """Captions by the name of their image's file, from lines "K_7.jpg :a man on a stage"; empty ones are left out.
-
-    Args:
-        paths: one file, or several; an image may have a caption in each.
-
-    Raises:
-        FileNotFoundError: a file does not exist.
-        ValueError: a line breaks the format; the message names file and line.
-    """
-    captions: dict[str, list[str]] = {}
-    for path in [paths] if isinstance(paths, str | os.PathLike) else paths:
-        for number, line in read_lines(path):
-            if not line.strip():
-                continue
-            match = CAPTION.fullmatch(line)
-            if match is None:
-                raise ValueError(
-                    f'{os.fspath(path)}, line {number}: an image and its caption, "7.jpg :words", are needed, '
-                    f"got {line!r:.80}"
-                )
-            text, known = match[2].strip(), captions.setdefault(match[1], [])
-            if text and text not in known:
-                known.append(text)
-    return captions
-
-
 def read_multimodal_ner(
     paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     image_dir: str | os.PathLike[str] | None = None,
@@ -102,7 +72,7 @@ def read_multimodal_ner(
         paths: one file, or several that belong together.
         image_dir: folder with the images, "<id>.jpg". Each is decoded once, to be sure that it can be. Without a
             folder, and where an image is missing or broken, the post has none.
-        captions: of [`read_captions`]; a post's are its `image_text`.
+        captions: of [`post_images.read_captions`]; a post's are its `image_text`.
         tag_column: "coarse", the tag behind the word, or "fine", the one behind that.
         progress: title of a progress bar over the images; `None` shows none.
         on_bad_span: "error" refuses a mention that is white space only, "skip" leaves it out and counts it.
@@ -135,12 +105,10 @@ def read_multimodal_ner(
             for post in sentence_posts(sentence, "mner", on_bad_span, counts):
                 post["id"] += f"-{image}"
                 post["image"] = f"{image}.jpg"
-                if captions is not None:
-                    post["image_text"] = list(captions.get(f"{image}.jpg", ())) or None
                 posts.append(post)
         counts.files[os.path.basename(os.fspath(path))] = len(posts) - before
     counts.count_posts(posts)
-    counts.records_with_image_text = sum(post.get("image_text") is not None for post in posts)
+    attach_captions(posts, captions, counts)
     attach_pictures(posts, image_dir, counts, progress)
     return posts, counts
 
@@ -169,7 +137,7 @@ def _read_sentences(path: str | os.PathLike[str], tag_column: str) -> Any:
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
     add_source_flags(parser, "twitter10000:seed-0", images=True, files=True)
-    parser.add_argument("--captions", nargs="+", metavar="FILE", help="captions of the images, for image_text")
+    add_captions_flag(parser)
     parser.add_argument(
         "--tag_column",
         "--tag-column",

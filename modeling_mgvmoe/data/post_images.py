@@ -1,17 +1,22 @@
-"""Images of posts: files that adapters check, and what a post has under `image`."""
+"""Images of posts: files that adapters check, their captions, and what a post has under `image`."""
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import os
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from PIL import Image
 
 from ..images import to_rgb
+from .files import read_lines
 from .progress_bar import progress_bar
 from .schema import Counts
+
+CAPTION = re.compile(r"(\S+\.\w+) :(.*)")
 
 
 def attach_pictures(
@@ -56,6 +61,57 @@ def attach_pictures(
     for post in posts:
         post["image"] = found.get(post["image"])
     counts.records_with_picture = sum(post["image"] is not None for post in posts)
+
+
+def read_captions(paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> dict[str, list[str]]:
+    """Captions by the name of their image's file, from lines "K_7.jpg :a man on a stage"; empty ones are left out.
+
+    Args:
+        paths: one file, or several; an image may have a caption in each.
+
+    Raises:
+        FileNotFoundError: a file does not exist.
+        ValueError: a line breaks the format; the message names file and line.
+    """
+    captions: dict[str, list[str]] = {}
+    for path in [paths] if isinstance(paths, str | os.PathLike) else paths:
+        for number, line in read_lines(path):
+            if not line.strip():
+                continue
+            match = CAPTION.fullmatch(line)
+            if match is None:
+                raise ValueError(
+                    f'{os.fspath(path)}, line {number}: an image and its caption, "7.jpg :words", are needed, '
+                    f"got {line!r:.80}"
+                )
+            text, known = match[2].strip(), captions.setdefault(match[1], [])
+            if text and text not in known:
+                known.append(text)
+    return captions
+
+
+def attach_captions(
+    posts: Iterable[dict[str, Any]], captions: Mapping[str, Sequence[str]] | None, counts: Counts
+) -> None:
+    """Give posts the captions of their images as `image_text`; before [`attach_pictures`], which takes the names.
+
+    Args:
+        posts: their `image` is the name of a file, or `None`; they are changed in place.
+        captions: of [`read_captions`]; `None` leaves the posts as they are, without the column.
+        counts: gets how many posts have a caption.
+    """
+    if captions is None:
+        return
+    for post in posts:
+        post["image_text"] = list(captions.get(post["image"], ())) or None
+        counts.records_with_image_text += post["image_text"] is not None
+
+
+def add_captions_flag(parser: argparse.ArgumentParser) -> None:
+    """Add `--captions`, files of [`read_captions`]."""
+    parser.add_argument(
+        "--captions", nargs="+", metavar="FILE", help='captions of the images for image_text, lines "7.jpg :words"'
+    )
 
 
 def check_folder(image_dir: str | os.PathLike[str] | None) -> None:

@@ -1,7 +1,8 @@
 """Your own rows: files, folders and datasets of posts, brought row by row into the schema of [`schema`].
 
 A row has `text`; a mention as `mention` (typing), `head` and `tail` (relation) or `mentions` (one or two), each the
-words of the mention or a span; `label`; optionally `image`, a path relative to the row's file, and `id`.
+words of the mention or a span; `label`; optionally `image`, a path relative to the row's file, `image_text`, words for
+the image (`caption`, `captions` and `alt_text` are read where it is missing), and `id`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..spans import POST_COLUMNS, is_absent, mentions_of, read_mentions, warn_of_columns
+from ..spans import POST_COLUMNS, is_absent, mentions_of, read_image_text, read_mentions, warn_of_columns
 from .files import read_lines
 from .fingerprint import place_by_hash
 from .post_images import read_picture, undecoded
@@ -34,8 +35,10 @@ ENDINGS = (*TEXT_ENDINGS, ".parquet")
 # How a file's name says which split it holds, as `datasets` reads names.
 SPLIT_NAMES = {"train": "train", "training": "train", "validation": "validation", "valid": "validation",
                "val": "validation", "dev": "validation", "test": "test", "testing": "test"}  # fmt: skip
+# Other names of `image_text` in rows of one's own, read where that is missing.
+IMAGE_TEXT_ALIASES = ("caption", "captions", "alt_text")
 # Beyond a post's columns what the metadata of an image folder calls a path.
-COLUMNS = (*POST_COLUMNS, "file_name")
+COLUMNS = (*POST_COLUMNS, "file_name", *IMAGE_TEXT_ALIASES)
 # Share of the posts that are held out for validation where the rows say nothing of it.
 VALIDATION_SHARE = 0.1
 
@@ -111,7 +114,9 @@ def _read_csv(path: str, delimiter: str) -> Iterator[tuple[str, dict[str, Any]]]
 
 
 def _cell(name: str, value: str) -> Any:
-    if name in ("mention", "mentions", "head", "tail", *OPTIONAL_COLUMNS) and value.lstrip()[:1] in ("[", "{"):
+    if name in ("mention", "mentions", "head", "tail", *OPTIONAL_COLUMNS, *IMAGE_TEXT_ALIASES) and value.lstrip()[
+        :1
+    ] in ("[", "{"):
         try:
             return json.loads(value)
         except (ValueError, RecursionError):
@@ -217,9 +222,10 @@ def _normalised(
     name = os.path.splitext(os.path.basename(source))[0]
     posts = []
     records = list(records)
-    optional = [
-        name for name in OPTIONAL_COLUMNS if any(isinstance(row, Mapping) and name in row for _, row in records)
-    ]
+    columns = {name for _, row in records if isinstance(row, Mapping) for name in row}
+    if columns & set(IMAGE_TEXT_ALIASES):
+        columns.add("image_text")
+    optional = [name for name in OPTIONAL_COLUMNS if name in columns]
     for number, (where, row) in enumerate(records):
         post = read_row(row, where, f"{name}-{number}", folder, on_bad_span, counts)
         if post is None:
@@ -262,7 +268,7 @@ def read_row(
         "label": None if is_absent(row.get("label")) else row["label"],
         "image": _stored_image(row.get("image", row.get("file_name")), folder, where),
         "source": row["source"] if isinstance(row.get("source"), str) else os.path.basename(folder) or "rows",
-        **{column: _strings(row[column]) for column in OPTIONAL_COLUMNS if column in row},
+        **_optional_columns(row, where),
     }
     if isinstance(post["label"], str) and isinstance(post["text"], str):
         try:
@@ -277,11 +283,26 @@ def read_row(
     return post
 
 
-def _strings(value: Any) -> Any:
-    """A list of one string for a string, `None` for nothing; anything else as it is, to be validated."""
-    if is_absent(value):
-        return None
-    return [value] if isinstance(value, str) else value
+def _optional_columns(row: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Those of `schema.OPTIONAL_COLUMNS` that a row has: lists of strings, `None` for nothing."""
+    found: dict[str, Any] = {}
+    if any(name in row for name in ("image_text", *IMAGE_TEXT_ALIASES)):
+        found["image_text"] = _image_text(row, where)
+    if "candidate_labels" in row:
+        labels = row["candidate_labels"]
+        # Anything else as it is, to be validated.
+        found["candidate_labels"] = None if is_absent(labels) else [labels] if isinstance(labels, str) else labels
+    return found
+
+
+def _image_text(row: Mapping[str, Any], where: str) -> list[str] | None:
+    """The texts of `image_text` or, where it holds none, of its other names together; `None` for none."""
+    try:
+        own = read_image_text(row.get("image_text"))
+        others = [text for name in IMAGE_TEXT_ALIASES for text in read_image_text(row.get(name), name)]
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
+    return own or list(dict.fromkeys(others)) or None
 
 
 def locate_image(image: Any, folder: str) -> Any:
@@ -545,6 +566,7 @@ def _counted(post: dict[str, Any], counts: dict[str, Counts]) -> dict[str, Any]:
     own.pictures_missing += reason == "missing"
     own.pictures_broken += reason == "broken"
     own.records_with_picture += reason == ""
+    own.records_with_image_text += post.get("image_text") is not None
     return post if reason == "" else {**post, "image": None}
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..labels import label_texts
+from ..spans import read_image_text
 from .files import check_keys, read_json_object
 from .label_sets import LabelSet
 from .rows import LABELS_FILE, candidates_of, find_labels_file, hold_out, read_parts
@@ -60,10 +61,12 @@ class ZeroShotData:
                     )
 
     def training_texts(self) -> list[str]:
-        """Sentences and class names of the training split, for a tokenizer to be learned from."""
+        """Sentences, image texts and class names of the training split, for a tokenizer to be learned from."""
         names = [name for task in self.labels["train"].values() for name in task]
         texts = label_texts(names, self.label_descriptions, "{}")
-        return [post["text"] for post in self.posts["train"]] + [text for own in texts for text in own]
+        posts = _without_images(self.posts["train"])
+        words = [text for post in posts for text in read_image_text(post.get("image_text"))]
+        return [post["text"] for post in posts] + words + [text for own in texts for text in own]
 
 
 def data_from_posts(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..data.encoding import encode_posts
+from ..data.encoding import encode_posts, image_token_mask
 from ..data.evaluation_data import select_posts
 from ..data.progress_bar import progress_bar
 from ..labels import in_evaluation
@@ -107,11 +107,10 @@ def _sums_of_posts(model: Any, processor: Any, encoded: Sequence[Mapping[str, An
     inputs = {name: value.to(model.device) for name, value in batch.items() if name != "mention_mask"}
     output = model.mgvmoe(**inputs)
     found = np.zeros((len(encoded), len(MODALITIES), 1 + model.config.num_experts))
-    for modality, (probs, name) in enumerate(
-        ((output.text_router_probs, "attention_mask"), (output.image_router_probs, "image_mask"))
-    ):
-        if probs is not None:
-            mask = inputs[name].bool().view(len(encoded), -1).expand(probs.shape[:2])
+    images = output.image_router_probs
+    masks = inputs["attention_mask"].bool(), None if images is None else image_token_mask(inputs, images)
+    for modality, (probs, mask) in enumerate(zip((output.text_router_probs, images), masks, strict=True)):
+        if probs is not None and mask is not None:
             found[:, modality, 0] = mask.sum(1).cpu()
             # Rows without an image may hold anything.
             found[:, modality, 1:] = probs.double().masked_fill(~mask[..., None], 0).sum(1).cpu()

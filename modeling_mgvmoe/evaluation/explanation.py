@@ -7,7 +7,8 @@ With the weights :math:`a_j` of the fusion (E7) and the router's probabilities :
     \text{so } \sum_{j} a_j p_{jk} \text{ is the share of expert } k \text{ in } f.
 
 The weights say what the fusion looked at. They do not say what would have to change for another answer: a model may
-give half of them to an image that moves no score. So a post with an image is scored without it as well.
+give half of them to an image that moves no score. So a post with an image is scored without it as well: without its
+pixels and without its image text.
 
 Axes: Lt = text tokens, Li = image tokens, K = experts, C = candidate labels.
 """
@@ -27,7 +28,7 @@ from PIL import Image
 
 from ..images import to_rgb
 from ..labels import check_label_words, check_labels, in_evaluation, with_new_names
-from ..spans import mentions_of, read_mentions, splits_character
+from ..spans import mentions_of, read_image_text, read_mentions, splits_character
 
 if TYPE_CHECKING:
     from ..modeling_mgvmoe import MGVMoEForZeroShotIE
@@ -167,9 +168,11 @@ class Explanation:
         patch_experts: (rows, columns, K), p of each patch; `None` as `patches`.
         patch_area: left, top, right and bottom of the grid, in pixels of `image`.
         image: the image, upright, RGB.
-        shares: weights of "words", "picture" and "other" (special tokens, markers), which add up to 1.
-        expert_usage: for "text", and "picture" if there is one, the mean (K,) of p over the tokens, as in the
-            training log.
+        image_text: words for the image that came with the post; none where there are none.
+        shares: weights of "words", "picture" (pixels), "image_text" (only if there is one) and "other" (special
+            tokens, markers), which add up to 1.
+        expert_usage: for "text", and "picture" (pixels and image text) if there is one, the mean (K,) of p over the
+            tokens, as in the training log.
         expert_shares: likewise, the sum of a_j p_jk (K,); all of them add up to 1.
         ranking_without_image: as `ranking`, of the same post without its image; `None` where it has none.
         mutual_information: between the answer and the experts' samples, in nats, if samples were drawn.
@@ -188,6 +191,7 @@ class Explanation:
     patch_experts: np.ndarray | None = None
     patch_area: Area | None = None
     image: Image.Image | None = field(default=None, repr=False)
+    image_text: list[str] = field(default_factory=list)
     ranking_without_image: list[dict[str, Any]] | None = None
     mutual_information: float | None = None
     gate: float | None = None
@@ -239,6 +243,7 @@ class Explanation:
             "words": [vars(word) | {"word": self.text[word.start : word.end]} for word in self.words],
             "patches": None if self.patches is None else self.patches.tolist(),
             "patch_area": self.patch_area,
+            "image_text": self.image_text,
             "shares": self.shares,
             "expert_usage": {name: usage.tolist() for name, usage in self.expert_usage.items()},
             "expert_shares": {name: shares.tolist() for name, shares in self.expert_shares.items()},
@@ -345,6 +350,9 @@ def explain_post(
     )
     features = processor.encode_post(text, mentions, return_offsets_mapping=True)
     offsets = features.pop("offset_mapping")
+    image_text = read_image_text(post.get("image_text"))
+    of_image: dict[str, Any] = dict(processor.encode_image_text(image_text)) if image_text else {}
+    num_words = len(of_image.get("image_text_input_ids", ()))
     image = None if post.get("image") is None else to_rgb(post["image"], "image")
     (pixel_values,) = processor.encode_images([image])
     drawn: dict[str, Any] = {}
@@ -358,12 +366,13 @@ def explain_post(
             **{key: value.to(model.device) if hasattr(value, "to") else value for key, value in inputs.items()}
         )
 
+    if pixel_values is not None:
+        of_image["pixel_values"] = pixel_values
     without = None
     with in_evaluation(model):
-        if pixel_values is not None:
+        if of_image:
             (without,) = processor.post_process_zero_shot_ie(score(dict(features)).logits, labels)
-            features["pixel_values"] = pixel_values
-        output = score(features, **drawn)
+        output = score(features | of_image, **drawn)
     (ranking,) = processor.post_process_zero_shot_ie(output.logits, labels)
     information = getattr(output, "mutual_information", None)
     similarity = getattr(model, "similarity", None)
@@ -373,22 +382,26 @@ def explain_post(
         ranking=ranking,
         none_threshold=float(none_threshold),
         image=image,
+        image_text=image_text,
         ranking_without_image=without,
         mutual_information=None if information is None else float(information[0]),
         gate=None if similarity is None else float(similarity.gate),
-        **_weights(output, text, offsets),
-        **_patches(output, model, processor, image, pixel_values),
+        **_weights(output, text, offsets, num_words),
+        **_patches(output, model, processor, image, pixel_values, num_words),
     )
 
 
-def _weights(output: Any, text: str, offsets: Sequence[tuple[int, int]]) -> dict[str, Any]:
-    """Words, shares of the modalities, and experts."""
+def _weights(output: Any, text: str, offsets: Sequence[tuple[int, int]], num_words: int) -> dict[str, Any]:
+    """Words, shares of the modalities, and experts; the last `num_words` tokens of the image are its image text's."""
     text_probs = _array(output.text_router_probs)
     image_probs = None if output.image_router_probs is None else _array(output.image_router_probs)
     weights = _array(output.fusion_attentions)
     of_picture, of_text = np.split(weights, [len(weights) - len(text_probs)])
     words = weigh_words(text, offsets, of_text)
-    shares = {"words": sum(word.weight for word in words), "picture": float(of_picture.sum())}
+    of_pixels, of_image_text = np.split(of_picture, [len(of_picture) - num_words])
+    shares = {"words": sum(word.weight for word in words), "picture": float(of_pixels.sum())}
+    if num_words:
+        shares["image_text"] = float(of_image_text.sum())
     shares["other"] = max(0.0, 1 - sum(shares.values()))
     usage, expert_shares = {"text": text_probs.mean(0)}, {"text": of_text @ text_probs}
     if image_probs is not None:
@@ -448,12 +461,18 @@ def _in_word(text: str, place: int) -> bool:
 
 
 def _patches(
-    output: Any, model: Any, processor: Any, image: Image.Image | None, pixel_values: np.ndarray | None
+    output: Any,
+    model: Any,
+    processor: Any,
+    image: Image.Image | None,
+    pixel_values: np.ndarray | None,
+    num_words: int,
 ) -> dict[str, Any]:
-    """The weights and experts of the picture's patches, and where they lie."""
+    """The weights and experts of the image's patches, and where they lie; its last `num_words` tokens are words."""
     if image is None or pixel_values is None:
         return {}
     probs = _array(output.image_router_probs)
+    probs = probs[: len(probs) - num_words]
     height, width = pixel_values.shape[-2:]
     grid = patch_grid(len(probs), height, width, getattr(model.config.vision_config, "patch_size", None))
     if grid is None:

@@ -16,7 +16,7 @@ from ..data.atomic_io import partial_name
 from ..data.rows import locate_image
 from ..data.schema import check_choice
 from ..images import to_rgb
-from ..spans import as_list, check_span, is_absent, warn_of_columns
+from ..spans import as_list, check_span, is_absent, read_image_text, warn_of_columns
 from .post_files import KNOWN, RawRow
 
 
@@ -82,7 +82,8 @@ class CheckedRow:
     Attributes:
         row: its number.
         id: of the post; `None` where it cannot be read.
-        post: `id`, `text`, `image` (an RGB image or `None`), `mentions` (pairs of integers); `None` for a bad row.
+        post: `id`, `text`, `image` (an RGB image or `None`), `image_text` (strings; only if there are any), `mentions`
+            (pairs of integers); `None` for a bad row.
         picture_error: why the post has no image though one was named.
         kind: of `schema.ERROR_KINDS`, for a bad row.
         reason: in words, for a bad row.
@@ -140,10 +141,13 @@ class RowCheck:
             text = _text(raw.values.get("text"))
             warn_of_columns(raw.values, KNOWN)
             mentions = self._mentions(raw.values.get("mentions"), text)
+            image_text = _image_text(raw.values.get("image_text"))
             picture, picture_error = self._picture(raw)
         except RowError as error:
             return CheckedRow(raw.row, name, kind=error.kind, reason=str(error))
         post = {"id": name, "text": text, "image": picture}
+        if image_text:
+            post["image_text"] = image_text
         if mentions is not None:
             post["mentions"] = mentions
         return CheckedRow(raw.row, name, post, picture_error)
@@ -196,6 +200,13 @@ def _text(text: Any) -> str:
     if not is_valid_text(text):
         raise RowError("text", f"text must be valid, got half of a surrogate pair in {text!a:.80}")
     return text
+
+
+def _image_text(given: Any) -> list[str]:
+    try:
+        return read_image_text(given)
+    except ValueError as error:
+        raise RowError("image_text", str(error)) from error
 
 
 def _open(image: Any, folder: str) -> Any:

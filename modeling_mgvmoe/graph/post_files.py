@@ -21,8 +21,8 @@ class JsonLinesPosts:
     """Rows of one file: its lines, blank ones left out.
 
     Args:
-        path: of the file. A line is an object with `text` and, where it has any, `id`, `image` (a path) and
-            `mentions`.
+        path: of the file. A line is an object with `text` and, where it has any, `id`, `image` (a path), `image_text`
+            and `mentions`.
     """
 
     # A line may have what others lack.
@@ -77,7 +77,7 @@ def _read(line: bytes) -> tuple[dict[str, Any] | None, str | None]:
     return values, None
 
 
-COLUMNS = ("id", "text", "image", "mentions")
+COLUMNS = ("id", "text", "image", "image_text", "mentions")
 KNOWN = (*COLUMNS, "label", "source")  # the others are those of our own datasets
 # Rows that are decoded at a time, images and all.
 ROWS = 64
@@ -87,8 +87,8 @@ class ParquetPosts:
     """Rows of one file.
 
     Args:
-        path: of the file, with the columns `text` and, where there are any, `id`, `image` and `mentions`. Others are
-            not read.
+        path: of the file, with the columns `text` and, where there are any, `id`, `image`, `image_text` and
+            `mentions`. Others are not read.
 
     Raises:
         ValueError: it is no Parquet file, has no `text`, or a column is of a type that cannot be what it should be.
@@ -123,6 +123,7 @@ class ParquetPosts:
             ("id", _is_id, "strings or integers"),
             ("text", _is_text, "strings"),
             ("image", _is_image, "paths, bytes or structs of bytes and path"),
+            ("image_text", _is_image_text, "strings or lists of strings"),
             ("mentions", _is_mentions, "lists of [start, end), of structs of start and end, integers, or of words"),
         ):
             if name in self.columns and not fits(schema.field(name).type):
@@ -207,6 +208,10 @@ def _is_image(kind: pa.DataType) -> bool:
 
 def _is_list(kind: pa.DataType) -> bool:
     return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+
+
+def _is_image_text(kind: pa.DataType) -> bool:
+    return _is_text(kind.value_type if _is_list(kind) else kind)
 
 
 def _is_mentions(kind: pa.DataType) -> bool:

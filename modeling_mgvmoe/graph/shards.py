@@ -22,7 +22,7 @@ from .post_check import CheckedRow, RowError
 
 TABLES = ("posts", "mentions", "relations", "errors")
 # Why a row of the input could not be extracted.
-ERROR_KINDS = ("format", "id", "duplicate", "text", "mentions", "picture", "extraction")
+ERROR_KINDS = ("format", "id", "duplicate", "text", "mentions", "image_text", "picture", "extraction")
 
 # What is said of a mention or a pair.
 ANSWER = ("label", "score", "scores", "levels", "deviation", "mutual_information")

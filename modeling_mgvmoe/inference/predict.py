@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from ..data.encoding import PostCollator, TypesOfLabels, encode_posts, has_picture
+from ..data.encoding import PostCollator, TypesOfLabels, encode_posts, has_image_text, has_picture
 from ..data.evaluation_data import select_posts, without_pictures
 from ..data.progress_bar import progress_bar
 from ..data.schema import task_of
@@ -62,7 +62,11 @@ def logits_in_batches(
     # the vision tower runs for few batches where few posts have one.
     order = sorted(
         range(len(encoded_posts)),
-        key=lambda index: (has_picture(encoded_posts[index]), len(encoded_posts[index]["input_ids"])),
+        key=lambda index: (
+            has_picture(encoded_posts[index]),
+            has_image_text(encoded_posts[index]),
+            len(encoded_posts[index]["input_ids"]),
+        ),
     )
     with progress_bar(desc=progress, total=len(order), leave=leave) as bar:
         for start in range(0, len(order), batch_size):
@@ -216,13 +220,13 @@ def seen_as(post: Mapping[str, Any], condition: str) -> dict[str, Any]:
 
     Args:
         post: in the package's schema.
-        condition: one of `CONDITIONS`. "text only" takes the image away; "picture only" puts a sentence without any
-            hint instead of the text, around the same mentions.
+        condition: one of `CONDITIONS`. "text only" takes image and image text away; "picture only" puts
+            a sentence without any hint instead of the text, around the same mentions.
     """
     if condition not in CONDITIONS:
         raise ValueError(f"condition: one of {CONDITIONS} is needed (got {condition!r})")
     if condition == "text only":
-        return {**post, "image": None}
+        return {**post, "image": None, "image_text": None}
     return neutral_text(post) if condition == "picture only" else dict(post)
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
+from ..data.encoding import image_token_mask
 from ..variational_experts import MODALITIES
 
 if TYPE_CHECKING:
@@ -83,12 +84,11 @@ class Statistics:
     def add(self, output: Mapping[str, Any], batch: Mapping[str, Any]) -> None:
         """Add what the model gave for a batch."""
         terms = torch.stack([output[field].detach().to(self.sums) for field in self.terms.values()])
-        masks = (batch.get("attention_mask"), batch.get("image_mask"))
+        images = output.get("image_router_probs")
+        masks = (batch.get("attention_mask"), None if images is None else image_token_mask(batch, images))
         experts = [
             expert_sums(probs, mask, self.num_experts)
-            for probs, mask in zip(
-                (output.get("text_router_probs"), output.get("image_router_probs")), masks, strict=True
-            )
+            for probs, mask in zip((output.get("text_router_probs"), images), masks, strict=True)
         ]
         empty = terms.new_zeros(2 + self.num_experts)
         self.sums += torch.cat([terms.new_ones(1), terms, *(empty if part is None else part for part in experts)])

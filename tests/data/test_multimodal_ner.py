@@ -11,10 +11,10 @@ from modeling_mgvmoe.data.label_sets import read_label_set
 from modeling_mgvmoe.data.multimodal_ner import (
     coarse_label_set,
     multimodal_ner_files,
-    read_captions,
     read_multimodal_ner,
 )
 from modeling_mgvmoe.data.parquet_folder import check_public
+from modeling_mgvmoe.data.post_images import read_captions
 from modeling_mgvmoe.data.splits import thirds_class_split
 from modeling_mgvmoe.data.zero_shot_data import data_from_folder
 from tests.support.prepared import prepare

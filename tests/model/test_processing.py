@@ -343,7 +343,7 @@ def test_batch_of_typing_and_relation_posts(processor):
         candidate_labels=["city", "person"],
         return_tensors="pt",
     )
-    plain = [name for name in processor.model_input_names if not name.startswith("type_")]
+    plain = [name for name in processor.model_input_names if not name.startswith(("type_", "image_text_"))]
     assert list(batch) == [n for n in plain if n not in ("candidate_index", "candidate_mask", "candidate_types")]
     assert batch["input_ids"].shape == (2, 9) and batch["input_ids"].dtype == torch.int64
     assert batch["attention_mask"].sum(-1).tolist() == [9, 8]
