@@ -1756,7 +1756,7 @@ class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
         if given != 1:
             raise ValueError(
                 "Exactly one of candidate_input_ids, candidate_embeds and candidate_states must be given, "
-                f"got {given or 'neither'}."
+                f"got {('neither', 'one', 'both', 'all')[given]}."
             )
         if (candidate_types is None) != (type_input_ids is None and type_embeds is None and type_states is None):
             raise ValueError("candidate_types and type_input_ids, type_embeds or type_states must be given together.")

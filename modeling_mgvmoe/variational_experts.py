@@ -472,8 +472,7 @@ class ResidualMixtureOfExperts(nn.Module):
     r"""K experts of low rank that move a pretrained state; the bottleneck pulls back to where the encoder left it.
 
     .. math::
-        h_k = B_k x \qquad \delta_k = A_k h_k \qquad s_k = C_k h_k + c_k
-
+        \delta_k = A_k B_k x \qquad
         z = x + \sum_k p_k \delta_k + \sqrt{\textstyle\sum_k p_k^2 \sigma_0^2 e^{s_k}}\; \epsilon,
         \quad \epsilon \sim N(0, I)
 
@@ -482,8 +481,10 @@ class ResidualMixtureOfExperts(nn.Module):
     .. math::
         \sum_k p_k \, \frac{1}{H} \sum_h \tfrac12 \left(\delta_k^2 / \sigma_0^2 + e^{s_k} - s_k - 1\right)
 
-    per token, which is 0 where no expert moves it. :math:`A_k, C_k` and :math:`c_k` start at 0, so an untrained
-    mixture leaves every state as it is, and evaluation, which takes the mean, begins with what the encoder knows.
+    per token, which is 0 where no expert moves it. An expert's log variances :math:`s_k` are one vector, whatever x.
+    They and :math:`A_k` start at 0, so an untrained mixture leaves every state as it is, and evaluation, which takes
+    the mean, begins with what the encoder knows. No matrix of all experts and states is written out:
+    :math:`|\delta_k|^2 = h^T A_k^T A_k h` with :math:`h = B_k x`, and :math:`A_k^T A_k` is r x r.
 
     Args:
         hidden_size: H.
@@ -503,7 +504,7 @@ class ResidualMixtureOfExperts(nn.Module):
         self.down = nn.Linear(hidden_size, num_experts * rank, bias=False)
         self.expert_means = nn.Parameter(torch.zeros(num_experts, rank, hidden_size))
         if prior_std:
-            self.expert_log_variances = nn.Parameter(torch.zeros(num_experts, rank + 1, hidden_size))
+            self.expert_log_variances = nn.Parameter(torch.zeros(num_experts, hidden_size))
 
     def forward(
         self,
@@ -518,46 +519,45 @@ class ResidualMixtureOfExperts(nn.Module):
         probs = router_logits.softmax(-1)
         inside = self.down(hidden_states).unflatten(-1, (self.num_experts, self.rank))
         mixture = hidden_states + torch.einsum("blk,blkr,krh->blh", probs, inside, self.expert_means)
-        sample = self.prior_std > 0 and (self.training or noise is not None)
+        if self.prior_std and (self.training or noise is not None):
+            noise = torch.randn_like(mixture) if noise is None else noise
+            mixture = mixture + self.token_variances(hidden_states, probs).sqrt().to(mixture.dtype) * noise
         kl_loss = entropy = None
-        if sample or (return_losses and self.prior_std):
-            log_variances = self._log_variances(inside)
-            if sample:
-                noise = torch.randn_like(mixture) if noise is None else noise
-                mixture = mixture + self._variances(probs, log_variances).sqrt().to(mixture.dtype) * noise
-            if return_losses:
-                moves = at_least_float32(torch.einsum("blkr,krh->blkh", inside, self.expert_means))
-                spread = log_variances.exp() - log_variances - 1
-                divergences = 0.5 * (moves.square() / self.prior_std**2 + spread).mean(-1)
-                kl_loss = masked_mean((at_least_float32(probs) * divergences).sum(-1), attention_mask)
         if return_losses:
             entropy = router_entropy(router_logits, attention_mask)
-            kl_loss = entropy.new_zeros(()) if kl_loss is None else kl_loss
+            kl_loss = masked_mean(self._divergences(inside, probs), attention_mask)
         return VariationalMixtureOutput(
             hidden_states=mixture, router_probs=probs, kl_loss=kl_loss, router_entropy=entropy
         )
 
-    def _log_variances(self, inside: torch.Tensor) -> torch.Tensor:
-        """s, (..., K, H), of (..., K, r)."""
-        return at_least_float32(
-            torch.einsum("...kr,krh->...kh", inside, self.expert_log_variances[:, :-1])
-            + self.expert_log_variances[:, -1]
-        )
-
-    def _variances(self, probs: torch.Tensor, log_variances: torch.Tensor) -> torch.Tensor:
-        shares = at_least_float32(probs).square()
-        return self.prior_std**2 * torch.einsum("...k,...kh->...h", shares, log_variances.exp())
+    def _divergences(self, inside: torch.Tensor, probs: torch.Tensor) -> torch.Tensor:
+        """E4 of every token, (B, L), of B_k x (B, L, K, r) and p (B, L, K), in no less than single precision."""
+        probs = at_least_float32(probs)
+        if not self.prior_std:
+            return torch.zeros_like(probs[..., 0])
+        means, inside = at_least_float32(self.expert_means), at_least_float32(inside)
+        moves = torch.einsum("blkr,krs,blks->blk", inside, means @ means.transpose(1, 2), inside)
+        log_variances = at_least_float32(self.expert_log_variances)
+        spread = (log_variances.exp() - log_variances - 1).mean(-1)
+        return 0.5 * (probs * (moves / (self.hidden_size * self.prior_std**2) + spread)).sum(-1)
 
     def token_variances(self, hidden_states: torch.Tensor, router_probs: torch.Tensor) -> torch.Tensor:
-        """The variances (..., H) of the mixtures as training draws them, of states (..., H) and p (..., K).
+        r"""The variances of mixtures as training draws them, :math:`\sum_k p_k^2 \sigma_0^2 e^{s_k}`.
+
+        Args:
+            hidden_states: (..., H), of which they do not depend.
+            router_probs: (..., K).
+
+        Returns:
+            (..., H), in no less than single precision.
 
         Raises:
             ValueError: `prior_std` is 0, so there is nothing to draw.
         """
         if not self.prior_std:
             raise ValueError("expert_prior_std: experts without variances have nothing to draw, got 0.")
-        inside = self.down(hidden_states).unflatten(-1, (self.num_experts, self.rank))
-        return self._variances(router_probs, self._log_variances(inside))
+        variances = self.prior_std**2 * at_least_float32(self.expert_log_variances).exp()
+        return at_least_float32(router_probs).square() @ variances
 
 
 class NoExperts(nn.Module):

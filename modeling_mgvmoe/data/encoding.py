@@ -248,14 +248,9 @@ class PostCollator:
                     f"labels: post {post['id']!r} is a {post['task']} post, got candidates for "
                     f"{', '.join(self.task_masks)} only."
                 )
-        features = [
-            {
-                name: post[name]
-                for name in (*TEXT_NAMES, MENTION_MASK, "pixel_values", *IMAGE_TEXT_NAMES)
-                if name in post
-            }
-            for post in posts
-        ]
+        states = [post["post_states"] for post in posts if "post_states" in post]
+        names = ("pixel_values",) if states else (*TEXT_NAMES, MENTION_MASK, "pixel_values", *IMAGE_TEXT_NAMES)
+        features = [{name: post[name] for name in names if name in post} for post in posts]
         cached = [place for place, post in enumerate(posts) if "image_row" in post]
         if cached and self.feature_cache is None:
             raise ValueError(
@@ -266,7 +261,8 @@ class PostCollator:
             for place, image in zip(cached, images, strict=True):
                 features[place]["image_features"] = image
         return {
-            **self.processor.pad_posts(features, return_tensors="pt"),
+            **(self.processor.pad_posts(features, return_tensors="pt") if any(features) else {}),
+            **({"post_states": torch.stack(states)} if states else {}),
             "candidate_mask": torch.stack([self.task_masks[post["task"]] for post in posts]),
         }
 

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 from ..data.atomic_io import whole_folder
 from ..data.encoding import PostCollator, encode_splits
 from ..data.evaluation_data import sample_posts
+from ..data.state_cache import cache_states
 from ..data.zero_shot_data import ZeroShotData
 from ..inference.predict import predict_labels, score_predictions
 from .arguments import TrainingArguments
@@ -179,6 +180,7 @@ def _train(
     schedule = make_schedule(optimizer, arguments)
     wrapped, optimizer, loader = accelerator.prepare(model, optimizer, loader)
     open_methods(accelerator, model)
+    _read_once(model, encoded, collators, arguments, accelerator)
     labels = {**{split: data.labels[split] for split in encoded}, "descriptions": dict(data.label_descriptions),
               "types": [dict(data.label_types), dict(data.type_descriptions)]}  # fmt: skip
     run = identity(arguments, model.config.to_dict(), encoded, labels, accelerator.num_processes)
@@ -259,6 +261,19 @@ def _encode(
     with_types = model.config.score == "similarity"
     splits = ("train", "validation")
     return encode_splits(data, processor, splits, with_types, feature_cache, show, with_ids=("train",))
+
+
+def _read_once(
+    model: MGVMoEForZeroShotIE,
+    encoded: Mapping[str, Sequence[dict[str, Any]]],
+    collators: Mapping[str, PostCollator],
+    arguments: TrainingArguments,
+    accelerator: Accelerator,
+) -> None:
+    """`cache_states`, unless a process may have only a part of the encoder."""
+    if not is_spread(accelerator):
+        show = accelerator.is_main_process
+        cache_states(model, encoded, collators, arguments.per_device_eval_batch_size, show)
 
 
 def _begin(
