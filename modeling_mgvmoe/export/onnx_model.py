@@ -183,8 +183,8 @@ class OnnxModelForZeroShotIE:
     @property
     def reads_image_text(self) -> bool:
         """Whether the posts' graph takes words for images."""
-        program = self.exported.components["mention"].program
-        return any(value.name == "image_text_input_ids" for value in program.graph.inputs)
+        program = getattr(self.exported.components["mention"], "program", None)
+        return program is not None and any(value.name == "image_text_input_ids" for value in program.graph.inputs)
 
     def _image_text(
         self, posts: int, input_ids: torch.Tensor | None, attention_mask: torch.Tensor | None
