@@ -96,8 +96,9 @@ class TestMnre:
         folder = mnre_folder(tmp_path / "raw", relations if version == 1 else RELATIONS, prefix)
         (tmp_path / "a.txt").write_text("kelo.png :a man on a stage\ngone.png :\n", encoding="utf-8")
         (tmp_path / "b.txt").write_text("kelo.png :a singer\n", encoding="utf-8")
-        prepare("mnre", "--version", version, "--data", folder, "--output_dir", tmp_path / "out", "--split",
-                "seed-1" if version == 1 else "mnre:seed-0", "--captions", tmp_path / "a.txt", tmp_path / "b.txt")  # fmt: skip
+        flags = ["--captions", tmp_path / "a.txt", tmp_path / "b.txt", "--version", version]
+        flags += ["--split", "seed-1" if version == 1 else "mnre:seed-0"]
+        prepare("mnre", "--data", folder, "--output_dir", tmp_path / "out", *flags)
         printed = capsys.readouterr().out
         posts = [post for part in data_from_folder(tmp_path / "out").posts.values() for post in part]
         told = [post["image_text"] for post in posts if post["image_text"] is not None]
