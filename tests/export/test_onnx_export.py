@@ -225,7 +225,10 @@ def test_what_an_export_cannot_do_is_refused_in_words():
 def test_image_text(name, tmp_path):
     model, processor = build(name)
     export_onnx(model, processor, tmp_path / "onnx", image_text=True)
-    pair = ZeroShotMultimodalIEPipeline(model=model, processor=processor), onnx_pipeline(tmp_path / "onnx", "cpu")
+    pair = (
+        ZeroShotMultimodalIEPipeline(model=model, processor=processor),
+        onnx_pipeline(tmp_path / "onnx", device="cpu"),
+    )
     told = [{**post, "image_text": TEXTS[number % 3]} for number, post in enumerate(posts())]
     bare = [{**post, "image": None} for post in told]
     mixed = [told[0], bare[1], *posts()[2:]]

@@ -22,8 +22,10 @@ AXES = {
     "mention_mask": {0: "posts", 2: "tokens"},
     "pixel_values": {0: "posts"},
     "image_mask": {0: "posts"},
-    "image_text_input_ids": {0: "posts", 1: "words"},
-    "image_text_attention_mask": {0: "posts", 1: "words"},
+    # torch cannot compare 5 tokens of pixels and any number of words with three times as many, one for each expert:
+    # image texts are padded to one length.
+    "image_text_input_ids": {0: "posts"},
+    "image_text_attention_mask": {0: "posts"},
     "candidate_input_ids": {0: "texts", 1: "label_tokens"},
     "candidate_attention_mask": {0: "texts", 1: "label_tokens"},
     "candidate_index": {0: "texts"},
@@ -69,7 +71,7 @@ def test_image_text(score):
     model = tiny_model(score=score).double()
 
     def told(inputs, *lengths):
-        mask = (torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]).long()
+        mask = (torch.arange(5) < torch.tensor(lengths)[:, None]).long()
         return {**inputs, "image_text_input_ids": mask * 7, "image_text_attention_mask": mask}
 
     exported = export(model, told(inputs_for(model), 3, 0, 5, 2))
