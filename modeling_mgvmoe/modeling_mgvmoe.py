@@ -1566,9 +1566,9 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
             attention_mask = torch.ones_like(input_ids)
         limit, vocabulary = self.max_text_length, self.config.text_config.vocab_size
         check_tokens(input_ids, attention_mask, "image_text_", limit, vocabulary, may_be_empty=True)
-        if len(input_ids) != len(text_states):
+        if input_ids.shape[0] != text_states.shape[0]:
             raise ValueError(
-                f"image_text_input_ids must have one row for each of the {len(text_states)} posts, "
+                f"image_text_input_ids must have one row for each of the {text_states.shape[0]} posts, "
                 f"got {tuple(input_ids.shape)}."
             )
         mask = attention_mask.bool()

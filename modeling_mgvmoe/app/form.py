@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..spans import read_mentions
+from ..spans import read_image_text, read_mentions
 
 # What one request may cost a server that is open to everybody.
 MAX_CHARACTERS, MAX_LABELS, MAX_LABEL_CHARACTERS = 5000, 100, 500
@@ -81,15 +81,12 @@ def read_fields(fields: Fields) -> dict[str, Any]:
     spans = read_spans(text, fields.kind, fields.numbers)
     labels, sentences = read_label_lines(fields.labels)
     arguments: dict[str, Any] = {
-        "post": {
-            "text": text,
-            "image": fields.image,
-            "image_text": (fields.image_text or "").splitlines(),
-            "mentions": [list(span) for span in spans],
-        },
+        "post": {"text": text, "image": fields.image, "mentions": [list(span) for span in spans]},
         "candidate_labels": labels,
         "label_descriptions": sentences,
     }
+    if image_text := read_image_text((fields.image_text or "").splitlines()):
+        arguments["post"]["image_text"] = image_text
     if fields.kind == RELATION and (fields.label_types or "").strip():
         arguments["label_types"] = read_type_lines(fields.label_types)
         if (fields.type_sentences or "").strip():

@@ -26,6 +26,11 @@ def main(argv: Sequence[str] | None = None) -> Any:
     parser.add_argument("--model", required=True, help="folder or Hub name")
     parser.add_argument("--output_dir", required=True, help="folder to write; new, or empty")
     parser.add_argument("--overwrite", action="store_true", help="replace a folder that is there")
+    parser.add_argument(
+        "--image_text",
+        action="store_true",
+        help="let the export read image_text; its text encoder then runs twice for a batch of posts",
+    )
     parser.add_argument("--revision", help="branch, tag or commit of a model on the Hub")
     arguments = parser.parse_args(argv)
     try:
@@ -45,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> Any:
 
     disable_progress_bar()  # of loading weights; the graphs have their own
     model, processor = load_model(arguments.model, "cpu", arguments.revision, "float32")
-    export_onnx(model, processor, arguments.output_dir, arguments.overwrite, progress=True)
+    export_onnx(model, processor, arguments.output_dir, arguments.overwrite, True, arguments.image_text)
 
     exported = onnx_pipeline(arguments.output_dir, device="cpu")
     found = check_onnx(ZeroShotMultimodalIEPipeline(model=model, processor=processor), exported)

@@ -1,7 +1,8 @@
 """A model taken apart into what can be computed apart, each part with inputs to trace it by.
 
-Axes: B = posts, S = mention slots, Lt = text tokens, Li = image tokens, H = hidden size, H' = width of the vision
-encoder, D = projection size, C = candidate labels, P = their texts, Lc = tokens of a text, T = types.
+Axes: B = posts, S = mention slots, Lt = text tokens, Li = image tokens, Lw = image text's tokens, H = hidden size,
+H' = width of the vision encoder, D = projection size, C = candidate labels, P = their texts, Lc = tokens of a text,
+T = types.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from ..modeling_mgvmoe import MGVMoEForZeroShotIE
 
 # Sizes of what is traced: all different, and none of them 0 or 1, which torch would take for constants.
-POSTS, TEXT_TOKENS, PICTURE_TOKENS, LABELS, TEXTS, LABEL_TOKENS, TYPES = 3, 11, 7, 4, 6, 5, 2
+POSTS, TEXT_TOKENS, PICTURE_TOKENS, LABELS, TEXTS, LABEL_TOKENS, TYPES, IMAGE_TEXT_TOKENS = 3, 11, 7, 4, 6, 5, 2, 9
 
 
 class VisionGraph(nn.Module):
@@ -46,14 +47,18 @@ class MentionGraph(nn.Module):
         image_features: torch.Tensor,
         image_mask: torch.Tensor,
         mention_mask: torch.Tensor | None = None,
+        image_text_input_ids: torch.Tensor | None = None,
+        image_text_attention_mask: torch.Tensor | None = None,
     ) -> dict[str, torch.Tensor]:
         """See [`PostScoring.posts_of`].
 
         Args:
             input_ids, attention_mask: (B, Lt). mention_positions: (B, S), S = `max_mentions`, -1 for an absent one.
             image_features: (B, Li, H'); any one token, say zeros, for posts without an image.
-            image_mask: (B,), true for posts with an image.
+            image_mask: (B,), true for posts with pixels.
             mention_mask: (B, S, Lt), with `score="similarity"`.
+            image_text_input_ids, image_text_attention_mask: (B, Lw), a mask of zeros for posts without image text;
+                only of an export with `image_text`.
         """
         output = self.model.mgvmoe(
             input_ids=input_ids,
@@ -61,6 +66,8 @@ class MentionGraph(nn.Module):
             mention_positions=mention_positions,
             image_features=image_features,
             image_mask=image_mask,
+            image_text_input_ids=image_text_input_ids,
+            image_text_attention_mask=image_text_attention_mask,
         )
         return dict(self.model.posts_of(output, attention_mask, mention_positions, mention_mask))
 
@@ -134,12 +141,15 @@ class Part:
     limits: dict[str, int]
 
 
-def parts_of(model: MGVMoEForZeroShotIE, image_size: tuple[int, int, int]) -> dict[str, Part]:
+def parts_of(
+    model: MGVMoEForZeroShotIE, image_size: tuple[int, int, int], image_text: bool = False
+) -> dict[str, Part]:
     """The parts "vision", "mention", "labels" and "score".
 
     Args:
         model: in evaluation mode.
         image_size: channels, height and width of a prepared image.
+        image_text: whether "mention" takes the image text of posts, for which it runs the text encoder once more.
     """
     config = model.config
     slots, hidden, similarity = config.max_mentions, config.hidden_size, config.score == "similarity"
@@ -159,6 +169,9 @@ def parts_of(model: MGVMoEForZeroShotIE, image_size: tuple[int, int, int]) -> di
         "image_features": numbers(POSTS, PICTURE_TOKENS, config.vision_width),
         "image_mask": torch.arange(POSTS) != 1,
     }
+    if image_text:
+        mention["image_text_input_ids"] = tokens(POSTS, IMAGE_TEXT_TOKENS)
+        mention["image_text_attention_mask"] = torch.ones(POSTS, IMAGE_TEXT_TOKENS, dtype=torch.long)
     score: dict[str, torch.Tensor] = {
         "mention_embeds": numbers(POSTS, hidden if similarity else config.projection_dim),
         "candidate_embeds": numbers(LABELS, hidden),
@@ -183,6 +196,8 @@ def parts_of(model: MGVMoEForZeroShotIE, image_size: tuple[int, int, int]) -> di
         "mention_mask": {0: "posts", 2: "text_tokens"},
         "image_features": {0: "posts", 1: "picture_tokens"},
         "image_mask": {0: "posts"},
+        "image_text_input_ids": {0: "posts", 1: "image_text_tokens"},
+        "image_text_attention_mask": {0: "posts", 1: "image_text_tokens"},
         "candidate_input_ids": {0: "texts", 1: "label_tokens"},
         "candidate_attention_mask": {0: "texts", 1: "label_tokens"},
         "candidate_index": {0: "texts"},
@@ -199,7 +214,8 @@ def parts_of(model: MGVMoEForZeroShotIE, image_size: tuple[int, int, int]) -> di
         "score": (ScoreGraph, score),
     }
     longest = model.mgvmoe.max_text_length
-    limits = {} if longest is None else {"text_tokens": longest, "label_tokens": longest}
+    kinds = ("text_tokens", "label_tokens", "image_text_tokens")
+    limits = {} if longest is None else dict.fromkeys(kinds, longest)
     return {
         name: Part(kind(model), inputs, {key: axes[key] for key in inputs}, limits)
         for name, (kind, inputs) in found.items()

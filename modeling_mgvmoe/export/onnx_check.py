@@ -68,6 +68,11 @@ def check_onnx(torch_pipe: ZeroShotMultimodalIEPipeline, onnx_pipe: ZeroShotMult
         ("long posts", long, {"candidate_labels": labels["relation"][:2]}),
         ("several sentences", both, {"candidate_labels": labels["typing"], "label_descriptions": sentences}),
     ]
+    if getattr(onnx_pipe.model, "reads_image_text", False):
+        told = [{**post, "image_text": post["text"][::-1]} for post in both]
+        cases.append(("image texts", told, {"candidate_labels": labels["typing"]}))
+        mixed = [{**own, "image": None} for own in told[:2]] + bare[2:4] + told[4:]
+        cases.append(("some image texts", mixed, {"candidate_labels": labels["relation"][:5]}))
     if torch_pipe.model.config.score == "similarity":
         types = {name: (["person", "animal"], "place") for name in labels["relation"][:5]}
         arguments = {

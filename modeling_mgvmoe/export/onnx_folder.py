@@ -37,7 +37,9 @@ def check_onnx_packages(*names: str) -> None:
         raise ImportError(f"transformers 5.23 or newer is needed for ONNX, got {transformers.__version__}.")
 
 
-def export_graphs(model: MGVMoEForZeroShotIE, processor: MGVMoEProcessor, progress: bool = False) -> ExportedModel:
+def export_graphs(
+    model: MGVMoEForZeroShotIE, processor: MGVMoEProcessor, progress: bool = False, image_text: bool = False
+) -> ExportedModel:
     """The four graphs "vision", "mention", "labels" and "score" of a model; see `graphs.py` for what each takes.
 
     Posts, tokens of a post, pictures' tokens, labels, their texts and tokens, and types may be of any number; the size
@@ -47,6 +49,7 @@ def export_graphs(model: MGVMoEForZeroShotIE, processor: MGVMoEProcessor, progre
         model: in single precision, on the CPU; left as it came.
         processor: of the model.
         progress: show a bar over the graphs.
+        image_text: whether the export reads words for images; the text encoder then runs twice for a batch of posts.
 
     Raises:
         ImportError: the extra `onnx` is not installed.
@@ -63,7 +66,7 @@ def export_graphs(model: MGVMoEForZeroShotIE, processor: MGVMoEProcessor, progre
 
     components: dict[str, ExportedComponent] = {}
     with in_evaluation(model), _quiet():
-        parts = parts_of(model, _image_size(processor))
+        parts = parts_of(model, _image_size(processor), image_text)
         exporter = OnnxExporter()
         for name, part in progress_bar(parts.items(), "exporting", len(parts), "graph", progress):
             components[name] = _export(exporter, part)
@@ -76,11 +79,12 @@ def export_onnx(
     folder: str | os.PathLike[str],
     overwrite: bool = False,
     progress: bool = False,
+    image_text: bool = False,
 ) -> None:
     """Write the graphs of [`export_graphs`], the configuration and the processor, whole or not at all.
 
     Args:
-        model, processor, progress: as there.
+        model, processor, progress, image_text: as there.
         folder: what [`onnx_pipeline`] reads; `NAME.onnx` with its weights in `NAME.onnx.data`.
         overwrite: replace a folder that is there.
 
@@ -91,7 +95,7 @@ def export_onnx(
     folder = os.fspath(folder)
     if not overwrite and os.path.isdir(folder) and os.listdir(folder):
         raise FileExistsError(f"folder: {folder} is not empty; overwrite=True replaces it.")
-    exported = export_graphs(model, processor, progress)
+    exported = export_graphs(model, processor, progress, image_text)
     os.makedirs(os.path.dirname(os.path.abspath(folder)), exist_ok=True)
     # Mention side and label side each have the text encoder.
     needed = 2 * sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())

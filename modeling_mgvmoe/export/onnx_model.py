@@ -128,11 +128,14 @@ class OnnxModelForZeroShotIE:
         candidate_types: torch.Tensor | None = None,
         num_samples: int | None = None,
         sample_noise: torch.Tensor | None = None,
+        image_text_input_ids: torch.Tensor | None = None,
+        image_text_attention_mask: torch.Tensor | None = None,
     ) -> MGVMoEOutput:
         """Logits, `mention_embeds` and `candidate_embeds`; the arguments are those of [`MGVMoEForZeroShotIE`].
 
         Raises:
-            ValueError: what only the model itself can do: draws, or types without `score="similarity"`.
+            ValueError: what only the model itself can do: draws, or types without `score="similarity"`; or the export
+                reads no image text.
         """
         if num_samples is not None or sample_noise is not None:
             raise ValueError(
@@ -163,6 +166,7 @@ class OnnxModelForZeroShotIE:
         }
         if mention_mask is not None:
             inputs["mention_mask"] = torch.nn.functional.pad(mention_mask, (0, 0, 0, slots))
+        inputs |= self._image_text(posts, image_text_input_ids, image_text_attention_mask)
         embedded = self._run("mention", **inputs)
         scored = {**embedded, "candidate_embeds": candidate_embeds}
         if self.config.score == "similarity":
@@ -175,6 +179,31 @@ class OnnxModelForZeroShotIE:
         return MGVMoEOutput(
             logits=logits, mention_embeds=embedded["mention_embeds"], candidate_embeds=candidate_embeds
         )
+
+    @property
+    def reads_image_text(self) -> bool:
+        """Whether the posts' graph takes words for images."""
+        program = getattr(self.exported.components["mention"], "program", None)
+        return program is not None and any(value.name == "image_text_input_ids" for value in program.graph.inputs)
+
+    def _image_text(
+        self, posts: int, input_ids: torch.Tensor | None, attention_mask: torch.Tensor | None
+    ) -> dict[str, torch.Tensor]:
+        """The image texts as the posts' graph takes them: where no post has one, a masked token for each."""
+        if not self.reads_image_text:
+            if input_ids is not None:
+                raise ValueError(
+                    "image_text: this export reads no words for images; export the model with image_text=True "
+                    f"(mgvmoe export --image_text), got image_text_input_ids {tuple(input_ids.shape)}."
+                )
+            return {}
+        if input_ids is None:
+            input_ids = torch.zeros(posts, 2, dtype=torch.long)
+            attention_mask = torch.zeros_like(input_ids)
+        elif attention_mask is None:
+            attention_mask = torch.ones_like(input_ids)
+        assert attention_mask is not None  # for the type checker
+        return {"image_text_input_ids": input_ids, "image_text_attention_mask": attention_mask}
 
     def _features(
         self, pixel_values: torch.Tensor, image_mask: torch.Tensor, image_index: torch.Tensor | None

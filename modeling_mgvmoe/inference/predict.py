@@ -226,7 +226,7 @@ def seen_as(post: Mapping[str, Any], condition: str) -> dict[str, Any]:
     if condition not in CONDITIONS:
         raise ValueError(f"condition: one of {CONDITIONS} is needed (got {condition!r})")
     if condition == "text only":
-        return {**post, "image": None, "image_text": None}
+        return {**post, "image": None, **({"image_text": None} if "image_text" in post else {})}
     return neutral_text(post) if condition == "picture only" else dict(post)
 
 

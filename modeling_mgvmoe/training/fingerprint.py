@@ -34,7 +34,7 @@ def identity(
     Args:
         arguments: of the training, with the precision that is computed in for "auto".
         model_config: the model's configuration.
-        posts: encoded ones of each split; ids, labels and tokens count, images do not.
+        posts: encoded ones of each split; ids, labels and tokens count, those of image texts too; images do not.
         labels: candidates of each split and descriptions.
         num_processes: of the run; batch and noise depend on it.
     """
@@ -44,11 +44,14 @@ def identity(
         digest = hashlib.sha256()
         for post in rows:
             tokens = np.asarray(post["input_ids"]).tolist()
-            digest.update(json.dumps([str(post["id"]), post["task"], post["label"], tokens]).encode())
+            whole = [str(post["id"]), post["task"], post["label"], tokens]
+            if "image_text_input_ids" in post:
+                whole.append(np.asarray(post["image_text_input_ids"]).tolist())
+            digest.update(json.dumps(whole).encode())
         hashes[f"{split} posts"] = digest.hexdigest()
     hashes["labels"] = hashlib.sha256(json.dumps(labels, default=str).encode()).hexdigest()
-    whole = {**values, "num_processes": num_processes, "model_config": _fixed(model_config), "data": hashes}
-    return json.loads(json.dumps(whole, default=str))
+    everything = {**values, "num_processes": num_processes, "model_config": _fixed(model_config), "data": hashes}
+    return json.loads(json.dumps(everything, default=str))
 
 
 def _fixed(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,13 @@ from PIL import Image
 
 from modeling_mgvmoe.app import markup
 from modeling_mgvmoe.app.answers import answer, verdict_again
-from modeling_mgvmoe.app.example_posts import examples_for, examples_from_file, sketchbook_examples, write_examples
+from modeling_mgvmoe.app.example_posts import (
+    ExamplePost,
+    examples_for,
+    examples_from_file,
+    sketchbook_examples,
+    write_examples,
+)
 from modeling_mgvmoe.app.form import (
     MAX_CHARACTERS,
     MAX_LABELS,
@@ -89,6 +95,20 @@ def test_fields_become_arguments():
     assert found["type_descriptions"] == {"person": "a human being"}
 
 
+def test_words_for_the_image_come_one_a_line(served):
+    assert read_fields(changed(image_text="a boat\n\n a bird "))["post"]["image_text"] == ["a boat", "a bird"]
+    told = changed(image_text="a <b>boat</b>\nin the harbour", image=None)
+    shown = answer(served, told, 1.0)
+    text = Text(shown.weighed)
+    assert "Image text: a <b>boat</b>. in the harbour" in text.text and "Without the image: " in text.text
+    assert "image" in Text(shown.experts).text and not any(tag == "img" for tag, _ in text.tags)
+    assert shown.ranking != answer(served, changed(image=None), 1.0).ranking
+    assert (
+        len([tag for tag, _ in Text(answer(served, changed(image_text="a boat"), 1.0).weighed).tags if tag == "img"])
+        == 2
+    )
+
+
 def test_numbers_of_the_tail_are_not_asked_for_with_one_mention():
     assert read_spans(TEXT, TYPING, (0, 4, 99, None)) == [(0, 4)]
 
@@ -99,6 +119,7 @@ def test_numbers_of_the_tail_are_not_asked_for_with_one_mention():
         ({"text": " \n"}, "There is no post yet. Type or paste one."),
         ({"text": None}, "There is no post yet."),
         ({"text": "a" * (MAX_CHARACTERS + 1)}, "The post has 5,001 characters. At most 5,000 are taken."),
+        ({"image_text": "a" * (MAX_CHARACTERS + 1)}, "The image text has 5,001 characters. At most 5,000 are taken."),
         ({"image": UnreadablePicture("OSError")}, "The image cannot be read. Take another one, such as a PNG"),
         ({"kind": "both"}, "Choose whether one mention or a pair is asked about."),
         ({"numbers": (None,) * 4}, "No mention is marked. Select its words in the post, then press “Mark as mention”"),
@@ -392,6 +413,8 @@ def test_the_page_names_the_model_and_what_it_was_trained_on(folder, tmp_path):
 
 def test_examples_there_and_back(tmp_path):
     examples = sketchbook_examples()
+    told = ExamplePost("told", Fields(**vars(examples[0].fields) | {"image_text": "a boat\nin the harbour"}))
+    examples = [*examples, told]
     write_examples(examples, tmp_path)
     for found, expected in zip(examples_from_file(tmp_path / "posts.json"), examples, strict=True):
         assert found.name == expected.name

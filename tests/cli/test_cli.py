@@ -76,6 +76,42 @@ class TestOnePost:
             "text": TEXT, "head": [22, 26], "tail": [12, 16], "image": image, "labels": expected,
         }  # fmt: skip
 
+    def test_words_for_the_image_with_and_without_it(self, capsys, folder, pipe):
+        base = [
+            "predict",
+            "--model",
+            folder / "model",
+            "--text",
+            TEXT,
+            "--mention",
+            12,
+            16,
+            "--json",
+            "--labels",
+            *LABELS,
+        ]
+        image = str(folder / "one.png")
+        for more in ({"image_text": ["a boat"]}, {"image_text": ["a boat", "a bird"], "image": image}):
+            flags = ["--image-text", *more["image_text"], *(["--image", image] if "image" in more else [])]
+            code, out, _ = run(capsys, *base, *flags)
+            expected = pipe({"text": TEXT, "mention": (12, 16), **more}, candidate_labels=LABELS)
+            assert code == 0 and json.loads(out)["labels"] == expected
+        code, _, err = run(capsys, *base[:3], "--input", "posts.json", "--image-text", "a boat")
+        assert code == 2 and "--image-text: these are in the file that --input names" in err
+
+    def test_words_for_the_image_in_a_file(self, capsys, folder, pipe, tmp_path):
+        post = {"text": TEXT, "mention": [12, 16]}
+        given = [{**post, "image_text": "a boat"}, post, {**post, "image_text": [3]}]
+        (tmp_path / "posts.json").write_text(json.dumps(given), encoding="utf-8")
+        code, out, err = run(
+            capsys, "predict", "--model", folder / "model", "--input", tmp_path / "posts.json", "--labels", *LABELS,
+            "--json",
+        )  # fmt: skip
+        answers = json.loads(out)
+        assert code == 3 and "image_text: a string or a list of strings is needed" in answers[2]["error"] and err
+        expected = pipe(given[:2], candidate_labels=LABELS, batch_size=2)
+        assert [own["labels"] for own in answers[:2]] == expected and expected[0] != expected[1]
+
     def test_no_label_reaches_the_threshold(self, capsys, folder):
         base = ["predict", "--model", folder / "model", "--text", TEXT, "--mention-text", "Mura", "--labels", *LABELS]
         assert run(capsys, *base, "--threshold", 1)[:2] == (0, "(no label reaches the threshold)\n")

@@ -46,6 +46,15 @@ def write(path, *records):
 
 
 class TestReading:
+    @pytest.mark.parametrize("version", [1, 2])
+    def test_captions_of_the_images(self, tmp_path, version):
+        path = write(tmp_path / "train.txt", record(), record(image="mura.jpg"), record(image="9.jpg"))
+        captions = {"kelo.png": ["a man", "a stage"], "9.jpg": []}
+        posts, counts = read_mnre(path, version=version, captions=captions)
+        assert [post["image_text"] for post in posts] == [["a man", "a stage"], None, None]
+        assert counts.records_with_image_text == 1 and "1 records have an image text" in str(counts)
+        assert all("image_text" not in post for post in read_mnre(path, version=version)[0])
+
     def test_a_line_becomes_a_post(self, tmp_path):
         (post,), counts = read_mnre(write(tmp_path / "train.txt", record()))
         assert post == {

@@ -89,6 +89,23 @@ class TestMnre:
         assert found.labels == data.labels
         assert all(list(found.posts[name]) == list(data.posts[name]) for name in data.posts)
 
+    @pytest.mark.parametrize("version", [1, 2])
+    def test_captions_become_image_text(self, tmp_path, capsys, version):
+        relations = {"/per/misc/creat": 1, "/loc/loc/capital": 1, "/per/org/leader": 1, "/per/per/peer": 4, "none": 1}
+        prefix = "mnre_org_" if version == 1 else ""
+        folder = mnre_folder(tmp_path / "raw", relations if version == 1 else RELATIONS, prefix)
+        (tmp_path / "a.txt").write_text("kelo.png :a man on a stage\ngone.png :\n", encoding="utf-8")
+        (tmp_path / "b.txt").write_text("kelo.png :a singer\n", encoding="utf-8")
+        flags = ["--captions", tmp_path / "a.txt", tmp_path / "b.txt", "--version", version]
+        flags += ["--split", "seed-1" if version == 1 else "mnre:seed-0"]
+        prepare("mnre", "--data", folder, "--output_dir", tmp_path / "out", *flags)
+        printed = capsys.readouterr().out
+        posts = [post for part in data_from_folder(tmp_path / "out").posts.values() for post in part]
+        told = [post["image_text"] for post in posts if post["image_text"] is not None]
+        assert 0 < len(told) < len(posts) and set(map(tuple, told)) == {("a man on a stage", "a singer")}
+        assert "records have an image text" in printed and "0 with an image, " in printed
+        assert "with an image text" in printed
+
     def test_version_one_is_divided_as_its_data_are_ordered(self, tmp_path):
         relations = {"/per/misc/creat": 1, "/loc/loc/capital": 1, "/per/org/leader": 1, "/per/per/peer": 1, "none": 1}
         folder, out = mnre_folder(tmp_path / "raw", relations, "mnre_org_"), tmp_path / "out"

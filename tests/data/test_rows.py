@@ -23,6 +23,7 @@ from modeling_mgvmoe.graph.post_files import PostFiles
 from modeling_mgvmoe.training.arguments import DataArguments
 from modeling_mgvmoe.training.build import load_data
 from tests.support.from_scratch import scratch_model
+from tests.support.prepared import prepare
 
 TEXT = "Kelo greets Mura"
 
@@ -61,6 +62,49 @@ def test_mentions_in_json_lines(tmp_path, columns, mentions):
     assert post == {
         "id": "mine-0", "text": TEXT, "mentions": mentions, "label": "x", "image": None, "source": tmp_path.name,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("columns", "expected"),
+    [
+        ({"image_text": "a boat"}, ["a boat"]),
+        ({"image_text": ["a boat", " ", "a bird"]}, ["a boat", "a bird"]),
+        ({"image_text": " "}, None),
+        ({"image_text": [None, ""]}, None),
+        ({"caption": "a boat"}, ["a boat"]),
+        ({"captions": ["a boat", "a bird"], "alt_text": "a boat "}, ["a boat", "a bird"]),
+        ({"alt_text": float("nan"), "image_text": None}, None),
+        ({"image_text": "a boat", "caption": "a bird"}, ["a boat"]),
+    ],
+)
+def test_words_for_the_image(tmp_path, columns, expected):
+    row = {"text": TEXT, "mention": "Kelo", "label": "x"}
+    others = [{**row, "caption": "a cake"}, row]
+    posts = read_rows(write_lines(tmp_path / "mine.jsonl", [{**row, **columns}, *others]))
+    assert posts["image_text"] == [expected, ["a cake"], None]
+
+
+def test_words_for_the_image_in_a_table_and_in_parquet(tmp_path):
+    lines = ["text,mention,label,caption", f'"{TEXT}",Kelo,x,"[""a boat"", ""a bird""]"', f'"{TEXT}",Kelo,x,', ""]
+    (tmp_path / "mine.csv").write_text("\n".join(lines), encoding="utf-8")
+    posts = read_rows(tmp_path / "mine.csv")
+    assert posts["image_text"] == [["a boat", "a bird"], None]
+    posts.to_parquet(tmp_path / "mine.parquet")
+    again = read_rows(tmp_path / "mine.parquet")
+    assert again["image_text"] == posts["image_text"]
+    # Also where the rows are divided and prepared, and from there on.
+    write_lines(tmp_path / "all.jsonl", boats_and_birds(alt_text="a harbour"))
+    prepare("rows", "--data", tmp_path / "all.jsonl", "--output_dir", tmp_path / "out")
+    data = data_from_folder(tmp_path / "out")
+    assert all(post["image_text"] == ["a harbour"] for part in data.posts.values() for post in part)
+    assert "a harbour" in data.training_texts()
+
+
+@pytest.mark.parametrize("column", ["image_text", "captions"])
+def test_wrong_words_for_the_image_are_named(tmp_path, column):
+    path = write_lines(tmp_path / "mine.jsonl", [{"text": TEXT, "mention": "Kelo", "label": "x", column: [3]}])
+    with pytest.raises(ValueError, match=f"line 1: {column}: a string or a list of strings is needed"):
+        read_rows(path)
 
 
 def test_a_table_of_text(tmp_path):

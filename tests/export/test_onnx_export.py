@@ -212,9 +212,32 @@ def test_what_an_export_cannot_do_is_refused_in_words():
         exported(**batch, candidate_embeds=embeds, num_samples=3)
     with pytest.raises(ValueError, match="^candidate_types need .*similarity"):
         exported(**batch, candidate_embeds=embeds, candidate_types=torch.ones(2, 2, 1, dtype=torch.bool))
+    told = processor(text=TEXTS[0], mentions=(0, 4), image_text="a boat", return_tensors="pt")
+    with pytest.raises(ValueError, match="^image_text: this export reads no words for images"):
+        exported(**told, candidate_embeds=embeds)
     for options in ({"num_samples": 3}, {"return_embeds": True}):
         with pytest.raises(ValueError, match="^num_samples, return_embeds: "):
             GraphExtractor(exported, processor, LABELS, **options)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["additive", "similarity"])
+def test_image_text(name, tmp_path):
+    model, processor = build(name)
+    export_onnx(model, processor, tmp_path / "onnx", image_text=True)
+    pair = (
+        ZeroShotMultimodalIEPipeline(model=model, processor=processor),
+        onnx_pipeline(tmp_path / "onnx", device="cpu"),
+    )
+    told = [{**post, "image_text": TEXTS[number % 3]} for number, post in enumerate(posts())]
+    bare = [{**post, "image": None} for post in told]
+    mixed = [told[0], bare[1], *posts()[2:]]
+    found = [
+        assert_close(pair, given, candidate_labels=LABELS, batch_size=5) for given in (told, bare, mixed, posts())
+    ]
+    assert all(own != other for place, own in enumerate(found) for other in found[:place])
+    differences = check_onnx(*pair)
+    assert "some image texts" in {own.case for own in differences} and all(own.within for own in differences)
 
 
 def test_folders_and_models_that_cannot_be_exported_or_loaded(tmp_path):

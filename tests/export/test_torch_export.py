@@ -22,6 +22,10 @@ AXES = {
     "mention_mask": {0: "posts", 2: "tokens"},
     "pixel_values": {0: "posts"},
     "image_mask": {0: "posts"},
+    # torch cannot compare 5 tokens of pixels and any number of words with three times as many, one for each expert:
+    # image texts are padded to one length.
+    "image_text_input_ids": {0: "posts"},
+    "image_text_attention_mask": {0: "posts"},
     "candidate_input_ids": {0: "texts", 1: "label_tokens"},
     "candidate_attention_mask": {0: "texts", 1: "label_tokens"},
     "candidate_index": {0: "texts"},
@@ -58,6 +62,20 @@ def test_scores_are_those_of_the_model(config, written_out):
         inputs_for(model, text_length=6, num_candidates=9, seed=3),
         *([] if model.config.score == "similarity" else [inputs_for(model, batch_size=7, num_candidates=2, seed=4)]),
     ):
+        with torch.no_grad():
+            torch.testing.assert_close(exported(**other).logits, model(**other).logits, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("score", ["projection", "similarity"])
+def test_image_text(score):
+    model = tiny_model(score=score).double()
+
+    def told(inputs, *lengths):
+        mask = (torch.arange(5) < torch.tensor(lengths)[:, None]).long()
+        return {**inputs, "image_text_input_ids": mask * 7, "image_text_attention_mask": mask}
+
+    exported = export(model, told(inputs_for(model), 3, 0, 5, 2))
+    for other in (told(inputs_for(model), 3, 0, 5, 2), told(inputs_for(model, text_length=6, seed=3), 0, 2, 0, 1)):
         with torch.no_grad():
             torch.testing.assert_close(exported(**other).logits, model(**other).logits, rtol=1e-9, atol=1e-9)
 

@@ -248,6 +248,8 @@ def test_rows_that_cannot_be_extracted_are_errors_with_reasons(tmp_path):
         {**good, "id": "17", "text": "nonsense and more", "mentions": [[0, 3]]},
         {**good, "id": "18", "image": "sound.png"},
         {**good, "id": "19", "mentions": []},
+        {**good, "id": "20", "image_text": 3},
+        {**good, "id": "21", "image_text": ["a boat", ""]},
     ]
     path = tmp_path / "posts.jsonl"
     path.write_text("\n\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines) + "\n")
@@ -270,6 +272,7 @@ def test_rows_that_cannot_be_extracted_are_errors_with_reasons(tmp_path):
         15: ("picture", "15", "image: cannot read image "),
         16: ("picture", "16", "image must be a path, bytes or a data URL, got the address 'http://127.0.0.1/a.png'"),
         17: ("extraction", "17", "the text is nonsense"),
+        20: ("image_text", "20", "image_text: a string or a list of strings is needed (got 3)"),
     }
     assert list(errors) == list(expected)
     for row, (kind, name, reason) in expected.items():
@@ -277,13 +280,13 @@ def test_rows_that_cannot_be_extracted_are_errors_with_reasons(tmp_path):
         assert errors[row]["reason"].startswith(reason)
     posts = read(tmp_path / "graph", "posts")
     assert [(post["row"], post["id"], post["has_picture"]) for post in posts] == [
-        (0, "a", False), (1, "row-1", False), (18, "18", True), (19, "19", False)
+        (0, "a", False), (1, "row-1", False), (18, "18", True), (19, "19", False), (21, "21", False)
     ]  # fmt: skip
-    assert result.summary["errors: picture"] == 3 and result.summary["errors"] == 16
+    assert result.summary["errors: picture"] == 3 and result.summary["errors"] == 17
     # A file of the path of the image is not what counts, but where it is looked for.
     elsewhere = extract_all(str(path), tmp_path / "text", part_size=8, on_broken_image="text_only")
     posts = {post["id"]: post for post in read(tmp_path / "text", "posts")}
-    assert elsewhere.summary["posts without their picture"] == 3 and elsewhere.summary["posts"] == 7
+    assert elsewhere.summary["posts without their picture"] == 3 and elsewhere.summary["posts"] == 8
     assert "gone.png" in posts["15"]["picture_error"] and not posts["15"]["has_picture"]
 
 

@@ -50,7 +50,7 @@ class ProcessorCommonTest(processing.ProcessorTesterMixin, unittest.TestCase):
         return ViTImageProcessorPil(size={"height": 30, "width": 30}, do_convert_rgb=True)
 
     def setUp(self):
-        """The mixin knows of posts and images only: each post gets a mention, and labels of its own with types."""
+        """The mixin knows of posts and images only: each post gets a mention, image text, and labels with types."""
         call = MGVMoEProcessor.__call__
 
         @functools.wraps(call)
@@ -62,6 +62,7 @@ class ProcessorCommonTest(processing.ProcessorTesterMixin, unittest.TestCase):
                 kwargs["label_descriptions"] = {"newer": ["newer", "longer string"]}
                 kwargs["label_types"] = {"newer": ("older", "lower")}
                 kwargs["type_descriptions"] = {"older": ["older", "upper"]}
+                kwargs["image_text"] = "upper string" if isinstance(text, str) else ["upper string"] * len(text)
             return call(processor, *args, text=text, **kwargs)
 
         patch = mock.patch.object(MGVMoEProcessor, "__call__", call_with_mentions)
