@@ -229,6 +229,20 @@ class TestFiles:
         found = [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
         assert [list(answer) for answer in found] == [list(answer) for answer in answers]
 
+    def test_a_line_that_is_no_json_is_named_and_the_others_are_answered(self, capsys, folder, tmp_path):
+        sound = json.dumps({"text": TEXT, "mention": [0, 4]})
+        path = tmp_path / "posts.jsonl"
+        path.write_text(f'{sound}\n\n{{"text": \n{"[" * 100_000}\n{sound}\n', encoding="utf-8")
+        base = ["predict", "--model", folder / "model", "--input", path, "--labels", *LABELS]
+        code, out, err = run(capsys, *base, "--json")
+        answers = json.loads(out)
+        assert code == 3 and ["error" in answer for answer in answers] == [False, True, True, False]
+        assert f"{path}, line 3: " in answers[1]["error"] and f"{path}, line 4: " in answers[2]["error"]
+        assert f"{path}, line 3: " in err and answers[0] == answers[3]
+        path.write_text("{\n", encoding="utf-8")
+        code, out, err = run(capsys, *base)
+        assert code == 2 and out == "" and f"{path}, line 1: " in err
+
     def test_a_broken_image_can_be_left_out(self, capsys, folder, mixed):
         base = ["predict", "--model", folder / "model", "--input", mixed, "--labels", *LABELS, "--json"]
         code, out, _ = run(capsys, *base, "--on_broken_image", "text_only")
