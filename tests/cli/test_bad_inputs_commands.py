@@ -16,7 +16,7 @@ from tests.support.from_scratch import scratch_model
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = ROOT / "configuration" / "recipes"
 # In the flags "M" is a model, "T" a folder of bad files, "RUN" a new folder and "R" the first words of a training.
-TRAIN = ["--config", str(RECIPES / "sketchbook.yaml"), "--posts_per_class", "2", "--eval_posts_per_class", "1",
+TRAIN = ["--config", str(RECIPES / "sketchbook.yaml"), "--posts_per_class", "1", "--eval_posts_per_class", "1",
          "--output_dir", "T/run"]  # fmt: skip
 CACHE = ["--config", str(RECIPES / "sketchbook_cached.yaml"), "--posts_per_class", "2"]
 POST = ["post", "--model", "M", "--posts", "T/posts.json", "--output", "T/out.png"]

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -455,6 +456,14 @@ def test_the_version(capsys):
     assert run(capsys, "--version")[:2] == (0, f"mgvmoe {__version__}\n")
 
 
+def test_as_a_module(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["mgvmoe", "--version"])
+    with pytest.raises(SystemExit) as stopped:
+        runpy.run_module("modeling_mgvmoe", run_name="__main__")
+    assert stopped.value.code == 0 and capsys.readouterr().out == f"mgvmoe {__version__}\n"
+
+
+@pytest.mark.slow
 def test_as_a_program(folder):
     """One process: what the user types, and what a pipe of the shell reads."""
     command = [sys.executable, "-m", "modeling_mgvmoe", "predict", "--model", str(folder / "model"), "--json",

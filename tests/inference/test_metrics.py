@@ -64,7 +64,7 @@ def test_subset_of_the_labels():
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.UndefinedMetricWarning", "ignore:A single label was found")
-@pytest.mark.parametrize("seed", range(30))
+@pytest.mark.parametrize("seed", range(12))
 def test_as_scikit_learn_on_random_labels(seed):
     rng = np.random.default_rng(seed)
     names = [f"label {number}" for number in range(rng.integers(1, 9))]
@@ -98,8 +98,7 @@ def test_weighted_without_support_is_zero():
     assert list(precision_recall_f1(["a"], ["a"], ["b"], "weighted").values()) == list(expected[:3]) == [0, 0, 0]
 
 
-@pytest.mark.parametrize("decimals", [0, 1, 8])
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(("seed", "decimals"), [(0, 0), (1, 1), (2, 8)])
 def test_rejection_as_scikit_learn(seed, decimals):
     rng = np.random.default_rng(seed)
     scores = np.round(rng.random(50), decimals)  # few decimals make ties
