@@ -5,8 +5,8 @@
     mgvmoe predict --model FOLDER --input posts.jsonl --output answers.jsonl --labels boat bird
 
 A file holds posts as the pipeline takes them: "text"; "mention", or "head" and "tail"; "image"; "candidate_labels". A
-broken post, image, or line of JSONL has an "error" in the answers, all others their labels, and the exit code is 3. A run with
---output that was stopped resumes when it is started again.
+broken post, image, or line of JSONL has an "error" in the answers, all others their labels, and the exit code is 3.
+A run with --output that was stopped resumes when it is started again.
 """
 
 from __future__ import annotations
@@ -169,7 +169,7 @@ class BrokenLine(ValueError):
 
 
 def _records(path: str) -> Iterator[tuple[str, Any]]:
-    """The rows of a text file, each with its place; every line of JSONL stands alone, so a broken one stops no other."""
+    """The rows of a text file, each with its place; a line of JSONL that holds no JSON is a `BrokenLine`."""
     if os.path.splitext(path)[1].lower() != ".jsonl":
         yield from read_records(path)
         return

@@ -96,7 +96,6 @@ COMMANDS = {
         ([*POST, "--output", "T/file/x.png"], "output: a folder is needed, got 'T/file', and 'T/file' is a file"),
         ([*POST, "--output", "T"], "output: the name of an image is needed, 'T' is a folder"),
         ([*POST, "--output", "T/x.evil"], "Format 'evil' is not supported"),
-        ([*POST, "--num_samples", "-1"], "num_samples must be at least 1, got -1"),
         ([*POST, "--none_threshold", "2"], "none_threshold must be between 0 and 1, got 2.0"),
         (["experts", "--model", "M", "--dataset", "T/none"], "dataset: T/none/train.parquet does not exist"),
         (["experts", *SKETCHBOOK, "--max_posts", "-1"], "max_posts must be at least 1, got -1"),

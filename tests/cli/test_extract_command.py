@@ -209,17 +209,16 @@ def test_mentions_are_found_where_there_are_none(inputs, tmp_path):
     assert [(one["post_id"], one["text"]) for one in mentions] == [("1", "Kelo"), ("1", "Mura")]
 
 
-def test_draws_and_paths_and_rejection_get_into_the_tables(inputs, tmp_path):
+def test_paths_and_rejection_get_into_the_tables(inputs, tmp_path):
     paths = {"typing_labels": ["thing > boat", "thing > cake", "animal > bird"], "label_separator": ">"}
     (tmp_path / "labels.json").write_text(json.dumps(paths))
-    flags = ["--labels", str(tmp_path / "labels.json"), "--num_samples", "3", "--rejection", "0.5", "--top_k", "2"]
+    flags = ["--labels", str(tmp_path / "labels.json"), "--rejection", "0.5", "--top_k", "2"]
     summary = extract_command([*inputs, "--output", str(tmp_path / "graph"), *flags])
     mentions = pq.read_table(tmp_path / "graph" / "mentions").to_pylist()
     labels = {mention["label"] for mention in mentions}
     assert None in labels and len(labels) > 1 and summary["mentions rejected"] > 0
     for mention in mentions:
         assert len(mention["scores"]) == 2 and len(mention["levels"]) == 2
-        assert mention["deviation"] > 0 and mention["mutual_information"] > 0 and mention["scores"][0]["deviation"] > 0
         assert (mention["label"] is None) == (mention["score"] < 0.5)
     assert summary["relations"] == 0
 

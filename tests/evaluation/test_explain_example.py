@@ -175,8 +175,7 @@ def test_odd_posts_are_drawn(tmp_path):
         *scratch_model(), {"text": text, "mention": (0, 5), "image": posts()[0]["image"]}, ["$a$", "b"]
     )
     none = {name: np.zeros(0) for name in found.expert_usage}
-    odd = replace(found, patches=None, patch_area=None, expert_usage=none, expert_shares=none, gate=0.1,
-                  mutual_information=0.2)  # fmt: skip
+    odd = replace(found, patches=None, patch_area=None, expert_usage=none, expert_shares=none, gate=0.1)
     draw_explanation(odd, tmp_path / "odd.png")
     draw_explanation(found, tmp_path / "long.png")
     with Image.open(tmp_path / "long.png") as image, Image.open(tmp_path / "odd.png") as other:
