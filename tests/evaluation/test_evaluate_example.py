@@ -100,7 +100,7 @@ def test_files_and_tables(protocol, script, folder, tmp_path, capsys):
     for name in pictures:
         with Image.open(tmp_path / name) as picture:
             assert min(picture.size) > 100 and len(picture.convert("L").getcolors()) > 10
-    assert f"python examples/evaluate.py --model '{folder}/{{seed}}/model'" in report
+    assert f"mgvmoe evaluate --model '{folder}/{{seed}}/model'" in report
     for needle in ("seeds: 3, 5", "torch 2", "CPU cores", "mg-vmoe 0", "> Label similarity uses the text encoder"):
         assert needle in report
     assert not list(tmp_path.glob("*.part"))
