@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from transformers import HfArgumentParser
 
-from modeling_mgvmoe.cli.errors import one_line
 from modeling_mgvmoe.cli.main import main as mgvmoe
 from modeling_mgvmoe.training.arguments import ARGUMENT_CLASSES, _flags
 from tests.support.from_scratch import scratch_model
@@ -201,7 +200,7 @@ COMMANDS = {
         (["--model", "M", "--write_space", "T/file"], "write_space: T/file holds something"),
         (["--model", "M", "--none_threshold", "0.5"], "none_threshold must be at least 1"),
     ],
-    # More of these in test_cli.py.
+    # More of these in test_predict.py.
     "mgvmoe": [
         ([], "the following arguments are required: COMMAND"),
         (["nope"], "invalid choice: 'nope'"),
@@ -292,17 +291,6 @@ def test_a_folder_that_may_not_be_written(monkeypatch, places):
     monkeypatch.setattr("os.access", lambda path, mode: False)  # root may write everywhere
     with pytest.raises(PermissionError, match="output_dir: .* must be writable, and .* is not"):
         check_output_folder("output_dir", str(places / "new" / "inside"))
-
-
-def test_faults_of_ours_and_wanted_tracebacks_are_shown(monkeypatch, capsys):
-    with pytest.raises(KeyError), one_line():
-        raise KeyError("x")
-    with pytest.raises(SystemExit), one_line():
-        raise ValueError("two\nlines")
-    assert capsys.readouterr().err.endswith(": error: two lines\n")
-    monkeypatch.setenv("MGVMOE_TRACEBACK", "1")
-    with pytest.raises(ValueError, match="shown"), one_line():
-        raise ValueError("shown")
 
 
 @pytest.mark.parametrize(

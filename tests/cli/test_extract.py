@@ -330,7 +330,7 @@ def wait_for(folder, parts, process):
 
 @pytest.mark.slow
 def test_a_run_that_is_really_killed_ends_with_the_same_bytes(many, tmp_path):
-    # Twice; test_bulk_extraction.py stops a run at every operation on a file.
+    # Twice; test_runner.py stops a run at every operation on a file.
     flags, expected = many
     draw = random.Random(0)
     flags = [*flags, "--output", str(tmp_path / "graph")]
