@@ -155,20 +155,3 @@ def test_bad_flags(flags, message, script, folder, capsys):
     with pytest.raises(SystemExit) as stopped:
         script.main(["--model", f"{folder}/3/model", "--dataset", str(folder / "posts"), *flags])
     assert stopped.value.code == 2 and re.search(message, capsys.readouterr().err)
-
-
-def test_models_of_another_kind_or_with_missing_weights_are_refused(script, folder, tmp_path):
-    from safetensors.torch import load_file, save_file
-
-    from modeling_mgvmoe.inference.model_folder import load_model
-
-    small_trainee()[0].mgvmoe.text_model.save_pretrained(tmp_path / "bert")
-    with pytest.raises(ValueError, match=r"must be a model of this package \(mgvmoe\), got 'bert'"):
-        load_model(str(tmp_path / "bert"), "cpu")
-    shutil.copytree(folder / "3" / "model", tmp_path / "torn")
-    weights = load_file(tmp_path / "torn" / "model.safetensors")
-    name = next(name for name in weights if "router" in name)
-    save_file({key: value for key, value in weights.items() if key != name}, tmp_path / "torn" / "model.safetensors",
-              metadata={"format": "pt"})  # fmt: skip
-    with pytest.raises(ValueError, match=r"must hold all weights, 1 are missing: \['mgvmoe.*router"):
-        load_model(str(tmp_path / "torn"), "cpu")
