@@ -11,7 +11,8 @@ APP_BIN := $(APP_VENV)/bin
 APP_INSTALLED := $(APP_VENV)/.installed
 CODE := $(wildcard modeling_mgvmoe examples benchmarks tests docs)
 TORCH := $(shell grep -m1 '^torch==' constraints.txt)
-PYTEST := $(BIN)/python -m pytest
+# Compiled test files are kept whatever the environment says: to rewrite all assertions anew takes each process 5 seconds.
+PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest
 PYTEST_ARGS ?=
 EXAMPLES ?= 2500
 SECONDS ?= 600

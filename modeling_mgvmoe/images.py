@@ -2,7 +2,7 @@
 
 import base64
 import contextlib
-import http.client
+import importlib
 import ipaddress
 import os
 import socket
@@ -11,7 +11,6 @@ import threading
 import time
 from io import BytesIO
 from typing import Any
-from urllib.parse import urljoin, urlsplit
 
 import numpy as np
 import torch
@@ -22,7 +21,7 @@ MAX_SECONDS = 30.0
 MAX_REDIRECTS = 3
 # IPv6 addresses that stand for IPv4 ones, by which a private one could be reached (RFC 6052).
 NAT64 = ipaddress.ip_network("64:ff9b::/96")
-PIECE = 2**16
+MAX_PORT = 65535
 
 
 def fetch_picture(
@@ -48,59 +47,116 @@ def fetch_picture(
     Raises:
         ValueError: naming the rule that is broken, or what the server answered.
     """
-    until = time.monotonic() + max_seconds
+    httpx, until = _httpx(), time.monotonic() + max_seconds
     for _ in range(max_redirects + 1):
         try:
-            status, location, content = _get(url, until, max_bytes, allow_private)
-        except (OSError, http.client.HTTPException) as error:
+            target = httpx.URL(url)
+            response, content = _get(httpx, target, until, max_bytes, allow_private)
+        except httpx.InvalidURL as error:
+            raise ValueError(f"an address must be a URL, got {url!r:.200}: {error}") from error
+        except (OSError, httpx.HTTPError) as error:
             if time.monotonic() >= until:
                 raise ValueError(f"it takes more than {max_seconds:g} seconds") from error
             raise ValueError(f"it cannot be fetched: {error or type(error).__name__}") from error
-        if location is None:
-            if status != 200:
-                raise ValueError(f"the server answered {status} {http.client.responses.get(status, '')}".rstrip())
+        if not response.has_redirect_location:
+            if response.status_code != 200:
+                raise ValueError(f"the server answered {response.status_code} {response.reason_phrase}".rstrip())
             return content
-        url = urljoin(url, location)
+        url = str(target.join(response.headers["location"]))
     raise ValueError(f"more than {max_redirects} redirects")
 
 
-def _get(url: str, until: float, max_bytes: int, allow_private: bool) -> tuple[int, str | None, bytes]:
-    """Status, where it leads to if it does, and the content."""
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError(f"an address must begin with http:// or https:// and name a host, got {url!r:.200}")
-    secure = parts.scheme == "https"
-    try:
-        port = parts.port or (443 if secure else 80)
-    except ValueError as error:
-        raise ValueError(f"the address has no valid port: {url!r:.200}") from error
-    address = _checked_address(parts.hostname, port, allow_private)
-    connection = _Connection(parts.hostname, port, address, _left(until), secure)
-    # A time limit of the socket is for each wait: a server that sends a byte now and then would never end.
-    alarm = threading.Timer(_left(until), connection.give_up)
-    alarm.daemon = True
-    alarm.start()
-    try:
-        path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        connection.request("GET", path, headers={"User-Agent": "mg-vmoe", "Accept": "image/*"})
-        response = connection.getresponse()
-        location = response.getheader("Location") if 300 <= response.status < 400 else None
-        if location is not None or response.status != 200:
-            return response.status, location, b""
+def _httpx() -> Any:
+    """The library httpx, under the name by which the installed huggingface_hub brings it.
+
+    Not by an import statement: transformers requires every name that one mentions in a file from the Hub.
+
+    Raises:
+        ImportError: it is not installed.
+    """
+    for name in ("httpx2", "httpx"):
+        with contextlib.suppress(ImportError):
+            return importlib.import_module(name)
+    raise ImportError("httpx must be installed to fetch images by address: pip install httpx")
+
+
+def _get(httpx: Any, url: Any, until: float, max_bytes: int, allow_private: bool) -> tuple[Any, bytes]:
+    """The response, and its content if it answers 200 and leads nowhere else."""
+    if url.scheme not in ("http", "https") or not url.host:
+        raise ValueError(f"an address must begin with http:// or https:// and name a host, got {str(url)!r:.200}")
+    if not 0 < (url.port or 80) <= MAX_PORT:
+        raise ValueError(f"the address has no valid port: {str(url)!r:.200}")
+    address = _checked_address(url.host, url.port or url.scheme, allow_private)
+    with (
+        _Deadline(until) as deadline,
+        httpx.Client(timeout=deadline.left(), trust_env=False, verify=ssl.create_default_context()) as client,
+    ):
+        request = client.build_request(
+            "GET",
+            # The host's name stays in the header, and is what a certificate must be for.
+            url.copy_with(host=address, userinfo=b"", fragment=None),
+            headers={
+                "Host": url.netloc.decode(),
+                "User-Agent": "mg-vmoe",
+                "Accept": "image/*",
+                "Accept-Encoding": "identity",
+            },
+            extensions={"sni_hostname": url.raw_host.decode(), "trace": deadline.watch},
+        )
+        response = client.send(request, stream=True)
         content = bytearray()
-        while piece := response.read1(PIECE):
-            content += piece
-            if len(content) > max_bytes:
-                raise ValueError(f"it has more than {max_bytes:,} bytes")
-        if connection.over or response.length:
-            raise http.client.IncompleteRead(b"", response.length)
-        return response.status, None, bytes(content)
-    finally:
-        alarm.cancel()
-        connection.close()
+        if response.status_code == 200:
+            for piece in response.iter_raw():
+                content += piece
+                if len(content) > max_bytes:
+                    raise ValueError(f"it has more than {max_bytes:,} bytes")
+        deadline.left()  # a connection that was ended looks like the end of an answer without a length
+        return response, bytes(content)
 
 
-def _checked_address(host: str, port: int, allow_private: bool) -> str:
+class _Deadline:
+    """Ends the connection when the time is over.
+
+    Time limits of httpx are for each wait: a server that sends a byte now and then would never reach them.
+    """
+
+    def __init__(self, until: float) -> None:
+        self.until = until
+        self.socket: socket.socket | None = None
+        self.alarm = threading.Timer(self.left(), self.end)
+        self.alarm.daemon = True
+
+    def __enter__(self) -> "_Deadline":
+        self.alarm.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.alarm.cancel()
+
+    def left(self) -> float:
+        """Seconds that are left.
+
+        Raises:
+            TimeoutError: none.
+        """
+        left = self.until - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("the time is over")
+        return left
+
+    def watch(self, event: str, details: dict[str, Any]) -> None:
+        """Called by httpx: keeps the socket of a new connection."""
+        if event in ("connection.connect_tcp.complete", "connection.start_tls.complete"):
+            self.socket = details["return_value"].get_extra_info("socket")
+
+    def end(self) -> None:
+        """End whatever waits for the server."""
+        if self.socket is not None:
+            with contextlib.suppress(OSError):
+                self.socket.shutdown(socket.SHUT_RDWR)
+
+
+def _checked_address(host: str, port: int | str, allow_private: bool) -> str:
     """An IP address of the host; all that it has must be public."""
     try:
         found = {str(info[4][0]) for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)}
@@ -122,37 +178,6 @@ def is_public(address: str) -> bool:
         if inner is not None:
             return is_public(str(inner))
     return number.is_global and not number.is_multicast
-
-
-class _Connection(http.client.HTTPConnection):
-    """A connection to the address that was checked, under the host's own name."""
-
-    def __init__(self, host: str, port: int, address: str, seconds: float, secure: bool) -> None:
-        super().__init__(host, port, timeout=seconds)
-        self.address, self.secure, self.over = address, secure, False
-        self.opened: socket.socket | None = None
-        self.default_port = 443 if secure else 80
-
-    def connect(self) -> None:
-        self.sock = socket.create_connection((self.address, self.port), timeout=self.timeout)
-        if self.secure:
-            self.sock = ssl.create_default_context().wrap_socket(self.sock, server_hostname=self.host)
-        # `sock` is forgotten as soon as an answer without a length begins.
-        self.opened = self.sock
-
-    def give_up(self) -> None:
-        """End whatever waits for the server."""
-        self.over = True
-        if self.opened is not None:
-            with contextlib.suppress(OSError):
-                self.opened.shutdown(socket.SHUT_RDWR)
-
-
-def _left(until: float) -> float:
-    left = until - time.monotonic()
-    if left <= 0:
-        raise TimeoutError("the time is over")
-    return left
 
 
 MAX_UINT16 = 65535

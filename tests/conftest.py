@@ -1,7 +1,11 @@
 """Fixtures of all tests: no network, one thread, one seed."""
 
+import gc
 import os
 import sys
+
+# What is imported and collected stays to the end: looking through it for garbage, then and later, takes seconds.
+gc.disable()
 
 # Before transformers is imported: a test that reaches for the Hub fails at once and does not wait for a time-out.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -16,6 +20,12 @@ import pytest  # noqa: E402
 from filelock import FileLock  # noqa: E402
 
 from tests.support.documents import demo_command, run  # noqa: E402
+
+
+def pytest_collection_finish():
+    """Look for garbage from here on, among what the tests themselves make."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(autouse=True, scope="session")

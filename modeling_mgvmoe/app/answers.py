@@ -13,9 +13,6 @@ from .form import Fields, FormError, read_fields
 if TYPE_CHECKING:
     from .served_model import ServedModel
 
-# Draws of the experts for the mutual information; they cost next to nothing beside the encoders.
-NUM_SAMPLES = 64
-
 logger = logging.getLogger(__name__)
 
 
@@ -43,17 +40,12 @@ def answer(served: ServedModel, fields: Fields, least: float) -> Shown:
         fields: of the page.
         least: see [`markup.verdict`].
     """
-    from ..evaluation.explanation import explain_post, offers_samples
+    from ..evaluation.explanation import explain_post
 
     try:
         if not served.has_types:
             fields = replace(fields, label_types="", type_sentences="")
-        explanation = explain_post(
-            served.model,
-            served.processor,
-            **read_fields(fields),
-            num_samples=NUM_SAMPLES if offers_samples(served.model) else None,
-        )
+        explanation = explain_post(served.model, served.processor, **read_fields(fields))
         return Shown(
             markup.verdict(explanation.ranking, least),
             markup.weighed(explanation),

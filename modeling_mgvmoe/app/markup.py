@@ -204,15 +204,8 @@ def experts(explanation: Explanation) -> str:
     key = '<span class="mg-key mg-text"></span>text'
     if "picture" in explanation.expert_shares:
         key += ' <span class="mg-key mg-picture"></span>image'
-    html = (
+    return (
         '<p class="mg-title">Experts that fired</p>'
         f'<ul class="mg-experts" aria-label="Shares of the experts">{"".join(bars)}</ul>'
         f'<p class="mg-hint">{key}: shares of the vector that is compared with the labels, not of the answer</p>'
     )
-    if explanation.mutual_information is not None:
-        most = np.log(len(explanation.ranking))
-        html += (
-            '<p class="mg-hint">Uncertainty that comes from the experts (mutual information of the answer and samples '
-            f"of them): {explanation.mutual_information:.3f} of at most {most:.3f} nats.</p>"
-        )
-    return html

@@ -42,9 +42,6 @@ def read_flags(argv: Sequence[str]) -> tuple[argparse.ArgumentParser, argparse.N
     post.add_argument("--number", type=int, default=0, help="which of them, from 0 (default 0)")
     post.add_argument("--labels", nargs="+", help="instead of the post's own candidate_labels")
     post.add_argument("--none_threshold", type=float, default=0.0, help='best score of "none of these" (default 0)')
-    post.add_argument(
-        "--num_samples", type=int, help="draw this many samples of the experts for the mutual information"
-    )
     experts.add_argument("--dataset", required=True, help='"sketchbook" or FOLDER')
     experts.add_argument("--split", default="test", choices=("validation", "test"), help="default test")
     experts.add_argument("--seed", type=int, default=0, help="of the sketchbook (default 0)")
@@ -87,8 +84,8 @@ def main(argv: Sequence[str] | None = None) -> Any:
             check_none_threshold(arguments.none_threshold)
             post = read_post(arguments.posts, arguments.number)
             model, processor = load_model(arguments.model, arguments.device)
-            options = {"none_threshold": arguments.none_threshold, "num_samples": arguments.num_samples}
-            result: Any = explain_post(model, processor, post, arguments.labels, **options)
+            none_threshold = arguments.none_threshold
+            result: Any = explain_post(model, processor, post, arguments.labels, none_threshold=none_threshold)
             draw_explanation(result, arguments.output)
             print(f"{result.answer or 'none of these'}   uncertainty {result.uncertainty:.2f}")
             if words := image_effect_words(result):

@@ -125,7 +125,6 @@ def _parser(description: str | None) -> argparse.ArgumentParser:
         help="what --rejection is about (default probability)",
     )
     add("--top_k", type=int, help="labels in each ranking (default all)")
-    add("--num_samples", type=int, help="draws from the experts, for deviations (default none)")
     add("--max_length", type=int, help="tokens of a post (default: the processor's)")
     add("--mixed_precision", choices=MIXED_PRECISIONS, default="no", help="auto: bf16 in hardware (default no)")
     add("--overwrite", action="store_true", help="remove what another run has left in the folder")
@@ -180,7 +179,7 @@ def _load(flags: argparse.Namespace, state: PartialState) -> ModelExtractor:
         rejection=_rejection(flags.rejection),
         **{
             name: getattr(flags, name)
-            for name in ("rejection_method", "texts_at_once", "top_k", "num_samples", "max_length", "mixed_precision")
+            for name in ("rejection_method", "texts_at_once", "top_k", "max_length", "mixed_precision")
         },
     )
     finder = None if flags.mention_finder is None else load_mention_finder(flags.mention_finder, state.device)

@@ -5,9 +5,8 @@
     mgvmoe predict --model FOLDER --input posts.jsonl --output answers.jsonl --labels boat bird
 
 A file holds posts as the pipeline takes them: "text"; "mention", or "head" and "tail"; "image"; "image_text", words
-for the image; "candidate_labels". A broken post, or image, has an "error" in the answers, all others their labels, and
-the exit code is 3. A run with
---output that was stopped resumes when it is started again.
+for the image; "candidate_labels". A broken post, image, or line of JSONL has an "error" in the answers, all others
+their labels, and the exit code is 3. A run with --output that was stopped resumes when it is started again.
 """
 
 from __future__ import annotations
@@ -21,6 +20,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from ..data.files import read_lines
 from ..data.progress_bar import hide_bars_of_libraries, progress_bar
 from ..data.rows import ENDINGS, is_address, locate_image, locate_images, read_records
 from ..evaluation.command import add_loading_flags
@@ -149,9 +149,11 @@ def read_posts(
     posts: list[Any] = []
     faults: dict[int, str] = {}
     with usage():
-        records = list(read_records(path))
+        records = list(_records(path))
     for where, post in records:
         try:
+            if isinstance(post, BrokenLine):
+                raise UsageError(f"{where}: {post}")
             _check(post, shared_labels, where)
             image = locate_image(post.get("image"), os.path.dirname(path))
             post = {**post, "image": image}
@@ -164,6 +166,24 @@ def read_posts(
         raise UsageError(f"--input: {path} holds no post")
     _refuse_if_all(faults, len(posts))
     return posts, faults
+
+
+class BrokenLine(ValueError):
+    """A line of a JSONL file that holds no JSON, in the place of its post."""
+
+
+def _records(path: str) -> Iterator[tuple[str, Any]]:
+    """The rows of a text file, each with its place; a line of JSONL that holds no JSON is a `BrokenLine`."""
+    if os.path.splitext(path)[1].lower() != ".jsonl":
+        yield from read_records(path)
+        return
+    for number, line in read_lines(path):
+        if line.strip():
+            try:
+                post = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                post = BrokenLine(f"no JSON: {error}")
+            yield f"{path}, line {number}", post
 
 
 def _refuse_if_all(faults: Mapping[int, str], number: int) -> None:

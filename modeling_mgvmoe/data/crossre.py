@@ -18,11 +18,11 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from ..spans import word_span_to_char_span, words_to_text
+from ..spans import words_to_text
 from .files import check_keys, read_json_lines
 from .label_sets import read_label_set
 from .prepare import DatasetAdapter, PreparedData, add_source_flags, check_filled, choose_split, divide, label_file
-from .schema import ON_BAD_SPAN, Counts, check_choice, keep_post
+from .schema import ON_BAD_SPAN, Counts, char_span, check_choice, keep_post
 from .splits import SPLITS
 from .zero_shot_data import ZeroShotData
 
@@ -102,7 +102,7 @@ def read_crossre(
                 post = {
                     "id": f"crossre-{record['doc_key']}-{letter}{place}",
                     "text": text,
-                    "mentions": [_characters(span, offsets, len(text)) for span in spans],
+                    "mentions": [char_span(span, offsets) for span in spans],
                     "label": label,
                     "image": None,
                     "source": "crossre",
@@ -136,14 +136,6 @@ def _read_entry(entry: Any, spans: int) -> tuple[list[tuple[int, int]], str]:
     if len(places) != 2 * spans or not all(type(place) is int for place in places) or not isinstance(label, str):
         raise ValueError(f"{2 * spans} places of words and a label are needed, got {entry!r:.80}")
     return [(places[2 * number], places[2 * number + 1] + 1) for number in range(spans)], label
-
-
-def _characters(span: tuple[int, int], offsets: Sequence[tuple[int, int]], length: int) -> list[int]:
-    """A span in characters; one that is none of the words reaches beyond the text."""
-    try:
-        return list(word_span_to_char_span(offsets, span))
-    except ValueError:
-        return [0, length + 1]
 
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:

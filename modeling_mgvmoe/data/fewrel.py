@@ -20,12 +20,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from ..spans import word_span_to_char_span, words_to_text
+from ..spans import words_to_text
 from .crossner import name_from_tag
 from .files import check_keys, read_json_object
 from .label_sets import LabelInfo, LabelSet, read_label_set
 from .prepare import DatasetAdapter, PreparedData, add_source_flags, choose_split, divide, label_file
-from .schema import ON_BAD_SPAN, Counts, check_choice, keep_post
+from .schema import ON_BAD_SPAN, Counts, char_span, check_choice, keep_post
 from .splits import ClassSplit, grouped_class_split
 
 PARTS = ("train", "val", "test")
@@ -149,7 +149,7 @@ def fewrel_class_split(relations: Sequence[str], seed: int) -> ClassSplit:
 
 
 def _read_record(record: Any) -> tuple[str, list[list[int]]]:
-    """Text and spans of head and tail; a span that reaches beyond the words reaches beyond the text."""
+    """Text and spans of head and tail, as [`schema.char_span`] has them."""
     check_keys(record, ("tokens", "h", "t"))
     words = record["tokens"]
     if not isinstance(words, list) or not words:
@@ -163,10 +163,7 @@ def _read_record(record: Any) -> tuple[str, list[list[int]]]:
             raise ValueError(f"{key} must be a list of name, identifier and places in the words, got {entry!r:.80}")
         if places != list(range(places[0], places[0] + len(places))):
             raise ValueError(f"{key}: places of a mention must count up by one, got {places!r:.80}")
-        if places[0] < 0 or places[-1] >= len(words):
-            mentions.append([0, len(text) + 1])
-        else:
-            mentions.append(list(word_span_to_char_span(offsets, (places[0], places[-1] + 1))))
+        mentions.append(char_span((places[0], places[-1] + 1), offsets))
     return text, mentions
 
 

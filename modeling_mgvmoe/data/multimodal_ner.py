@@ -27,8 +27,7 @@ from .prepare import (
     DatasetAdapter,
     PreparedData,
     add_source_flags,
-    choose_split,
-    divide,
+    divide_by_class,
     divide_by_file,
     label_file,
 )
@@ -162,14 +161,12 @@ def _prepare(arguments: argparse.Namespace, configuration: str | os.PathLike[str
         label_set = coarse_label_set(label_set)
         posts = [{**post, "label": SHORT_NAMES.get(post["label"], post["label"])} for post in posts]
         counts.count_posts(posts)
-    classes = [name for name in counts.classes if name not in label_set.left_out]
     if arguments.split == FILES_SPLIT:
         own: dict[str, list[dict[str, Any]]] = {split: [] for split in SPLITS}
         for post in posts:
             own[SPLIT_NAMES[post["id"].split("-")[1]]].append(post)
         return divide_by_file("mner", own, counts, label_set)
-    chosen = choose_split(arguments.split, classes, configuration)
-    return divide("mner", posts, counts, arguments.split, chosen, label_set)
+    return divide_by_class("mner", posts, counts, arguments.split, label_set, configuration)
 
 
 MULTIMODAL_NER = DatasetAdapter(

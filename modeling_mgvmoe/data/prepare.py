@@ -235,6 +235,28 @@ def divide(
     )
 
 
+def divide_by_class(
+    dataset: str,
+    posts: Sequence[dict[str, Any]],
+    counts: Counts,
+    split: str,
+    label_set: LabelSet,
+    configuration: str | os.PathLike[str],
+) -> PreparedData:
+    """[`divide`] by the split of a name, in which the classes take part that the label set does not leave out.
+
+    Args:
+        dataset, posts, counts, label_set: as of [`divide`].
+        split: of [`choose_split`].
+        configuration: folder with `splits/`.
+
+    Raises:
+        FileNotFoundError, ValueError: as of [`choose_split`] and [`divide`].
+    """
+    classes = [raw for raw in counts.classes if raw not in label_set.left_out]
+    return divide(dataset, posts, counts, split, choose_split(split, classes, configuration), label_set)
+
+
 def divide_by_file(
     dataset: str, posts: Mapping[str, Sequence[dict[str, Any]]], counts: Counts, label_set: LabelSet
 ) -> PreparedData:

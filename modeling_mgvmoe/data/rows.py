@@ -215,12 +215,13 @@ def _normalised(
     counts: Counts | None,
     kept: list[int] | None = None,
 ) -> Dataset:
-    """The posts of rows; `kept` gets the numbers of the rows that were not left out."""
+    """The posts of rows, whose ids are distinct; `kept` gets the numbers of the rows that were not left out."""
     from datasets import Dataset
 
     check_choice("on_bad_span", on_bad_span, ON_BAD_SPAN)
     name = os.path.splitext(os.path.basename(source))[0]
     posts = []
+    places: dict[str, str] = {}
     records = list(records)
     columns = {name for _, row in records if isinstance(row, Mapping) for name in row}
     if columns & set(IMAGE_TEXT_ALIASES):
@@ -230,6 +231,8 @@ def _normalised(
         post = read_row(row, where, f"{name}-{number}", folder, on_bad_span, counts)
         if post is None:
             continue
+        if (first := places.setdefault(post["id"], where)) != where:
+            raise ValueError(f"{where}: id must be distinct, got {post['id']!r}, which is also that of {first}")
         posts.append(post)
         if kept is not None:
             kept.append(number)

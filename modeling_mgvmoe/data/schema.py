@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from ..spans import as_list, check_span, check_unicode, list_mentions
+from ..spans import as_list, check_span, check_unicode, list_mentions, word_span_to_char_span
 
 if TYPE_CHECKING:
     import datasets
@@ -204,3 +204,18 @@ def keep_post(post: Mapping[str, Any], where: str, on_bad_span: str, counts: Cou
         counts.bad_spans.append(post["id"])
         return False
     return True
+
+
+def char_span(words: tuple[int, int], offsets: Sequence[tuple[int, int]]) -> list[int]:
+    """A span of words as one of characters; one that reaches beyond the words reaches beyond the text.
+
+    Such a span breaks the schema, and [`keep_post`] finds it.
+
+    Args:
+        words: first and last, end exclusive.
+        offsets: of every word of the text, in characters.
+    """
+    try:
+        return list(word_span_to_char_span(offsets, words))
+    except ValueError:
+        return [0, offsets[-1][1] + 1]

@@ -21,7 +21,7 @@ from ..spans import check_unicode
 from .files import read_json
 from .label_sets import read_label_set
 from .post_images import attach_pictures, check_folder
-from .prepare import DatasetAdapter, PreparedData, add_source_flags, choose_split, divide, label_file
+from .prepare import DatasetAdapter, PreparedData, add_source_flags, divide_by_class, label_file
 from .schema import ON_BAD_SPAN, Counts, check_choice, validate_post
 
 WIKIDIVERSE_FILES = ("train.json", "valid.json", "test.json")
@@ -128,9 +128,7 @@ def _prepare(arguments: argparse.Namespace, configuration: str | os.PathLike[str
     posts, counts = read_wikidiverse(
         wikidiverse_files(arguments.data), arguments.images, "checking images", arguments.on_bad_span
     )
-    classes = [name for name in counts.classes if name not in label_set.left_out]
-    chosen = choose_split(arguments.split, classes, configuration)
-    return divide("wikidiverse", posts, counts, arguments.split, chosen, label_set)
+    return divide_by_class("wikidiverse", posts, counts, arguments.split, label_set, configuration)
 
 
 WIKIDIVERSE = DatasetAdapter(

@@ -15,7 +15,6 @@ Axes: Lt = text tokens, Li = image tokens, K = experts, C = candidate labels.
 
 from __future__ import annotations
 
-import inspect
 import re
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
@@ -175,7 +174,6 @@ class Explanation:
             tokens, as in the training log.
         expert_shares: likewise, the sum of a_j p_jk (K,); all of them add up to 1.
         ranking_without_image: as `ranking`, of the same post without its image; `None` where it has none.
-        mutual_information: between the answer and the experts' samples, in nats, if samples were drawn.
         gate: g of E8', for a model whose scores begin as similarity: how much of what was weighed is added.
     """
 
@@ -193,7 +191,6 @@ class Explanation:
     image: Image.Image | None = field(default=None, repr=False)
     image_text: list[str] = field(default_factory=list)
     ranking_without_image: list[dict[str, Any]] | None = None
-    mutual_information: float | None = None
     gate: float | None = None
 
     @property
@@ -239,7 +236,6 @@ class Explanation:
             "uncertainty": self.uncertainty,
             "ranking_without_image": self.ranking_without_image,
             "image_effect": self.image_effect,
-            "mutual_information": self.mutual_information,
             "words": [vars(word) | {"word": self.text[word.start : word.end]} for word in self.words],
             "patches": None if self.patches is None else self.patches.tolist(),
             "patch_area": self.patch_area,
@@ -285,12 +281,6 @@ def image_effect_words(explanation: Explanation, show: Callable[[str], str] = st
     return words + f"The image moves the score by {explanation.image_effect:+.2f}."
 
 
-def offers_samples(model: Any) -> bool:
-    """Whether the model draws samples of its experts at inference, on request: its experts have variances."""
-    known = "num_samples" in inspect.signature(model.forward).parameters
-    return known and bool(model.config.num_experts) and not model.config.deterministic_experts
-
-
 def check_none_threshold(none_threshold: float) -> float:
     """Returns it, or raises ValueError if it is not between 0 and 1."""
     if not isinstance(none_threshold, (int, float)) or not 0 <= none_threshold <= 1:
@@ -309,7 +299,6 @@ def explain_post(
     label_types: Mapping[str, Any] | None = None,
     type_descriptions: Mapping[str, str | Sequence[str]] | None = None,
     none_threshold: float = 0.0,
-    num_samples: int | None = None,
 ) -> Explanation:
     """Score the labels for one post and say what the scores were made of.
 
@@ -321,19 +310,11 @@ def explain_post(
         label_descriptions, hypothesis_template, label_types, type_descriptions: as the pipeline takes them.
         none_threshold: the answer is "none of these" if the best score is below it. The protocol "open" of
             `examples/evaluate.py` fits one.
-        num_samples: draw this many samples of the experts, the same for the same question, for the mutual information
-            (see `objectives.py`). The scores are those of the mean all the same.
 
     Raises:
-        ValueError: as of the pipeline; or the threshold is not between 0 and 1, or the model offers no samples.
+        ValueError: as of the pipeline; or the threshold is not between 0 and 1.
     """
     check_none_threshold(none_threshold)
-    if num_samples is not None and (isinstance(num_samples, bool) or num_samples < 1):
-        raise ValueError(f"num_samples must be at least 1, got {num_samples!r}.")
-    if num_samples is not None and not offers_samples(model):
-        raise ValueError(
-            f"num_samples: the experts of this model have no variances to draw from (got {num_samples!r})"
-        )
     mentions, text = mentions_of(post), post["text"]
     labels = post.get("candidate_labels") if candidate_labels is None else candidate_labels
     if labels is None:
@@ -355,13 +336,9 @@ def explain_post(
     num_words = len(of_image.get("image_text_input_ids", ()))
     image = None if post.get("image") is None else to_rgb(post["image"], "image")
     (pixel_values,) = processor.encode_images([image])
-    drawn: dict[str, Any] = {}
-    if num_samples is not None:
-        noise = torch.randn(num_samples, 1, model.config.hidden_size, generator=torch.Generator().manual_seed(0))
-        drawn = {"num_samples": num_samples, "sample_noise": noise.to(model.dtype)}
 
-    def score(encoded: dict[str, Any], **more: Any) -> Any:
-        inputs = {**processor.pad_posts([encoded], return_tensors="pt"), **candidates, **more}
+    def score(encoded: dict[str, Any]) -> Any:
+        inputs = {**processor.pad_posts([encoded], return_tensors="pt"), **candidates}
         return model(
             **{key: value.to(model.device) if hasattr(value, "to") else value for key, value in inputs.items()}
         )
@@ -372,9 +349,8 @@ def explain_post(
     with in_evaluation(model):
         if of_image:
             (without,) = processor.post_process_zero_shot_ie(score(dict(features)).logits, labels)
-        output = score(features | of_image, **drawn)
+        output = score(features | of_image)
     (ranking,) = processor.post_process_zero_shot_ie(output.logits, labels)
-    information = getattr(output, "mutual_information", None)
     similarity = getattr(model, "similarity", None)
     return Explanation(
         text=text,
@@ -384,8 +360,7 @@ def explain_post(
         image=image,
         image_text=image_text,
         ranking_without_image=without,
-        mutual_information=None if information is None else float(information[0]),
-        gate=None if similarity is None else float(similarity.gate),
+        gate=None if getattr(similarity, "gate", None) is None else float(similarity.gate),
         **_weights(output, text, offsets, num_words),
         **_patches(output, model, processor, image, pixel_values, num_words),
     )

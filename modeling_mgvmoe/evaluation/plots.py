@@ -666,8 +666,6 @@ def _draw_facts(axis: Axes, explanation: Explanation) -> None:
     facts = [f"uncertainty {explanation.uncertainty:.2f}  (0 sure, 1 all labels alike)"]
     if explanation.none_threshold:
         facts.append(f"none of these below {explanation.none_threshold:.2f}")
-    if explanation.mutual_information is not None:
-        facts.append(f"mutual information {explanation.mutual_information:.3f} nats")
     if explanation.gate is not None:
         facts.append(f"gate of what was weighed {explanation.gate:.2f}")
     axis.text(0, 0.97, "\n".join(facts), fontsize=9, va="top", linespacing=1.6, transform=axis.transAxes)

@@ -41,7 +41,6 @@ class ExtractionOptions:
         top_k: labels in each ranking; default all.
         rejection: least value of the best label, for all, or by task ("typing", "relation").
         rejection_method: what that value is, of `rejection.METHODS`.
-        num_samples: draws from the experts; default none.
         max_length: of a tokenized text.
         mixed_precision: "no", "bf16", "fp16", or "auto": bf16 where the hardware has it. A run resumes only in the
             precision in which it began.
@@ -51,7 +50,6 @@ class ExtractionOptions:
     top_k: int | None = None
     rejection: float | Mapping[str, float] | None = None
     rejection_method: str = "probability"
-    num_samples: int | None = None
     max_length: int | None = None
     mixed_precision: str = "no"
 
@@ -109,7 +107,6 @@ class ModelExtractor:
                 rejection=options.decisions() or None,
                 top_k=options.top_k,
                 batch_size=options.texts_at_once,
-                num_samples=options.num_samples,
                 max_length=options.max_length,
                 errors="return",
                 **labels.options,

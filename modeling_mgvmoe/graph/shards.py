@@ -25,13 +25,12 @@ TABLES = ("posts", "mentions", "relations", "errors")
 ERROR_KINDS = ("format", "id", "duplicate", "text", "mentions", "image_text", "picture", "extraction")
 
 # What is said of a mention or a pair.
-ANSWER = ("label", "score", "scores", "levels", "deviation", "mutual_information")
+ANSWER = ("label", "score", "scores", "levels")
 
 
 def scores_type() -> pa.DataType:
-    """Labels with scores. `deviation` is null unless samples were drawn."""
-    fields = [("label", pa.string()), ("score", pa.float32()), ("deviation", pa.float32())]
-    return pa.list_(pa.struct(fields))
+    """Labels with scores."""
+    return pa.list_(pa.struct([("label", pa.string()), ("score", pa.float32())]))
 
 
 def table_schemas(feature_size: int | None = None) -> dict[str, pa.Schema]:
@@ -49,10 +48,9 @@ def table_schemas(feature_size: int | None = None) -> dict[str, pa.Schema]:
         - mentions: `row`, `post_id`; `mention`, its number in the post; `start`, `end`, characters of the text, the
           end exclusive; `text`; `label`, null if all were rejected; `score` of the label, or of the best one that was
           rejected; `scores`, the ranking, the best label first; `levels`, for labels that are paths the score of each
-          level of the label; `deviation` of the score and `mutual_information`, null unless samples were drawn. All
-          of these are null if no types were asked for.
-        - relations: `row`, `post_id`; `head`, `tail`, numbers of mentions; and `label` to `mutual_information` as of
-          mentions. Pairs that were rejected have no row.
+          level of the label. All of these are null if no types were asked for.
+        - relations: `row`, `post_id`; `head`, `tail`, numbers of mentions; and `label` to `levels` as of mentions.
+          Pairs that were rejected have no row.
         - errors: `row`; `id`, null where it could not be read; `kind`, one of [`ERROR_KINDS`]; `reason` in words.
     """
     post = [("row", pa.int64()), ("post_id", pa.string())]
@@ -61,8 +59,6 @@ def table_schemas(feature_size: int | None = None) -> dict[str, pa.Schema]:
         ("score", pa.float32()),
         ("scores", scores_type()),
         ("levels", scores_type()),
-        ("deviation", pa.float32()),
-        ("mutual_information", pa.float32()),
     ]
     posts = [
         ("row", pa.int64()),

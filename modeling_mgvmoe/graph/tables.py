@@ -58,18 +58,21 @@ class GraphTables:
             yield {"id": post["id"], "row": post["row"], "text": post["text"], **own}
 
 
+# Columns of the tables that version 0.1 wrote.
+OF_DRAWS = ("deviation", "mutual_information")
+
+
 def _bare(entry: dict[str, Any]) -> dict[str, Any]:
     """An entry of a table without its keys, and without what was not asked for."""
-    optional = {"levels", "deviation", "mutual_information"}
+    optional = {"levels"}
     if entry["scores"] is None:
         optional |= {"label", "score", "scores"}
     kept = {
         key: value
         for key, value in entry.items()
-        if key not in ("row", "post_id", "mention") and not (key in optional and value is None)
+        if key not in ("row", "post_id", "mention", *OF_DRAWS) and not (key in optional and value is None)
     }
     for name in ("scores", "levels"):
         for one in kept.get(name, ()):
-            if one["deviation"] is None:
-                del one["deviation"]
+            one.pop("deviation", None)
     return kept

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from transformers import HfArgumentParser
 
-from modeling_mgvmoe.cli.errors import one_line
 from modeling_mgvmoe.cli.main import main as mgvmoe
 from modeling_mgvmoe.training.arguments import ARGUMENT_CLASSES, _flags
 from tests.support.from_scratch import scratch_model
@@ -16,7 +15,7 @@ from tests.support.from_scratch import scratch_model
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = ROOT / "configuration" / "recipes"
 # In the flags "M" is a model, "T" a folder of bad files, "RUN" a new folder and "R" the first words of a training.
-TRAIN = ["--config", str(RECIPES / "sketchbook.yaml"), "--posts_per_class", "2", "--eval_posts_per_class", "1",
+TRAIN = ["--config", str(RECIPES / "sketchbook.yaml"), "--posts_per_class", "1", "--eval_posts_per_class", "1",
          "--output_dir", "T/run"]  # fmt: skip
 CACHE = ["--config", str(RECIPES / "sketchbook_cached.yaml"), "--posts_per_class", "2"]
 POST = ["post", "--model", "M", "--posts", "T/posts.json", "--output", "T/out.png"]
@@ -96,7 +95,6 @@ COMMANDS = {
         ([*POST, "--output", "T/file/x.png"], "output: a folder is needed, got 'T/file', and 'T/file' is a file"),
         ([*POST, "--output", "T"], "output: the name of an image is needed, 'T' is a folder"),
         ([*POST, "--output", "T/x.evil"], "Format 'evil' is not supported"),
-        ([*POST, "--num_samples", "-1"], "num_samples must be at least 1, got -1"),
         ([*POST, "--none_threshold", "2"], "none_threshold must be between 0 and 1, got 2.0"),
         (["experts", "--model", "M", "--dataset", "T/none"], "dataset: T/none/train.parquet does not exist"),
         (["experts", *SKETCHBOOK, "--max_posts", "-1"], "max_posts must be at least 1, got -1"),
@@ -202,7 +200,7 @@ COMMANDS = {
         (["--model", "M", "--write_space", "T/file"], "write_space: T/file holds something"),
         (["--model", "M", "--none_threshold", "0.5"], "none_threshold must be at least 1"),
     ],
-    # More of these in test_cli.py.
+    # More of these in test_predict.py.
     "mgvmoe": [
         ([], "the following arguments are required: COMMAND"),
         (["nope"], "invalid choice: 'nope'"),
@@ -285,25 +283,6 @@ def test_wrong_command_line(places, scripts, capfd, monkeypatch, own_module_cach
 
 def test_every_script_has_cases():
     assert {path.stem for path in (ROOT / "examples").glob("*.py")} | {"mgvmoe"} == set(COMMANDS)
-
-
-def test_a_folder_that_may_not_be_written(monkeypatch, places):
-    from modeling_mgvmoe.inference.model_folder import check_output_folder
-
-    monkeypatch.setattr("os.access", lambda path, mode: False)  # root may write everywhere
-    with pytest.raises(PermissionError, match="output_dir: .* must be writable, and .* is not"):
-        check_output_folder("output_dir", str(places / "new" / "inside"))
-
-
-def test_faults_of_ours_and_wanted_tracebacks_are_shown(monkeypatch, capsys):
-    with pytest.raises(KeyError), one_line():
-        raise KeyError("x")
-    with pytest.raises(SystemExit), one_line():
-        raise ValueError("two\nlines")
-    assert capsys.readouterr().err.endswith(": error: two lines\n")
-    monkeypatch.setenv("MGVMOE_TRACEBACK", "1")
-    with pytest.raises(ValueError, match="shown"), one_line():
-        raise ValueError("shown")
 
 
 @pytest.mark.parametrize(

@@ -124,7 +124,8 @@ def test_files_that_are_missing(tmp_path):
 def test_posts_that_do_not_belong_are_refused(tmp_path):
     posts, _ = drawn_posts()
     folder = write_folder(tmp_path / "a")
-    rewrite(folder, "seen_test", lambda post: {"id": posts["train"][0]["id"]})
+    first = posts["seen_test"][0]["id"]
+    rewrite(folder, "seen_test", lambda post: {"id": posts["train"][0]["id"] if post["id"] == first else post["id"]})
     with pytest.raises(ValueError, match="must not be training posts, got 'sketchbook-typing-train-0-00000' of both"):
         load_evaluation_data(str(folder), ("seen_test",))
     folder = write_folder(tmp_path / "b")

@@ -172,6 +172,19 @@ def test_a_wrong_row_is_named_with_its_place(tmp_path, row, message):
         read_rows(path)
 
 
+def test_ids_are_distinct(tmp_path):
+    rows = boats_and_birds(3)
+    rows[0]["id"] = rows[2]["id"] = "k7"
+    path = write_lines(tmp_path / "train.jsonl", rows)
+    with pytest.raises(ValueError, match="train.jsonl, line 3: id .*'k7'.*train.jsonl, line 1$"):
+        read_rows(path)
+    # 7 and "7" are one id; so is what a row without an id gets.
+    for first, second in ((7, "7"), ("rows-1", None)):
+        twice = Dataset.from_list([{**row, "id": str(first)} for row in rows[:1]] + [{**rows[1], "id": second}])
+        with pytest.raises(ValueError, match="rows, row 1: id .* rows, row 0$"):
+            as_posts(twice, "rows")
+
+
 def test_files_that_are_none(tmp_path):
     for name, content, message in (
         ("a.jsonl", "\n", "holds no post"),

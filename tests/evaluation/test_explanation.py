@@ -15,7 +15,6 @@ from modeling_mgvmoe.evaluation.explanation import (
     explain_post,
     image_effect_words,
     normalized_entropy,
-    offers_samples,
     split_words,
     weigh_words,
 )
@@ -272,11 +271,6 @@ def test_json_has_everything_but_the_picture(parts):
     ("post", "arguments", "message"),
     [
         (POST, {"candidate_labels": LABELS, "none_threshold": 1.2}, "none_threshold must be between 0 and 1, got 1.2"),
-        (
-            POST,
-            {"candidate_labels": LABELS, "num_samples": 0},
-            "num_samples must be at least 1, got 0",
-        ),
         (POST, {}, "candidate_labels: a non-empty list of labels is needed, in the call or in the post"),
         ({"text": "Kelo"}, {"candidate_labels": LABELS}, "either 'mention', or 'head' and 'tail'"),
         ({**POST, "mention": (0, 99)}, {"candidate_labels": LABELS}, r"0 <= start < end <= 18 \(text length\)"),
@@ -286,31 +280,3 @@ def test_json_has_everything_but_the_picture(parts):
 def test_bad_input(parts, post, arguments, message):
     with pytest.raises(ValueError, match=message):
         explain_post(*parts, post, **arguments)
-
-
-def test_mutual_information_from_samples_of_the_experts(parts):
-    model, processor = parts
-    plain, sampled, again = (explain_post(model, processor, POST, LABELS, num_samples=n) for n in (None, 16, 16))
-    assert plain.mutual_information is None and offers_samples(model)
-    assert sampled.mutual_information == again.mutual_information
-    assert 0 < sampled.mutual_information < math.log(len(LABELS))
-    # Those of the mean, but for rounding: with the variances, more is computed in one product.
-    assert [entry["label"] for entry in sampled.ranking] == [entry["label"] for entry in plain.ranking]
-    assert [entry["score"] for entry in sampled.ranking] == pytest.approx([entry["score"] for entry in plain.ranking])
-    assert sampled.as_json()["mutual_information"] == sampled.mutual_information
-    # By hand, from the logits of the same draws.
-    inputs = processor(text=POST["text"], mentions=(0, 4), images=POST["image"], candidate_labels=LABELS,
-                       return_tensors="pt")  # fmt: skip
-    noise = torch.randn(16, 1, model.config.hidden_size, generator=torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        probs = model(**inputs, sample_noise=noise).sample_logits[:, 0].double().softmax(-1)
-    entropies = torch.special.entr(torch.cat([probs.mean(0)[None], probs])).sum(-1)
-    assert sampled.mutual_information == pytest.approx(float(entropies[0] - entropies[1:].mean()), abs=1e-5)
-
-
-@pytest.mark.parametrize("without", [{"num_experts": 0}, {"deterministic_experts": True}])
-def test_experts_without_variances_have_no_samples(without):
-    model, processor = model_from_scratch(scratch_config(**without), TEXTS, max_length=48)
-    assert not offers_samples(model)
-    with pytest.raises(ValueError, match=r"num_samples: the experts of this model have no variances .* \(got 8\)"):
-        explain_post(model, processor, POST, LABELS, num_samples=8)

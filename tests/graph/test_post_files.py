@@ -1,4 +1,4 @@
-"""Files of posts, read a few rows at a time from any place; ids that occur twice."""
+"""Files of posts, read a few rows at a time from any place."""
 
 import json
 import random
@@ -8,7 +8,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from modeling_mgvmoe.graph.post_check import find_duplicates
 from modeling_mgvmoe.graph.post_files import JsonLinesPosts, ParquetPosts, PostFiles
 from tests.support.graph_data import some_posts, write_posts
 
@@ -129,20 +128,3 @@ def test_damage_in_the_middle_names_the_file(tmp_path):
     path.write_bytes(bytes(content))
     with pytest.raises(ValueError, match="posts.parquet is damaged"):
         list(ParquetPosts(str(path)).rows(0, 2000))
-
-
-def test_duplicates_are_those_of_a_dictionary(tmp_path):
-    draw = random.Random(1)
-    kinds = (None, draw.randrange, "{}".format, "row-{}".format, "\0{}".format)
-    ids = [kind and kind(draw.randrange(1, 900)) for kind in draw.choices(kinds, k=1000)]
-    ids[5], ids[6] = 1.5, 1.5  # no ids: their rows are refused for that
-    first, expected = {}, []
-    for row, one in enumerate(ids):
-        if not isinstance(one, float):
-            name = f"row-{row}" if one is None else str(one)
-            if name in first:
-                expected.append([row, first[name]])
-            first.setdefault(name, row)
-    assert find_duplicates(enumerate(ids), str(tmp_path)).tolist() == expected
-    assert len(expected) > 100 and not list(tmp_path.iterdir())
-    assert find_duplicates([], str(tmp_path)).shape == (0, 2)

@@ -3,6 +3,7 @@
 import contextlib
 import re
 import socket
+import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -22,6 +23,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self):
         self.seen.append((self.path, self.headers["Host"]))
+        Handler.headers_seen = dict(self.headers)
         name, _, rest = self.path.partition("?")
         if name == "/red.png":
             return self.answer(200, self.server.picture)
@@ -29,9 +31,12 @@ class Handler(BaseHTTPRequestHandler):
             return self.answer(302, b"", Location=rest)
         if name == "/long":
             return self.answer(200, b"x" * 4096)
-        if name == "/drip":
+        if name in ("/drip", "/drip_header"):
             self.send_response(200)
-            self.end_headers()
+            if name == "/drip":
+                self.end_headers()
+            else:
+                self.flush_headers()
             with contextlib.suppress(OSError):
                 for _ in range(100):
                     self.wfile.write(b"x")
@@ -151,10 +156,11 @@ def test_size_time_and_redirects_are_limited(server):
     assert len(fetch("/long", max_bytes=4096)) == 4096
     with pytest.raises(ValueError, match="it has more than 4,095 bytes"):
         fetch("/long", max_bytes=4095)
-    started = time.monotonic()
-    with pytest.raises(ValueError, match="it takes more than 0.3 seconds"):
-        fetch("/drip", max_seconds=0.3)
-    assert time.monotonic() - started < 2
+    for path in ("/drip", "/drip_header"):
+        started = time.monotonic()
+        with pytest.raises(ValueError, match="it takes more than 0.3 seconds"):
+            fetch(path, max_seconds=0.3)
+        assert time.monotonic() - started < 2
     with pytest.raises(ValueError, match="cannot be fetched"):
         fetch("/short")
     assert fetch("/to?/to?/red.png", max_redirects=2)
@@ -174,6 +180,20 @@ def test_size_time_and_redirects_are_limited(server):
 def test_what_is_no_address(url, rule):
     with pytest.raises(ValueError, match=re.escape(rule)):
         fetch_picture(url)
+
+
+def test_without_httpx(server, monkeypatch):
+    for name in ("httpx", "httpx2"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(ValueError, match="httpx must be installed"):
+        to_rgb(f"{server}/red.png", allow_urls="private")
+
+
+def test_a_name_and_a_password_of_an_address_are_not_sent(server, monkeypatch):
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")  # nor is a proxy asked
+    assert fetch_picture(server.replace("//", "//kelo:secret@") + "/red.png?a b", allow_private=True)
+    assert Handler.seen == [("/red.png?a%20b", server.removeprefix("http://"))]
+    assert "Authorization" not in Handler.headers_seen
 
 
 def test_nobody_listens():

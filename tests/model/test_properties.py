@@ -27,7 +27,7 @@ from modeling_mgvmoe.spans import (
 )
 from tests.support.from_scratch import LABELS, scratch_model
 
-EXAMPLES = int(os.environ.get("MGVMOE_EXAMPLES", "25"))
+EXAMPLES = int(os.environ.get("MGVMOE_EXAMPLES", "15"))
 
 
 def property_of(**inputs):

@@ -37,7 +37,7 @@ from modeling_mgvmoe.publishing.repository import (
     stale_files,
 )
 from modeling_mgvmoe.training.arguments import parse_arguments, read_recipe
-from modeling_mgvmoe.training.run_metadata import read_run_record, write_run_record
+from modeling_mgvmoe.training.run_metadata import read_run_record
 from tests.support.from_scratch import posts
 from tests.support.published_run import RECIPE, SCORES, make_run
 from tests.support.small_runs import small_data
@@ -70,9 +70,6 @@ def repository(run, tmp_path_factory):
     return folder, names
 
 
-# The record of a run
-
-
 def test_a_record_names_no_place_of_a_machine_and_repeats_the_run(run):
     text = (run / "run.json").read_text()
     assert str(run) not in text and "output_dir" not in text
@@ -87,36 +84,6 @@ def test_a_record_names_no_place_of_a_machine_and_repeats_the_run(run):
     first = parse_arguments(["--config", str(RECIPE), "--seed", "7"])
     for own, expected in zip(again, first, strict=True):
         assert {**vars(own), "output_dir": ""} == {**vars(expected), "output_dir": ""}
-
-
-def test_a_record_names_folders_by_their_last_part(tmp_path):
-    (tmp_path / "posts").mkdir()
-    (tmp_path / "posts/labels.json").write_text(
-        json.dumps({"dataset": "mnre", "split": "seed-0", "label_set_version": 2})
-    )
-    (tmp_path / "bert").mkdir()
-    arguments = parse_arguments([
-        "--output_dir", str(tmp_path), "--dataset", str(tmp_path / "posts"),
-        "--vision_model_name_or_path", "google/vit",
-        "--text_model_name_or_path", str(tmp_path / "bert"),
-    ])  # fmt: skip
-    write_run_record(*arguments, small_data(), (1, 1))
-    record = read_run_record(str(tmp_path))
-    assert str(tmp_path) not in json.dumps(record)
-    assert record["dataset"] == {"name": "mnre", "split": "seed-0", "label_set_version": 2}
-    card = make_card(CardFacts("kelo/boats", record=record, license="other"))
-    assert card.data.base_model == ["google/vit"]  # a folder is no name on the Hub
-    assert "bert, google/vit" in card.text
-
-
-@pytest.mark.parametrize(("content", "rule"), [("[", "it must be JSON"), ("{}", "a record of a run has arguments")])
-def test_a_broken_record_is_named(tmp_path, content, rule):
-    (tmp_path / "run.json").write_text(content)
-    with pytest.raises(ValueError, match=f"run.json: {rule}"):
-        read_run_record(str(tmp_path))
-
-
-# The card
 
 
 def test_the_card_says_what_was_measured(repository):
@@ -231,9 +198,6 @@ def test_a_file_that_is_no_evaluation(tmp_path, content, rule):
     (tmp_path / "e.json").write_text(content)
     with pytest.raises(ValueError, match=rule):
         read_evaluation(str(tmp_path / "e.json"))
-
-
-# The folder
 
 
 def test_the_repository_is_complete(repository):
@@ -354,9 +318,6 @@ def test_a_repository_that_does_not_load_is_not_sent(run, tmp_path, monkeypatch)
     monkeypatch.setattr(push_to_hub, "push_folder", lambda *rest: pytest.fail("it was sent"))
     with pytest.raises(SystemExit, match="the card's code fails on the repository: .*broken on purpose"):
         push_to_hub.main(["--model", str(run), "--repo_id", "kelo/boats"])
-
-
-# The handler, as the platform uses it
 
 
 @pytest.fixture(scope="module")

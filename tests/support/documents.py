@@ -243,3 +243,10 @@ def like_the_root(folder: Path, demo: Path | None = None) -> Path:
     if demo is not None:
         shutil.copytree(demo / "runs" / "demo", folder / "runs" / "demo")
     return folder
+
+
+def read_table(lines):
+    """Rows of a Markdown table as dicts by heading."""
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    assert all(re.fullmatch(r"-+:?", cell) for cell in rows[1]) and {len(row) for row in rows} == {len(rows[0])}
+    return [dict(zip(rows[0], row, strict=True)) for row in rows[2:]]

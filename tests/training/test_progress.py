@@ -1,4 +1,4 @@
-"""The live line, and progress where there is no terminal."""
+"""The live line of a training."""
 
 import io
 import sys
@@ -7,7 +7,6 @@ import time
 import pytest
 
 from modeling_mgvmoe.data import progress_bar as progress
-from modeling_mgvmoe.data.progress_bar import progress_bar
 from modeling_mgvmoe.training.trackers import ProgressLine, layouts, short_number
 
 MEANS = {
@@ -86,33 +85,6 @@ def test_a_loss_is_called_after_the_objective():
     means = {"loss": 1.0, "cross_entropy_loss": 0.75}
     texts = layouts(means, 1.0, None)
     assert "cross-entropy 0.75" in texts[0] and "CE 0.75" in texts[1] and not any("rank" in text for text in texts)
-
-
-def test_a_log_file_gets_a_line_now_and_then(monkeypatch):
-    log = io.StringIO()
-    monkeypatch.setattr(sys, "stderr", log)
-    monkeypatch.setattr(progress, "LOG_INTERVAL", 0.2)
-    for _ in progress_bar(range(30), "encoding"):
-        time.sleep(0.02)  # 0.6 seconds: lines after 0.2 and 0.4, and the last
-    lines = log.getvalue().splitlines()
-    assert log.getvalue().count("\r") == log.getvalue().count("\x1b") == 0
-    assert 2 <= len(lines) <= 4 and all(line.startswith("encoding: ") for line in lines)
-    assert lines[-1].startswith("encoding: 100% 30/30 [00:")
-
-
-def test_what_is_done_at_once_or_hidden_writes_nothing_to_a_log_file(monkeypatch):
-    log = io.StringIO()
-    monkeypatch.setattr(sys, "stderr", log)
-    for arguments in ({"desc": "quick"}, {"desc": None}, {"desc": "hidden", "show": False}):
-        assert list(progress_bar(range(3), **arguments)) == [0, 1, 2]
-    assert log.getvalue() == ""
-
-
-def test_a_terminal_gets_a_bar(monkeypatch):
-    terminal = Terminal()
-    monkeypatch.setattr(sys, "stderr", terminal)
-    assert list(progress_bar(range(3), "encoding")) == [0, 1, 2]
-    assert "\r" in terminal.getvalue() and "encoding: 100%|" in terminal.getvalue()
 
 
 def test_a_training_in_a_log_file(monkeypatch):

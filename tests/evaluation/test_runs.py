@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from modeling_mgvmoe.evaluation.plots import draw_classes, draw_confusion, short_names, shortened
-from modeling_mgvmoe.evaluation.protocols import PROTOCOLS, evaluate_protocol
-from modeling_mgvmoe.evaluation.report import COLUMNS, seed_table, summary
-from tests.support.evaluation_data import by_table, hand_made, make_post, write_folder
+from modeling_mgvmoe.evaluation.protocols import PROTOCOLS
+from modeling_mgvmoe.evaluation.report import COLUMNS
+from tests.support.documents import read_table
+from tests.support.evaluation_data import write_folder
 from tests.support.small_runs import small_trainee
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -40,14 +40,7 @@ def folder(tmp_path_factory):
     return home
 
 
-def read_table(lines):
-    """Rows of a Markdown table as dicts by heading."""
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-    assert all(re.fullmatch(r"-+:?", cell) for cell in rows[1]) and {len(row) for row in rows} == {len(rows[0])}
-    return [dict(zip(rows[0], row, strict=True)) for row in rows[2:]]
-
-
-# Drawing takes five seconds; in the default tests `mgvmoe evaluate` goes the same way (test_cli.py).
+# Drawing takes five seconds; in the default tests `mgvmoe evaluate` goes the same way (test_evaluate.py).
 @pytest.mark.slow
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_files_and_tables(protocol, script, folder, tmp_path, capsys):
@@ -100,7 +93,7 @@ def test_files_and_tables(protocol, script, folder, tmp_path, capsys):
     for name in pictures:
         with Image.open(tmp_path / name) as picture:
             assert min(picture.size) > 100 and len(picture.convert("L").getcolors()) > 10
-    assert f"python examples/evaluate.py --model '{folder}/{{seed}}/model'" in report
+    assert f"mgvmoe evaluate --model '{folder}/{{seed}}/model'" in report
     for needle in ("seeds: 3, 5", "torch 2", "CPU cores", "mg-vmoe 0", "> Label similarity uses the text encoder"):
         assert needle in report
     assert not list(tmp_path.glob("*.part"))
@@ -162,69 +155,3 @@ def test_bad_flags(flags, message, script, folder, capsys):
     with pytest.raises(SystemExit) as stopped:
         script.main(["--model", f"{folder}/3/model", "--dataset", str(folder / "posts"), *flags])
     assert stopped.value.code == 2 and re.search(message, capsys.readouterr().err)
-
-
-def test_models_of_another_kind_or_with_missing_weights_are_refused(script, folder, tmp_path):
-    from safetensors.torch import load_file, save_file
-
-    from modeling_mgvmoe.inference.model_folder import load_model
-
-    small_trainee()[0].mgvmoe.text_model.save_pretrained(tmp_path / "bert")
-    with pytest.raises(ValueError, match=r"must be a model of this package \(mgvmoe\), got 'bert'"):
-        load_model(str(tmp_path / "bert"), "cpu")
-    shutil.copytree(folder / "3" / "model", tmp_path / "torn")
-    weights = load_file(tmp_path / "torn" / "model.safetensors")
-    name = next(name for name in weights if "router" in name)
-    save_file({key: value for key, value in weights.items() if key != name}, tmp_path / "torn" / "model.safetensors",
-              metadata={"format": "pt"})  # fmt: skip
-    with pytest.raises(ValueError, match=r"must hold all weights, 1 are missing: \['mgvmoe.*router"):
-        load_model(str(tmp_path / "torn"), "cpu")
-
-
-def test_the_table_by_hand():
-    posts = [make_post(0, "a"), make_post(1, "b")]
-    both = by_table({post["id"]: {post["label"]: 40.0} for post in posts})
-    one = by_table({post["id"]: {"a": 40.0} for post in posts})
-    results = {
-        seed: evaluate_protocol("unseen", {"ours": scorer}, hand_made({"test": posts}))["typing"]
-        for seed, scorer in ((0, both), (7, one))
-    }
-    rows = read_table(seed_table(results).split("\n"))
-    (mean,) = (row for row in rows if row["method"] == "ours" and row["seed"] == "mean of 2")
-    # 1 and 1/2: 0.75, deviation 0.5 / sqrt(2) = 0.354. F1 of a alone 2/3, macro 1/3; with 1: 0.667, 0.471.
-    assert (mean["accuracy"], mean["macro-F1"]) == ("0.750 ± 0.354", "0.667 ± 0.471")
-    assert summary({0: results[0]})["ours"]["accuracy"] == {"mean": 1.0, "std": 0.0}
-
-
-def test_names_in_pictures():
-    assert shortened("red star boat") == "red star boat"
-    assert shortened("members of an organisation", 24, 2) == "members of an\norganisation"
-    long = "/people/person/place_of_birth_or_of_residence_before"
-    other = "/people/person/place_of_birth_or_of_residence_later"
-    for width, lines in ((24, 2), (36, 1), (20, 1)):
-        rows = shortened(long, width, lines).split("\n")
-        assert len(rows) <= lines and max(map(len, rows)) <= width
-        assert shortened(long, width, lines) != shortened(other, width, lines)
-    # Alike at both ends: more room, until they differ.
-    alike = [f"organization is {what} of organization" for what in ("a subsidiary", "another name", "a part")]
-    assert len({shortened(name, 34, 1) for name in alike}) == 1
-    assert len(set(short_names(alike, 34, 1))) == 3 and short_names(["a", "a"], 34, 1) == ["a", "a"]
-
-
-@pytest.mark.parametrize("count", [1, *(pytest.param(count, marks=pytest.mark.slow) for count in (26, 160))])
-def test_pictures_of_any_number_of_classes(count, tmp_path):
-    labels = [f"class {number} with a rather long name" for number in range(count)]
-    scores = {name: {"precision": 0.5, "recall": 0.2, "f1": 2 / 7, "support": place % 3} for place, name in
-              enumerate(labels)}  # fmt: skip
-    draw_confusion(np.eye(count, dtype=int) * 12, labels, tmp_path / "a.png", "title", divider=count // 2)
-    draw_classes(scores, tmp_path / "b.png", "title", {"seen": labels[: count // 2], "unseen": labels[count // 2 :]})
-    for name in ("a.png", "b.png"):
-        with Image.open(tmp_path / name) as picture:
-            assert min(picture.size) > 100 and max(picture.size) < 8000
-
-
-def test_pictures_of_nothing_are_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"matrix must be \(2, 2\)"):
-        draw_confusion(np.zeros((2, 3)), ["a", "b"], tmp_path / "a.png")
-    with pytest.raises(ValueError, match="there must be at least one class, got none"):
-        draw_classes({}, tmp_path / "b.png")

@@ -1,4 +1,4 @@
-"""`python -m modeling_mgvmoe`: answers, exit codes, and one clear line for whatever is wrong."""
+"""`mgvmoe predict`: answers, exit codes, and one clear line for whatever is wrong."""
 
 import json
 import os
@@ -9,11 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from modeling_mgvmoe import MGVMoEForZeroShotIE, MGVMoEProcessor, ZeroShotMultimodalIEPipeline, __version__
+from modeling_mgvmoe import MGVMoEForZeroShotIE, MGVMoEProcessor, ZeroShotMultimodalIEPipeline
 from modeling_mgvmoe.cli import predict as answer_file
-from modeling_mgvmoe.cli.main import PROGRAMS, main
-from modeling_mgvmoe.data.flags import with_our_names
-from modeling_mgvmoe.inference import model_folder as loading
+from tests.support.commands import run
 from tests.support.evaluation_data import write_folder
 from tests.support.from_scratch import LABELS, RELATIONS, picture, scratch_model
 
@@ -34,16 +32,6 @@ def folder(tmp_path_factory):
 def pipe(folder):
     model = MGVMoEForZeroShotIE.from_pretrained(folder / "model")
     return ZeroShotMultimodalIEPipeline(model=model, processor=MGVMoEProcessor.from_pretrained(folder / "model"))
-
-
-def run(capsys, *words):
-    """Exit code, standard output and standard error of a command in this process."""
-    capsys.readouterr()
-    try:
-        code = main([str(word) for word in words])
-    except SystemExit as stopped:
-        code = stopped.code
-    return (code, *capsys.readouterr())
 
 
 class TestOnePost:
@@ -265,6 +253,20 @@ class TestFiles:
         found = [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
         assert [list(answer) for answer in found] == [list(answer) for answer in answers]
 
+    def test_a_line_that_is_no_json_is_named_and_the_others_are_answered(self, capsys, folder, tmp_path):
+        sound = json.dumps({"text": TEXT, "mention": [0, 4]})
+        path = tmp_path / "posts.jsonl"
+        path.write_text(f'{sound}\n\n{{"text": \n{"[" * 100_000}\n{sound}\n', encoding="utf-8")
+        base = ["predict", "--model", folder / "model", "--input", path, "--labels", *LABELS]
+        code, out, err = run(capsys, *base, "--json")
+        answers = json.loads(out)
+        assert code == 3 and ["error" in answer for answer in answers] == [False, True, True, False]
+        assert f"{path}, line 3: " in answers[1]["error"] and f"{path}, line 4: " in answers[2]["error"]
+        assert f"{path}, line 3: " in err and answers[0] == answers[3]
+        path.write_text("{\n", encoding="utf-8")
+        code, out, err = run(capsys, *base)
+        assert code == 2 and out == "" and f"{path}, line 1: " in err
+
     def test_a_broken_image_can_be_left_out(self, capsys, folder, mixed):
         base = ["predict", "--model", folder / "model", "--input", mixed, "--labels", *LABELS, "--json"]
         code, out, _ = run(capsys, *base, "--on_broken_image", "text_only")
@@ -401,82 +403,8 @@ class TestMisuse:
         code, _, err = run(capsys, "predict", "--model", tmp_path / "bert", *base)
         assert code == 1 and "must be a model of this package (mgvmoe), got 'bert'" in err
 
-    def test_what_fails_inside_is_one_line_unless_it_is_asked_for(self, capsys, folder, monkeypatch):
-        def broken(*args):
-            raise KeyError("inner")
 
-        monkeypatch.setattr("modeling_mgvmoe.cli.predict._read", broken)
-        base = ["predict", "--model", "x"]
-        assert run(capsys, *base) == (1, "", "mgvmoe predict: error: KeyError: 'inner'\n")
-        with pytest.raises(KeyError):
-            main([*base, "--traceback"])
-
-    @pytest.mark.parametrize("words", [[], ["guess"], ["evaluate"]])
-    def test_commands(self, capsys, words):
-        code, out, err = run(capsys, *words)
-        assert code == 2 and out == "" and err.count("\n") == 1
-
-
-class TestEvaluate:
-    @pytest.fixture(autouse=True)
-    def no_pictures(self, monkeypatch):
-        """Drawing takes most of a run's time; test_evaluate_example.py has it done."""
-        for name in ("draw_confusion", "draw_classes"):
-            monkeypatch.setattr(f"modeling_mgvmoe.evaluation.plots.{name}", lambda *given: None)
-
-    def test_tables_and_json(self, capsys, folder, tmp_path):
-        posts = write_folder(tmp_path / "posts")
-        base = ["evaluate", "--model", folder / "model", "--dataset", posts, "--output_dir", tmp_path / "out"]
-        code, out, _ = run(capsys, *base)
-        assert code == 0 and "| MG-VMoE " in out
-        report = (tmp_path / "out" / "unseen.md").read_text(encoding="utf-8")
-        assert f"`mgvmoe evaluate --model {folder}/model" in report
-        code, out, err = run(capsys, *base, "--json", "--dtype", "bfloat16")
-        assert code == 0, err
-        answer = json.loads(out)
-        assert "| MG-VMoE " in err and answer["protocol"] == "unseen"
-        assert answer["model"].endswith("(dtype bfloat16)") and answer["results"][0]["task"] == "typing"
-
-    def test_a_broken_image_counts_as_none_and_a_broken_post_is_named(self, capsys, folder, tmp_path):
-        import datasets
-
-        posts = write_folder(tmp_path / "posts", ("train", "validation", "test"))
-        path = posts / "test.parquet"
-        rows = list(datasets.Dataset.from_parquet(str(path)).cast_column("image", datasets.Image(decode=False)))
-        row = next(number for number, post in enumerate(rows) if post["image"])
-        base = ["evaluate", "--model", folder / "model", "--dataset", posts, "--output_dir", tmp_path / "out"]
-
-        def write():
-            datasets.Dataset.from_list(rows).cast_column("image", datasets.Image()).to_parquet(str(path))
-
-        rows[row]["image"]["bytes"] = rows[row]["image"]["bytes"][:60]
-        write()
-        with pytest.warns(UserWarning, match=f"1 posts have an image .*{rows[row]['id']} .broken"):
-            code, out, _ = run(capsys, *base)
-        assert code == 0 and "| MG-VMoE " in out
-        # Scores without one of its posts would not be those of the dataset.
-        rows[row]["mentions"] = [[0, 999]]
-        write()
-        code, out, err = run(capsys, *base)
-        assert code == 1 and out == "" and f"test.parquet, row {row}: post {rows[row]['id']!r}" in err
-
-    def test_misuse_and_failure(self, capsys, folder, tmp_path):
-        base = ["evaluate", "--model", folder / "model", "--dataset"]
-        code, out, err = run(capsys, *base, "nowhere")
-        assert code == 2 and out == "" and "nowhere/train.parquet does not exist" in err and err.count("\n") == 1
-        code, _, err = run(capsys, *base, "sketchbook", "--protocol", "closed")
-        assert code == 2 and "protocol must be one of unseen, seen, generalised, open, got 'closed'" in err
-
-    def test_a_missing_extra_is_told_before_any_work(self, capsys, folder, monkeypatch):
-        monkeypatch.setattr(loading, "find_spec", lambda name: None if name == "matplotlib" else name)
-        code, out, err = run(capsys, "evaluate", "--model", folder / "model", "--dataset", "sketchbook")
-        assert (code, out) == (1, "") and "matplotlib must be installed for this: pip install 'mg-vmoe[demo]'" in err
-
-
-def test_the_version(capsys):
-    assert run(capsys, "--version")[:2] == (0, f"mgvmoe {__version__}\n")
-
-
+@pytest.mark.slow
 def test_as_a_program(folder):
     """One process: what the user types, and what a pipe of the shell reads."""
     command = [sys.executable, "-m", "modeling_mgvmoe", "predict", "--model", str(folder / "model"), "--json",
@@ -487,35 +415,6 @@ def test_as_a_program(folder):
     assert "Traceback" not in done.stderr
 
 
-def test_the_console_script_is_declared():
-    lines = (ROOT / "setup.cfg").read_text(encoding="utf-8").splitlines()
-    assert "    mgvmoe = modeling_mgvmoe.cli.main:main" in lines
-
-
 def _folder(path):
     path.mkdir()
     return path
-
-
-def test_flags_of_transformers_scripts_are_taken():
-    known = ["--model", "--dataset", "--text_model_name_or_path"]
-    words = ["--model_name_or_path", "M", "--dataset-name=D", "--text_model_name_or_path", "T"]
-    assert with_our_names(words, known) == ["--model", "M", "--dataset=D", "--text_model_name_or_path", "T"]
-    # `train` has a flag of that very name.
-    assert with_our_names(["--model_name_or_path", "M"], ["--model_name_or_path"]) == ["--model_name_or_path", "M"]
-
-
-@pytest.mark.parametrize("command", PROGRAMS)
-def test_a_command_that_reads_its_flags_itself_calls_itself_by_its_name(command, capsys):
-    with pytest.raises(SystemExit) as stopped:
-        main([command, "--help"])
-    assert stopped.value.code == 0
-    assert f"mgvmoe {command}" in capsys.readouterr().out
-
-
-def test_the_result_of_a_command_as_json(tmp_path, capsys):
-    flags = ["--posts_per_class", "1", "--eval_posts_per_class", "1"]
-    assert main(["prepare", "sketchbook", "--output_dir", str(tmp_path / "data"), *flags, "--json"]) == 0
-    printed = capsys.readouterr()
-    assert json.loads(printed.out) == {"train": 80, "validation": 24, "test": 24}
-    assert "data" in printed.err

@@ -1,7 +1,6 @@
 """Any number of posts into tables: nothing lost, nothing doubled, whatever happens on the way."""
 
 import json
-import math
 import os
 import signal
 from collections import Counter
@@ -13,7 +12,7 @@ from modeling_mgvmoe.data import atomic_io as whole_file_module
 from modeling_mgvmoe.graph import runner as bulk
 from modeling_mgvmoe.graph.post_files import PostFiles
 from modeling_mgvmoe.graph.runner import BulkArguments, answers_of
-from modeling_mgvmoe.graph.shards import Part, RowError, all_parts, share
+from modeling_mgvmoe.graph.shards import Part, RowError
 from modeling_mgvmoe.graph.tables import GraphTables
 from modeling_mgvmoe.graph.writers import write_json_lines
 from tests.support.graph_data import LABELS, colours, contents, extract_all, png, some_posts, stand_in, write_posts
@@ -82,13 +81,6 @@ def test_shards_make_the_same_graph_in_any_order(undisturbed, posts_file, tmp_pa
     assert [result.summary is not None for result in results] == [False] * (number - 1) + [True]
     assert sum(result.posts for result in results) == COUNT
     assert contents(tmp_path / "graph") == contents(undisturbed)
-
-
-def test_shares_are_neighbouring_parts_and_leave_none_out():
-    parts = all_parts(103, 10)
-    assert parts[0] == Part(0, 10) and parts[-1] == Part(100, 103) and len(parts) == 11
-    for number in (1, 2, 3, 11, 20):
-        assert [part for index in range(number) for part in share(parts, index, number)] == parts
 
 
 def test_killed_at_any_file_operation_and_started_again_it_ends_with_the_same_bytes(tmp_path, monkeypatch):
@@ -296,29 +288,6 @@ def test_one_bad_post_costs_its_batch_nothing():
     first, second, third = answers_of(stand_in, posts)
     assert isinstance(second, RowError) and second.kind == "extraction"
     assert [first["id"], third["id"]] == ["0", "2"]
-
-
-@pytest.mark.parametrize(
-    ("entry", "message"),
-    [
-        (
-            {"head": 0, "tail": 2, "label": "greets", "score": 0.5, "scores": []},
-            "must be between two of 2 mentions",
-        ),
-        (
-            {"head": 0, "tail": 1, "label": "greets", "score": math.nan, "scores": []},
-            "scores must be finite, got nan",
-        ),
-    ],
-)
-def test_what_is_no_answer_gets_into_no_table(entry, message):
-    def careless(posts):
-        mentions = [{"start": 0, "end": 4, "text": "Kelo"}] * 2
-        return [{"id": "1", "text": "Kelo", "mentions": mentions, "relations": [entry]}]
-
-    (answer,) = answers_of(careless, [{}])
-    with pytest.raises(RowError, match=message):
-        raise answer
 
 
 def test_another_number_of_answers_is_no_bad_post():

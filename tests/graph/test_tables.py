@@ -1,0 +1,40 @@
+"""A finished graph, read part by part; also as version 0.1 wrote it."""
+
+import shutil
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from modeling_mgvmoe.graph.tables import GraphTables
+from tests.support.told_graph import POSTS, told
+
+
+def test_posts_are_what_the_extractor_gave(graph):
+    found = [post for part in graph.parts for post in graph.posts(part)]
+    assert [(post["id"], post["row"], post["text"]) for post in found] == [
+        (post["id"], row, post["text"]) for row, post in enumerate(POSTS)
+    ]
+    for post, expected in zip(found, told(POSTS), strict=True):
+        assert post["mentions"] == expected["mentions"] and post["relations"] == expected["relations"]
+
+
+def test_columns_of_draws_are_left_out(graph, tmp_path):
+    """Version 0.1 had them in every table."""
+    folder = shutil.copytree(graph.folder, tmp_path / "graph")
+    for path in (*(folder / "mentions").glob("*.parquet"), *(folder / "relations").glob("*.parquet")):
+        table = pq.read_table(path)
+        for name in ("deviation", "mutual_information"):
+            table = table.append_column(name, pa.array([0.5] * len(table), pa.float32()))
+        pq.write_table(table, path)
+    old = GraphTables(folder)
+    assert [list(old.posts(part)) for part in old.parts] == [list(graph.posts(part)) for part in graph.parts]
+
+
+def test_what_is_no_finished_graph_is_refused(graph, tmp_path):
+    with pytest.raises(FileNotFoundError, match="holds no extracted graph"):
+        GraphTables(tmp_path)
+    folder = shutil.copytree(graph.folder, tmp_path / "graph")
+    (folder / "summary.json").unlink()
+    with pytest.raises(FileNotFoundError, match="summary.json"):
+        GraphTables(folder)

@@ -1,0 +1,73 @@
+"""A saved model: what is checked before and after it is loaded."""
+
+import pytest
+from safetensors.torch import load_file, save_file
+
+from modeling_mgvmoe.inference.model_folder import (
+    check_device,
+    check_dtype,
+    check_model_folder,
+    check_output_folder,
+    check_packages,
+    load_model,
+)
+from tests.support.from_scratch import scratch_model
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    home = tmp_path_factory.mktemp("models")
+    for part in scratch_model():
+        part.save_pretrained(home / "model")
+    return home
+
+
+def test_models_of_another_kind_or_with_missing_weights_are_refused(folder, tmp_path):
+    scratch_model()[0].mgvmoe.text_model.save_pretrained(tmp_path / "bert")
+    with pytest.raises(ValueError, match=r"must be a model of this package \(mgvmoe\), got 'bert'"):
+        load_model(str(tmp_path / "bert"), "cpu")
+    model, processor = scratch_model()
+    for part in (model, processor):
+        part.save_pretrained(tmp_path / "torn")
+    weights = load_file(tmp_path / "torn" / "model.safetensors")
+    name = next(name for name in weights if "router" in name)
+    save_file({key: value for key, value in weights.items() if key != name}, tmp_path / "torn" / "model.safetensors",
+              metadata={"format": "pt"})  # fmt: skip
+    with pytest.raises(ValueError, match=r"must hold all weights, 1 are missing: \['mgvmoe.*router"):
+        load_model(str(tmp_path / "torn"), "cpu")
+
+
+def test_a_loaded_model_scores_and_does_not_learn(folder):
+    model, processor = load_model(str(folder / "model"), "cpu", dtype="float32")
+    assert not model.training and processor.max_length == 48
+
+
+def test_folders_are_checked_before_they_are_loaded(folder, tmp_path):
+    check_model_folder(str(folder / "model"))
+    check_model_folder("user/name")  # on the Hub
+    with pytest.raises(FileNotFoundError, match="model: the folder ./nowhere does not exist"):
+        check_model_folder("./nowhere")
+    with pytest.raises(FileNotFoundError, match="similarity_model: .* holds no config.json; did you mean .*model"):
+        check_model_folder(str(folder), "similarity_model")
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(FileNotFoundError, match="model: .* holds no processor"):
+        check_model_folder(str(tmp_path))
+
+
+def test_devices_types_and_packages():
+    check_device("cpu")
+    check_dtype("auto")
+    check_packages("train", "json")
+    with pytest.raises(ValueError, match="device: 'tpu9'"):
+        check_device("tpu9")
+    with pytest.raises(ValueError, match="dtype .*'int8'"):
+        check_dtype("int8")
+    with pytest.raises(ImportError, match=r"no_such_package .*mg-vmoe\[train\]"):
+        check_packages("train", "json", "no_such_package")
+
+
+def test_a_folder_that_may_not_be_written(monkeypatch, tmp_path):
+    check_output_folder("output_dir", str(tmp_path / "new" / "inside"))
+    monkeypatch.setattr("os.access", lambda path, mode: False)  # root may write everywhere
+    with pytest.raises(PermissionError, match="output_dir: .* must be writable, and .* is not"):
+        check_output_folder("output_dir", str(tmp_path / "new" / "inside"))
