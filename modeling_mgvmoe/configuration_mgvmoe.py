@@ -181,6 +181,9 @@ class MGVMoEConfig(PreTrainedConfig):
         freeze_text (`bool`, defaults to `False`):
             Keep the text encoder as it is: evaluation mode, no gradient. With residual experts its pooled states may
             then be cached (`get_post_states`, `get_candidate_states`), and an epoch takes seconds.
+        text_base (`dict`, *optional*):
+            The pretrained text encoder that a folder saved with `trained_only=True` leaves out: `{"name": Hub name or
+            folder, "revision": commit or None}`. `from_pretrained` fetches it.
         initializer_range (`float`, defaults to 0.02):
             Standard deviation of the initial weights of everything after the backbones.
 
@@ -246,6 +249,7 @@ class MGVMoEConfig(PreTrainedConfig):
     type_loss_coef: float | int = 1.0
     freeze_vision: bool = True
     freeze_text: bool = False
+    text_base: dict[str, Any] | None = None
     initializer_range: float | int = 0.02
 
     def __post_init__(self, **kwargs: Any) -> None:
@@ -339,6 +343,15 @@ class MGVMoEConfig(PreTrainedConfig):
                 raise ValueError(f"{name} must be at most {most:,}, got {getattr(self, name)}.")
         if self.vision_hidden_size is not None and self.vision_hidden_size < 1:
             raise ValueError(f"vision_hidden_size must be at least 1, got {self.vision_hidden_size}.")
+
+    def validate_text_base(self) -> None:
+        base = self.text_base
+        if base is None:
+            return
+        if not isinstance(base.get("name"), str) or not set(base) <= {"name", "revision"}:
+            raise ValueError(f'text_base must be {{"name": ..., "revision": ...}}, got {base!r:.80}.')
+        if not isinstance(base.get("revision"), str | None):
+            raise ValueError(f"text_base: revision must be a string or None, got {base['revision']!r:.80}.")
 
     def validate_experts(self) -> None:
         if self.expert_type == "residual" and (self.score != "similarity" or self.num_experts < 1):

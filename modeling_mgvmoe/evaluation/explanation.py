@@ -351,7 +351,8 @@ def explain_post(
             (without,) = processor.post_process_zero_shot_ie(score(dict(features)).logits, labels)
         output = score(features | of_image)
     (ranking,) = processor.post_process_zero_shot_ie(output.logits, labels)
-    similarity = getattr(model, "similarity", None)
+    # Residual experts have none: they move the score's vectors themselves.
+    gate = getattr(getattr(model, "similarity", None), "gate", None)
     return Explanation(
         text=text,
         mentions=read_mentions(mentions, text),
@@ -360,7 +361,7 @@ def explain_post(
         image=image,
         image_text=image_text,
         ranking_without_image=without,
-        gate=None if getattr(similarity, "gate", None) is None else float(similarity.gate),
+        gate=None if gate is None else float(gate),
         **_weights(output, text, offsets, num_words),
         **_patches(output, model, processor, image, pixel_values, num_words),
     )
