@@ -122,7 +122,8 @@ class MGVMoEOutput(ModelOutput):
         router_entropy_loss: scalar, E5, averaged over the modalities.
         alignment_loss: scalar, E6.
         consistency_loss: scalar, E11.
-        type_loss: scalar, -log P of the types that the right label allows, mean over posts; 0 without types.
+        type_loss: scalar, -log P of the types that the right label allows, mean over posts; 0 without types. With
+            residual experts, of a post with one mention -log P of its label by the mention alone.
         sample_logits: (N, B, C), E8 for each draw; only with `num_samples`, as are
         mean_probs, std_probs: (B, C), mean and deviation over the draws of the softmax of `sample_logits`, and
         mutual_information: (B,), in nats; see `objectives.py`.
@@ -1908,6 +1909,7 @@ class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
         logits = self.score(posts.mention_embeds, candidate_embeds, candidate_mask)
         if fit is not None:
             logits = logits + self.config.type_score_coef * fit
+        fit = self._mention_fit(posts, candidate_embeds, candidate_mask, fit)
         statistics = {}
         if posts.sample_embeds is not None:
             samples = self.score_samples(posts, candidate_embeds, candidate_mask, candidate_types, type_embeds)
@@ -2150,6 +2152,26 @@ class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
             return self.similarity.type_compatibility(
                 self.similarity.type_log_probs(mentions, type_embeds), candidate_types, mentions != 0
             )
+
+    def _mention_fit(
+        self,
+        posts: PostEmbeds,
+        candidate_embeds: torch.Tensor,
+        candidate_mask: torch.Tensor | None,
+        fit: torch.Tensor | None,
+    ) -> torch.Tensor | None:
+        """What the loss of the types is of, (B, C): for pairs the types of both, else the label by the mention alone.
+
+        A mention by itself should tell its label: whoever types it in a pair has no more. Only for the loss; the score
+        of a post with one mention has the mention in it already.
+        """
+        if not self.mgvmoe.residual:
+            return fit
+        mentions = cast(torch.Tensor, posts.mention_directions)
+        single = mentions.any(-1).sum(-1) == 1
+        logits = self._products(mentions[:, 0], candidate_embeds, candidate_mask)
+        own = at_least_float32(logits).log_softmax(-1)
+        return torch.where(single[:, None], own, 0.0 if fit is None else fit.to(own.dtype))
 
     def _products(
         self, mention_embeds: torch.Tensor, candidate_embeds: torch.Tensor, candidate_mask: torch.Tensor | None

@@ -184,6 +184,8 @@ def _pad_image_texts(
 ) -> dict[str, list[list[int]]]:
     """Ids and masks of the image texts, (B, Lw); masked padding for a post without one, no keys without any."""
     ids_name, mask_name = IMAGE_TEXT_NAMES
+    if not any(post.get(ids_name) is not None for post in features):
+        return {}
     rows, masks = [], []
     for post in features:
         row = [] if post.get(ids_name) is None else _to_list(post[ids_name])

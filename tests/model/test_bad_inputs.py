@@ -173,9 +173,9 @@ SHAPES = {
     ),
     "no candidates": (
         {"candidate_input_ids": None},
-        "Exactly one of candidate_input_ids and candidate_embeds must be given, got neither",
+        "candidate_embeds and candidate_states must be given, got neither",
     ),
-    "candidates twice": ({"candidate_embeds": torch.zeros(5, 32)}, "candidate_embeds must be given, got both"),
+    "candidates twice": ({"candidate_embeds": torch.zeros(5, 32)}, "candidate_states must be given, got both"),
     "candidates with an axis too few": (
         {"candidate_input_ids": torch.ones(5, dtype=torch.long)},
         "candidate_input_ids must be (rows, tokens), neither of them 0, got (5,)",

@@ -694,7 +694,7 @@ class TestRefusals:
         self.refuse("input_ids and mention_positions must be given", (name,))
 
     def test_missing_or_doubled_candidates(self):
-        message = "Exactly one of candidate_input_ids and candidate_embeds must be given, got "
+        message = "candidate_embeds and candidate_states must be given, got "
         self.refuse(message + "neither", CANDIDATES)
         self.refuse(message + "both", candidate_embeds=torch.zeros(5, 32))
 
