@@ -87,9 +87,26 @@ BASELINES = (
 
 MGVMOE = _ours("mgvmoe", "MG-VMoE with everything on")
 
+RESIDUAL: dict[str, Any] = {
+    "expert_type": "residual",
+    "kl_loss_coef": 1.0,
+    "router_entropy_loss_coef": 0.0,
+    "alignment_loss_coef": 0.0,
+    "consistency_loss_coef": 0.0,
+    "adversary": "none",
+    "sample_candidate_texts": False,
+}
+
 # Each differs from `mgvmoe` in one thing.
 ABLATIONS = (
     _ours("no_experts", "tokens as they are instead of experts", num_experts=0),
+    _ours(
+        "residual_experts",
+        "low-rank experts that move the frozen encoder's pooled states",
+        **RESIDUAL,
+        freeze_text=True,
+    ),
+    _ours("residual_fine_tuned", "the same, the encoder fine-tuned", **RESIDUAL),
     _ours("one_expert", "one expert, nothing to route", num_experts=1),
     _ours("deterministic_experts", "experts without variance: no bottleneck", deterministic_experts=True),
     _ours("no_router_entropy", "no E5", router_entropy_loss_coef=0.0),

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers import PreTrainedModel
 from transformers import initialization as init
-from transformers.utils import ModelOutput, cached_file, can_return_tuple
+from transformers.utils import ModelOutput, cached_file, can_return_tuple, logging
 
 from .configuration_mgvmoe import MGVMoEConfig
 from .distributed import Announcement, gather_rows, number_of_processes, random_generator
@@ -47,6 +47,8 @@ from .variational_experts import (
     loss_sums,
     losses_of_sums,
 )
+
+logger = logging.get_logger(__name__)
 
 if TYPE_CHECKING:
     # Never run. `save_pretrained` copies the files named here, so a saved model brings processor and pipelines, and
@@ -1347,6 +1349,16 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
         """
         assert self.image_gate is not None and isinstance(self.experts, ResidualMixtureOfExperts)
         pictures, image_mask, image_index = pixels
+        if (
+            pictures is not None
+            and not self.training
+            and not torch.compiler.is_compiling()
+            and not self.image_gate.any()
+        ):
+            logger.warning_once(
+                "pixel_values: this model was not trained with pixels (its image_gate is 0), so they change no score; "
+                "give words for the image, image_text."
+            )
         text, words = post_states.split([self.config.max_mentions + 1, 1], dim=1)
         has_words = words.any(-1)
         text_mask = text.any(-1)

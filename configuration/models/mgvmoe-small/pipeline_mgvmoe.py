@@ -1,0 +1,1 @@
+../../../modeling_mgvmoe/pipeline_mgvmoe.py

@@ -1,0 +1,1 @@
+../../../modeling_mgvmoe/sample_graph.py
