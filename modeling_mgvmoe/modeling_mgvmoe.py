@@ -484,20 +484,25 @@ class MGVMoEPreTrainedModel(PreTrainedModel):
         base: dict[str, Any] | None = config.text_base
         if base is None:
             return None
-        with safe_open(cls._weights_file(source, kwargs), "pt") as file:
+        path = cls._weights_file(source, kwargs)
+        if path is None:  # in several files, as only whole models are
+            return None
+        with safe_open(path, "pt") as file:
             return None if any(".text_model." in f".{name}" for name in file.keys()) else base  # noqa: SIM118
 
     @staticmethod
-    def _weights_file(source: Any, kwargs: Mapping[str, Any]) -> str:
+    def _weights_file(source: Any, kwargs: Mapping[str, Any]) -> str | None:
+        """The file of weights of a folder or Hub name; `None` where there is none of that name."""
         hub = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
-        return cast(str, cached_file(str(source), WEIGHTS, **hub))
+        found = cached_file(str(source), WEIGHTS, _raise_exceptions_for_missing_entries=False, **hub)
+        return found
 
     @classmethod
     def _with_text_base(
         cls, source: Any, base: dict[str, Any], text_source: str | None, kwargs: dict[str, Any]
     ) -> Any:
         """A model of the trained parts of a folder and a text encoder from elsewhere."""
-        states = dict(load_file(cls._weights_file(source, kwargs)))
+        states = dict(load_file(cast(str, cls._weights_file(source, kwargs))))
         prefix = f"{cls.base_model_prefix}."
         states |= {f"{prefix}text_model.{name}": value for name, value in text_base_states(base, text_source).items()}
         others = {name: value for name, value in kwargs.items() if name not in (*HUB_ARGUMENTS, "use_safetensors")}
@@ -1499,7 +1504,7 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
             over the texts and their number, or `None`.
         """
         if index is not None:
-            check_index(index, len(states))
+            check_index(index, states.shape[0])
             if self.training and self.config.sample_candidate_texts:
                 states, index = states[one_of_each(index)], None
         # A score must not depend on the place of its label: see `lexsort_rows`.

@@ -68,6 +68,7 @@ class MentionGraph(nn.Module):
             image_mask=image_mask,
             image_text_input_ids=image_text_input_ids,
             image_text_attention_mask=image_text_attention_mask,
+            mention_mask=mention_mask if self.model.mgvmoe.residual else None,
         )
         return dict(self.model.posts_of(output, attention_mask, mention_positions, mention_mask))
 

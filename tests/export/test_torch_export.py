@@ -66,9 +66,15 @@ def test_scores_are_those_of_the_model(config, written_out):
             torch.testing.assert_close(exported(**other).logits, model(**other).logits, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("score", ["projection", "similarity"])
-def test_image_text(score):
-    model = tiny_model(score=score).double()
+RESIDUAL = {"score": "similarity", "expert_type": "residual", "adversary": "none"}
+
+
+@pytest.mark.parametrize("config", [{"score": "projection"}, {"score": "similarity"}, RESIDUAL], ids=str)
+def test_image_text(config):
+    model = tiny_model(**config).double()
+    if model.mgvmoe.residual:
+        torch.nn.init.normal_(model.mgvmoe.experts.expert_means)
+        torch.nn.init.constant_(model.mgvmoe.image_gate, 0.3)
 
     def told(inputs, *lengths):
         mask = (torch.arange(5) < torch.tensor(lengths)[:, None]).long()
@@ -80,10 +86,10 @@ def test_image_text(score):
             torch.testing.assert_close(exported(**other).logits, model(**other).logits, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("score", ["projection", "similarity"])
-def test_labels_of_several_texts(score):
+@pytest.mark.parametrize("config", [{"score": "projection"}, {"score": "similarity"}, RESIDUAL], ids=str)
+def test_labels_of_several_texts(config):
     """`candidate_index` makes the number of labels depend on values."""
-    model = tiny_model(score=score).double()
+    model = tiny_model(**config).double()
     index = torch.tensor([0, 2, 1, 1, 0])
     exported = export(model, {**inputs_for(model), "candidate_index": index})
     for other in (index, torch.tensor([0, 1, 0, 1, 1]), torch.arange(5)):

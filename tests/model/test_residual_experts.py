@@ -252,6 +252,13 @@ class TestTrainedOnly:
         )
         assert all(torch.equal(value, loaded.state_dict()[name]) for name, value in model.state_dict().items())
 
+    def test_a_whole_folder_in_several_files_is_read_as_it_is(self, tmp_path):
+        model = tiny_model(**SETTINGS, text_base={"name": "nowhere/at-all"})
+        model.save_pretrained(tmp_path, max_shard_size="40KB")
+        assert not (tmp_path / "model.safetensors").exists()
+        loaded = MGVMoEForZeroShotIE.from_pretrained(tmp_path)
+        assert all(torch.equal(value, loaded.state_dict()[name]) for name, value in model.state_dict().items())
+
     def test_not_where_the_encoder_may_have_changed(self, tmp_path):
         for changes in ({"freeze_text": False, "text_base": {"name": "x"}}, {}):
             with pytest.raises(ValueError, match="text_base"):
