@@ -455,7 +455,7 @@ class MGVMoEPreTrainedModel(PreTrainedModel):
                 return (model, empty) if with_report else model
             if text_source is not None:
                 raise ValueError(
-                    f"text_model_name_or_path: {str(source)!r} has a text encoder of its own, got {text_source!r}."
+                    f"text_model_name_or_path: {str(source)!r} holds a text encoder already, got {text_source!r}."
                 )
             try:
                 loaded: Any = super().from_pretrained(source, *args, output_loading_info=True, **kwargs)
@@ -1079,11 +1079,10 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
             self.experts = VariationalMixtureOfExperts(hidden_size, config.num_experts, config.deterministic_experts)
         else:
             self.experts = NoExperts()
-        if self.residual:
-            pass  # E7's weights are those of the configuration
-        elif config.fusion == "additive":
+        # Residual experts take E7's weights from the configuration.
+        if not self.residual and config.fusion == "additive":
             self.fusion_score = AdditiveFusionScore(mention_size + hidden_size)
-        else:
+        elif not self.residual:
             self.fusion_query = nn.Linear(mention_size, hidden_size)
         self.post_init()
 
