@@ -17,6 +17,7 @@ import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -27,11 +28,11 @@ from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 from modeling_mgvmoe.data.crossner import complete_label_set, read_crossner
 from modeling_mgvmoe.data.encoding import PostCollator, TypesOfLabels, encode_posts
 from modeling_mgvmoe.data.fewrel import fewrel_files, read_fewrel
-from modeling_mgvmoe.data.label_sets import read_label_set
+from modeling_mgvmoe.data.label_sets import LabelSet, read_label_set
 from modeling_mgvmoe.data.mnre import mnre_data, mnre_files, read_mnre
 from modeling_mgvmoe.data.multimodal_ner import multimodal_ner_files, read_multimodal_ner
 from modeling_mgvmoe.data.post_images import read_captions
-from modeling_mgvmoe.data.zero_shot_data import ZeroShotData
+from modeling_mgvmoe.data.zero_shot_data import ZeroShotData, combine_data
 from modeling_mgvmoe.evaluation.report import markdown_table
 from modeling_mgvmoe.inference.label_propagation import probs_and_nodes, propagate_labels
 from modeling_mgvmoe.inference.predict import score_predictions
@@ -75,25 +76,25 @@ def training_data(crossner: str, fewrel: str, posts_per_class: int) -> ZeroShotD
     by_domain, _ = read_crossner(crossner, DOMAINS)
     typing = [post for posts in by_domain.values() for post in posts]
     label_set, known = complete_label_set(label_set, (post["label"] for post in typing))
-    typing = [{**post, "label": known[post["label"]]} for post in typing]
-    sets = [(label_set, [post for post in typing if post["label"] not in label_set.left_out])]
-    relations = read_label_set(os.path.join(LABELS, "fewrel.json"))
-    sets.append((relations, read_fewrel(fewrel_files(fewrel, "nyt"))[0]))
-    posts, labels, texts, types = [], {"typing": [], "relation": []}, {}, {}
-    for label_set, own_posts in sets:
-        chosen = label_set.in_words(fewer_posts(own_posts, posts_per_class))
-        posts += chosen
-        labels[label_set.task] += dict.fromkeys(post["label"] for post in chosen)
-        texts |= label_set.texts()
-        types |= label_set.allowed_types() if label_set.types else {}
-    every = {task: tuple(dict.fromkeys(names)) for task, names in labels.items()}
-    some = fewer_posts(posts, 1)
+    sets = {}
+    for domain, posts in by_domain.items():
+        renamed = [{**post, "label": known[post["label"]]} for post in posts]
+        sets[f"crossner_{domain}"] = label_set, [post for post in renamed if post["label"] not in label_set.left_out]
+    sets["fewrel"] = read_label_set(os.path.join(LABELS, "fewrel.json")), read_fewrel(fewrel_files(fewrel, "nyt"))[0]
+    return combine_data({name: seen_data(*own, posts_per_class) for name, own in sets.items()})
+
+
+def seen_data(label_set: LabelSet, posts: Sequence[dict], posts_per_class: int) -> ZeroShotData:
+    """Some posts of each class to train on, one each to watch, and the classes that have posts."""
+    chosen = list(label_set.in_words(fewer_posts(posts, posts_per_class)))
+    names = {label_set.task: tuple(dict.fromkeys(post["label"] for post in chosen))}
+    typed = bool(label_set.types)
     return ZeroShotData(
-        posts={"train": posts, "validation": some, "test": []},
-        labels=dict.fromkeys(("train", "validation", "test"), every),
-        label_descriptions=texts,
-        label_types=types,
-        type_descriptions=relations.type_texts(),
+        posts={"train": chosen, "validation": fewer_posts(chosen, 1), "test": []},
+        labels=dict.fromkeys(("train", "validation", "test"), names),
+        label_descriptions={name: text for name, text in label_set.texts().items() if name in names[label_set.task]},
+        label_types=label_set.allowed_types() if typed else {},
+        type_descriptions=label_set.type_texts() if typed else {},
         unseen=False,
     )
 

@@ -11,6 +11,7 @@ from ..labels import label_texts
 from ..spans import read_image_text
 from .files import check_keys, read_json_object
 from .label_sets import LabelSet
+from .post_images import undecoded
 from .rows import LABELS_FILE, candidates_of, find_labels_file, hold_out, read_parts
 from .schema import Counts, task_of
 from .sketchbook import load_sketchbook, split_classes
@@ -115,6 +116,55 @@ def data_from_posts(
         label_types=label_set.allowed_types(),
         type_descriptions=label_set.type_texts(),
     )
+
+
+def combine_data(parts: Mapping[str, ZeroShotData]) -> ZeroShotData:
+    """Several datasets for one model: a post competes among the classes of its own dataset and task.
+
+    Args:
+        parts: by name. Where two of them have a label or a type of one name, it gets the texts of both.
+
+    Returns:
+        Their posts in memory, images undecoded, each with its `dataset`, "NAME/TASK", which `labels` has for the task.
+
+    Raises:
+        ValueError: there are no parts.
+    """
+    if not parts:
+        raise ValueError("parts: at least one dataset is needed, got none")
+    posts: dict[str, list[Mapping[str, Any]]] = {split: [] for split in SPLITS}
+    labels: dict[str, dict[str, tuple[str, ...]]] = {split: {} for split in SPLITS}
+    descriptions: dict[str, tuple[str, ...]] = {}
+    type_descriptions: dict[str, tuple[str, ...]] = {}
+    label_types: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {}
+    for name, data in parts.items():
+        for split in SPLITS:
+            posts[split] += [{**post, "dataset": f"{name}/{task_of(post)}"} for post in undecoded(data.posts[split])]
+            labels[split] |= {f"{name}/{task}": names for task, names in data.labels[split].items()}
+        _add_texts(descriptions, data.label_descriptions)
+        _add_texts(type_descriptions, data.type_descriptions)
+        for label, allowed in data.label_types.items():
+            old = label_types.get(label, ((), ()))
+            label_types[label] = (_union(old[0], allowed[0]), _union(old[1], allowed[1]))
+    return ZeroShotData(
+        posts=posts,
+        labels=labels,
+        label_descriptions=descriptions,
+        label_types=label_types,
+        type_descriptions=type_descriptions,
+        unseen=all(data.unseen for data in parts.values()),
+        note="; ".join(data.note for data in parts.values() if data.note),
+    )
+
+
+def _add_texts(texts: dict[str, tuple[str, ...]], more: Mapping[str, str | Sequence[str]]) -> None:
+    for name, given in more.items():
+        texts[name] = _union(texts.get(name, ()), [given] if isinstance(given, str) else given)
+
+
+def _union(old: Sequence[str], new: Sequence[str]) -> tuple[str, ...]:
+    """All of both, each once, in their order."""
+    return tuple(dict.fromkeys([*old, *new]))
 
 
 def sketchbook_data(seed: int = 0, posts_per_class: int = 60, eval_posts_per_class: int = 20) -> ZeroShotData:

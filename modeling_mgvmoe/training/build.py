@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from transformers import PreTrainedTokenizerFast, ViTImageProcessorPil
 
 from ..configuration_mgvmoe import MGVMoEConfig
-from ..data.zero_shot_data import ZeroShotData, read_data, sketchbook_data
+from ..data.zero_shot_data import ZeroShotData, combine_data, read_data, sketchbook_data
 from ..inference.model_folder import check_folder, check_model_folder
 from ..modeling_mgvmoe import MGVMoEForZeroShotIE
 from ..processing_mgvmoe import UNUSED_MARKERS, MGVMoEProcessor
@@ -142,19 +142,28 @@ def load_feature_cache(arguments: DataArguments, progress: bool = False) -> Imag
 
 
 def load_data(arguments: DataArguments) -> ZeroShotData:
-    """The built-in sketchbook, a prepared folder, or rows of your own; how these were divided is printed.
+    """The built-in sketchbook, a prepared folder, rows of your own, or several; how rows were divided is printed.
 
     Raises:
         ValueError: there are no training posts, or what [`read_data`] raises.
     """
-    if arguments.dataset == "sketchbook":
-        return sketchbook_data(arguments.dataset_seed, arguments.posts_per_class, arguments.eval_posts_per_class)
-    data = read_data(arguments.dataset)
-    if not len(data.posts["train"]):
-        raise ValueError(f"dataset: training posts are needed, got none in {arguments.dataset!r}")
+    names = [name.strip() for name in arguments.dataset.split(",")]
+    if "" in names or len(set(names)) < len(names):
+        raise ValueError(f"dataset: names must be distinct and not empty, got {arguments.dataset!r}")
+    found = {name: _load_one(name, arguments) for name in names}
+    data = found[names[0]] if len(names) == 1 else combine_data(found)
     if data.note and os.environ.get("RANK", "0") == "0":  # before the processes know each other
         print(data.note, flush=True)
     return replace(data, label_descriptions={}) if arguments.label_words == "name" else data
+
+
+def _load_one(name: str, arguments: DataArguments) -> ZeroShotData:
+    if name == "sketchbook":
+        return sketchbook_data(arguments.dataset_seed, arguments.posts_per_class, arguments.eval_posts_per_class)
+    data = read_data(name)
+    if not len(data.posts["train"]):
+        raise ValueError(f"dataset: training posts are needed, got none in {name!r}")
+    return data
 
 
 def check_sources(arguments: ModelArguments) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -20,6 +21,7 @@ class ClassBalancedSampler(Sampler[int]):
         num_samples: how many to draw.
         seed: two samplers with the same seed draw the same posts.
         in_turn: take the classes in rounds instead of drawing them: each once in a round, in a new order every round.
+        datasets: the dataset of every post: draw a dataset first, every one alike, then a class of it.
 
     The reference (`_generate_data` in `MET/data_loader.py` and `MRE/data_loader.py`) draws the post within its class
     as we do, uniformly and with replacement, but takes the classes in turn, post n of class n modulo their number, and
@@ -28,12 +30,23 @@ class ClassBalancedSampler(Sampler[int]):
     the same classes together again and again. Drawn classes are alike in the mean, not in every batch.
     """
 
-    def __init__(self, classes: Sequence[Any], num_samples: int, seed: int, in_turn: bool = False):
+    def __init__(
+        self,
+        classes: Sequence[Any],
+        num_samples: int,
+        seed: int,
+        in_turn: bool = False,
+        datasets: Sequence[Any] | None = None,
+    ):
         self.num_samples, self.seed, self.in_turn = num_samples, seed, in_turn
+        datasets = [None] * len(classes) if datasets is None else datasets
         members: dict[Any, list[int]] = {}
-        for index, name in enumerate(classes):
+        for index, name in enumerate(zip(datasets, classes, strict=True)):
             members.setdefault(name, []).append(index)
         self.members = [torch.tensor(rows) for rows in members.values()]
+        sizes = Counter(dataset for dataset, _ in members)
+        # Of every class, so that those of a dataset add up to the same in all datasets.
+        self.weights = None if len(sizes) == 1 else torch.tensor([1 / sizes[dataset] for dataset, _ in members])
 
     def __iter__(self) -> Iterator[int]:
         generator = torch.Generator().manual_seed(self.seed)
@@ -43,6 +56,8 @@ class ClassBalancedSampler(Sampler[int]):
 
     def _classes(self, generator: torch.Generator) -> list[int]:
         number = len(self.members)
+        if self.weights is not None:
+            return torch.multinomial(self.weights, self.num_samples, replacement=True, generator=generator).tolist()
         if not self.in_turn:
             return torch.randint(number, (self.num_samples,), generator=generator).tolist()
         rounds = [torch.randperm(number, generator=generator) for _ in range(-(-self.num_samples // number))]
@@ -96,4 +111,8 @@ def training_sampler(
     if not arguments.class_balanced:
         return ShuffledSampler(len(posts), num_samples, arguments.seed)
     classes = [(post["task"], post["label"]) for post in posts]
-    return ClassBalancedSampler(classes, num_samples, arguments.seed, arguments.class_order == "in_turn")
+    datasets = [post.get("dataset") for post in posts]
+    in_turn = arguments.class_order == "in_turn"
+    if in_turn and len(set(datasets)) > 1:
+        raise ValueError('class_order must be "drawn" where several datasets are trained on, got "in_turn".')
+    return ClassBalancedSampler(classes, num_samples, arguments.seed, in_turn, datasets)

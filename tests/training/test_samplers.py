@@ -73,3 +73,15 @@ def test_arguments_of_sampling():
     in_turn = training_sampler(POSTS, TrainingArguments(class_order="in_turn"), 16)
     # 8 pairs of task and label, each twice in two rounds.
     assert set(Counter((POSTS[index]["task"], POSTS[index]["label"]) for index in in_turn).values()) == {2}
+
+
+def test_datasets_alike():
+    posts = [{"task": "a/typing", "dataset": "a/typing", "label": f"c{index % 3}"} for index in range(9)]
+    posts += [{"task": "b/relation", "dataset": "b/relation", "label": "d"} for _ in range(100)]
+    drawn = list(training_sampler(posts, TrainingArguments(), 4000))
+    counts = Counter((posts[index]["dataset"], posts[index]["label"]) for index in drawn)
+    # Half to each dataset, and a sixth of all to each class of the first: standard deviations 32 and 24.
+    assert abs(counts["b/relation", "d"] - 2000) < 130
+    assert all(abs(counts["a/typing", f"c{index}"] - 667) < 100 for index in range(3))
+    with pytest.raises(ValueError, match="class_order"):
+        training_sampler(posts, TrainingArguments(class_order="in_turn"), 4)
