@@ -264,7 +264,8 @@ class RelationRules:
         """The relations of a pair and of the pair turned round, so that they do not contradict each other.
 
         The surer direction decides. If its answer is said in both directions, the other one says the same; else the
-        other answers with the best of its relations that are said in one direction only, if it has any.
+        other answers with the best of its relations that are said in one direction only, if it has any, and that is
+        never the surer direction's answer: a relation that is not symmetric holds one way round.
 
         Args:
             forward, backward: scores (R,) of [`average_readings`]; -inf or 0 for what may not hold.
@@ -273,16 +274,15 @@ class RelationRules:
             The columns of the two answers; -1 for a direction that has none.
         """
         best = [int(forward.argmax()), int(backward.argmax())]
-        if not (bool(self.linked[best[0]]) or bool(self.linked[best[1]])):
-            return best[0], best[1]
         scores = (forward, backward)
         # Readings of one statement score alike, so that a tie between directions is mostly agreement.
         surer = int(scores[1][best[1]] > scores[0][best[0]])
         decided = best[surer]
         if bool(self.linked[decided]):
             best[1 - surer] = int(self.turned_columns[decided])
-        elif bool(self.linked[best[1 - surer]]):
+        elif bool(self.linked[best[1 - surer]]) or best[1 - surer] == decided:
             own = scores[1 - surer].masked_fill(self.linked, float("-inf"))
+            own[decided] = float("-inf")
             best[1 - surer] = int(own.argmax()) if bool(own.max() > 0) else -1
         return best[0], best[1]
 

@@ -28,7 +28,7 @@ def test_readings_of_one_statement_get_their_mean():
 
 def test_without_rules_nothing_is_averaged():
     rules = RelationRules(LABELS)
-    forward, backward = torch.rand(2, 4)
+    forward, backward = torch.tensor([0.4, 0.3, 0.2, 0.1]), torch.tensor([0.1, 0.2, 0.3, 0.4])
     one, other = rules.average_readings(forward, backward)
     assert torch.equal(one, forward) and torch.equal(other, backward)
     assert rules.answer(forward, backward) == (int(forward.argmax()), int(backward.argmax()))
@@ -41,12 +41,12 @@ def test_without_rules_nothing_is_averaged():
         ([0.6, 0.1, 0.1, 0.2], [0.6, 0.1, 0.1, 0.2], (0, 0)),
         # a employs b (0.7) is surer than b lives in a (0.5): b works for a.
         ([0.1, 0.7, 0.1, 0.1], [0.1, 0.1, 0.4, 0.5], (1, 2)),
-        # b lives in a (0.8) is surer than that a employs b (0.4): a's only other relation takes its place.
-        ([0.1, 0.4, 0.2, 0.3], [0.05, 0.05, 0.1, 0.8], (3, 3)),
+        # b lives in a (0.8) is surer than that a employs b (0.4); that a lives in b, too, cannot be.
+        ([0.1, 0.4, 0.2, 0.3], [0.05, 0.05, 0.1, 0.8], (-1, 3)),
         # The surer one is the other direction and symmetric.
         ([0.3, 0.1, 0.1, 0.4], [0.9, 0.0, 0.0, 0.1], (0, 0)),
-        # Neither is said in both directions.
-        ([0.1, 0.1, 0.1, 0.7], [0.1, 0.1, 0.2, 0.6], (3, 3)),
+        # Neither is said in both directions: the less sure one takes its next best.
+        ([0.1, 0.1, 0.1, 0.7], [0.1, 0.1, 0.2, 0.6], (3, -1)),
     ],
 )
 def test_answers_do_not_contradict_each_other(forward, backward, answers):
@@ -58,6 +58,8 @@ def test_answers_do_not_contradict_each_other(forward, backward, answers):
 
 def test_a_direction_may_be_left_without_an_answer():
     rules = RelationRules(LABELS[:3] + ["lives in"], **RULES)
+    # One relation, not symmetric: it holds the way round that is surer, and nothing is left for the other.
+    assert RelationRules(["lives in"]).answer(torch.tensor([0.4]), torch.tensor([0.5])) == (-1, 0)
     # "lives in" is not open to the first direction (0), which wanted "employs".
     assert rules.answer(torch.tensor([0.1, 0.5, 0.4, 0.0]), torch.tensor([0.1, 0.1, 0.1, 0.7])) == (-1, 3)
 
