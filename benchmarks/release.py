@@ -32,13 +32,14 @@ from modeling_mgvmoe.data.label_sets import LabelSet, read_label_set
 from modeling_mgvmoe.data.mnre import mnre_data, mnre_files, read_mnre
 from modeling_mgvmoe.data.multimodal_ner import multimodal_ner_files, read_multimodal_ner
 from modeling_mgvmoe.data.post_images import read_captions
+from modeling_mgvmoe.data.state_cache import cache_post_states
 from modeling_mgvmoe.data.zero_shot_data import ZeroShotData, combine_data
 from modeling_mgvmoe.evaluation.report import markdown_table
-from modeling_mgvmoe.inference.label_propagation import probs_and_nodes, propagate_labels
-from modeling_mgvmoe.inference.predict import score_predictions
+from modeling_mgvmoe.inference.predict import outputs_in_batches, score_predictions
 from modeling_mgvmoe.loading import find_text_base
 from modeling_mgvmoe.modeling_mgvmoe import MGVMoEForZeroShotIE
 from modeling_mgvmoe.processing_mgvmoe import MGVMoEProcessor
+from modeling_mgvmoe.sample_graph import propagate_labels
 from modeling_mgvmoe.training.arguments import TrainingArguments
 from modeling_mgvmoe.training.loop import train
 
@@ -169,8 +170,14 @@ def measured(model: MGVMoEForZeroShotIE, processor: MGVMoEProcessor, data: ZeroS
     types = TypesOfLabels(data.label_types, data.type_descriptions)
     collator = PostCollator(processor, data.labels[split], data.label_descriptions, types=types)
     posts = encode_posts(data.posts[split], processor)
-    probs, nodes = probs_and_nodes(model, posts, collator)
-    found = {"none": probs, "20 neighbours": propagate_labels(probs, nodes)}
+    # Read and scored once for both.
+    cache_post_states(model, posts, collator)
+    logits, nodes = [None] * len(posts), [None] * len(posts)
+    for rows, output in outputs_in_batches(model, posts, collator):
+        for row, own, node in zip(rows, output.logits, output.mention_embeds, strict=True):
+            logits[row], nodes[row] = own, node
+    probs = torch.stack(logits).double().softmax(-1)
+    found = {"none": probs, "20 neighbors": propagate_labels(probs, torch.stack(nodes))}
     scores = {}
     for graph, values in found.items():
         predictions = [collator.candidate_labels[column] for column in values.argmax(-1).tolist()]

@@ -27,6 +27,7 @@ from .labels import (
     with_new_names,
 )
 from .processing_mgvmoe import distinct_pictures
+from .sample_graph import check_num_neighbors, propagate_labels
 from .spans import as_list, check_span, is_absent, read_image_text, warn_of_columns
 
 POST_KEYS = ("id", "text", "image", "image_text", "mentions")
@@ -340,6 +341,7 @@ class GraphExtractor:
         batch_size: int = 16,
         num_samples: int | None = None,
         max_length: int | None = None,
+        num_neighbors: int = 0,
         return_embeds: bool = False,
         errors: str = "raise",
         embedder: CandidateEmbedder | None = None,
@@ -359,6 +361,7 @@ class GraphExtractor:
                 "num_samples, return_embeds: an ONNX export has neither draws nor vectors of images; use the model "
                 f"that it was made from (got {num_samples!r}, {return_embeds!r})"
             )
+        check_num_neighbors(num_neighbors, num_samples)
         check_label_words(
             dict.fromkeys([*(typing_labels or ()), *(relation_labels or ())]),
             label_descriptions,
@@ -372,7 +375,7 @@ class GraphExtractor:
         self.model, self.processor, self.finder = model, processor, MentionFinder(mention_finder)
         self.batch_size, self.top_k, self.num_samples = batch_size, top_k, num_samples
         self.max_length, self.return_embeds, self.errors = max_length, return_embeds, errors
-        self.texts_at_once = BATCHES_AT_ONCE * batch_size
+        self.texts_at_once, self.num_neighbors = BATCHES_AT_ONCE * batch_size, num_neighbors
         embedder = CandidateEmbedder(model, processor) if embedder is None else embedder
         words: dict[str, Any] = {
             "descriptions": label_descriptions,
@@ -484,6 +487,7 @@ class GraphExtractor:
             ),
         )
         found: list[Any] = [None] * len(asked)
+        nodes: list[Any] = [None] * len(asked)
         for start in range(0, len(order), self.batch_size):
             chunk = order[start : start + self.batch_size]
             batch = self.processor.pad_posts([encoded[place] for place in chunk], return_tensors="pt")
@@ -504,6 +508,12 @@ class GraphExtractor:
                 has_image = asked[row][0].picture >= 0 or bool(asked[row][0].words)
                 own = image_embeds[place] if image_embeds is not None and has_image else None
                 found[row] = (labels.scores_of(logits[:, place]), own)
+                nodes[row] = output.mention_embeds[place].cpu() if self.num_neighbors else None
+        if self.num_neighbors and order:
+            probs = torch.cat([found[row][0] for row in order]).softmax(-1)
+            shared = propagate_labels(probs, torch.stack([nodes[row] for row in order]), self.num_neighbors)
+            for row, own in zip(order, shared, strict=True):
+                found[row] = (own.log()[None], found[row][1])
         return found
 
     def _encode_texts(self, asked: Sequence[tuple[_Work, Any]]) -> list[dict[str, Any] | None]:
@@ -659,6 +669,9 @@ def extract(
             num_samples: draws from the experts; see `objectives.py`. Scores are then means over them, and come with
                 `deviation` and, for each mention and relation, `mutual_information`.
             max_length: of a tokenized text.
+            num_neighbors: marked texts that are scored together, at most 16 * batch_size mentions or pairs of 64
+                posts, share their probabilities with so many nearest ones; see `sample_graph.propagate_labels`. 0:
+                with none, and each post's answer depends on that post alone.
             return_embeds: add `image_embeds`, the vector (H,) of the image, pixels and image text, after the experts
                 (v of E6), or `None`.
             errors: "raise", or "return": a post that cannot be read comes back with `error`, the reason.

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
@@ -22,6 +23,7 @@ from .labels import (
     refuse_unknown_arguments,
     with_new_names,
 )
+from .sample_graph import check_num_neighbors, propagate_labels
 from .spans import as_list, is_absent, mentions_of, read_image_text
 
 TASK = "zero-shot-multimodal-ie"
@@ -155,6 +157,8 @@ class ZeroShotMultimodalIEPipeline(_PostPipeline):
       has the scores of its "levels".
     - num_samples (`int`): draws from the experts. Scores are then means over them, and each answer has its "deviation"
       and the "mutual_information" of its post.
+    - num_neighbors (`int`): the posts of a list or dataset share their probabilities with so many nearest ones of the
+      same candidates, [`sample_graph.propagate_labels`]; default 0, and each answer depends on its post alone.
     - top_k (`int`): at most this many labels per post; default: all.
     - threshold (`float`): lowest score to return; default 0.
     - function_to_apply ("softmax", "sigmoid", "none"): logits to scores; default "softmax" over the post's labels.
@@ -178,7 +182,12 @@ class ZeroShotMultimodalIEPipeline(_PostPipeline):
         self, inputs: Any, candidate_labels: Sequence[str] | None = None, **kwargs: Any
     ) -> Any:
         """See the class."""
-        return self._answers(inputs, candidate_labels=candidate_labels, **kwargs)
+        # The construction's default counts, too.
+        number = kwargs.get("num_neighbors", self._postprocess_params.get("num_neighbors", 0))
+        if number and (isinstance(inputs, Mapping) or not hasattr(inputs, "__len__")):
+            raise ValueError(f"num_neighbors: a list or a dataset of posts is needed (got {type(inputs).__name__})")
+        found = self._answers(inputs, candidate_labels=candidate_labels, **kwargs)
+        return _share(list(found), number) if number else found
 
     @with_new_names
     def _sanitize_parameters(
@@ -194,12 +203,19 @@ class ZeroShotMultimodalIEPipeline(_PostPipeline):
         max_length: int | None = None,
         allow_image_urls: bool | str | None = None,
         image_captioner: Any = None,
+        num_neighbors: int | None = None,
         top_k: int | None = None,
         threshold: float | None = None,
         function_to_apply: str | None = None,
         errors: str | None = None,
         **unknown: Any,
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+        check_num_neighbors(num_neighbors or 0, num_samples)
+        if num_neighbors and (function_to_apply not in (None, "softmax") or label_separator is not None):
+            raise ValueError(
+                'num_neighbors: function_to_apply must be "softmax" and label_separator None '
+                f"(got {function_to_apply!r} and {label_separator!r})"
+            )
         refuse_unknown_arguments(unknown, type(self).__name__)
         if errors not in (None, *ERRORS):
             raise ValueError(f"errors: one of {', '.join(ERRORS)} is needed (got {errors!r})")
@@ -221,6 +237,7 @@ class ZeroShotMultimodalIEPipeline(_PostPipeline):
             "threshold": threshold,
             "function_to_apply": function_to_apply,
             "label_separator": label_separator,
+            "num_neighbors": num_neighbors,
         }
         return (
             {name: value for name, value in preprocess.items() if value is not None},
@@ -307,19 +324,19 @@ class ZeroShotMultimodalIEPipeline(_PostPipeline):
             _flatten(input_tensors[name]) for name in ("posts", "candidate_labels", "candidates", "errors")
         )
         good = [row for row, error in enumerate(errors) if error is None]
-        found = [torch.zeros(1, 0)] * len(errors)
+        found, nodes = [torch.zeros(1, 0)] * len(errors), [torch.zeros(1, 0)] * len(errors)
         if good:
             own = [posts[row] for row in good], [candidates[row] for row in good]
             with in_evaluation(self.model):
-                scored = self._score(*own, forward_parameters)
-            for row, logits in zip(good, scored, strict=True):
-                found[row] = logits
-        return {"logits": found, "candidate_labels": labels, "errors": errors}
+                scored, embeds = self._score(*own, forward_parameters)
+            for row, logits, node in zip(good, scored, embeds, strict=True):
+                found[row], nodes[row] = logits, node
+        return {"logits": found, "nodes": nodes, "candidate_labels": labels, "errors": errors}
 
     def _score(
         self, posts: list[dict[str, Any]], candidates: list[dict[str, Any]], forward_parameters: Mapping[str, Any]
-    ) -> list[torch.Tensor]:
-        """Logits of each post for its own candidates: (C,), or with draws (N, C)."""
+    ) -> tuple[list[torch.Tensor], torch.Tensor]:
+        """Logits of each post for its own candidates, (C,), or with draws (N, C); and the posts' vectors (B, D)."""
         batch = self.processor.pad_posts(posts, return_tensors="pt", share_pictures=True).to(self.device)
         # One column per distinct candidate of the batch, words and types; every post then takes its own columns.
         keys = [[(words, repr(types)) for words, types in zip(own["texts"], own["allowed"], strict=True)]
@@ -340,10 +357,11 @@ class ZeroShotMultimodalIEPipeline(_PostPipeline):
         output = self.model(**batch, **inputs, **forward_parameters)
         # With draws (N, B, C), else (B, C).
         scores = output.logits if output.sample_logits is None else output.sample_logits
-        return [
+        logits = [
             row[..., torch.tensor([column_of[key] for key in own], device=row.device)]
             for row, own in zip(scores.unbind(-2), keys, strict=True)
         ]
+        return logits, output.mention_embeds
 
     def postprocess(  # type: ignore[override]
         self,
@@ -352,7 +370,8 @@ class ZeroShotMultimodalIEPipeline(_PostPipeline):
         threshold: float = 0.0,
         function_to_apply: str = "softmax",
         label_separator: str | None = None,
-    ) -> list[dict[str, Any]] | dict[str, Any]:
+        num_neighbors: int = 0,
+    ) -> Any:
         (error,) = _flatten([model_outputs["errors"]])
         if error is not None:
             return {"error": error}
@@ -360,15 +379,21 @@ class ZeroShotMultimodalIEPipeline(_PostPipeline):
         # Alone a post comes as a list of one; taken out of a batch, its labels come bare and its logits as (1, C).
         labels = list(labels[0] if isinstance(labels, list) else labels)
         logits = model_outputs["logits"][0].double()
-        (ranked,) = self.processor.post_process_zero_shot_ie(
-            [logits],
-            [labels],
-            threshold=threshold,
-            top_k=top_k,
-            function_to_apply=function_to_apply,
-            label_separator=label_separator,
-        )
-        return ranked
+
+        def rank(logits: torch.Tensor) -> list[dict[str, Any]]:
+            (ranked,) = self.processor.post_process_zero_shot_ie(
+                [logits],
+                [labels],
+                threshold=threshold,
+                top_k=top_k,
+                function_to_apply=function_to_apply,
+                label_separator=label_separator,
+            )
+            return ranked
+
+        if num_neighbors:
+            return _Unshared(tuple(labels), logits.reshape(-1), model_outputs["nodes"][0].reshape(-1), rank)
+        return rank(logits)
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
         """Save everything that `pipeline(model=save_directory, trust_remote_code=True)` needs.
@@ -383,6 +408,30 @@ class ZeroShotMultimodalIEPipeline(_PostPipeline):
         finally:
             self.image_processor = image_processor
         self.processor.save_pretrained(save_directory, **kwargs)
+
+
+@dataclass
+class _Unshared:
+    """A post whose labels are ranked once its neighbours are known."""
+
+    labels: tuple[str, ...]
+    logits: torch.Tensor
+    node: torch.Tensor
+    rank: Callable[[torch.Tensor], list[dict[str, Any]]]
+
+
+def _share(found: list[Any], num_neighbors: int) -> list[Any]:
+    """The rankings after label propagation among the posts of the same candidates; broken posts stay as they are."""
+    groups: dict[tuple[str, ...], list[int]] = {}
+    for row, one in enumerate(found):
+        if isinstance(one, _Unshared):
+            groups.setdefault(one.labels, []).append(row)
+    for rows in groups.values():
+        probs = torch.stack([found[row].logits for row in rows]).softmax(-1)
+        shared = propagate_labels(probs, torch.stack([found[row].node for row in rows]).cpu(), num_neighbors)
+        for row, own in zip(rows, shared, strict=True):
+            found[row] = found[row].rank(own.log())
+    return found
 
 
 class _Rows(Dataset[Any]):
@@ -497,6 +546,7 @@ class MultimodalGraphExtractionPipeline(_PostPipeline):
         texts_at_once: int | None = None,
         num_samples: int | None = None,
         max_length: int | None = None,
+        num_neighbors: int | None = None,
         return_embeds: bool | None = None,
         errors: str | None = None,
         image_captioner: Any = None,

@@ -1,6 +1,6 @@
-r"""The graph over the posts of a batch and its adversarial consistency (E10 and E11 of the design).
+r"""The graph over the posts of a batch, its adversarial consistency (E10 and E11), and label propagation.
 
-Axes: B = posts, N = size of a node, 2H when a node is [image ; text].
+Axes: B = posts, C = candidate labels, N = size of a node, 2H when a node of E10 is [image ; text].
 """
 
 import importlib
@@ -175,12 +175,94 @@ def to_pyg_data(nodes: torch.Tensor, graph: torch.Tensor | None = None) -> Any:
     return data_module.Data(x=nodes, edge_index=edge_index, edge_weight=edge_weight)
 
 
+# Rows of the matrix of cosines that are in memory together.
+ROWS_AT_ONCE = 1024
+
+
+def check_num_neighbors(num_neighbors: Any, num_samples: int | None = None) -> None:
+    """Refuse what is no number of neighbours.
+
+    Raises:
+        ValueError: it is no integer of at least 0, or there are draws, which neighbours do not share.
+    """
+    if isinstance(num_neighbors, bool) or not isinstance(num_neighbors, int) or num_neighbors < 0:
+        raise ValueError(f"num_neighbors: an integer of at least 0 is needed (got {num_neighbors!r})")
+    if num_neighbors and num_samples is not None:
+        raise ValueError(f"num_neighbors: it excludes num_samples (got {num_neighbors} and {num_samples})")
+
+
+def nearest_neighbors(nodes: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The k nearest other posts of each post by cosine, and their weights.
+
+    Args:
+        nodes: (B, N).
+        k: at least 1; at most B - 1 neighbours there are.
+
+    Returns:
+        `edge_index` (2, E) from neighbour to post, and `edge_weight` (E,), cosines (0 for negative ones) that add up
+        to 1 for each post, or to 0 where all are negative.
+
+    Raises:
+        ValueError: k is below 1.
+    """
+    if k < 1:
+        raise ValueError(f"k must be at least 1, got {k}.")
+    directions = F.normalize(nodes, dim=-1)
+    k = min(k, len(nodes) - 1)
+    sources, weights = [], []
+    for rows in torch.arange(len(nodes), device=nodes.device).split(ROWS_AT_ONCE):
+        cosines = directions[rows] @ directions.T
+        cosines[torch.arange(len(rows), device=nodes.device), rows] = -torch.inf  # itself
+        found = cosines.topk(k, dim=-1)
+        own = found.values.clamp(min=0)
+        weights.append(own / own.sum(-1, keepdim=True).clamp(min=torch.finfo(own.dtype).tiny))
+        sources.append(found.indices)
+    targets = torch.arange(len(nodes), device=nodes.device).repeat_interleave(k)
+    return torch.stack([torch.cat(sources).flatten(), targets]), torch.cat(weights).flatten()
+
+
+def propagate_labels(probs: torch.Tensor, nodes: torch.Tensor, k: int = 20, share: float = 0.5) -> torch.Tensor:
+    r"""One step of label propagation, :math:`(1 - \alpha) p_b + \alpha \sum_{j \in N_k(b)} w_{bj} p_j`.
+
+    Args:
+        probs: (B, C), each post's probabilities of the candidates.
+        nodes: (B, N), vectors of the posts, whose cosines choose and weigh the neighbours.
+        k: neighbours of a post.
+        share: alpha, in [0, 1]; 0 leaves the probabilities as they are.
+
+    Returns:
+        (B, C). A post without neighbours keeps its own.
+
+    Raises:
+        ValueError: an argument is out of its range.
+    """
+    # Not by an import statement: a folder on the Hub runs without this library until it is asked for neighbours.
+    try:
+        layer = importlib.import_module("torch_geometric.nn").SimpleConv(aggr="sum")
+    except ImportError as error:
+        raise ImportError("num_neighbors needs the package torch-geometric: pip install torch-geometric") from error
+    if not 0 <= share <= 1:
+        raise ValueError(f"share must be between 0 and 1, got {share}.")
+    if len(probs) != len(nodes):
+        raise ValueError(f"probs and nodes must have one row for each post, got {len(probs)} and {len(nodes)}.")
+    if len(probs) < 2 or not share:
+        return probs
+    edge_index, edge_weight = nearest_neighbors(nodes, k)
+    edge_weight = edge_weight.to(probs.dtype)
+    around = layer(probs, edge_index, edge_weight)
+    total = probs.new_zeros(len(probs)).index_add(0, edge_index[1], edge_weight)
+    return torch.where(total[:, None] > 0, (1 - share) * probs + share * around, probs)
+
+
 __all__ = [
     "adversarial_consistency",
+    "check_num_neighbors",
     "cosine_graph",
     "learned_adversary_loss",
+    "nearest_neighbors",
     "neighbour_agreement",
     "power_perturbation",
+    "propagate_labels",
     "random_perturbation",
     "to_pyg_data",
 ]

@@ -126,6 +126,8 @@ def _parser(description: str | None) -> argparse.ArgumentParser:
     )
     add("--top_k", type=int, help="labels in each ranking (default all)")
     add("--max_length", type=int, help="tokens of a post (default: the processor's)")
+    add("--num_neighbors", type=int, default=0, help="mentions and pairs share their scores with this many nearest "
+        "ones of those scored together, label propagation (default 0: with none)")  # fmt: skip
     add("--mixed_precision", choices=MIXED_PRECISIONS, default="no", help="auto: bf16 in hardware (default no)")
     add("--overwrite", action="store_true", help="remove what another run has left in the folder")
     return parser
@@ -179,7 +181,14 @@ def _load(flags: argparse.Namespace, state: PartialState) -> ModelExtractor:
         rejection=_rejection(flags.rejection),
         **{
             name: getattr(flags, name)
-            for name in ("rejection_method", "texts_at_once", "top_k", "max_length", "mixed_precision")
+            for name in (
+                "rejection_method",
+                "texts_at_once",
+                "top_k",
+                "max_length",
+                "num_neighbors",
+                "mixed_precision",
+            )
         },
     )
     finder = None if flags.mention_finder is None else load_mention_finder(flags.mention_finder, state.device)

@@ -50,6 +50,13 @@ def add_evaluation_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max_posts", "--max-posts", type=int, help="this many posts of each kind, for a quick look; default all"
     )
+    parser.add_argument(
+        "--num_neighbors",
+        "--num-neighbors",
+        type=int,
+        default=0,
+        help="posts share their scores with this many nearest ones, label propagation (default 0: with none)",
+    )
     add_loading_flags(parser)
 
 

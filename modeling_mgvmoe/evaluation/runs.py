@@ -47,6 +47,7 @@ class EvaluationArguments:
         batch_size: in posts; changes nothing but speed.
         device: "cpu", "cuda", ...; `None`: a GPU if there is one.
         max_posts: this many posts of each kind, for a quick look.
+        num_neighbors: of label propagation over the posts that are scored together, see [`ModelScorer`]; 0: none.
         revision, dtype, trust_remote_code: of the model, as in [`load_model`].
         command: as typed, for the report.
         progress: show progress bars.
@@ -61,6 +62,7 @@ class EvaluationArguments:
     batch_size: int = 64
     device: str | None = None
     max_posts: int | None = None
+    num_neighbors: int = 0
     revision: str | None = None
     dtype: str | None = None
     trust_remote_code: bool = False
@@ -76,6 +78,8 @@ class EvaluationArguments:
             raise ValueError(
                 f"batch_size and max_posts must be at least 1, got {self.batch_size} and {self.max_posts}"
             )
+        if self.num_neighbors < 0:
+            raise ValueError(f"num_neighbors must not be negative, got {self.num_neighbors}")
         several = len(self.seeds) > 1
         if several and self.dataset != "sketchbook" and PLACEHOLDER not in self.model + self.dataset:
             raise ValueError(
@@ -167,6 +171,7 @@ def run_evaluation(arguments: EvaluationArguments) -> dict[str, dict[int, TaskRe
             arguments.batch_size,
             arguments.progress,
             TypesOfLabels(data.label_types, data.type_descriptions),
+            arguments.num_neighbors,
         )
         for task, result in evaluate_protocol(arguments.protocol, scorers, data).items():
             results.setdefault(task, {})[seed] = result

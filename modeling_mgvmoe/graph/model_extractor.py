@@ -42,6 +42,7 @@ class ExtractionOptions:
         rejection: least value of the best label, for all, or by task ("typing", "relation").
         rejection_method: what that value is, of `rejection.METHODS`.
         max_length: of a tokenized text.
+        num_neighbors: of label propagation, see `extraction.extract`.
         mixed_precision: "no", "bf16", "fp16", or "auto": bf16 where the hardware has it. A run resumes only in the
             precision in which it began.
     """
@@ -51,6 +52,7 @@ class ExtractionOptions:
     rejection: float | Mapping[str, float] | None = None
     rejection_method: str = "probability"
     max_length: int | None = None
+    num_neighbors: int = 0
     mixed_precision: str = "no"
 
     def __post_init__(self) -> None:
@@ -108,6 +110,7 @@ class ModelExtractor:
                 top_k=options.top_k,
                 batch_size=options.texts_at_once,
                 max_length=options.max_length,
+                num_neighbors=options.num_neighbors,
                 errors="return",
                 **labels.options,
             )

@@ -6,7 +6,7 @@ Axes: B = posts, C = candidate labels, N = draws from the experts.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -18,12 +18,13 @@ from ..data.schema import task_of
 from ..data.sketchbook import neutral_text
 from ..labels import in_evaluation
 from ..modeling_mgvmoe import NO_LABEL
+from ..sample_graph import propagate_labels
 from .metrics import accuracy, macro_f1, majority_accuracy
 
 if TYPE_CHECKING:
     from transformers import EvalPrediction
 
-    from ..modeling_mgvmoe import MGVMoEForZeroShotIE
+    from ..modeling_mgvmoe import MGVMoEForZeroShotIE, MGVMoEOutput
     from ..processing_mgvmoe import MGVMoEProcessor
 
 
@@ -37,7 +38,29 @@ def logits_in_batches(
     num_samples: int | None = None,
     leave: bool = True,
 ) -> Iterator[tuple[list[int], torch.Tensor]]:
-    """The model's logits, batch by batch.
+    """The logits of [`outputs_in_batches`], of which the arguments are.
+
+    Yields:
+        The numbers of B posts, and their logits (B, C) on the model's device, -inf for the labels of other tasks. With
+        draws (1 + num_samples, B, C), first those without noise.
+    """
+    batches = outputs_in_batches(model, encoded_posts, collator, batch_size, progress, candidates, num_samples, leave)
+    for rows, output in batches:
+        logits, drawn = cast(torch.Tensor, output.logits), output.sample_logits
+        yield rows, logits if drawn is None else torch.cat([logits[None], drawn])
+
+
+def outputs_in_batches(
+    model: MGVMoEForZeroShotIE,
+    encoded_posts: Sequence[Mapping[str, Any]],
+    collator: PostCollator,
+    batch_size: int = 64,
+    progress: str | None = None,
+    candidates: Mapping[str, torch.Tensor] | None = None,
+    num_samples: int | None = None,
+    leave: bool = True,
+) -> Iterator[tuple[list[int], MGVMoEOutput]]:
+    """What the model gives, batch by batch.
 
     Args:
         model: left in the mode, training or evaluation, in which it came.
@@ -50,8 +73,7 @@ def logits_in_batches(
         leave: keep the bar on the screen when it is done.
 
     Yields:
-        The numbers of B posts, and their logits (B, C) on the model's device, -inf for the labels of other tasks. With
-        draws (1 + num_samples, B, C), first those without noise.
+        The numbers of B posts, and the model's output for them.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
@@ -75,10 +97,7 @@ def logits_in_batches(
             inputs = {name: value.to(device) for name, value in batch.items()}
             with in_evaluation(model):
                 output = model(**inputs, **candidates, num_samples=num_samples)
-            yield (
-                chunk,
-                output.logits if num_samples is None else torch.cat([output.logits[None], output.sample_logits]),
-            )
+            yield chunk, output
             bar.update(len(chunk))
 
 
@@ -98,6 +117,8 @@ class ModelScorer:
         types: of heads and tails, for models with `score="similarity"`; others are not told them.
         batch_size: in posts; changes nothing but speed.
         progress: show a progress bar.
+        num_neighbors: posts that are scored together share their probabilities with so many nearest ones, see
+            `sample_graph.propagate_labels`; 0: with none.
     """
 
     # Posts that are encoded at a time: their prepared images are in memory together.
@@ -111,7 +132,11 @@ class ModelScorer:
         batch_size: int = 64,
         progress: bool = False,
         types: TypesOfLabels | None = None,
+        num_neighbors: int = 0,
     ):
+        if num_neighbors < 0:
+            raise ValueError(f"num_neighbors must not be negative, got {num_neighbors}.")
+        self.num_neighbors = num_neighbors
         self.model, self.processor, self.label_descriptions = model, processor, label_descriptions
         self.types = types if model.config.score == "similarity" else None
         self.batch_size, self.progress = batch_size, progress
@@ -126,7 +151,10 @@ class ModelScorer:
         return self._score(posts, labels, None)[0]
 
     def with_samples(self, posts: Sequence[Mapping[str, Any]], labels: Sequence[str], num_samples: int) -> np.ndarray:
-        """Logits (1 + num_samples, posts, labels), first those without noise; see `objectives.py`."""
+        """Logits (1 + num_samples, posts, labels), first those without noise; see `objectives.py`.
+
+        Neighbours share no draws: `num_neighbors` takes no part here.
+        """
         return self._score(posts, labels, num_samples)
 
     def _score(self, posts: Sequence[Mapping[str, Any]], labels: Sequence[str], num_samples: int | None) -> np.ndarray:
@@ -136,17 +164,27 @@ class ModelScorer:
         collator = PostCollator(self.processor, {tasks.pop(): labels}, self.label_descriptions, types=self.types)
         candidates = embed_candidates(self.model, collator)
         logits = np.empty((1 + (num_samples or 0), len(posts), len(labels)))
+        nodes = torch.empty(len(posts), 0)
         with progress_bar(desc="scoring", total=len(posts), show=self.progress) as bar:
             for start in range(0, len(posts), self.encoded_at_once):
                 chosen = range(start, min(start + self.encoded_at_once, len(posts)))
                 encoded = encode_posts(select_posts(posts, chosen), self.processor)
-                batches = logits_in_batches(
+                batches = outputs_in_batches(
                     self.model, encoded, collator, self.batch_size, candidates=candidates, num_samples=num_samples
                 )
-                for rows, values in batches:
+                for rows, output in batches:
+                    own = [start + row for row in rows]
                     # In double precision, as the pipeline has it.
-                    logits[:, [start + row for row in rows]] = values.double().cpu().numpy()
+                    logits[0, own] = cast(torch.Tensor, output.logits).double().cpu().numpy()
+                    if output.sample_logits is not None:
+                        logits[1:, own] = output.sample_logits.double().cpu().numpy()
+                    embeds = cast(torch.Tensor, output.mention_embeds).float().cpu()
+                    nodes = nodes if nodes.shape[1] else nodes.new_empty(len(posts), embeds.shape[1])
+                    nodes[own] = embeds
                     bar.update(len(rows))
+        if self.num_neighbors and num_samples is None:
+            probs = torch.from_numpy(logits[0]).softmax(-1)
+            logits[0] = propagate_labels(probs, nodes, self.num_neighbors).log().numpy()
         return logits
 
 

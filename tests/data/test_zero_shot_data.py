@@ -21,7 +21,8 @@ def dataset(label, text, sentence, **more):
 
 
 def test_a_post_competes_among_the_classes_of_its_own_dataset():
-    boats, trees = dataset("boat", "Kelo sails", "It flies."), dataset("tree", "Mura grows", ["It flies.", "It sings."])
+    boats = dataset("boat", "Kelo sails", "It flies.")
+    trees = dataset("tree", "Mura grows", ["It flies.", "It sings."])
     data = combine_data({"boats": boats, "trees": trees})
     assert data.label_descriptions["bird"] == ("It flies.", "It sings.")
     assert data.labels["train"] == {"boats/typing": ("boat", "bird"), "trees/typing": ("tree", "bird")}
