@@ -33,10 +33,13 @@ class BaselineOutput(ModelOutput):
     Args:
         loss: scalar, if labels were given.
         logits: (B, C), -inf where `candidate_mask` is false.
+        mention_embeds: (B, H), vectors of the posts, where the baseline has such.
     """
 
     loss: torch.Tensor | None = None
     logits: torch.Tensor | None = None
+    mention_embeds: torch.Tensor | None = None
+    sample_logits: torch.Tensor | None = None
 
 
 class Baseline(nn.Module):
@@ -45,6 +48,9 @@ class Baseline(nn.Module):
     Args:
         model: its encoders are taken, and trained, in place; nothing else of it is used.
     """
+
+    # What label propagation takes for the posts of the last batch.
+    node: torch.Tensor | None = None
 
     def __init__(self, model: MGVMoEForZeroShotIE) -> None:
         super().__init__()
@@ -101,7 +107,7 @@ class Baseline(nn.Module):
         if candidate_mask is not None:
             logits = logits.masked_fill(~candidate_mask, float("-inf"))
         loss = None if labels is None else self.loss_of(logits, labels, candidate_mask)
-        return BaselineOutput(loss=loss, logits=logits)
+        return BaselineOutput(loss=loss, logits=logits, mention_embeds=self.node)
 
 
 class Prototype(Baseline):
@@ -123,6 +129,7 @@ class SimilarityTuned(Baseline):
         states = self.text_states(batch)
         with self.single():
             posts = F.normalize(self.mean_of_post(batch, states), dim=-1)
+            self.node = posts.detach()
             return self.scale * posts @ F.normalize(candidate_embeds.float(), dim=-1).T
 
     def loss_of(self, logits: torch.Tensor, labels: torch.Tensor, candidate_mask: torch.Tensor | None) -> torch.Tensor:

@@ -19,7 +19,8 @@ from modeling_mgvmoe.data.precision import choose_precision
 from modeling_mgvmoe.data.zero_shot_data import ZeroShotData
 from modeling_mgvmoe.evaluation.similarity import similarity_predictions
 from modeling_mgvmoe.inference.metrics import majority_label
-from modeling_mgvmoe.inference.predict import predict_labels, score_predictions
+from modeling_mgvmoe.inference.predict import outputs_in_batches, score_predictions
+from modeling_mgvmoe.sample_graph import propagate_labels
 
 if TYPE_CHECKING:
     from modeling_mgvmoe.modeling_mgvmoe import MGVMoEForZeroShotIE
@@ -45,6 +46,8 @@ class Method:
         baseline: class in `baselines.py`, for baselines.
         model_config: fields of MGVMoEConfig that differ from the recipe, for MG-VMoE.
         types: whether it is told the types of heads and tails.
+        training: fields of the training's arguments that differ from the recipe.
+        experts: whether the experts are trained; else they stay as they begin, and move nothing.
     """
 
     name: str
@@ -55,15 +58,40 @@ class Method:
     baseline: str | None = None
     model_config: Mapping[str, Any] = field(default_factory=dict)
     types: bool = True
+    training: Mapping[str, Any] = field(default_factory=dict)
+    experts: bool = True
 
     @property
     def trained(self) -> bool:
         """Whether it depends on the seed of a training."""
-        return self.kind in ("baseline", "mgvmoe")
+        return self.kind in ("baseline", "mgvmoe") and self.training.get("max_train_steps") != 0
 
 
 def _ours(name: str, what: str, **model_config: Any) -> Method:
     return Method(name, what, "mgvmoe", model_config=model_config)
+
+
+RESIDUAL: dict[str, Any] = {
+    "expert_type": "residual",
+    "kl_loss_coef": 1.0,
+    "router_entropy_loss_coef": 0.0,
+    "alignment_loss_coef": 0.0,
+    "consistency_loss_coef": 0.0,
+    "adversary": "none",
+    "sample_candidate_texts": False,
+}
+FROZEN = {**RESIDUAL, "freeze_text": True}
+# An epoch over cached vectors takes seconds; batches may be larger than those of an encoder.
+CACHED: dict[str, Any] = {
+    "max_train_steps": 200,
+    "per_device_train_batch_size": 64,
+    "learning_rate": 1e-3,
+    "max_grad_norm": 0.0,
+}
+
+
+def _residual(name: str, what: str, experts: bool = True, training: Mapping[str, Any] = CACHED, **more: Any) -> Method:
+    return Method(name, what, "mgvmoe", model_config={**FROZEN, **more}, training=training, experts=experts)
 
 
 BASELINES = (
@@ -83,30 +111,21 @@ BASELINES = (
            "SimilarityTuned"),
     Method("similarity_tuned_all", "the same with name and all sentences of a label", "baseline", "all", "prefix",
            "SimilarityTuned"),
+    _residual("similarity_types", "similarity_all with types, share of the mention and image text, nothing trained",
+              training={"max_train_steps": 0}),
+    _residual("similarity_tuned_types", "the same, fine-tuned: residual_fine_tuned without its experts",
+              experts=False, training={}, num_experts=1, expert_prior_std=0.0, freeze_text=False),
 )  # fmt: skip
 
 MGVMOE = _ours("mgvmoe", "MG-VMoE with everything on")
 
-RESIDUAL: dict[str, Any] = {
-    "expert_type": "residual",
-    "kl_loss_coef": 1.0,
-    "router_entropy_loss_coef": 0.0,
-    "alignment_loss_coef": 0.0,
-    "consistency_loss_coef": 0.0,
-    "adversary": "none",
-    "sample_candidate_texts": False,
-}
-
 # Each differs from `mgvmoe` in one thing.
 ABLATIONS = (
     _ours("no_experts", "tokens as they are instead of experts", num_experts=0),
-    _ours(
-        "residual_experts",
-        "low-rank experts that move the frozen encoder's pooled states",
-        **RESIDUAL,
-        freeze_text=True,
-    ),
-    _ours("residual_fine_tuned", "the same, the encoder fine-tuned", **RESIDUAL),
+    _residual("residual_experts", "low-rank experts that move the frozen encoder's pooled states"),
+    _residual("residual_one_expert", "one of them", num_experts=1),
+    _residual("residual_no_prior", "residual_experts without noise and pull to the prior", expert_prior_std=0.0),
+    _ours("residual_fine_tuned", "residual_experts, the encoder fine-tuned", **RESIDUAL),
     _ours("one_expert", "one expert, nothing to route", num_experts=1),
     _ours("deterministic_experts", "experts without variance: no bottleneck", deterministic_experts=True),
     _ours("no_router_entropy", "no E5", router_entropy_loss_coef=0.0),
@@ -179,19 +198,26 @@ class Comparison:
         return self.one_sentence if method.words == "description" else self.names
 
 
-def run_method(comparison: Comparison, method: Method, seed: int) -> dict[str, dict[str, float]]:
-    """Scores on the test classes, by task.
+# Nearest posts that share their probabilities with `--graph`, chosen on validation classes (LOG.md).
+NUM_NEIGHBORS = 20
+
+
+def run_method(
+    comparison: Comparison, method: Method, seed: int, graph: bool = False
+) -> dict[str, dict[str, dict[str, float]]]:
+    """Scores on the test classes, by graph at test time ("none", and with `graph` the number of neighbors) and task.
 
     Args:
         comparison: data and recipe.
         method: which.
         seed: of weights, order and noise; plays no part where nothing is trained.
+        graph: also share the probabilities of the test posts, where the method has such.
     """
     posts, labels = comparison.data.posts["test"], comparison.data.labels["test"]
     stated = [{"label": post["label"], "task": task} for task, own in _by_task(posts).items() for post in own]
     if method.kind == "majority":
         answer = {task: majority_label([post["label"] for post in own]) for task, own in _by_task(posts).items()}
-        return score_predictions(stated, [answer[post["task"]] for post in stated], labels)
+        return {"none": score_predictions(stated, [answer[post["task"]] for post in stated], labels)}
     model, processor = _build(comparison, method, seed)
     if method.kind == "similarity":
         predictions = [
@@ -199,25 +225,48 @@ def run_method(comparison: Comparison, method: Method, seed: int) -> dict[str, d
             for task, own in _by_task(posts).items()
             for label in similarity_predictions(model, processor, own, labels[task], comparison.words(method))
         ]
-        return score_predictions(stated, predictions, labels)
+        return {"none": score_predictions(stated, predictions, labels)}
     if method.kind == "baseline":
         scorer: Any = _trained_baseline(comparison, method, seed, model, processor)
+    elif not method.trained:
+        scorer = model
     else:
         scorer, processor = _trained_model(comparison, method, seed, model, processor)
     encoded = encode_posts(posts, processor)
     collator = _collator(comparison, method, processor, "test")
-    return score_predictions(encoded, _predict(comparison, scorer, encoded, collator), labels)
+    answers = _predict(comparison, scorer, encoded, collator, NUM_NEIGHBORS if graph else 0)
+    return {name: score_predictions(encoded, own, labels) for name, own in answers.items()}
 
 
 def _predict(
-    comparison: Comparison, scorer: Any, encoded: Sequence[Mapping[str, Any]], collator: PostCollator
-) -> list[str]:
-    """In the precision of the training."""
+    comparison: Comparison,
+    scorer: Any,
+    encoded: Sequence[Mapping[str, Any]],
+    collator: PostCollator,
+    num_neighbors: int = 0,
+) -> dict[str, list[str]]:
+    """The best labels, in the precision of the training; by graph at test time, among the posts of one task."""
     import torch
 
     half = choose_precision(comparison.fit_arguments.mixed_precision, scorer.device) == "bf16"
+    logits: list[Any] = [None] * len(encoded)
+    nodes: list[Any] = [None] * len(encoded)
     with torch.autocast(scorer.device.type, torch.bfloat16, enabled=half):
-        return predict_labels(scorer, encoded, collator)
+        for rows, output in outputs_in_batches(scorer, encoded, collator):
+            for place, row in enumerate(rows):
+                logits[row] = output.logits[place].double()
+                nodes[row] = None if output.mention_embeds is None else output.mention_embeds[place].float()
+    probs = torch.stack(logits).softmax(-1)
+    found = {"none": probs}
+    if num_neighbors and all(node is not None for node in nodes):
+        found[str(num_neighbors)] = shared = probs.clone()
+        for task in {post["task"] for post in encoded}:
+            own = [row for row, post in enumerate(encoded) if post["task"] == task]
+            shared[own] = propagate_labels(probs[own], torch.stack([nodes[row] for row in own]), num_neighbors)
+    return {
+        graph: [collator.candidate_labels[column] for column in values.argmax(-1).tolist()]
+        for graph, values in found.items()
+    }
 
 
 def fewer_posts(posts: Sequence[Mapping[str, Any]], per_class: int, seed: int = 0) -> list[Mapping[str, Any]]:
@@ -281,7 +330,7 @@ def _trained_baseline(
     labels = comparison.data.labels["validation"]
 
     def validation_score(trained: Any) -> float:
-        predictions = _predict(comparison, trained, encoded["validation"], collators["validation"])
+        predictions = _predict(comparison, trained, encoded["validation"], collators["validation"])["none"]
         tasks = score_predictions(encoded["validation"], predictions, labels)
         return sum(scores["macro_f1"] for scores in tasks.values()) / len(tasks)
 
@@ -308,6 +357,9 @@ def _trained_model(
     if not method.types:
         data = replace(data, label_types={}, type_descriptions={})
     with tempfile.TemporaryDirectory() as folder:
-        train(model, processor, data, replace(comparison.training_arguments, output_dir=folder, seed=seed))
+        if not method.experts:
+            model.mgvmoe.experts.requires_grad_(False)
+        changes = {**method.training, "output_dir": folder, "seed": seed}
+        train(model, processor, data, replace(comparison.training_arguments, **changes))
         saved = os.path.join(folder, "model")
         return MGVMoEForZeroShotIE.from_pretrained(saved), MGVMoEProcessor.from_pretrained(saved)

