@@ -4,12 +4,13 @@
 
 Posts of relations that have an inverse in `configuration/labels/` and whose ends may be of one type, so that types
 cannot tell head from tail. Candidates are the relation and its inverse, and each pair is asked about twice, once
-turned round, where the inverse is right: balanced accuracy, chance .5. Each `--split-seeds` draws half of these relations to
-train on (with all others that have an inverse), the other half is unseen; of a seen relation a quarter of the texts is
-held out. Labels have roles: the head of "parent of" is "parent of the other", its tail "child of the other", which the
-model reads as types. Rows are {format, split, train_seed, model, relations, relation, n, balanced_accuracy, seconds};
-`relations` is "seen", "unseen", or "all" for what is not trained here: the encoder alone and `--model`. A table with
-means is printed.
+turned round, where the inverse is right: balanced accuracy, chance .5. Each `--split-seeds` draws half of these
+relations to train on (with all others that have an inverse), the other half is unseen; of a seen relation a quarter of
+the texts is held out. Labels have roles: the head of "parent of" is "parent of the other", its tail "child of the
+other", which the model reads as types.
+
+Rows are {format, split, train_seed, model, relations, relation, n, balanced_accuracy, seconds}; `relations` is "seen",
+"unseen", or "all" for what is not trained here: the encoder alone and `--model`. A table with means is printed.
 """
 
 import argparse

@@ -63,8 +63,9 @@ def test_pipeline_extraction_and_evaluation_share_alike():
     model, processor = scratch_similarity(torch.double)
     pipe = ZeroShotMultimodalIEPipeline(model=model, processor=processor)
     alone = torch.tensor(scores_of(pipe(POSTS, candidate_labels=LABELS)), dtype=torch.float64)
-    nodes = torch.cat([model(**processor(text=post["text"], mentions=[0, 4], candidate_labels=LABELS, return_tensors="pt"))
-                       .mention_embeds.detach() for post in POSTS])  # fmt: skip
+    more = {"mentions": [0, 4], "candidate_labels": LABELS, "return_tensors": "pt"}
+    inputs = [processor(text=post["text"], **more) for post in POSTS]
+    nodes = torch.cat([model(**one).mention_embeds.detach() for one in inputs])
     expected = propagate_labels(alone, nodes, 2)
     assert (expected - alone).abs().max() > 1e-4
     shared = pipe(POSTS, candidate_labels=LABELS, num_neighbors=2, batch_size=2)
