@@ -16,6 +16,7 @@ from baselines import FitArguments, fit
 
 from modeling_mgvmoe.data.encoding import PostCollator, TypesOfLabels, encode_posts
 from modeling_mgvmoe.data.precision import choose_precision
+from modeling_mgvmoe.data.state_cache import cache_post_states, caches_states
 from modeling_mgvmoe.data.zero_shot_data import ZeroShotData
 from modeling_mgvmoe.evaluation.similarity import similarity_predictions
 from modeling_mgvmoe.inference.metrics import majority_label
@@ -181,6 +182,8 @@ class Comparison:
             names; other labels are read as they are.
         one_sentence: for each label its description, for methods that read one sentence; without it, names are read.
         progress: whether to show bars.
+        states: what a frozen encoder gave for posts, by id and image text: read once for all methods and splits that
+            keep it frozen.
     """
 
     data: ZeroShotData
@@ -190,6 +193,7 @@ class Comparison:
     names: Mapping[str, str]
     one_sentence: Mapping[str, str]
     progress: bool = True
+    states: dict[Any, Any] = field(default_factory=dict)
 
     def words(self, method: Method) -> Mapping[str, Any]:
         """What a method reads for labels, instead of their names."""
@@ -219,6 +223,9 @@ def run_method(
         answer = {task: majority_label([post["label"] for post in own]) for task, own in _by_task(posts).items()}
         return {"none": score_predictions(stated, [answer[post["task"]] for post in stated], labels)}
     model, processor = _build(comparison, method, seed)
+    if caches_states(model):
+        comparison = replace(comparison, data=_with_states(comparison, model, processor))
+        posts = comparison.data.posts["test"]
     if method.kind == "similarity":
         predictions = [
             label
@@ -236,6 +243,24 @@ def run_method(
     collator = _collator(comparison, method, processor, "test")
     answers = _predict(comparison, scorer, encoded, collator, NUM_NEIGHBORS if graph else 0)
     return {name: score_predictions(encoded, own, labels) for name, own in answers.items()}
+
+
+def _with_states(comparison: Comparison, model: MGVMoEForZeroShotIE, processor: MGVMoEProcessor) -> ZeroShotData:
+    """The data with the frozen encoder's states of all posts, which depend on no training."""
+    data, states = comparison.data, comparison.states
+    key_of = lambda post: (post["id"], str(post.get("dataset")), str(post.get("image_text")))  # noqa: E731
+    for split, posts in data.posts.items():
+        new = {key_of(post): post for post in posts if key_of(post) not in states}
+        keys = {(post["id"], str(post.get("dataset"))): key for key, post in new.items()}
+        encoded = encode_posts([{**post, "image": None} for post in new.values()], processor, skip_without_token=True)
+        collator = PostCollator(processor, data.labels[split])
+        cache_post_states(model, encoded, collator, progress=f"{split} posts" if comparison.progress else None)
+        for post in encoded:
+            states[keys[post["id"], str(post.get("dataset"))]] = post["post_states"]
+    return replace(data, posts={
+        split: [{**post, "post_states": states[key_of(post)]} for post in posts if key_of(post) in states]
+        for split, posts in data.posts.items()
+    })  # fmt: skip
 
 
 def _predict(

@@ -125,7 +125,7 @@ def load(flags, split_seed, image_text="own"):
     return data, f"seed-{split_seed}", words
 
 
-def comparison(flags, others, data, words):
+def comparison(flags, others, data, words, states):
     """What all methods share."""
     recipe = flags.config or os.path.join(CONFIGURATION, "recipes", RECIPES[flags.task])
     encoders = []
@@ -148,7 +148,7 @@ def comparison(flags, others, data, words):
         eval_steps=training.eval_steps,
         mixed_precision=training.mixed_precision,
     )
-    return Comparison(data, model, training, fit_arguments, *words, progress=sys.stderr.isatty())
+    return Comparison(data, model, training, fit_arguments, *words, progress=sys.stderr.isatty(), states=states)
 
 
 def make_blind_tower(flags):
@@ -298,10 +298,10 @@ def main(argv=None):
     settings = " ".join([*map(str, others), f"--baseline_steps {flags.baseline_steps}",
                          f"--validation_posts_per_class {flags.validation_posts_per_class}"])  # fmt: skip
     check_rows(flags.json, rows, data=flags.task, settings=settings)
-    done = {key_of(row) for row in rows}
+    done, states = {key_of(row) for row in rows}, {}
     for split_seed, image_text in itertools.product(flags.split_seeds, flags.image_text):
         data, split, words = load(flags, split_seed, image_text)
-        shared = comparison(flags, others, data, words)
+        shared = comparison(flags, others, data, words, states)
         precision = choose_precision(shared.training_arguments.mixed_precision, launch_device())
         check_rows(flags.json, rows, precision=precision)
         for method in flags.methods:

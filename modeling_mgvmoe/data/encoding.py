@@ -43,7 +43,7 @@ def encode_posts(
         Per post the unpadded features of `processor.encode_post`, image text included; `pixel_values` (3, h, w) or,
         with a cache, `image_row`, its row there, if the post has an image; and its `id`, its `dataset`
         as `task` if it has one, else its task, and its `label` if it has one. An image that is missing or broken
-        counts as none; a warning says how many and which.
+        counts as none; a warning says how many and which. `post_states` of a post, see `state_cache`, stay with it.
 
     Raises:
         ValueError: a post does not fit the schema, or the cache does not have its image.
@@ -81,7 +81,7 @@ def encode_posts(
                 continue
             raise ValueError(f"post {post['id']!r}: {error}") from error
         features |= {"id": post["id"], "task": post.get("dataset") or task_of(post)}
-        features |= {name: post[name] for name in ("label", "dataset") if name in post}
+        features |= {name: post[name] for name in ("label", "dataset", "post_states") if name in post}
         encoded.append(features)
         waiting.append((features, post.get("image")))
         if len(waiting) == image_batch_size:

@@ -54,7 +54,7 @@ def cache_post_states(
     batch_size: int = 64,
     progress: str | None = None,
 ) -> None:
-    """Give every encoded post its `post_states`, which a collator then takes instead of its tokens.
+    """Give every encoded post that has none its `post_states`, which a collator then takes instead of its tokens.
 
     Args:
         model: with a frozen text encoder.
@@ -64,7 +64,8 @@ def cache_post_states(
         progress: title of a progress bar; `None` shows none.
     """
     # Posts of like length together, so that little is padded.
-    order = sorted(range(len(encoded_posts)), key=lambda index: len(encoded_posts[index]["input_ids"]))
+    waiting = [index for index, post in enumerate(encoded_posts) if "post_states" not in post]
+    order = sorted(waiting, key=lambda index: len(encoded_posts[index]["input_ids"]))
     names = ("input_ids", "attention_mask", "mention_mask", "image_text_input_ids", "image_text_attention_mask")
     with progress_bar(desc=progress, total=len(order)) as bar:
         for start in range(0, len(order), batch_size):
