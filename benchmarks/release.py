@@ -206,10 +206,19 @@ def check(flags: argparse.Namespace) -> None:
     if flags.mnre:
         posts, _ = read_mnre(mnre_files(flags.mnre))
         label_set = read_label_set(os.path.join(LABELS, "mnre.json"))
+        looked_at, tested, everything = set(), {}, {}
         for seed in flags.split_seeds:
             data, _ = mnre_data(posts, seed, label_set=label_set)
             for split in flags.splits:
                 add("mnre", data, split, seed=seed, image_text="none")
+            looked_at |= set(data.labels["validation"]["relation"])
+            tested |= dict.fromkeys(data.labels["test"]["relation"])
+            everything |= {post["id"]: post for post in data.posts["test"]}
+        # Relations of a test that are validation relations of no seed: nothing was chosen on these.
+        blind = tuple(name for name in tested if name not in looked_at)
+        kept = [post for post in everything.values() if post["label"] in blind]
+        data = replace(data, posts={**data.posts, "test": kept}, labels={**data.labels, "test": {"relation": blind}})
+        add("mnre, never validated", data, "test", image_text="none")
     if flags.twitter:
         captions = [os.path.join(flags.twitter, "captions", name) for name in ("BLIP2_15.txt", "BLIP2_17.txt")]
         posts, _ = read_multimodal_ner(multimodal_ner_files(flags.twitter), None, read_captions(captions), "fine")

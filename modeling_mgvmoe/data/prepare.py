@@ -171,8 +171,8 @@ def find_split(name: str, folder: str | os.PathLike[str]) -> ClassSplit:
 def hold_out_seen(prepared: PreparedData, share: float) -> PreparedData:
     """Take a share of the posts of training classes out of training, to be tested on.
 
-    Which ones follows from a hash of their ids: it depends on neither order nor seed, and stays when posts are added.
-    The first post of a class is always for training.
+    Which ones follows from a hash of their texts: it depends on neither order nor seed, stays when posts are added, and
+    leaves no text on both sides. The text of the first post of a class is always for training.
 
     Args:
         prepared: as read.
@@ -182,12 +182,14 @@ def hold_out_seen(prepared: PreparedData, share: float) -> PreparedData:
         ValueError: the share is out of range.
     """
     check_share(share)
-    met: set[str] = set()
+    first: dict[str, str] = {}
+    for post in prepared.data.posts["train"]:
+        first.setdefault(post["label"], post["text"])
+    needed = set(first.values())
     kept: list[Mapping[str, Any]] = []
     held: list[Mapping[str, Any]] = []
     for post in prepared.data.posts["train"]:
-        (held if place_by_hash(post["id"]) < share and post["label"] in met else kept).append(post)
-        met.add(post["label"])
+        (held if place_by_hash(post["text"]) < share and post["text"] not in needed else kept).append(post)
     posts = {**prepared.data.posts, "train": kept}
     return replace(prepared, data=replace(prepared.data, posts=posts), seen_test=held)
 

@@ -475,28 +475,30 @@ def _known_parts(
 
 
 def hold_out(posts: Dataset, share: float = VALIDATION_SHARE) -> tuple[Dataset, Dataset]:
-    """Divides posts by a hash of their ids: it depends on neither order nor seed, and stays when posts are added.
+    """Divides posts by a hash of their texts: it depends on neither order nor seed, and stays when posts are added.
 
-    The first post of each class always stays.
+    No text is on both sides. The text of the first post of each class always stays.
 
     Returns:
         The posts that stay, and those that are held out, at least one.
 
     Raises:
-        ValueError: no class has a second post.
+        ValueError: no class has a second text.
     """
-    places, met = [], set()
-    for row, (name, label) in enumerate(zip(posts["id"], posts["label"], strict=True)):
-        if label in met:
-            places.append((place_by_hash(name), row))
-        met.add(label)
+    texts: list[str] = list(posts["text"])
+    first: dict[str, str] = {}
+    for text, label in zip(texts, posts["label"], strict=True):
+        first.setdefault(label, text)
+    needed = set(first.values())
+    places = {text: place_by_hash(text) for text in texts if text not in needed}
     if not places:
         raise ValueError(
-            "dataset: to hold posts out for validation, a class with two posts is needed, got one of each"
+            "dataset: to hold posts out for validation, a class with two texts is needed, got one of each"
         )
-    held = {row for place, row in places if place < share} or {min(places)[1]}
-    kept = [row for row in range(len(posts)) if row not in held]
-    return posts.select(kept), posts.select(sorted(held))
+    chosen = {text for text, place in places.items() if place < share} or {min(places, key=places.__getitem__)}
+    held = [row for row, text in enumerate(texts) if text in chosen]
+    kept = [row for row, text in enumerate(texts) if text not in chosen]
+    return posts.select(kept), posts.select(held)
 
 
 def candidates_of(splits: Mapping[str, Dataset]) -> dict[str, dict[str, tuple[str, ...]]]:

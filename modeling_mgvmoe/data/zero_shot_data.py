@@ -218,7 +218,7 @@ def read_data(source: str, on_bad_span: str = "error", counts: Counts | None = N
     found = [f"{len(parts[split]):,} {split} posts" for split in SPLITS if split in parts]
     if "train" in parts and "validation" not in parts:
         parts["train"], parts["validation"] = hold_out(parts["train"])
-        found.append(f"{len(parts['validation']):,} of train held out for validation, by a hash of their ids")
+        found.append(f"{len(parts['validation']):,} of train held out for validation, by a hash of their texts")
     labels = candidates_of(parts) if given is None else given["labels"]
     if given is not None:
         for split in SPLITS:
