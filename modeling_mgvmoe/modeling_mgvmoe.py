@@ -21,7 +21,7 @@ from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.utils import ModelOutput, cached_file, can_return_tuple, logging
 
-from .configuration_mgvmoe import MGVMoEConfig
+from .configuration_mgvmoe import MGVMoEConfig, check_experts_implementation
 from .distributed import Announcement, gather_rows, number_of_processes, random_generator
 from .extraction import extract
 from .loading import (
@@ -402,6 +402,28 @@ class MGVMoEPreTrainedModel(PreTrainedModel):
         if isinstance(module, AdditiveFusionScore):
             init.normal_(module.weight, std=self.config.initializer_range)
             init.zeros_(module.bias)
+
+    def get_correct_experts_implementation(self, requested_experts: str | None) -> str:
+        """The form in which the experts run; see `experts_implementation` of [`MGVMoEConfig`]."""
+        check_experts_implementation(requested_experts, self.config.expert_type)
+        return requested_experts or "auto"
+
+    @classmethod
+    def _can_set_experts_implementation(cls) -> bool:
+        return True
+
+    def set_experts_implementation(self, experts_implementation: str | dict[str, str]) -> None:
+        """Choose the form in which the experts run from now on.
+
+        Args:
+            experts_implementation: of ours, or a dict: by "" of ours, by `text_config` and `vision_config` of
+                backbones that have experts, too.
+
+        Raises:
+            ValueError: there is no such form.
+        """
+        own = {"": experts_implementation} if isinstance(experts_implementation, str) else experts_implementation
+        super().set_experts_implementation(own)
 
     def _freeze_tower(self) -> None:
         """Take the gradient off every parameter of an encoder that the configuration freezes.
@@ -837,7 +859,7 @@ def experts_of_means(fusion: Fusion, experts: nn.Module) -> VariationalMixtureOf
     """The experts, if [`fuse_means`] gives what the layers' own forward would: nothing hooks in or replaces them."""
     if fusion.reads_weights_of and not is_plain(fusion.layer, fusion.reads_weights_of):
         return None
-    return experts if isinstance(experts, VariationalMixtureOfExperts) and experts.has_plain_weights else None
+    return experts if isinstance(experts, VariationalMixtureOfExperts) and experts.is_chunked else None
 
 
 # Scores (E8)
@@ -1132,7 +1154,9 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
                 hidden_size, config.num_experts, config.expert_rank, config.expert_prior_std
             )
         elif config.num_experts:
-            self.experts = VariationalMixtureOfExperts(hidden_size, config.num_experts, config.deterministic_experts)
+            self.experts = VariationalMixtureOfExperts(
+                hidden_size, config.num_experts, config.deterministic_experts, config
+            )
         else:
             self.experts = NoExperts()
         # Residual experts take E7's weights from the configuration.

@@ -26,7 +26,7 @@ def written_out(experts):
     """The same experts, kept from multiplying in chunks by a hook on a layer."""
     twin = copy.deepcopy(experts)
     twin.expert_means.register_forward_pre_hook(lambda *_: None)
-    assert experts.has_plain_weights and not twin.has_plain_weights
+    assert experts.is_chunked and not twin.is_chunked
     return twin
 
 
@@ -247,9 +247,9 @@ OBSTACLES = {
 @pytest.mark.parametrize("name", ["expert_means", "expert_log_variances", "router", ""])
 def test_layers_that_are_not_plain_are_left_to_their_own_forward(name, obstacle):
     experts = VariationalMixtureOfExperts(H, K).train()
-    assert experts.has_plain_weights
+    assert experts.is_chunked
     OBSTACLES[obstacle](experts.get_submodule(name))
-    assert not experts.has_plain_weights
+    assert not experts.is_chunked
 
 
 def test_a_hook_on_the_fusion_or_the_experts_is_heard_at_evaluation():
