@@ -8,7 +8,6 @@ _run/                                 what the run was started with
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -20,7 +19,7 @@ import numpy as np
 
 from ..data.atomic_io import remove_partial_files, whole_file, write_whole
 from ..data.files import read_json_object
-from ..training.fingerprint import differences
+from ..data.fingerprint import differences, digest
 from .post_check import find_duplicates
 from .post_files import PostFiles
 from .shards import TABLES, Part, all_parts, check_part, parts_there
@@ -34,11 +33,6 @@ IDENTITY, DUPLICATES = "run.json", "duplicates.npy"
 def as_json(value: Any) -> Any:
     """The value as it comes back from a JSON file."""
     return json.loads(json.dumps(value, default=str))
-
-
-def fingerprint_of(identity: Mapping[str, Any]) -> str:
-    """SHA-256, in hex, of what a run was started with."""
-    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 
 def read_identity(folder: str) -> dict[str, Any]:
@@ -106,7 +100,7 @@ def begin(folder: str, identity: Mapping[str, Any], posts: PostFiles, overwrite:
             np.save(file, pairs, allow_pickle=False)
     if not os.path.isfile(os.path.join(notes, IDENTITY)):
         write_whole(os.path.join(notes, IDENTITY), json.dumps(identity, indent=1, ensure_ascii=False).encode())
-    return fingerprint_of(identity)
+    return digest(identity)
 
 
 def read_duplicates(folder: str) -> np.ndarray:
@@ -153,7 +147,7 @@ def finish(folder: str) -> dict[str, Any] | None:
         ValueError: a part is damaged, or there is one that does not belong there.
     """
     identity = read_identity(folder)
-    fingerprint = fingerprint_of(identity)
+    fingerprint = digest(identity)
     parts = all_parts(num_rows(identity), identity["part_size"])
     there = parts_there(folder)
     strange = sorted(there - set(parts))

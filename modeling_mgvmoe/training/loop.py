@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 from ..data.atomic_io import whole_folder
 from ..data.encoding import PostCollator, encode_splits
 from ..data.evaluation_data import sample_posts
+from ..data.fingerprint import identity
 from ..data.state_cache import cache_states
 from ..data.zero_shot_data import ZeroShotData
 from ..inference.predict import predict_labels, score_predictions
@@ -32,7 +33,6 @@ from .checkpoints import (
     remove_leftovers,
     starting_point,
 )
-from .fingerprint import identity
 from .launch import keep_freed_memory
 from .optimization import current_rates, make_optimizer, make_schedule
 from .samplers import From, training_sampler

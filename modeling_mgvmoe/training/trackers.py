@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker, get_available_trackers
 
+from ..data.atomic_io import write_whole
 from ..data.precision import choose_precision
 from ..data.progress_bar import progress_bar, writes_lines
 from .launch import launch_device
@@ -266,10 +267,7 @@ class JsonLinesTracker(GeneralTracker):
             ValueError: a line other than the last, which a kill may have cut, is not JSON.
         """
         kept = [entry for entry in read_log(self.path) if entry["step"] <= self.step]
-        partial = os.path.join(os.path.dirname(self.path), f".{os.path.basename(self.path)}.partial")
-        with open(partial, "w", encoding="utf-8") as file:
-            file.writelines(json.dumps(entry) + "\n" for entry in kept)
-        os.replace(partial, self.path)
+        write_whole(self.path, "".join(json.dumps(entry) + "\n" for entry in kept).encode())
         self.file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115 - closed by `finish`
 
     def log(self, values: dict, step: int | None = None, **kwargs: Any) -> None:
