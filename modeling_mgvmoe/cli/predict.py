@@ -23,10 +23,10 @@ from ..data.atomic_io import whole_file
 from ..data.fingerprint import digest
 from ..data.progress_bar import hide_bars_of_libraries, progress_bar
 from ..data.rows import ENDINGS, BrokenLine, is_address, locate_image, locate_images, read_records
-from ..evaluation.command import add_loading_flags
 from ..labels import check_labels
 from ..spans import check_unicode, mentions_of, places_of, read_image_text, read_mentions
 from .errors import GOOD, PARTIAL, UsageError, usage
+from .evaluate import add_loading_flags
 
 SLOTS = {"mention": "the mention to be typed", "head": "the head of a relation", "tail": "its tail"}
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from torch.optim.lr_scheduler import LRScheduler
 
     from .arguments import TrainingArguments
-    from .statistics import Statistics
+    from .trackers import Statistics
 
 
 def random_state(accelerator: Accelerator) -> dict[str, torch.Tensor]:

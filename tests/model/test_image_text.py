@@ -18,8 +18,7 @@ from transformers import (
 from modeling_mgvmoe import MGVMoEConfig, MGVMoEProcessor
 from modeling_mgvmoe.data.encoding import PostCollator, encode_posts, image_token_mask
 from modeling_mgvmoe.data.fingerprint import identity
-from modeling_mgvmoe.evaluation.expert_usage import expert_usage
-from modeling_mgvmoe.evaluation.explanation import explain_post
+from modeling_mgvmoe.evaluation.explanation import expert_usage, explain_post
 from modeling_mgvmoe.extraction import GraphExtractor, extract
 from modeling_mgvmoe.handler import EndpointHandler
 from modeling_mgvmoe.inference.predict import seen_as
