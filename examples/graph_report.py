@@ -11,8 +11,8 @@ import sys
 
 from modeling_mgvmoe.cli.errors import one_line
 from modeling_mgvmoe.data.flags import FlagParser
-from modeling_mgvmoe.graph.entity_merging import MERGING
 from modeling_mgvmoe.graph.graph_report import read_graph, write_report
+from modeling_mgvmoe.graph.tables import MERGING
 from modeling_mgvmoe.inference.model_folder import check_output_folder
 
 

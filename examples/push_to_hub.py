@@ -20,14 +20,16 @@ from transformers.utils.logging import disable_progress_bar
 from modeling_mgvmoe.cli.errors import one_line
 from modeling_mgvmoe.data.flags import FlagParser
 from modeling_mgvmoe.inference.model_folder import check_output_folder
-from modeling_mgvmoe.publishing.card import CardFacts, default_license, is_own_data
 from modeling_mgvmoe.publishing.repository import (
     CARD,
+    CardFacts,
     build_repository,
     check_repo_id,
     check_repository,
+    default_license,
     describe,
     find_source,
+    is_own_data,
     listing,
     push_folder,
 )

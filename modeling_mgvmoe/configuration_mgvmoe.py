@@ -41,6 +41,7 @@ MORE_PIPELINES = {
 
 # What is more than anybody needs would only take all memory.
 MOST = {"num_experts": 65_536, "expert_rank": 65_536, "projection_dim": 1_048_576, "max_mentions": 1024}
+EXPERTS_IMPLEMENTATIONS = ("auto", "chunked", "eager")
 # Options of version 0.1 that are gone, and the value at which they did nothing: folders saved by it still load.
 DELETED: dict[str, Any] = {
     "graph_memory": 0,
@@ -91,6 +92,15 @@ def _check_others(dtype: Any, fields: Mapping[str, Any]) -> None:
         raise ValueError(f"quantization_config must be an object, got {quantization!r:.80}.")
 
 
+def check_experts_implementation(value: Any, expert_type: str) -> None:
+    """Raise ValueError for a form in which experts of this type do not run; `None` stands for "auto"."""
+    known = ("auto", "eager") if expert_type == "residual" else EXPERTS_IMPLEMENTATIONS
+    if value is not None and value not in known:
+        raise ValueError(
+            f"experts_implementation must be one of {known} with expert_type={expert_type!r}, got {value!r:.80}."
+        )
+
+
 def _drop_deleted(fields: dict[str, Any]) -> None:
     """Remove the options in `DELETED` from the fields; ValueError for one that a saved model really used."""
     for name, off in DELETED.items():
@@ -126,6 +136,15 @@ class MGVMoEConfig(PreTrainedConfig):
             `"residual"` experts have a low rank and move the text encoder's pooled states of post, mentions, image,
             labels and types; the bottleneck pulls to where the encoder left them (E2' in `variational_experts.py`).
             They need `score="similarity"`.
+        experts_implementation (`"auto"`, `"chunked"` or `"eager"`, defaults to `"auto"`):
+            Which form of the Gaussian experts runs; all give the same up to rounding. Also an argument of
+            `from_pretrained` and of `set_experts_implementation`; like `attn_implementation` it is not saved, and a
+            dict gives backbones with experts theirs. `"chunked"` computes expert by expert over chunks of tokens, with
+            a backward pass of its own, and at evaluation multiplies no token by an expert. It does not call the
+            experts' layers, and raises an error where something hooks into them or replaces them. `"eager"` calls
+            them and writes all outputs out, K times the memory. `"auto"` is `"chunked"`, but `"eager"` under
+            `torch.compile`, and where hooks, adapters (PEFT), offloading or quantised weights are in the experts, so
+            that none is passed over. Residual experts have one form, `"eager"`.
         expert_rank (`int`, defaults to 16):
             r, the rank of a residual expert.
         expert_prior_std (`float`, defaults to 0.1):
@@ -300,6 +319,18 @@ class MGVMoEConfig(PreTrainedConfig):
             return super().from_dict(config_dict, **kwargs)
         except StrictDataclassError as error:  # no ValueError, as who loads a folder expects
             raise ValueError(f"config: {' '.join(str(error).split())}") from error
+
+    @property
+    def _experts_implementation(self) -> str | None:
+        return self._experts_implementation_internal
+
+    @_experts_implementation.setter
+    def _experts_implementation(self, value: str | dict[str, Any] | None) -> None:
+        # The name says nothing to a backbone that has experts, too.
+        values = value if isinstance(value, dict) else {"": value}
+        check_experts_implementation(values.get(""), self.expert_type)
+        inherited: Any = PreTrainedConfig._experts_implementation
+        inherited.fset(self, values)
 
     @property
     def hidden_size(self) -> int:

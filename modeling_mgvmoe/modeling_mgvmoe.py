@@ -21,7 +21,7 @@ from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.utils import ModelOutput, cached_file, can_return_tuple, logging
 
-from .configuration_mgvmoe import MGVMoEConfig
+from .configuration_mgvmoe import MGVMoEConfig, check_experts_implementation
 from .distributed import Announcement, gather_rows, number_of_processes, random_generator
 from .extraction import extract
 from .loading import (
@@ -403,6 +403,28 @@ class MGVMoEPreTrainedModel(PreTrainedModel):
             init.normal_(module.weight, std=self.config.initializer_range)
             init.zeros_(module.bias)
 
+    def get_correct_experts_implementation(self, requested_experts: str | None) -> str:
+        """The form in which the experts run; see `experts_implementation` of [`MGVMoEConfig`]."""
+        check_experts_implementation(requested_experts, self.config.expert_type)
+        return requested_experts or "auto"
+
+    @classmethod
+    def _can_set_experts_implementation(cls) -> bool:
+        return True
+
+    def set_experts_implementation(self, experts_implementation: str | dict[str, str]) -> None:
+        """Choose the form in which the experts run from now on.
+
+        Args:
+            experts_implementation: of ours, or a dict: by "" of ours, by `text_config` and `vision_config` of
+                backbones that have experts, too.
+
+        Raises:
+            ValueError: there is no such form.
+        """
+        own = {"": experts_implementation} if isinstance(experts_implementation, str) else experts_implementation
+        super().set_experts_implementation(own)
+
     def _freeze_tower(self) -> None:
         """Take the gradient off every parameter of an encoder that the configuration freezes.
 
@@ -634,23 +656,87 @@ class AdditiveFusionScore(nn.Module):
         return scores + nn.functional.linear(states, token_weight).squeeze(-1)
 
 
+class Fusion:
+    """One way to weigh the tokens of a post (E7), by a layer of the model.
+
+    The layer is a submodule of the model itself, under `layer_name`, as checkpoints have it, and is looked up in every
+    pass: adapters (PEFT) and quantised layers take its place there. To add a fusion: a subclass, its name in
+    [`FUSIONS`] and in the field `fusion` of the configuration.
+
+    Args:
+        layer: of [`make_layer`], or what took its place.
+    """
+
+    layer_name: str
+    # The layer's class where `query` reads its weights without calling it, so that nothing may take its place.
+    reads_weights_of: type[nn.Module] | None = None
+
+    def __init__(self, layer: nn.Module) -> None:
+        self.layer = layer
+
+    @staticmethod
+    def make_layer(mention_size: int, hidden_size: int) -> nn.Module:
+        """The layer, untrained; `mention_size` is Q."""
+        raise NotImplementedError
+
+    def query(self, mention_states: torch.Tensor, hidden_size: int) -> torch.Tensor:
+        """What tokens are multiplied with: (B, H), or (H,) for all posts, of q (B, Q).
+
+        The products are the scores, but for a summand that all tokens of a post share: the softmax drops it.
+        """
+        raise NotImplementedError
+
+    def scores(self, mention_states: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
+        """(B, L), before the softmax, of q (B, Q) and tokens (B, L, H)."""
+        return torch.einsum("bh,blh->bl", self.query(mention_states, states.shape[-1]), states)
+
+
+class AdditiveFusion(Fusion):
+    """The paper's E7, w . [q ; z_j] + b: w . q and b cancel in the softmax, so no weight depends on the mention."""
+
+    layer_name = "fusion_score"
+    reads_weights_of = AdditiveFusionScore
+
+    @staticmethod
+    def make_layer(mention_size: int, hidden_size: int) -> nn.Module:
+        return AdditiveFusionScore(mention_size + hidden_size)
+
+    def query(self, mention_states: torch.Tensor, hidden_size: int) -> torch.Tensor:
+        return cast(torch.Tensor, self.layer.weight)[0, -hidden_size:]
+
+    def scores(self, mention_states: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
+        return self.layer(mention_states, states)
+
+
+class QueryFusion(Fusion):
+    r"""E7 as scaled dot-product attention, :math:`(W q + b) \cdot z_j / \sqrt H`, with the mention as the query."""
+
+    layer_name = "fusion_query"
+
+    @staticmethod
+    def make_layer(mention_size: int, hidden_size: int) -> nn.Module:
+        return nn.Linear(mention_size, hidden_size)
+
+    def query(self, mention_states: torch.Tensor, hidden_size: int) -> torch.Tensor:
+        return stable_linear(self.layer, mention_states) / hidden_size**0.5
+
+
+# By the values of the configuration's field `fusion`.
+FUSIONS: dict[str, type[Fusion]] = {"additive": AdditiveFusion, "query": QueryFusion}
+
+
 def _attend(scores: torch.Tensor, mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """The weights (B, L) of tokens: the softmax of their scores over those that `mask` marks."""
     return scores.masked_fill(~mask, float("-inf")).softmax(-1).to(dtype)
 
 
-def _query(layer: nn.Module, mention_states: torch.Tensor, hidden_size: int) -> torch.Tensor:
-    """(B, H), with which tokens are multiplied in the query fusion."""
-    return stable_linear(layer, mention_states) / hidden_size**0.5
-
-
 def fuse(
-    layer: nn.Module, mention_states: torch.Tensor, states: torch.Tensor, mask: torch.Tensor
+    fusion: Fusion, mention_states: torch.Tensor, states: torch.Tensor, mask: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """E7 of mixtures that are written out.
 
     Args:
-        layer: an [`AdditiveFusionScore`], or for the query fusion a linear layer of Q to H.
+        fusion: with its layer.
         mention_states: (B, Q), q.
         states: (B, L, H), z.
         mask: (B, L), true for real tokens.
@@ -658,16 +744,12 @@ def fuse(
     Returns:
         The fused vector (B, H) and the weights (B, L).
     """
-    if isinstance(layer, AdditiveFusionScore):
-        scores = layer(mention_states, states)
-    else:
-        scores = torch.einsum("bh,blh->bl", _query(layer, mention_states, states.shape[-1]), states)
-    weights = _attend(scores, mask, states.dtype)
+    weights = _attend(fusion.scores(mention_states, states), mask, states.dtype)
     return torch.einsum("bl,blh->bh", weights, states), weights
 
 
 def fuse_means(
-    layer: nn.Module,
+    fusion: Fusion,
     experts: VariationalMixtureOfExperts,
     mention_states: torch.Tensor,
     modalities: Sequence[Tokens],
@@ -675,7 +757,7 @@ def fuse_means(
     """E7 and the means of E6 at evaluation, of mixtures that are never written out ("Linearity" in the design).
 
     Args:
-        layer: as in [`fuse`]; its weights and those of the experts must be plain, see [`experts_of_means`].
+        fusion: as in [`fuse`]; weights that it reads, and those of the experts, must be plain: [`experts_of_means`].
         experts: of the tokens.
         mention_states: (B, Q), q.
         modalities: states (B, L, H) before the experts and mask (B, L) of each.
@@ -684,11 +766,7 @@ def fuse_means(
         The fused vector (B, H), the weights over the tokens of all modalities, and for each modality the mean of its
         mixtures (B, H) and the router's probabilities (B, L, K).
     """
-    if isinstance(layer, AdditiveFusionScore):
-        # The rest of the score is the same for every token of a post.
-        query = layer.weight[0, -experts.hidden_size :]
-    else:
-        query = _query(layer, mention_states, experts.hidden_size)
+    query = fusion.query(mention_states, experts.hidden_size)
     probs = [experts.route(states) for states, _ in modalities]
     products = [experts.mean_products(states, p, query) for (states, _), p in zip(modalities, probs, strict=True)]
     masks = [mask for _, mask in modalities]
@@ -704,7 +782,7 @@ def fuse_means(
 
 
 def fuse_modalities(
-    layer: nn.Module,
+    fusion: Fusion,
     experts: nn.Module,
     mention_states: torch.Tensor,
     modalities: Sequence[Tokens],
@@ -715,7 +793,7 @@ def fuse_modalities(
     """E1 to E3 of every token and E7, in the form that [`experts_of_means`] allows where nothing is drawn.
 
     Args:
-        layer, mention_states: as in [`fuse`].
+        fusion, mention_states: as in [`fuse`].
         experts: of the tokens.
         modalities: states (B, L, H) before the experts and mask (B, L) of each, text last.
         noises: (B, L, H) of each, or `None`: of the experts' own.
@@ -725,7 +803,7 @@ def fuse_modalities(
     Returns:
         As [`fuse_means`], and the mixtures, none where they were not needed.
     """
-    plain = None if sampled else experts_of_means(layer, experts)
+    plain = None if sampled else experts_of_means(fusion, experts)
     mixtures: list[VariationalMixtureOutput] = []
     if return_losses or plain is None:
         # The text draws its noise first.
@@ -735,10 +813,10 @@ def fuse_modalities(
         ][::-1]
     if plain is not None:
         # With and without losses, so that these change no score.
-        return *fuse_means(layer, plain, mention_states, modalities), mixtures
+        return *fuse_means(fusion, plain, mention_states, modalities), mixtures
     masks = [mask for _, mask in modalities]
     states = torch.cat([mixture.hidden_states for mixture in mixtures], dim=1)
-    fused, weights = fuse(layer, mention_states, states, torch.cat(masks, dim=1))
+    fused, weights = fuse(fusion, mention_states, states, torch.cat(masks, dim=1))
     means = [token_mean(mixture.hidden_states, mask) for mixture, mask in zip(mixtures, masks, strict=True)]
     return fused, weights, means, [mixture.router_probs for mixture in mixtures], mixtures
 
@@ -777,11 +855,11 @@ def fused_variance(
     return total
 
 
-def experts_of_means(layer: nn.Module, experts: nn.Module) -> VariationalMixtureOfExperts | None:
+def experts_of_means(fusion: Fusion, experts: nn.Module) -> VariationalMixtureOfExperts | None:
     """The experts, if [`fuse_means`] gives what the layers' own forward would: nothing hooks in or replaces them."""
-    if isinstance(layer, AdditiveFusionScore) and not is_plain(layer, AdditiveFusionScore):
+    if fusion.reads_weights_of and not is_plain(fusion.layer, fusion.reads_weights_of):
         return None
-    return experts if isinstance(experts, VariationalMixtureOfExperts) and experts.has_plain_weights else None
+    return experts if isinstance(experts, VariationalMixtureOfExperts) and experts.is_chunked else None
 
 
 # Scores (E8)
@@ -1076,15 +1154,22 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
                 hidden_size, config.num_experts, config.expert_rank, config.expert_prior_std
             )
         elif config.num_experts:
-            self.experts = VariationalMixtureOfExperts(hidden_size, config.num_experts, config.deterministic_experts)
+            self.experts = VariationalMixtureOfExperts(
+                hidden_size, config.num_experts, config.deterministic_experts, config
+            )
         else:
             self.experts = NoExperts()
         # Residual experts take E7's weights from the configuration.
-        if not self.residual and config.fusion == "additive":
-            self.fusion_score = AdditiveFusionScore(mention_size + hidden_size)
-        elif not self.residual:
-            self.fusion_query = nn.Linear(mention_size, hidden_size)
+        if not self.residual:
+            fusion = FUSIONS[config.fusion]
+            self.add_module(fusion.layer_name, fusion.make_layer(mention_size, hidden_size))
         self.post_init()
+
+    @property
+    def fusion(self) -> Fusion:
+        """E7's, with the layer that is there now; residual experts have none."""
+        kind = FUSIONS[self.config.fusion]
+        return kind(getattr(self, kind.layer_name))
 
     def get_input_embeddings(self) -> nn.Module:
         return self.text_model.get_input_embeddings()
@@ -1220,9 +1305,14 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
         if images:
             modalities.insert(0, images[0] if len(images) == 1 else _side_by_side(images))
         sampled = self.training or text_noise is not None or image_noise is not None
-        layer = self.fusion_score if self.config.fusion == "additive" else self.fusion_query
         fused, weights, means, probs, mixtures = fuse_modalities(
-            layer, self.experts, mention_states, modalities, noises[::-1][-len(modalities) :], sampled, return_losses
+            self.fusion,
+            self.experts,
+            mention_states,
+            modalities,
+            noises[::-1][-len(modalities) :],
+            sampled,
+            return_losses,
         )
         losses: dict[str, Any] = (
             self._losses(mixtures, [mask for _, mask in modalities], pictures is not None) if return_losses else {}
@@ -2355,13 +2445,17 @@ class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
 
 
 __all__ = [
+    "FUSIONS",
+    "AdditiveFusion",
     "AdditiveFusionScore",
+    "Fusion",
     "MGVMoEForZeroShotIE",
     "MGVMoEModel",
     "MGVMoEModelOutput",
     "MGVMoEOutput",
     "MGVMoEPreTrainedModel",
     "PostEmbeds",
+    "QueryFusion",
     "SimilarityScore",
     "Tokens",
     "lexsort_rows",

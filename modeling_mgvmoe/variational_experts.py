@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import torch
 from torch import nn
+from transformers import PreTrainedConfig
 from transformers.utils import ModelOutput
 
 from .objectives import at_least_float32, gaussian_kl, masked_mean, router_entropy
@@ -232,6 +233,8 @@ def chunked_mixture(
 def is_plain(layer: nn.Module, kind: type[nn.Module] = nn.Linear) -> bool:
     """Whether the layer's weights may be used without its own forward, which would change or see nothing.
 
+    For `experts_implementation="auto"`, which must not pass over what is added to a model once it is made.
+
     Not where something takes its place (adapters), where a weight is a tensor of another class, which may lack what a
     plain one can do (torchao's quantised weights), or where something stands in its way: hooks, which also fetch
     weights that wait on another device (Accelerate) or in other processes (FSDP).
@@ -297,10 +300,14 @@ class VariationalMixtureOfExperts(nn.Module):
         hidden_size: H.
         num_experts: K. The H*K outputs of the experts are hidden-major: flat index = hidden * K + expert.
         deterministic: an ablation, experts without variances: no noise in training and no bottleneck, E4 is 0.
+        config: whose `experts_implementation` says which form runs; `None`: `"auto"`.
     """
 
-    def __init__(self, hidden_size: int, num_experts: int, deterministic: bool = False) -> None:
+    def __init__(
+        self, hidden_size: int, num_experts: int, deterministic: bool = False, config: PreTrainedConfig | None = None
+    ) -> None:
         super().__init__()
+        self.config = config
         if hidden_size < 1 or num_experts < 1:
             raise ValueError(f"hidden_size and num_experts must be at least 1, got {hidden_size} and {num_experts}.")
         self.hidden_size = hidden_size
@@ -328,11 +335,12 @@ class VariationalMixtureOfExperts(nn.Module):
                 log variances are never multiplied (E3').
 
         Raises:
-            ValueError: a shape does not fit.
+            ValueError: a shape does not fit, or see `is_chunked`.
         """
         check_mixture_inputs(self.hidden_size, hidden_states, attention_mask, noise)
         wanted = self.training or noise is not None or return_losses
-        if wanted and not self.deterministic and not torch.compiler.is_compiling() and self.has_plain_weights:
+        # An exported graph takes any number of tokens, so it has no loop over chunks.
+        if wanted and not self.deterministic and self.is_chunked and not torch.compiler.is_exporting():
             return self._chunked(hidden_states, attention_mask, noise, return_losses)
         router_logits = self.router(hidden_states)
         per_expert = (*hidden_states.shape, self.num_experts)
@@ -365,17 +373,28 @@ class VariationalMixtureOfExperts(nn.Module):
         )
 
     @property
-    def has_plain_weights(self) -> bool:
-        """Whether the experts' weights may be multiplied by other means than their layers' own forward, and this one.
+    def is_chunked(self) -> bool:
+        """Whether the experts' weights are multiplied by other means than their layers' own forward, and this one.
 
-        Not under `torch.compile`, which fuses the written-out form itself; but in what `torch.export` makes, which
-        nothing fuses.
+        `experts_implementation` says so. `"auto"` has to look: adapters, offloading and quantised weights come after
+        the model is made, and must be called. It also leaves `torch.compile` the written-out form, which that fuses.
+
+        Raises:
+            ValueError: `"chunked"` was asked for, and would pass over what hooks into a layer or replaces it.
         """
-        return (
-            (not torch.compiler.is_compiling() or torch.compiler.is_exporting())
-            and is_plain(self, VariationalMixtureOfExperts)
-            and all(is_plain(layer) for layer in self.children())
-        )
+        asked = getattr(self.config, "_experts_implementation", None) or "auto"
+        if asked == "eager":
+            return False
+        if asked == "auto" and torch.compiler.is_compiling() and not torch.compiler.is_exporting():
+            return False
+        others = [name for name, layer in self.named_children() if not is_plain(layer)]
+        others += [] if is_plain(self, VariationalMixtureOfExperts) else ["the experts themselves"]
+        if asked == "chunked" and others:
+            raise ValueError(
+                'experts_implementation must be "auto" or "eager" where hooks, adapters or quantised weights are in '
+                f'the experts, got "chunked", which would pass over those in: {", ".join(others)}.'
+            )
+        return not others
 
     def _chunked(
         self,

@@ -22,8 +22,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from ..data.evaluation_data import load_evaluation_data
 from ..data.flags import FlagParser
-from ..evaluation.expert_usage import expert_usage
-from ..evaluation.explanation import check_none_threshold, explain_post, image_effect_words
+from ..evaluation.explanation import check_none_threshold, expert_usage, explain_post, image_effect_words
 from ..evaluation.plots import draw_expert_usage, draw_explanation
 from ..inference.model_folder import check_device, check_model_folder, check_output_folder, load_model
 from .errors import one_line

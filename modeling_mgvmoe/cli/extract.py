@@ -30,15 +30,18 @@ from typing import TYPE_CHECKING, Any
 
 from ..data.flags import FlagParser, RenamedFlag
 from ..data.precision import MIXED_PRECISIONS
-from ..graph.entity_merging import MERGING
-from ..graph.label_file import CandidateLabels, read_candidate_labels
-from ..graph.model_extractor import ExtractionOptions, ModelExtractor, load_mention_finder
+from ..graph.model_extractor import (
+    CandidateLabels,
+    ExtractionOptions,
+    ModelExtractor,
+    load_mention_finder,
+    read_candidate_labels,
+)
 from ..graph.post_check import ON_BROKEN_PICTURE
 from ..graph.post_files import PostFiles
-from ..graph.run_folder import HETERO_DATA, SUMMARY
 from ..graph.runner import BulkArguments, BulkResult, extract_in_bulk
-from ..graph.shards import ERROR_KINDS
-from ..graph.tables import GraphTables
+from ..graph.shards import ERROR_KINDS, HETERO_DATA, SUMMARY
+from ..graph.tables import MERGING, GraphTables
 from ..graph.writers import BASE_IRI, check_base_iri
 from ..labels import METHODS
 from ..training.launch import patient_state, under_launcher

@@ -12,7 +12,6 @@ their labels, and the exit code is 3. A run with --output that was stopped resum
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import os
 import sys
@@ -20,13 +19,14 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from ..data.files import read_lines
+from ..data.atomic_io import whole_file
+from ..data.fingerprint import digest
 from ..data.progress_bar import hide_bars_of_libraries, progress_bar
-from ..data.rows import ENDINGS, is_address, locate_image, locate_images, read_records
-from ..evaluation.command import add_loading_flags
+from ..data.rows import ENDINGS, BrokenLine, is_address, locate_image, locate_images, read_records
 from ..labels import check_labels
 from ..spans import check_unicode, mentions_of, places_of, read_image_text, read_mentions
 from .errors import GOOD, PARTIAL, UsageError, usage
+from .evaluate import add_loading_flags
 
 SLOTS = {"mention": "the mention to be typed", "head": "the head of a relation", "tail": "its tail"}
 
@@ -149,11 +149,11 @@ def read_posts(
     posts: list[Any] = []
     faults: dict[int, str] = {}
     with usage():
-        records = list(_records(path))
+        records = list(read_records(path, keep_broken=True))
     for where, post in records:
         try:
             if isinstance(post, BrokenLine):
-                raise UsageError(f"{where}: {post}")
+                raise UsageError(str(post))
             _check(post, shared_labels, where)
             image = locate_image(post.get("image"), os.path.dirname(path))
             post = {**post, "image": image}
@@ -166,24 +166,6 @@ def read_posts(
         raise UsageError(f"--input: {path} holds no post")
     _refuse_if_all(faults, len(posts))
     return posts, faults
-
-
-class BrokenLine(ValueError):
-    """A line of a JSONL file that holds no JSON, in the place of its post."""
-
-
-def _records(path: str) -> Iterator[tuple[str, Any]]:
-    """The rows of a text file, each with its place; a line of JSONL that holds no JSON is a `BrokenLine`."""
-    if os.path.splitext(path)[1].lower() != ".jsonl":
-        yield from read_records(path)
-        return
-    for number, line in read_lines(path):
-        if line.strip():
-            try:
-                post = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                post = BrokenLine(f"no JSON: {error}")
-            yield f"{path}, line {number}", post
 
 
 def _refuse_if_all(faults: Mapping[int, str], number: int) -> None:
@@ -233,7 +215,6 @@ def _check(post: Any, shared_labels: Sequence[str] | None, where: str) -> None:
 
 
 ANSWER_ENDINGS = (".json", ".jsonl")
-BLOCK = 1 << 20
 
 
 def check_output(path: str, overwrite: bool) -> None:
@@ -247,21 +228,6 @@ def check_output(path: str, overwrite: bool) -> None:
     folder = os.path.dirname(path) or "."
     if not os.path.isdir(folder):
         raise UsageError(f"--output: the folder {folder!r} does not exist")
-
-
-def fingerprint(settings: Mapping[str, Any], *files: str) -> str:
-    """Digest of everything that an answer depends on.
-
-    Args:
-        settings: of the run, as JSON can hold them.
-        files: whose content counts.
-    """
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode("utf-8"))
-    for path in files:
-        with open(path, "rb") as file:
-            while block := file.read(BLOCK):
-                digest.update(block)
-    return digest.hexdigest()
 
 
 class AnswerFile:
@@ -320,17 +286,17 @@ class AnswerFile:
     def finish(self) -> None:
         """All answers are there."""
         self.close()
-        new = f"{self.path}.new"
         as_list = os.path.splitext(self.path)[1].lower() == ".json"
-        with open(self.part, encoding="utf-8") as lines, open(new, "w", encoding="utf-8") as file:
+        with (
+            whole_file(self.path) as new,
+            open(self.part, encoding="utf-8") as lines,
+            open(new, "w", encoding="utf-8") as file,
+        ):
             next(lines)
             if as_list:
                 file.write("[\n" + ",\n".join(line.rstrip("\n") for line in lines) + "\n]\n")
             else:
                 file.writelines(lines)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(new, self.path)
         os.remove(self.part)
 
 
@@ -526,7 +492,7 @@ def _fingerprint(flags: argparse.Namespace, arguments: Mapping[str, Any]) -> str
     settings = {"model": os.path.abspath(flags.model) if folder else flags.model, "folder": folder,
                 "revision": flags.revision, "dtype": flags.dtype, "arguments": dict(arguments),
                 "on_broken_image": flags.on_broken_image}  # fmt: skip
-    return fingerprint(settings, flags.input)
+    return digest(settings, flags.input)
 
 
 def _from(posts: Sequence[Any], faults: Mapping[int, str], start: int, text_only: bool) -> Iterator[dict[str, Any]]:

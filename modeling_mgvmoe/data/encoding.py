@@ -43,7 +43,7 @@ def encode_posts(
         Per post the unpadded features of `processor.encode_post`, image text included; `pixel_values` (3, h, w) or,
         with a cache, `image_row`, its row there, if the post has an image; and its `id`, its `dataset`
         as `task` if it has one, else its task, and its `label` if it has one. An image that is missing or broken
-        counts as none; a warning says how many and which. `post_states` of a post, see `state_cache`, stay with it.
+        counts as none; a warning says how many and which. `post_states` of a post, see `feature_cache`, stay with it.
 
     Raises:
         ValueError: a post does not fit the schema, or the cache does not have its image.

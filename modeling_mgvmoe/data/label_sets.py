@@ -11,10 +11,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..labels import TASKS
 from .files import check_keys, nearest, read_json_object
 from .schema import check_choice
-
-TASKS = ("typing", "relation")
 
 
 @dataclass(frozen=True)

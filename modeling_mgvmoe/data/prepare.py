@@ -171,8 +171,8 @@ def find_split(name: str, folder: str | os.PathLike[str]) -> ClassSplit:
 def hold_out_seen(prepared: PreparedData, share: float) -> PreparedData:
     """Take a share of the posts of training classes out of training, to be tested on.
 
-    Which ones follows from a hash of their texts: it depends on neither order nor seed, stays when posts are added, and
-    leaves no text on both sides. The text of the first post of a class is always for training.
+    Which ones follows from a hash of their texts: it depends on neither order nor seed, stays when posts are added,
+    and leaves no text on both sides. The text of the first post of a class is always for training.
 
     Args:
         prepared: as read.

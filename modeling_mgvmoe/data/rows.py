@@ -72,8 +72,16 @@ def read_rows(path: str | os.PathLike[str], on_bad_span: str = "error", counts: 
     return _normalised(records, path, os.path.dirname(path), on_bad_span, counts)
 
 
-def read_records(path: str) -> Iterator[tuple[str, Any]]:
+class BrokenLine(ValueError):
+    """A row or file holds no JSON."""
+
+
+def read_records(path: str, keep_broken: bool = False) -> Iterator[tuple[str, Any]]:
     """The rows of a file of text, of [`TEXT_ENDINGS`], each with where it stands, as they are.
+
+    Args:
+        path: of the file.
+        keep_broken: yield a [`BrokenLine`] for a line of JSONL that cannot be parsed, instead of raising it.
 
     Raises:
         ValueError: a row cannot be parsed.
@@ -82,7 +90,13 @@ def read_records(path: str) -> Iterator[tuple[str, Any]]:
     if ending == ".jsonl":
         for number, line in read_lines(path):
             if line.strip():
-                yield f"{path}, line {number}", _parse_json(line, f"{path}, line {number}")
+                where = f"{path}, line {number}"
+                try:
+                    yield where, _parse_json(line, where)
+                except BrokenLine as error:
+                    if not keep_broken:
+                        raise
+                    yield where, error
     elif ending == ".json":
         content = _parse_json("\n".join(line for _, line in read_lines(path)), path)
         if not isinstance(content, list):
@@ -96,7 +110,7 @@ def _parse_json(text: str, where: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{where}: no JSON: {error}") from error
+        raise BrokenLine(f"{where}: no JSON: {error}") from error
 
 
 def _read_csv(path: str, delimiter: str) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -20,8 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from .expert_usage import ExpertUsage
-    from .explanation import Explanation
+    from .explanation import ExpertUsage, Explanation
 
 
 BASE = "DejaVu Sans"  # comes with matplotlib

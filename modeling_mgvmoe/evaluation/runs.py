@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ..data.atomic_io import write_whole
 from ..data.environment import machine, versions
 from ..data.evaluation_data import EvaluationData, check_files, load_evaluation_data
 from ..inference.metrics import TaskResult
@@ -213,14 +214,11 @@ def write_files(
             {"seed": seed, **result_as_json(result, OURS)} for own in results.values() for seed, result in own.items()
         ],
     }
-    # Written aside and moved: each is whole or not there.
     for path, text in (
         (f"{stem}.json", json.dumps(content, indent=1, ensure_ascii=False) + "\n"),
         (f"{stem}.md", protocol_report(results, facts, pictures, notes)),
     ):
-        with open(path + ".part", "w", encoding="utf-8") as file:
-            file.write(text)
-        os.replace(path + ".part", path)
+        write_whole(path, text.encode())
     print(f"\nreport: {stem}.md   numbers: {stem}.json")
 
 

@@ -31,8 +31,7 @@ import pyarrow.compute as pc
 import torch
 
 from ..data.progress_bar import progress_bar
-from .entity_merging import entity_key
-from .tables import GraphTables
+from .tables import GraphTables, entity_key
 
 if TYPE_CHECKING:
     from torch_geometric.data import HeteroData

@@ -24,8 +24,21 @@ from ..data.schema import check_choice
 from ..training.signals import LOCK, StopSignals, locked
 from .post_check import ON_BROKEN_PICTURE, CheckedRow, RowCheck, RowError
 from .post_files import PostFiles, RawRow
-from .run_folder import begin, finish, missing_parts, read_duplicates, read_todo, write_todo
-from .shards import Part, PartTables, all_parts, check_answer, parts_there, share, write_part
+from .shards import (
+    Part,
+    PartTables,
+    all_parts,
+    begin,
+    check_answer,
+    finish,
+    missing_parts,
+    parts_there,
+    read_duplicates,
+    read_todo,
+    share,
+    write_part,
+    write_todo,
+)
 
 if TYPE_CHECKING:
     from accelerate import PartialState

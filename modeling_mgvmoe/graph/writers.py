@@ -13,9 +13,8 @@ import numpy as np
 from rdflib import RDF, RDFS, XSD, Graph, Literal, Namespace, URIRef
 
 from ..data.atomic_io import whole_file
-from .entity_merging import entity_key
-from .run_folder import JSON_LINES, N_TRIPLES
-from .tables import GraphTables
+from .shards import JSON_LINES, N_TRIPLES
+from .tables import GraphTables, entity_key
 
 
 def write_json_lines(graph: GraphTables, path: str | os.PathLike[str] | None = None) -> str:

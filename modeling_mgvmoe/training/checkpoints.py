@@ -26,7 +26,7 @@ from safetensors.torch import load_file, load_model, save_file, save_model
 from torch import nn
 
 from ..data.atomic_io import remove_folder, whole_folder
-from .fingerprint import differences
+from ..data.fingerprint import differences
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from torch.optim.lr_scheduler import LRScheduler
 
     from .arguments import TrainingArguments
-    from .statistics import Statistics
+    from .trackers import Statistics
 
 
 def random_state(accelerator: Accelerator) -> dict[str, torch.Tensor]:

@@ -17,7 +17,8 @@ from torch.utils.data import DataLoader
 from ..data.atomic_io import whole_folder
 from ..data.encoding import PostCollator, encode_splits
 from ..data.evaluation_data import sample_posts
-from ..data.state_cache import cache_states
+from ..data.feature_cache import cache_states
+from ..data.fingerprint import identity
 from ..data.zero_shot_data import ZeroShotData
 from ..inference.predict import predict_labels, score_predictions
 from .arguments import TrainingArguments
@@ -32,12 +33,11 @@ from .checkpoints import (
     remove_leftovers,
     starting_point,
 )
-from .fingerprint import identity
 from .launch import keep_freed_memory
 from .optimization import current_rates, make_optimizer, make_schedule
 from .samplers import From, training_sampler
 from .signals import StopSignals, TrainingInterrupted, locked
-from .statistics import Statistics
+from .trackers import Statistics
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

@@ -7,6 +7,7 @@ import os
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from ..data.atomic_io import write_whole
 from ..data.environment import machine, versions
 from ..data.splits import SPLITS
 from ..data.zero_shot_data import LABELS_FILE, ZeroShotData
@@ -52,10 +53,7 @@ def write_run_record(
         "machine": machine(),
     }
     path = os.path.join(training_arguments.output_dir, RUN_FILE)
-    with open(path + ".part", "w", encoding="utf-8") as file:
-        json.dump(record, file, indent=1, ensure_ascii=False)
-        file.write("\n")
-    os.replace(path + ".part", path)
+    write_whole(path, (json.dumps(record, indent=1, ensure_ascii=False) + "\n").encode())
     return path
 
 

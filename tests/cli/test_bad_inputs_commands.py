@@ -292,7 +292,7 @@ def test_every_script_has_cases():
         ("export_onnx", "modeling_mgvmoe.cli.export.load_model", ["--model", "M", "--output_dir", "RUN"]),
         ("extract", "modeling_mgvmoe.cli.extract.PostFiles", ["--input", "T", "--output", "RUN"]),
         ("train", "modeling_mgvmoe.training.build.load_data", TRAIN),
-        ("push_to_hub", "modeling_mgvmoe.publishing.card.CardFacts", ["--model", "M", "--repo_id", "a/b"]),
+        ("push_to_hub", "modeling_mgvmoe.publishing.repository.CardFacts", ["--model", "M", "--repo_id", "a/b"]),
         ("mgvmoe", "modeling_mgvmoe.evaluation.runs.run_evaluation", ["evaluate", *SKETCHBOOK]),
     ],
 )

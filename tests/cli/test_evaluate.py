@@ -1,9 +1,11 @@
 """`mgvmoe evaluate`: tables, JSON, exit codes, and what is refused."""
 
+import argparse
 import json
 
 import pytest
 
+from modeling_mgvmoe.cli.evaluate import add_flags, evaluation_arguments
 from modeling_mgvmoe.inference import model_folder as loading
 from tests.support.commands import run
 from tests.support.evaluation_data import write_folder
@@ -73,3 +75,23 @@ class TestEvaluate:
         monkeypatch.setattr(loading, "find_spec", lambda name: None if name == "matplotlib" else name)
         code, out, err = run(capsys, "evaluate", "--model", folder / "model", "--dataset", "sketchbook")
         assert (code, out) == (1, "") and "matplotlib must be installed for this: pip install 'mg-vmoe[demo]'" in err
+
+
+def flags_of(*words):
+    parser = argparse.ArgumentParser()
+    add_flags(parser)
+    return parser.parse_args([str(word) for word in words])
+
+
+def test_flags_become_arguments(tmp_path):
+    for part in scratch_model():
+        part.save_pretrained(tmp_path / "model")
+    base = ["--model", tmp_path / "model", "--dataset", "sketchbook"]
+    found = evaluation_arguments(flags_of(*base, "--batch-size", 3, "--device", "cpu"), "as typed")
+    assert (found.model, found.dataset, found.protocol) == (str(tmp_path / "model"), "sketchbook", "unseen")
+    assert (found.seeds, found.batch_size, found.device, found.command) == ((0,), 3, "cpu", "as typed")
+    assert found.max_posts is None and found.output_dir == "runs/evaluation"
+    with pytest.raises(ValueError, match="protocol .*'closed'"):
+        evaluation_arguments(flags_of(*base, "--protocol", "closed"), "")
+    with pytest.raises(FileNotFoundError, match="model: "):
+        evaluation_arguments(flags_of("--model", "./nowhere", "--dataset", "sketchbook"), "")

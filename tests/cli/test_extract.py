@@ -195,7 +195,7 @@ def test_mentions_are_found_where_there_are_none(inputs, tmp_path):
         starts = [place for place, char in enumerate(text) if char.isupper()]
         return [{"start": start, "end": start + 4} for start in starts]
 
-    from modeling_mgvmoe.graph.label_file import CandidateLabels
+    from modeling_mgvmoe.graph.model_extractor import CandidateLabels
     from modeling_mgvmoe.graph.post_files import PostFiles
     from modeling_mgvmoe.graph.runner import BulkArguments
 

@@ -13,7 +13,7 @@ from modeling_mgvmoe.data.mnre import read_mnre
 from modeling_mgvmoe.data.splits import read_splits
 from modeling_mgvmoe.data.wikidiverse import read_wikidiverse
 from modeling_mgvmoe.data.zero_shot_data import read_prepared_labels
-from modeling_mgvmoe.publishing.card import read_evaluation
+from modeling_mgvmoe.publishing.repository import read_evaluation
 from modeling_mgvmoe.training.arguments import read_recipe
 from modeling_mgvmoe.training.run_metadata import read_run_record
 from modeling_mgvmoe.training.trackers import read_log

@@ -1,5 +1,6 @@
 """The cache of the frozen vision tower: the same features, the same training, nothing that could be stale."""
 
+import copy
 import json
 import os
 import runpy
@@ -19,17 +20,18 @@ from PIL import Image
 
 from modeling_mgvmoe import MGVMoEForZeroShotIE, MGVMoEProcessor
 from modeling_mgvmoe.data import feature_cache
-from modeling_mgvmoe.data.encoding import PostCollator, encode_posts
+from modeling_mgvmoe.data.encoding import PostCollator, encode_posts, encode_splits
 from modeling_mgvmoe.data.feature_cache import ImageFeatureCache, build_feature_cache, tower_fingerprint, write_header
 from modeling_mgvmoe.data.post_images import picture_key
 from modeling_mgvmoe.data.schema import post_features
 from modeling_mgvmoe.data.zero_shot_data import ZeroShotData
 from modeling_mgvmoe.inference.predict import predict_labels
+from modeling_mgvmoe.training import loop
 from modeling_mgvmoe.training.arguments import DataArguments, TrainingArguments
-from modeling_mgvmoe.training.build import load_feature_cache
+from modeling_mgvmoe.training.build import load_feature_cache, model_from_scratch
 from modeling_mgvmoe.training.loop import train
-from tests.support.from_scratch import picture, scratch_model
-from tests.support.small_runs import TERMS
+from tests.support.from_scratch import picture, scratch_config, scratch_model
+from tests.support.small_runs import TERMS, small_data
 
 ROOT = Path(__file__).resolve().parents[2]
 LABELS = {"train": ["boat", "bird"], "validation": ["cake"], "test": ["robot"]}
@@ -554,3 +556,49 @@ def test_reading_random_batches_holds_little_memory(tmp_path):
     assert row["peak_rss_mib"] < 1024
     assert row["peak_rss_mib"] - row["rss_after_imports_mib"] < 300
     assert not (tmp_path / "cache").exists()
+
+
+def residual_trainee(**overrides):
+    config = scratch_config(
+        expert_type="residual", score="similarity", objective="cross_entropy", adversary="none", freeze_text=True,
+        expert_prior_std=0.1, **overrides,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model, processor = model_from_scratch(config, small_data().training_texts(), max_length=48, mention_style="prefix")
+    return model.double(), processor
+
+
+def test_training_is_the_same_with_and_without(tmp_path, monkeypatch):
+    model, processor = residual_trainee()
+    arguments = TrainingArguments(
+        output_dir=str(tmp_path / "with"), max_train_steps=4, per_device_train_batch_size=4, eval_steps=4,
+        learning_rate=1e-2, mixed_precision="no",
+    )  # fmt: skip
+    with_cache, without = copy.deepcopy(model), copy.deepcopy(model)
+    loop.train(with_cache, processor, small_data(), arguments)
+    monkeypatch.setattr(loop, "cache_states", lambda *arguments: None)
+    arguments.output_dir = str(tmp_path / "without")
+    loop.train(without, processor, small_data(), arguments)
+    before = model.state_dict()
+    for (name, value), other in zip(with_cache.state_dict().items(), without.state_dict().values(), strict=True):
+        torch.testing.assert_close(value, other, rtol=0, atol=1e-9)
+        assert ("text_model" in name) <= torch.equal(value, before[name])
+    assert not torch.equal(with_cache.mgvmoe.experts.expert_means, model.mgvmoe.experts.expert_means)
+
+
+def test_only_of_a_frozen_encoder_behind_residual_experts():
+    model, _ = residual_trainee()
+    assert feature_cache.caches_states(model)
+    model.mgvmoe.text_model.requires_grad_(True)
+    assert not feature_cache.caches_states(model)
+
+
+def test_batches_hold_states_instead_of_tokens():
+    model, processor = residual_trainee()
+    encoded, collators = encode_splits(small_data(), processor, ("train",), with_types=True)
+    feature_cache.cache_states(model, encoded, collators)
+    batch = collators["train"](encoded["train"][:3])
+    assert not any(name.endswith("input_ids") for name in batch)
+    assert batch["post_states"].shape == (3, 4, model.config.hidden_size)
+    assert len(batch["candidate_states"]) == len(collators["train"].candidate_labels)
+    assert model(**batch).loss.isfinite()

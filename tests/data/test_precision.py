@@ -11,8 +11,7 @@ from baselines import FitArguments
 
 from modeling_mgvmoe.data import precision
 from modeling_mgvmoe.data.precision import choose_precision, has_bf16
-from modeling_mgvmoe.graph.label_file import CandidateLabels
-from modeling_mgvmoe.graph.model_extractor import ExtractionOptions, ModelExtractor
+from modeling_mgvmoe.graph.model_extractor import CandidateLabels, ExtractionOptions, ModelExtractor
 from modeling_mgvmoe.inference.model_folder import load_model
 from modeling_mgvmoe.training import trackers
 from modeling_mgvmoe.training.arguments import TrainingArguments

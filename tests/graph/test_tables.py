@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from modeling_mgvmoe.graph.tables import GraphTables
+from modeling_mgvmoe.graph.tables import GraphTables, entity_key, normalised_name
 from tests.support.told_graph import POSTS, told
 
 
@@ -38,3 +38,36 @@ def test_what_is_no_finished_graph_is_refused(graph, tmp_path):
     (folder / "summary.json").unlink()
     with pytest.raises(FileNotFoundError, match="summary.json"):
         GraphTables(folder)
+
+
+@pytest.mark.parametrize(
+    ("mention", "name"),
+    [
+        ("Kelo", "kelo"),
+        ("@Kelo_Mar's ", "kelo_mar"),
+        ("“Dunvik   UNITED”,", "dunvik united"),
+        ("#kelo", "kelo"),
+        ("the Kelos’", "the kelos"),
+        ("U.S.", "u.s"),
+        ("ＫＥＬＯ ①", "kelo 1"),
+        ("Straße", "strasse"),
+        ("C++", "c"),
+        ("!!", "!!"),
+        ("'s", "s"),
+    ],
+)
+def test_names_are_normalised(mention, name):
+    assert normalised_name(mention) == name
+
+
+def test_a_normalised_name_stays_as_it_is():
+    for mention in ("@Kelo_Mar's ", "“Dunvik   UNITED”,", "#x's'", "a's's", "(b)'"):
+        once = normalised_name(mention)
+        assert normalised_name(once) == once
+
+
+def test_types_keep_entities_apart_where_asked():
+    assert entity_key("Paris", "city", "name") == entity_key("paris", "person", "name")
+    assert entity_key("Paris", "city", "name_and_type") != entity_key("paris", "person", "name_and_type")
+    with pytest.raises(ValueError, match="merging must be one of 'name', 'name_and_type', got 'id'"):
+        entity_key("Paris", None, "id")

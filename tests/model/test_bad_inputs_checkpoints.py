@@ -29,8 +29,7 @@ from modeling_mgvmoe.graph.post_files import ParquetPosts
 from modeling_mgvmoe.inference.model_folder import load_model
 from modeling_mgvmoe.inference.predict import predict_labels
 from modeling_mgvmoe.loading import check_auto_map, check_weights
-from modeling_mgvmoe.publishing.card import CardFacts
-from modeling_mgvmoe.publishing.repository import build_repository, find_source
+from modeling_mgvmoe.publishing.repository import CardFacts, build_repository, find_source
 from modeling_mgvmoe.spans import encode_segments
 from modeling_mgvmoe.training.checkpoints import Checkpointer, Progress, find_fault
 from tests.support.from_scratch import LABELS, picture, scratch_model

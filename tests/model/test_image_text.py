@@ -17,14 +17,13 @@ from transformers import (
 
 from modeling_mgvmoe import MGVMoEConfig, MGVMoEProcessor
 from modeling_mgvmoe.data.encoding import PostCollator, encode_posts, image_token_mask
-from modeling_mgvmoe.evaluation.expert_usage import expert_usage
-from modeling_mgvmoe.evaluation.explanation import explain_post
+from modeling_mgvmoe.data.fingerprint import identity
+from modeling_mgvmoe.evaluation.explanation import expert_usage, explain_post
 from modeling_mgvmoe.extraction import GraphExtractor, extract
 from modeling_mgvmoe.handler import EndpointHandler
 from modeling_mgvmoe.inference.predict import seen_as
 from modeling_mgvmoe.pipeline_mgvmoe import GRAPH_TASK, TASK, ImageCaptioner
 from modeling_mgvmoe.spans import join_image_texts, read_image_text
-from modeling_mgvmoe.training.fingerprint import identity
 from tests.support.from_scratch import LABELS, RELATIONS, nearly, picture, scratch_model, scratch_similarity
 from tests.support.tiny import doubled, tiny_inputs, tiny_model, with_mentions
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from modeling_mgvmoe import VariationalMixtureOfExperts
 from modeling_mgvmoe import variational_experts as chunked_mixture
-from modeling_mgvmoe.modeling_mgvmoe import _attend, fuse, fuse_means, stable_linear
+from modeling_mgvmoe.modeling_mgvmoe import QueryFusion, _attend, fuse, fuse_means, stable_linear
 from modeling_mgvmoe.variational_experts import TOKENS_ON_CPU
 from tests.support.tiny import doubled, tiny_inputs, tiny_model
 
@@ -26,7 +26,7 @@ def written_out(experts):
     """The same experts, kept from multiplying in chunks by a hook on a layer."""
     twin = copy.deepcopy(experts)
     twin.expert_means.register_forward_pre_hook(lambda *_: None)
-    assert experts.has_plain_weights and not twin.has_plain_weights
+    assert experts.is_chunked and not twin.is_chunked
     return twin
 
 
@@ -247,9 +247,9 @@ OBSTACLES = {
 @pytest.mark.parametrize("name", ["expert_means", "expert_log_variances", "router", ""])
 def test_layers_that_are_not_plain_are_left_to_their_own_forward(name, obstacle):
     experts = VariationalMixtureOfExperts(H, K).train()
-    assert experts.has_plain_weights
+    assert experts.is_chunked
     OBSTACLES[obstacle](experts.get_submodule(name))
-    assert not experts.has_plain_weights
+    assert not experts.is_chunked
 
 
 def test_a_hook_on_the_fusion_or_the_experts_is_heard_at_evaluation():
@@ -307,7 +307,7 @@ def test_query_fusion_by_hand():
         layer.bias.zero_()
     states = F.pad(torch.tensor([[[0.0, 4, 0, 0], [1, 0, 8, 0], [5, 5, 5, 5]]]), (0, 5))
     # H is 9 and its root 3: scores 0 and log 3, weights 1/4 and 3/4; the third token is padding.
-    fused, weights = fuse(layer, torch.ones(1, 1), states, torch.tensor([[True, True, False]]))
+    fused, weights = fuse(QueryFusion(layer), torch.ones(1, 1), states, torch.tensor([[True, True, False]]))
     torch.testing.assert_close(weights, torch.tensor([[0.25, 0.75, 0.0]]))
     torch.testing.assert_close(fused, F.pad(torch.tensor([[0.75, 1.0, 6.0]]), (0, 6)))
     # Scores of single precision give weights in the precision of the states.
@@ -322,12 +322,13 @@ def test_a_single_row_is_projected_as_any_other(shape):
 
 def test_modalities_of_one_token_and_of_none_have_their_means():
     torch.manual_seed(0)
-    experts, layer = VariationalMixtureOfExperts(H, K).double().eval(), torch.nn.Linear(4, H).double()
+    experts = VariationalMixtureOfExperts(H, K).double().eval()
+    fusion = QueryFusion(torch.nn.Linear(4, H).double())
     query, masks = torch.randn(2, 4).double(), [torch.ones(2, 3).bool(), torch.tensor([[True, False], [False, False]])]
     states = [torch.randn(2, 3, H).double(), torch.randn(2, 2, H).double()]
-    fused, weights, means, _ = fuse_means(layer, experts, query, list(zip(states, masks, strict=True)))
+    fused, weights, means, _ = fuse_means(fusion, experts, query, list(zip(states, masks, strict=True)))
     mixtures = [experts(one).hidden_states for one in states]
-    expected = fuse(layer, query, torch.cat(mixtures, 1), torch.cat(masks, 1))
+    expected = fuse(fusion, query, torch.cat(mixtures, 1), torch.cat(masks, 1))
     double_close((fused, weights), expected)
     double_close(means[0], mixtures[0].mean(1))
     double_close(means[1], torch.stack([mixtures[1][0, 0], torch.zeros(H).double()]))

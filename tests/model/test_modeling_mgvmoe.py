@@ -1,6 +1,8 @@
 """The whole model on tiny random backbones: what may not change a score, what must, and what is refused."""
 
 import math
+from dataclasses import fields
+from typing import get_args
 
 import pytest
 import torch
@@ -8,14 +10,13 @@ from huggingface_hub.errors import StrictDataclassClassValidationError, StrictDa
 from transformers import AutoModel, PreTrainedConfig
 
 from modeling_mgvmoe import MGVMoEConfig, MGVMoEForZeroShotIE, MGVMoEModel
-from modeling_mgvmoe.modeling_mgvmoe import fuse
+from modeling_mgvmoe.modeling_mgvmoe import FUSIONS, fuse
 from modeling_mgvmoe.objectives import info_nce
 from tests.support.tiny import doubled, tiny_config, tiny_inputs, tiny_model, tiny_text_config, tiny_vision_config
 
 pytestmark = pytest.mark.numerical
 
 ADVERSARIES = ("learned", "power", "none")
-FUSIONS = ("additive", "query")
 TERMS = ("ranking_loss", "kl_loss", "router_entropy_loss", "alignment_loss", "consistency_loss", "type_loss")
 CANDIDATES = ("candidate_input_ids", "candidate_attention_mask")
 
@@ -387,6 +388,24 @@ class TestFusion:
         inputs["mention_positions"] = inputs["mention_positions"] % 3 + 1
         return (model(**inputs).fusion_attentions - first).abs().max().item()
 
+    def test_every_fusion_of_the_configuration_has_a_class(self):
+        values = {field.name: field.type for field in fields(MGVMoEConfig)}["fusion"]
+        assert set(get_args(values)) == set(FUSIONS)
+
+    @pytest.mark.parametrize("name", FUSIONS)
+    def test_scores_are_products_with_the_query_up_to_what_all_tokens_share(self, name):
+        fusion = FUSIONS[name](FUSIONS[name].make_layer(12, 5).double())
+        mention, states = torch.randn(2, 12).double(), torch.randn(2, 7, 5).double()
+        query = fusion.query(mention, 5).expand(2, 5)
+        rest = fusion.scores(mention, states) - torch.einsum("bh,blh->bl", query, states)
+        close(rest, rest[:, :1].expand(2, 7))
+
+    @pytest.mark.parametrize("name", FUSIONS)
+    def test_a_fusion_adds_no_prefix_to_the_names_of_its_weights(self, name):
+        model = tiny_model(fusion=name, model_class=MGVMoEModel)
+        ours = {key for key in model.state_dict() if "fusion" in key}
+        assert ours == {f"{FUSIONS[name].layer_name}.{part}" for part in ("weight", "bias")}
+
     def test_additive_fusion_cannot_depend_on_the_mention(self):
         assert self.moved("additive") < 1e-12
 
@@ -397,7 +416,7 @@ class TestFusion:
         model = tiny_model(fusion="query", model_class=MGVMoEModel).double()
         mention, states = torch.randn(2, 96).double(), torch.randn(2, 7, 32).double()
         mask = torch.arange(7) < torch.tensor([[7], [4]])
-        fused, weights = fuse(model.fusion_query, mention, states, mask)
+        fused, weights = fuse(model.fusion, mention, states, mask)
         query = model.fusion_query(mention)[:, None]
         expected = torch.nn.functional.scaled_dot_product_attention(query, states, states, mask[:, None])
         close(fused, expected[:, 0])

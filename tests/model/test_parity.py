@@ -413,7 +413,7 @@ def test_additive_fusion_has_the_values_and_gradients_of_the_reference():
         {"weight": golden["weights.fusion_score.weight"], "bias": golden["weights.fusion_score.bias"]}
     )
     mention, states = golden["mention_states"].requires_grad_(), golden["states"].requires_grad_()
-    fused, weights = fuse(model.fusion_score, mention, states, torch.ones(states.shape[:2], dtype=torch.bool))
+    fused, weights = fuse(model.fusion, mention, states, torch.ones(states.shape[:2], dtype=torch.bool))
     (fused * golden["cotangent"]).sum().backward()
     close(fused, golden["fused_embeds"])
     close(weights, golden["attentions"])

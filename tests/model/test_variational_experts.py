@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from modeling_mgvmoe import VariationalMixtureOfExperts
+from modeling_mgvmoe import MGVMoEForZeroShotIE, VariationalMixtureOfExperts
+from modeling_mgvmoe.configuration_mgvmoe import EXPERTS_IMPLEMENTATIONS
 from modeling_mgvmoe.variational_experts import NoExperts, is_plain
-from tests.support.tiny import doubled, tiny_inputs, tiny_model
+from tests.support.tiny import doubled, tiny_config, tiny_inputs, tiny_model
 
 pytestmark = pytest.mark.numerical
 
@@ -296,6 +297,84 @@ def test_experts_with_weights_of_another_class_score_the_same(fusion):
             packed(layer)
         found = model(**inputs).logits
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+
+
+class TestImplementations:
+    """`experts_implementation`: which form of the experts runs."""
+
+    @staticmethod
+    def results(model, training):
+        """Logits, loss and gradients."""
+        torch.manual_seed(1)
+        model.zero_grad()
+        noises = {"text_noise": torch.randn(4, 11, 32).double(), "image_noise": torch.randn(4, 5, 32).double()}
+        output = model.train(training)(**doubled(tiny_inputs()), **(noises if training else {}))
+        output.loss.backward()
+        # E7's bias cancels: one form never reads it, in the others its gradient is 0.
+        gradients = {
+            name: torch.zeros_like(value) if value.grad is None else value.grad
+            for name, value in model.named_parameters()
+        }
+        return {"logits": output.logits, "loss": output.loss, **gradients}
+
+    @pytest.mark.parametrize("training", [True, False])
+    @pytest.mark.parametrize("fusion", ["additive", "query"])
+    def test_all_give_the_same_logits_and_gradients(self, fusion, training):
+        model = tiny_model(fusion=fusion, projection_dropout=0.0).double()
+        found = {}
+        for name in EXPERTS_IMPLEMENTATIONS:
+            model.set_experts_implementation(name)
+            found[name] = self.results(model, training)
+        for name, value in found["eager"].items():
+            assert torch.equal(found["auto"][name], found["chunked"][name]), name
+            torch.testing.assert_close(found["chunked"][name], value, rtol=1e-9, atol=1e-9, msg=name)
+
+    @pytest.mark.parametrize(("name", "calls"), [("auto", 0), ("chunked", 0), ("eager", 2)])
+    def test_only_eager_calls_the_layers(self, monkeypatch, name, calls):
+        model = tiny_model(experts_implementation=name).train()
+        seen, forward = [], nn.Linear.forward
+        monkeypatch.setattr(nn.Linear, "forward", lambda layer, rows: seen.append(layer) or forward(layer, rows))
+        model(**tiny_inputs())
+        assert seen.count(model.mgvmoe.experts.expert_means) == calls  # for text and for images
+
+    def test_chunked_refuses_what_it_would_pass_over_and_auto_hears_it(self):
+        model, inputs = tiny_model(), tiny_inputs(labels=False)
+        before = model(**inputs).logits
+        model.mgvmoe.experts.expert_means.register_forward_hook(lambda layer, given, output: 2 * output)
+        heard = model(**inputs).logits
+        assert not torch.allclose(heard, before)
+        for training in (True, False):
+            model.train(training).set_experts_implementation("chunked")
+            with pytest.raises(ValueError, match="experts_implementation must be .* expert_means"):
+                model(**inputs)
+        model.set_experts_implementation("eager")
+        assert torch.equal(model.eval()(**inputs).logits, heard)
+
+    def test_it_is_chosen_at_loading_and_not_saved(self, tmp_path):
+        model = tiny_model(experts_implementation="eager")
+        model.save_pretrained(tmp_path)
+        assert "experts_implementation" not in (tmp_path / "config.json").read_text(encoding="utf-8")
+        loaded = MGVMoEForZeroShotIE.from_pretrained(tmp_path, experts_implementation="chunked")
+        assert model.get_experts_implementation()[""] == "eager"
+        assert loaded.get_experts_implementation()[""] == "chunked" and loaded.mgvmoe.experts.config is loaded.config
+        assert MGVMoEForZeroShotIE.from_pretrained(tmp_path).get_experts_implementation()[""] == "auto"
+
+    def test_a_name_is_for_our_experts_alone(self):
+        model = tiny_model()
+        before = model.get_experts_implementation()
+        model.set_experts_implementation("chunked")
+        assert model.get_experts_implementation() == {**before, "": "chunked"}
+        model.set_experts_implementation({"": "eager", "text_config": before["text_config"]})
+        assert model.get_experts_implementation() == {**before, "": "eager"}
+
+    def test_unknown_ones_are_refused_by_name(self):
+        for refused in (
+            lambda: tiny_config(experts_implementation="grouped_mm"),
+            lambda: tiny_model().set_experts_implementation("grouped_mm"),
+            lambda: tiny_config(experts_implementation="chunked", expert_type="residual", score="similarity"),
+        ):
+            with pytest.raises(ValueError, match="experts_implementation"):
+                refused()
 
 
 def test_half_precision_keeps_its_type_in_training():

@@ -18,23 +18,21 @@ from examples import push_to_hub
 from modeling_mgvmoe.data.sketchbook import generate_posts
 from modeling_mgvmoe.data.splits import SPLITS
 from modeling_mgvmoe.handler import read_image
-from modeling_mgvmoe.publishing.card import (
+from modeling_mgvmoe.publishing.repository import (
+    NEEDED,
     CardFacts,
+    build_repository,
+    check_repo_id,
     code_blocks,
     default_license,
+    find_source,
     is_own_data,
     make_card,
     read_evaluation,
     recipe,
-    usage,
-)
-from modeling_mgvmoe.publishing.repository import (
-    NEEDED,
-    build_repository,
-    check_repo_id,
-    find_source,
     runtime_requirements,
     stale_files,
+    usage,
 )
 from modeling_mgvmoe.training.arguments import parse_arguments, read_recipe
 from modeling_mgvmoe.training.run_metadata import read_run_record

@@ -4,10 +4,7 @@ import json
 
 import pytest
 
-from modeling_mgvmoe.publishing.card import (
-    CardFacts,
-    make_card,
-)
+from modeling_mgvmoe.publishing.repository import CardFacts, make_card
 from modeling_mgvmoe.training.arguments import parse_arguments
 from modeling_mgvmoe.training.run_metadata import read_run_record, write_run_record
 from tests.support.small_runs import small_data

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from modeling_mgvmoe.graph.label_file import read_candidate_labels
+from modeling_mgvmoe.graph.model_extractor import read_candidate_labels
 
 ROOT = Path(__file__).resolve().parents[2]
 LABELS = {"typing_labels": ["boat", "bird", "cake"], "relation_labels": ["greets", "chases"]}
