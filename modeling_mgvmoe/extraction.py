@@ -14,12 +14,14 @@ import torch
 
 from .labels import (
     CandidateEmbedder,
+    Label,
     LabelSet,
     check_label_words,
     check_labels,
     check_processor,
     check_separator,
     in_evaluation,
+    plain_label_lists,
     read_label_types,
     read_rejection,
     refuse_unknown_arguments,
@@ -323,8 +325,8 @@ class GraphExtractor:
         self,
         model: Any,
         processor: Any,
-        typing_labels: Sequence[str] | None = None,
-        relation_labels: Sequence[str] | None = None,
+        typing_labels: Sequence[str | Label] | None = None,
+        relation_labels: Sequence[str | Label] | None = None,
         *,
         mention_finder: Any = None,
         label_descriptions: Mapping[str, str | Sequence[str]] | None = None,
@@ -347,6 +349,10 @@ class GraphExtractor:
     ) -> None:
         refuse_unknown_arguments(unknown, "extract")
         check_processor(model, processor)
+        plain, label_descriptions, label_types, _ = plain_label_lists(
+            {"typing_labels": typing_labels, "relation_labels": relation_labels}, label_descriptions, label_types
+        )
+        typing_labels, relation_labels = plain.values()
         typing_labels = None if typing_labels is None else check_labels(typing_labels, "typing_labels")
         relation_labels = None if relation_labels is None else check_labels(relation_labels, "relation_labels")
         if typing_labels is None and relation_labels is None:
@@ -626,8 +632,8 @@ def _chunks(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
 def extract(
     model: Any,
     posts: Iterable[Mapping[str, Any]],
-    typing_labels: Sequence[str] | None = None,
-    relation_labels: Sequence[str] | None = None,
+    typing_labels: Sequence[str | Label] | None = None,
+    relation_labels: Sequence[str | Label] | None = None,
     processor: Any = None,
     **options: Any,
 ) -> list[dict[str, Any]]:
@@ -638,7 +644,8 @@ def extract(
         posts: dicts with `text`, `mentions` (a list of spans, as `spans.check_span` takes them: (start, end) in
             characters, end exclusive, {"start", "end"}, or words that occur once; may be missing if there is a
             `mention_finder`), and optionally `image`, as the pipeline takes it, `image_text`, words for it, and `id`.
-        typing_labels: candidates for every mention; `None`: mentions get no types.
+        typing_labels: candidates for every mention, strings or [`labels.Label`] objects; `None`: mentions get no
+            types.
         relation_labels: candidates for every pair; `None`: no relations.
         processor: of the model.
         options:

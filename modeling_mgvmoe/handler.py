@@ -5,8 +5,10 @@ request's JSON:
 
 ```json
 {"inputs": {"text": "Kelo sails at dawn", "mention": [0, 4], "image": "<base64, data URL or https URL>"},
- "parameters": {"candidate_labels": ["boat", "bird"], "top_k": 2}}
+ "parameters": {"candidate_labels": ["boat", {"name": "bird", "descriptions": ["An animal with wings."]}], "top_k": 2}}
 ```
+
+A label is a string, or an object with the fields of `labels.Label`.
 """
 
 import base64

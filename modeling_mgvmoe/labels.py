@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache, wraps
 from threading import Lock
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import torch
@@ -328,7 +328,7 @@ def label_texts(
     if not isinstance(descriptions, Mapping):
         raise ValueError(f"label_descriptions: a dict of label to sentence is needed (got {descriptions!r:.80})")
     for label, given in descriptions.items():
-        _check_sentences(label, given)
+        _check_sentences(f"label_descriptions[{label!r}]", given)
     texts = []
     for label in labels:
         given = descriptions.get(label, descriptions.get(label.strip(), label))
@@ -337,14 +337,175 @@ def label_texts(
     return texts
 
 
-def _check_sentences(label: str, given: object) -> None:
+def _check_sentences(where: str, given: object) -> list[str]:
+    """One string or several distinct ones as a list; ValueError that begins with `where`."""
     sentences = [given] if isinstance(given, str) else as_list(given)
     if not sentences or not all(isinstance(sentence, str) and sentence.strip() for sentence in sentences):
-        raise ValueError(
-            f"label_descriptions[{label!r}]: a non-empty string is needed, or a list of them (got {given!r:.200})"
-        )
+        raise ValueError(f"{where}: a non-empty string is needed, or a list of them (got {given!r:.200})")
     if len({sentence.strip() for sentence in sentences}) < len(sentences):
-        raise ValueError(f"label_descriptions[{label!r}]: sentences must be distinct (got {given!r:.200})")
+        raise ValueError(f"{where}: sentences must be distinct (got {given!r:.200})")
+    return sentences
+
+
+@dataclass(frozen=True)
+class Label:
+    """A candidate label with what the model reads of it, accepted in `candidate_labels` beside plain strings.
+
+    It says for one label what `label_descriptions` and `label_types` say for many. Where JSON is needed, a dict of
+    the same fields stands for it: `{"name": "parent of", "descriptions": ["One person is the parent of another."]}`.
+
+    Attributes:
+        name: the label, as answers have it.
+        descriptions: a sentence, or several, that the text encoder reads instead of the name. Default: the name.
+        head_types, tail_types: of a relation, the types that its head and its tail may have, each a type or several;
+            both or none. They need a model with `score="similarity"`.
+        inverse: of a relation, its inverse in words, "child of" for "parent of". The name itself says that the
+            relation is symmetric.
+
+    Raises:
+        ValueError: a field is none of this.
+    """
+
+    name: str
+    descriptions: str | Sequence[str] = ()
+    head_types: str | Sequence[str] = ()
+    tail_types: str | Sequence[str] = ()
+    inverse: str | None = None
+
+    def __post_init__(self) -> None:
+        check_labels([self.name], "Label.name")
+        read: dict[str, tuple[str, ...]] = {}
+        for name in ("descriptions", "head_types", "tail_types"):
+            given = getattr(self, name)
+            empty = not isinstance(given, str) and as_list(given) == []
+            sentences = [] if empty else _check_sentences(f"Label({self.name!r}).{name}", given)
+            read[name] = tuple(sentence.strip() for sentence in sentences)
+        if bool(read["head_types"]) != bool(read["tail_types"]):
+            missing = "tail_types" if read["head_types"] else "head_types"
+            raise ValueError(f"Label({self.name!r}).{missing}: head and tail both need types, or none does (got none)")
+        if self.inverse is not None and (not isinstance(self.inverse, str) or not self.inverse.strip()):
+            raise ValueError(
+                f"Label({self.name!r}).inverse: a non-empty string is needed, or None (got {self.inverse!r:.200})"
+            )
+        for name, sentences_ in read.items():
+            object.__setattr__(self, name, sentences_)
+
+    @property
+    def is_symmetric(self) -> bool:
+        """Whether the relation is its own inverse."""
+        return self.inverse is not None and self.inverse.strip() == self.name.strip()
+
+
+LABEL_FIELDS = tuple(Label.__dataclass_fields__)
+
+
+class PlainLabels(NamedTuple):
+    """Labels as strings, with what was said of them in [`Label`] objects as loose arguments.
+
+    Attributes:
+        labels: as they were given, each [`Label`] replaced by its name.
+        descriptions: `label_descriptions`, and those of the objects.
+        types: `label_types`, and those of the objects.
+        inverses: of each relation whose object names one, its inverse in words.
+    """
+
+    labels: Any
+    descriptions: Mapping[str, Any] | None
+    types: Mapping[str, Any] | None
+    inverses: dict[str, str]
+
+
+def read_label(label: Any, where: str) -> Label | None:
+    """The [`Label`] that an object or a dict is; `None` for what is neither.
+
+    Raises:
+        ValueError: a dict has other keys than the fields of [`Label`], or no name.
+    """
+    if isinstance(label, Mapping):
+        strange = [key for key in label if key not in LABEL_FIELDS]
+        if strange or "name" not in label:
+            raise ValueError(
+                f"{where}: a dict needs 'name' and may have {', '.join(LABEL_FIELDS[1:])} (got {label!r:.200})"
+            )
+        return Label(**label)
+    # Not by its class, of which a folder from the Hub brings a copy.
+    return label if all(hasattr(label, name) for name in LABEL_FIELDS) else None
+
+
+def plain_labels(
+    candidate_labels: Any,
+    label_descriptions: Mapping[str, Any] | None = None,
+    label_types: Mapping[str, Any] | None = None,
+    where: str = "candidate_labels",
+) -> PlainLabels:
+    """Takes [`Label`] objects apart; strings, and what is wrong in another way, stay as they are.
+
+    Args:
+        candidate_labels: shared by the batch or given per post, strings, objects and dicts in any mixture.
+        label_descriptions, label_types: of labels that are given as strings.
+        where: how to call the labels in messages.
+
+    Raises:
+        ValueError: a label is given as an object and has an entry in a loose argument, or is given twice with
+            different fields, or a dict is no [`Label`].
+    """
+    lists = as_list(candidate_labels)
+    if lists is None:
+        return PlainLabels(candidate_labels, label_descriptions, label_types, {})
+    per_post = any(as_list(own) is not None for own in lists)
+    named = {f"{where}[{post}]": own for post, own in enumerate(lists)} if per_post else {where: lists}
+    plain = plain_label_lists(named, label_descriptions, label_types)
+    names = list(plain.labels.values())
+    if all(own is given for own, given in zip(names, named.values(), strict=True)):
+        return plain._replace(labels=candidate_labels)
+    return plain._replace(labels=names if per_post else names[0])
+
+
+def plain_label_lists(
+    lists: Mapping[str, Any],
+    label_descriptions: Mapping[str, Any] | None = None,
+    label_types: Mapping[str, Any] | None = None,
+) -> PlainLabels:
+    """[`plain_labels`] of several lists that are read together; `labels` of the result is a dict with the same keys.
+
+    Args:
+        lists: of labels, by how to call them in messages.
+        label_descriptions, label_types: as of [`plain_labels`].
+    """
+    names: dict[str, Any] = {}
+    found: dict[str, Label] = {}
+    strings: set[str] = set()
+    for where, given in lists.items():
+        own = as_list(given)
+        read = [read_label(label, where) for label in own or ()]
+        strings.update(label.strip() for label in own or () if isinstance(label, str))
+        names[where] = given
+        if own is None or not any(read):
+            continue
+        names[where] = [label if one is None else one.name for label, one in zip(own, read, strict=True)]
+        for one in filter(None, read):
+            if vars(found.setdefault(one.name.strip(), one)) != vars(one):
+                raise ValueError(f"{where}: one label has one Label (got {found[one.name.strip()]} and {one})")
+    if not found:
+        return PlainLabels(names, label_descriptions, label_types, {})
+    if both := sorted(strings & set(found)):
+        raise ValueError(f"{', '.join(lists)}: a label is given as a string or as a Label (got {both[0]!r} as both)")
+    for argument, loose in (("label_descriptions", label_descriptions), ("label_types", label_types)):
+        keys = {key.strip() for key in loose if isinstance(key, str)} if isinstance(loose, Mapping) else set()
+        if both := sorted(keys & set(found)):
+            raise ValueError(
+                f"{argument}: what belongs to a Label is said in it alone (got {both[0]!r} here and as a Label in "
+                f"{', '.join(lists)})"
+            )
+    labels = found.values()
+    own_texts = {one.name: list(one.descriptions) for one in labels if one.descriptions}
+    own_types = {one.name: (list(one.head_types), list(one.tail_types)) for one in labels if one.head_types}
+    return PlainLabels(
+        names,
+        {**(label_descriptions or {}), **own_texts} or None,
+        {**(label_types or {}), **own_types} or None,
+        {one.name: one.inverse for one in labels if one.inverse is not None},
+    )
 
 
 # How much alike two words must be for one to be a slip of the other: "persn" and "person", not "horse" and "house".
@@ -480,7 +641,7 @@ def as_nodes(
 
 def rank_labels(
     outputs_or_logits: Any,
-    candidate_labels: Sequence[str] | Sequence[Sequence[str]],
+    candidate_labels: Sequence[str | Label] | Sequence[Sequence[str | Label]],
     threshold: float = 0.0,
     top_k: int | None = None,
     function_to_apply: str = "softmax",
@@ -489,6 +650,7 @@ def rank_labels(
 ) -> list[list[dict[str, Any]]]:
     """Turns logits into labels with scores; `MGVMoEProcessor.post_process_zero_shot_ie` documents it."""
     check_ranking(threshold, top_k, function_to_apply)
+    candidate_labels = plain_labels(candidate_labels).labels
     columns, trees = as_nodes(candidate_labels, check_separator(label_separator))
     if trees is not None and (function_to_apply != "softmax" or candidate_mask is not None):
         raise ValueError(
@@ -884,12 +1046,14 @@ class LabelSet:
 
 __all__ = [
     "CandidateEmbedder",
+    "Label",
     "LabelPaths",
     "LabelSet",
     "Rejection",
     "check_processor",
     "check_separator",
     "in_evaluation",
+    "plain_labels",
     "read_label_types",
     "read_rejection",
     "split_path",

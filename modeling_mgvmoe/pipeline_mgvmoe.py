@@ -13,12 +13,14 @@ from .extraction import ERRORS, GraphExtractor
 from .images import to_rgb
 from .labels import (
     CandidateEmbedder,
+    Label,
     LabelPaths,
     check_label_words,
     check_labels,
     check_processor,
     check_separator,
     in_evaluation,
+    plain_labels,
     refuse_unknown_arguments,
     with_new_names,
 )
@@ -144,7 +146,8 @@ class ZeroShotMultimodalIEPipeline(_PostPipeline):
 
     Arguments of the call, or of the pipeline's construction as defaults:
 
-    - candidate_labels (`list[str]`): for all posts without their own labels.
+    - candidate_labels (`list[str | Label]`): for all posts without their own labels. A [`labels.Label`], or a dict
+      with its fields, carries its sentences and types itself.
     - label_descriptions (`dict[str, str | list[str]]`): sentences that the model reads instead of labels, one or
       several for each.
     - label_types (`dict[str, tuple]`), type_descriptions (`dict[str, str | list[str]]`): for relations the types that
@@ -175,7 +178,7 @@ class ZeroShotMultimodalIEPipeline(_PostPipeline):
     """
 
     def __call__(  # type: ignore[override]  # transformers' own takes *args, which mean nothing
-        self, inputs: Any, candidate_labels: Sequence[str] | None = None, **kwargs: Any
+        self, inputs: Any, candidate_labels: Sequence[str | Label] | None = None, **kwargs: Any
     ) -> Any:
         """See the class."""
         return self._answers(inputs, candidate_labels=candidate_labels, **kwargs)
@@ -183,7 +186,7 @@ class ZeroShotMultimodalIEPipeline(_PostPipeline):
     @with_new_names
     def _sanitize_parameters(
         self,
-        candidate_labels: Sequence[str] | None = None,
+        candidate_labels: Sequence[str | Label] | None = None,
         label_descriptions: Mapping[str, str | Sequence[str]] | None = None,
         hypothesis_template: str | None = None,
         label_types: Mapping[str, Any] | None = None,
@@ -231,7 +234,7 @@ class ZeroShotMultimodalIEPipeline(_PostPipeline):
     def preprocess(  # type: ignore[override]  # parameters by name, where the base class says only **kwargs
         self,
         input_: Mapping[str, Any],
-        candidate_labels: Sequence[str] | None = None,
+        candidate_labels: Sequence[str | Label] | None = None,
         label_descriptions: Mapping[str, str | Sequence[str]] | None = None,
         hypothesis_template: str | None = None,
         label_types: Mapping[str, Any] | None = None,
@@ -256,7 +259,7 @@ class ZeroShotMultimodalIEPipeline(_PostPipeline):
             return _broken(input_, error, errors)
         if own is None:
             # The call's labels are no fault of the post, and the cheapest thing to get wrong.
-            own = self._candidates(cast(Sequence[str], candidate_labels), *words)
+            own = self._candidates(cast(Sequence[str | Label], candidate_labels), *words)
         text, image = input_["text"], input_.get("image")
         try:
             if is_split_into_words:
@@ -275,7 +278,7 @@ class ZeroShotMultimodalIEPipeline(_PostPipeline):
 
     def _candidates(
         self,
-        labels: Sequence[str],
+        labels: Sequence[str | Label],
         label_descriptions: Mapping[str, str | Sequence[str]] | None,
         hypothesis_template: str | None,
         label_types: Mapping[str, Any] | None,
@@ -284,6 +287,7 @@ class ZeroShotMultimodalIEPipeline(_PostPipeline):
         warn: bool = True,
     ) -> dict[str, Any]:
         """What the model reads for labels, checked."""
+        labels, label_descriptions, label_types, _ = plain_labels(labels, label_descriptions, label_types)
         columns = names = check_labels(labels)
         separator = check_separator(label_separator)
         check_label_words(columns, label_descriptions, label_types, type_descriptions, separator, warn=warn)
@@ -471,8 +475,8 @@ class MultimodalGraphExtractionPipeline(_PostPipeline):
     def __call__(  # type: ignore[override]
         self,
         inputs: Any,
-        typing_labels: Sequence[str] | None = None,
-        relation_labels: Sequence[str] | None = None,
+        typing_labels: Sequence[str | Label] | None = None,
+        relation_labels: Sequence[str | Label] | None = None,
         **kwargs: Any,
     ) -> Any:
         """See the class."""
@@ -481,8 +485,8 @@ class MultimodalGraphExtractionPipeline(_PostPipeline):
     @with_new_names
     def _sanitize_parameters(
         self,
-        typing_labels: Sequence[str] | None = None,
-        relation_labels: Sequence[str] | None = None,
+        typing_labels: Sequence[str | Label] | None = None,
+        relation_labels: Sequence[str | Label] | None = None,
         mention_finder: Any = None,
         label_descriptions: Mapping[str, str | Sequence[str]] | None = None,
         label_types: Mapping[str, Any] | None = None,

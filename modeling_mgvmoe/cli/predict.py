@@ -24,7 +24,7 @@ from ..data.files import read_lines
 from ..data.progress_bar import hide_bars_of_libraries, progress_bar
 from ..data.rows import ENDINGS, is_address, locate_image, locate_images, read_records
 from ..evaluation.command import add_loading_flags
-from ..labels import check_labels
+from ..labels import check_labels, plain_labels
 from ..spans import check_unicode, mentions_of, places_of, read_image_text, read_mentions
 from .errors import GOOD, PARTIAL, UsageError, usage
 
@@ -227,7 +227,7 @@ def _check(post: Any, shared_labels: Sequence[str] | None, where: str) -> None:
             if labels is None and shared_labels is None:
                 raise ValueError("candidate_labels: the post needs its own, or --labels those of all posts")
             if labels is not None:
-                check_labels(labels)
+                check_labels(plain_labels(labels).labels)
         except ValueError as error:
             raise ValueError(f"{where}: {error}") from error
 

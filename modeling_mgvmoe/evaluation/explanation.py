@@ -26,7 +26,7 @@ import torch
 from PIL import Image
 
 from ..images import to_rgb
-from ..labels import check_label_words, check_labels, in_evaluation, with_new_names
+from ..labels import Label, check_label_words, check_labels, in_evaluation, plain_labels, with_new_names
 from ..spans import mentions_of, read_image_text, read_mentions, splits_character
 
 if TYPE_CHECKING:
@@ -293,7 +293,7 @@ def explain_post(
     model: MGVMoEForZeroShotIE,
     processor: MGVMoEProcessor,
     post: Mapping[str, Any],
-    candidate_labels: Sequence[str] | None = None,
+    candidate_labels: Sequence[str | Label] | None = None,
     label_descriptions: Mapping[str, str | Sequence[str]] | None = None,
     hypothesis_template: str | None = None,
     label_types: Mapping[str, Any] | None = None,
@@ -319,6 +319,7 @@ def explain_post(
     labels = post.get("candidate_labels") if candidate_labels is None else candidate_labels
     if labels is None:
         raise ValueError("candidate_labels: a non-empty list of labels is needed, in the call or in the post")
+    labels, label_descriptions, label_types, _ = plain_labels(labels, label_descriptions, label_types)
     labels = check_labels(labels)
     check_label_words(labels, label_descriptions, label_types, type_descriptions)
     candidates = processor.encode_candidates(
