@@ -23,7 +23,7 @@ from .labels import (
     in_evaluation,
     plain_label_lists,
     read_label_types,
-    read_rejection,
+    read_thresholds,
     refuse_unknown_arguments,
     split_path,
     with_new_names,
@@ -337,6 +337,8 @@ class GraphExtractor:
         relation_constraints: Mapping[str, Any] | None = None,
         symmetric: Sequence[str] = (),
         inverses: Mapping[str, str] | None = None,
+        threshold: float | Mapping[str, float] | None = None,
+        reject_by: str = "probability",
         rejection: Any = None,
         top_k: int | None = None,
         batch_size: int = 16,
@@ -392,11 +394,9 @@ class GraphExtractor:
                 None if labels is None else LabelSet(labels, name, embedder, **words)
                 for labels, name in ((typing_labels, "typing_labels"), (relation_labels, "relation_labels"))
             )
-        self.rejection = {task: read_rejection(rejection, task) for task in ("typing", "relation")}
-        if label_separator is not None and any(one and one.method == "logit" for one in self.rejection.values()):
-            raise ValueError(
-                'rejection: paths have no logits of their own; method="probability" is needed (got "logit")'
-            )
+        self.thresholds = read_thresholds(threshold, reject_by, rejection)
+        if label_separator is not None and any(one and one.reject_by == "logit" for one in self.thresholds.values()):
+            raise ValueError("reject_by: paths have no logits of their own; another is needed (got 'logit')")
         if relation_labels is None and (relation_constraints or symmetric or inverses):
             raise ValueError("relation_constraints, symmetric, inverses: they need relation_labels (got None)")
         self.rules = RelationRules(relation_labels or [], relation_constraints, symmetric, inverses, label_separator)
@@ -553,7 +553,7 @@ class GraphExtractor:
                 if found is None:
                     continue
                 logits, one.image_embeds = found
-                answer = self.types.ranked(logits, self.rejection["typing"], self.top_k)
+                answer = self.types.ranked(logits, self.thresholds["typing"], self.top_k)
                 one.mentions.append({**self._mention(one.post, span), **answer})
 
     def _relate_pairs(self, work: list[_Work], features: torch.Tensor | None) -> None:
@@ -607,7 +607,7 @@ class GraphExtractor:
         for turned, (reading, own, column) in enumerate(zip(readings, probs, answers, strict=True)):
             if column < 0 or (turned and column == answers[0] and bool(self.rules.symmetric[column])):
                 continue
-            answer = self.relations.ranked(reading, self.rejection["relation"], self.top_k, probs=own, answer=column)
+            answer = self.relations.ranked(reading, self.thresholds["relation"], self.top_k, probs=own, answer=column)
             if answer["label"] is not None:
                 head, tail = pair[::-1] if turned else pair
                 found.append({"head": head, "tail": tail, **answer})
@@ -658,9 +658,10 @@ def extract(
             symmetric, inverses: relations that are said in both directions, and {relation: its inverse}: both readings
                 get one score, from the mean of their logits, and do not contradict each other. A symmetric relation is
                 listed once, from the mention that is listed first.
-            rejection: when a mention or pair is of none of the labels: a number, the least probability of the best
-                label, or a [`Rejection`], as `evaluation.rejection.fit_rejection` fits it; or a dict of these for
-                "typing" and "relation".
+            threshold: least that the answered label needs; below it a mention or pair has none of the labels. A
+                number, or a dict of numbers for "typing" and "relation"; `inference.metrics.fit_threshold` fits one.
+            reject_by: what the threshold is about: "probability" of the label (default); "ratio" of this to the
+                average other label's; or its "logit", which does not depend on the number of labels.
             top_k: labels in `scores`; default all.
             batch_size: marked texts, and images, at a time; changes nothing but speed and memory.
             num_samples: draws from the experts; see `objectives.py`. Scores are then means over them, and come with

@@ -159,7 +159,9 @@ class ZeroShotMultimodalIEPipeline(_PostPipeline):
     - num_samples (`int`): draws from the experts. Scores are then means over them, and each answer has its "deviation"
       and the "mutual_information" of its post.
     - top_k (`int`): at most this many labels per post; default: all.
-    - threshold (`float`): lowest score to return; default 0.
+    - threshold (`float`), reject_by ("probability", "ratio", "logit"): least that a label needs to be returned, and of
+      what: its score (default), how many times as likely as the average other label it is, or its logit, which does
+      not depend on the other labels. Default: all are returned.
     - function_to_apply ("softmax", "sigmoid", "none"): logits to scores; default "softmax" over the post's labels.
     - is_split_into_words (`bool`): `text` is a list of words; spans are then characters of the words joined by spaces.
     - max_length (`int`): of the tokenized post.
@@ -199,6 +201,7 @@ class ZeroShotMultimodalIEPipeline(_PostPipeline):
         image_captioner: Any = None,
         top_k: int | None = None,
         threshold: float | None = None,
+        reject_by: str | None = None,
         function_to_apply: str | None = None,
         errors: str | None = None,
         **unknown: Any,
@@ -222,6 +225,7 @@ class ZeroShotMultimodalIEPipeline(_PostPipeline):
         postprocess = {
             "top_k": top_k,
             "threshold": threshold,
+            "reject_by": reject_by,
             "function_to_apply": function_to_apply,
             "label_separator": label_separator,
         }
@@ -353,9 +357,10 @@ class ZeroShotMultimodalIEPipeline(_PostPipeline):
         self,
         model_outputs: dict[str, Any],
         top_k: int | None = None,
-        threshold: float = 0.0,
+        threshold: float | None = None,
         function_to_apply: str = "softmax",
         label_separator: str | None = None,
+        reject_by: str = "probability",
     ) -> list[dict[str, Any]] | dict[str, Any]:
         (error,) = _flatten([model_outputs["errors"]])
         if error is not None:
@@ -371,6 +376,7 @@ class ZeroShotMultimodalIEPipeline(_PostPipeline):
             top_k=top_k,
             function_to_apply=function_to_apply,
             label_separator=label_separator,
+            reject_by=reject_by,
         )
         return ranked
 
@@ -496,6 +502,8 @@ class MultimodalGraphExtractionPipeline(_PostPipeline):
         relation_constraints: Mapping[str, Any] | None = None,
         symmetric: Sequence[str] | None = None,
         inverses: Mapping[str, str] | None = None,
+        threshold: float | Mapping[str, float] | None = None,
+        reject_by: str | None = None,
         rejection: Any = None,
         top_k: int | None = None,
         texts_at_once: int | None = None,

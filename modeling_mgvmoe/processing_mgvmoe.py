@@ -826,11 +826,12 @@ class MGVMoEProcessor(ProcessorMixin):
         self,
         outputs_or_logits: Any,
         candidate_labels: Sequence[str | Label] | Sequence[Sequence[str | Label]],
-        threshold: float = 0.0,
+        threshold: float | None = None,
         top_k: int | None = None,
         function_to_apply: str = "softmax",
         candidate_mask: Any = None,
         label_separator: str | None = None,
+        reject_by: str = "probability",
     ) -> list[list[dict[str, Any]]]:
         """Turns logits into labels with scores.
 
@@ -839,11 +840,14 @@ class MGVMoEProcessor(ProcessorMixin):
                 counts the distinct labels in order of first appearance, as `__call__` lays them out; a LIST (not a
                 tensor) is then read as one vector for each post, of this post's own labels only.
             candidate_labels: Labels shared by all posts, or a list of labels for each post.
-            threshold: Lowest score to keep; 0 keeps all, also negative ones with "none".
+            threshold: Least of what a label needs to be kept; `None` keeps all, and so does a score of 0.
             top_k: How many labels of a post to keep at most.
             function_to_apply: "softmax" over a post's own labels, "sigmoid" of each, or "none": raw logits.
             candidate_mask: (B,C) bool; False takes a label out for a post, before the softmax.
             label_separator: Labels are paths, and C counts the nodes of their tree, as `__call__` lays them out.
+            reject_by: What the threshold is about: "probability", the label's score (with "none" its logit); "ratio",
+                how many times as likely as the average other label it is; or "logit", which the other labels do not
+                change. The last two are the same whatever `function_to_apply` is.
 
         Returns:
             For each post {"label", "score"} with falling scores; equal scores keep the order of the labels. Of draws
@@ -862,6 +866,7 @@ class MGVMoEProcessor(ProcessorMixin):
             function_to_apply,
             candidate_mask=candidate_mask,
             label_separator=label_separator,
+            reject_by=reject_by,
         )
 
     @classmethod

@@ -24,7 +24,7 @@ from ..data.files import read_lines
 from ..data.progress_bar import hide_bars_of_libraries, progress_bar
 from ..data.rows import ENDINGS, is_address, locate_image, locate_images, read_records
 from ..evaluation.command import add_loading_flags
-from ..labels import check_labels, plain_labels
+from ..labels import REJECT_BY, check_labels, plain_labels
 from ..spans import check_unicode, mentions_of, places_of, read_image_text, read_mentions
 from .errors import GOOD, PARTIAL, UsageError, usage
 
@@ -382,7 +382,13 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--hypothesis-template", help='text around each label, with one "{}"')
     group = parser.add_argument_group("answer")
     group.add_argument("--top-k", type=int, help="this many labels at most (default: all)")
-    group.add_argument("--threshold", type=float, default=0.0, help="the lowest score to return (default 0)")
+    group.add_argument("--threshold", type=float, help="least that a label needs to be returned (default: none)")
+    group.add_argument(
+        "--reject-by",
+        choices=REJECT_BY,
+        default="probability",
+        help="what --threshold is about: the score (default), its ratio to the average other label's, or the logit",
+    )
     group.add_argument(
         "--function-to-apply",
         default="softmax",
@@ -480,7 +486,7 @@ def _read(flags: argparse.Namespace) -> tuple[Sequence[Any], dict[int, str], dic
     if flags.batch_size < 1:
         raise UsageError(f"--batch-size must be at least 1, got {flags.batch_size}")
     with usage():
-        check_ranking(flags.threshold, flags.top_k, flags.function_to_apply)
+        check_ranking(flags.threshold, flags.top_k, flags.function_to_apply, flags.reject_by)
         if flags.labels is not None:
             check_labels(flags.labels, "--labels")
         words = {
@@ -512,6 +518,7 @@ def _read(flags: argparse.Namespace) -> tuple[Sequence[Any], dict[int, str], dic
         "hypothesis_template": flags.hypothesis_template,
         "top_k": flags.top_k,
         "threshold": flags.threshold,
+        "reject_by": flags.reject_by,
         "function_to_apply": flags.function_to_apply,
     }
     return posts, faults, {name: value for name, value in arguments.items() if value is not None}
