@@ -25,6 +25,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import torch
 
+from modeling_mgvmoe.configuration_mgvmoe import DEFAULTS_0_1
 from modeling_mgvmoe.training.build import model_from_scratch
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -32,6 +33,7 @@ sys.path.append(str(ROOT / "examples"))
 from sketch_world import make_world, write_world  # noqa: E402 - an example, and no part of the package
 
 MODEL = {
+    **DEFAULTS_0_1,
     "text_config": {"model_type": "bert", "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2,
                     "intermediate_size": 64, "max_position_embeddings": 64, "vocab_size": 300},
     "vision_config": {"model_type": "vit", "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2,

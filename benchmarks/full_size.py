@@ -15,10 +15,11 @@ BATCH, TOKENS, VOCABULARY, LABEL_TOKENS = 4, 128, 28996, 6
 def full_model(**values):
     """The model at full size with random weights, in evaluation mode."""
     torch.manual_seed(0)
-    config = MGVMoEConfig(
+    config = MGVMoEConfig.paper(
+        "mre",
         text_config=BertConfig(vocab_size=VOCABULARY, attention_probs_dropout_prob=0.0),
         vision_config=ViTConfig(image_size=384),
-        **{"num_experts": 8, "projection_dim": 256, "fusion": "additive", "adversary": "learned", **values},
+        **values,
     )
     return MGVMoEForZeroShotIE(config).eval()
 

@@ -29,7 +29,7 @@ def build(tiny, freeze_vision, device):
     text = BertConfig(**SMALL, vocab_size=500) if tiny else BertConfig()
     vision = ViTConfig(**SMALL, image_size=32, patch_size=16) if tiny else ViTConfig(image_size=384)
     values = {"fusion": "query", "freeze_vision": freeze_vision, "kl_loss_coef": 1e-4, "graph_temperature": 768.0}
-    config = MGVMoEConfig(text_config=text, vision_config=vision, **values)
+    config = MGVMoEConfig.paper("mre", projection_dim=768, text_config=text, vision_config=vision, **values)
     return MGVMoEForZeroShotIE(config).to(device).train()
 
 

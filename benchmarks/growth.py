@@ -40,8 +40,8 @@ def model_with(tiny, experts=8):
     sizes = {"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 4} if tiny else {}
     text = BertConfig(**sizes, num_hidden_layers=1, vocab_size=VOCABULARY, attention_probs_dropout_prob=0.0)
     vision = ViTConfig(**sizes, num_hidden_layers=1, image_size=224)
-    values = {"text_config": text, "vision_config": vision, "num_experts": experts, "projection_dim": 256}
-    return MGVMoEForZeroShotIE(MGVMoEConfig(**values)).eval()
+    values = {"text_config": text, "vision_config": vision, "num_experts": experts}
+    return MGVMoEForZeroShotIE(MGVMoEConfig.paper("mre", **values)).eval()
 
 
 def batch_of(model, posts=4, text=64, picture=256, labels=4):

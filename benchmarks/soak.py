@@ -25,6 +25,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from modeling_mgvmoe import ZeroShotMultimodalIEPipeline
+from modeling_mgvmoe.configuration_mgvmoe import DEFAULTS_0_1
 from modeling_mgvmoe.data.environment import machine
 from modeling_mgvmoe.training.build import model_from_scratch
 
@@ -38,6 +39,7 @@ def make_pipeline(cache):
     """The same tiny pipeline in every process."""
     torch.manual_seed(0)
     config = {
+        **DEFAULTS_0_1,
         "text_config": {"model_type": "bert", "initializer_range": 0.3, "max_position_embeddings": 64, **SMALL},
         "vision_config": {"model_type": "vit", "image_size": 16, "patch_size": 8, "initializer_range": 0.3, **SMALL},
         "num_experts": 4, "projection_dim": 16, "initializer_range": 0.15,

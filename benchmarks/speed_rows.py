@@ -19,6 +19,7 @@ import torch
 from full_size import BATCH, LABEL_TOKENS, TOKENS, bfloat16, full_model, in_units, pixels, posts, timed, tokens
 
 from modeling_mgvmoe import MGVMoEForZeroShotIE
+from modeling_mgvmoe.configuration_mgvmoe import DEFAULTS_0_1
 from modeling_mgvmoe.data.precision import has_bf16
 
 # Seconds of one single call of the reference over its seconds of U, in the same hour.
@@ -302,7 +303,8 @@ def first(flags):
     from modeling_mgvmoe.training.build import model_from_scratch
 
     small = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
-    config = {"text_config": {"model_type": "bert", **small}, "vision_config": {"model_type": "vit", **small}}
+    backbones = {"text_config": {"model_type": "bert", **small}, "vision_config": {"model_type": "vit", **small}}
+    config = {**DEFAULTS_0_1, **backbones}
     model, processor = model_from_scratch(config, ["Kelo sails at dawn", "boat bird"], 32)
     with tempfile.TemporaryDirectory() as folder:
         pipeline(TASK, model=model, processor=processor).save_pretrained(folder)

@@ -8,7 +8,7 @@ from transformers.pipelines import PIPELINE_REGISTRY
 
 from .configuration_mgvmoe import MGVMoEConfig
 from .extraction import GraphExtractor
-from .labels import Rejection
+from .labels import Label, Rejection
 from .modeling_mgvmoe import MGVMoEForZeroShotIE, MGVMoEModel, MGVMoEModelOutput, MGVMoEOutput, PostEmbeds
 from .pipeline_mgvmoe import GRAPH_TASK, TASK, MultimodalGraphExtractionPipeline, ZeroShotMultimodalIEPipeline
 from .processing_mgvmoe import MGVMoEProcessor
@@ -24,6 +24,7 @@ for _task, _pipeline in ((TASK, ZeroShotMultimodalIEPipeline), (GRAPH_TASK, Mult
 
 __all__ = [
     "GraphExtractor",
+    "Label",
     "MGVMoEConfig",
     "MGVMoEForZeroShotIE",
     "MGVMoEModel",

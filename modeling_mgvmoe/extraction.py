@@ -14,14 +14,16 @@ import torch
 
 from .labels import (
     CandidateEmbedder,
+    Label,
     LabelSet,
     check_label_words,
     check_labels,
     check_processor,
     check_separator,
     in_evaluation,
+    plain_label_lists,
     read_label_types,
-    read_rejection,
+    read_thresholds,
     refuse_unknown_arguments,
     split_path,
     with_new_names,
@@ -324,8 +326,8 @@ class GraphExtractor:
         self,
         model: Any,
         processor: Any,
-        typing_labels: Sequence[str] | None = None,
-        relation_labels: Sequence[str] | None = None,
+        typing_labels: Sequence[str | Label] | None = None,
+        relation_labels: Sequence[str | Label] | None = None,
         *,
         mention_finder: Any = None,
         label_descriptions: Mapping[str, str | Sequence[str]] | None = None,
@@ -336,6 +338,8 @@ class GraphExtractor:
         relation_constraints: Mapping[str, Any] | None = None,
         symmetric: Sequence[str] = (),
         inverses: Mapping[str, str] | None = None,
+        threshold: float | Mapping[str, float] | None = None,
+        reject_by: str = "probability",
         rejection: Any = None,
         top_k: int | None = None,
         batch_size: int = 16,
@@ -349,6 +353,10 @@ class GraphExtractor:
     ) -> None:
         refuse_unknown_arguments(unknown, "extract")
         check_processor(model, processor)
+        plain, label_descriptions, label_types, _ = plain_label_lists(
+            {"typing_labels": typing_labels, "relation_labels": relation_labels}, label_descriptions, label_types
+        )
+        typing_labels, relation_labels = plain.values()
         typing_labels = None if typing_labels is None else check_labels(typing_labels, "typing_labels")
         relation_labels = None if relation_labels is None else check_labels(relation_labels, "relation_labels")
         if typing_labels is None and relation_labels is None:
@@ -389,10 +397,12 @@ class GraphExtractor:
                 None if labels is None else LabelSet(labels, name, embedder, **words)
                 for labels, name in ((typing_labels, "typing_labels"), (relation_labels, "relation_labels"))
             )
-        self.rejection = {task: read_rejection(rejection, task) for task in ("typing", "relation")}
-        if label_separator is not None and any(one and one.method == "logit" for one in self.rejection.values()):
+        self.thresholds = read_thresholds(threshold, reject_by, rejection)
+        if label_separator is not None and any(one and one.reject_by == "logit" for one in self.thresholds.values()):
+            raise ValueError("reject_by: paths have no logits of their own; another is needed (got 'logit')")
+        if num_neighbors and any(one and one.reject_by == "logit" for one in self.thresholds.values()):
             raise ValueError(
-                'rejection: paths have no logits of their own; method="probability" is needed (got "logit")'
+                "num_neighbors: neighbors share probabilities, and reject_by must be another than 'logit'"
             )
         if relation_labels is None and (relation_constraints or symmetric or inverses):
             raise ValueError("relation_constraints, symmetric, inverses: they need relation_labels (got None)")
@@ -557,7 +567,7 @@ class GraphExtractor:
                 if found is None:
                     continue
                 logits, one.image_embeds = found
-                answer = self.types.ranked(logits, self.rejection["typing"], self.top_k)
+                answer = self.types.ranked(logits, self.thresholds["typing"], self.top_k)
                 one.mentions.append({**self._mention(one.post, span), **answer})
 
     def _relate_pairs(self, work: list[_Work], features: torch.Tensor | None) -> None:
@@ -611,7 +621,7 @@ class GraphExtractor:
         for turned, (reading, own, column) in enumerate(zip(readings, probs, answers, strict=True)):
             if column < 0 or (turned and column == answers[0] and bool(self.rules.symmetric[column])):
                 continue
-            answer = self.relations.ranked(reading, self.rejection["relation"], self.top_k, probs=own, answer=column)
+            answer = self.relations.ranked(reading, self.thresholds["relation"], self.top_k, probs=own, answer=column)
             if answer["label"] is not None:
                 head, tail = pair[::-1] if turned else pair
                 found.append({"head": head, "tail": tail, **answer})
@@ -636,8 +646,8 @@ def _chunks(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
 def extract(
     model: Any,
     posts: Iterable[Mapping[str, Any]],
-    typing_labels: Sequence[str] | None = None,
-    relation_labels: Sequence[str] | None = None,
+    typing_labels: Sequence[str | Label] | None = None,
+    relation_labels: Sequence[str | Label] | None = None,
     processor: Any = None,
     **options: Any,
 ) -> list[dict[str, Any]]:
@@ -648,7 +658,8 @@ def extract(
         posts: dicts with `text`, `mentions` (a list of spans, as `spans.check_span` takes them: (start, end) in
             characters, end exclusive, {"start", "end"}, or words that occur once; may be missing if there is a
             `mention_finder`), and optionally `image`, as the pipeline takes it, `image_text`, words for it, and `id`.
-        typing_labels: candidates for every mention; `None`: mentions get no types.
+        typing_labels: candidates for every mention, strings or [`labels.Label`] objects; `None`: mentions get no
+            types.
         relation_labels: candidates for every pair; `None`: no relations.
         processor: of the model.
         options:
@@ -661,9 +672,10 @@ def extract(
             symmetric, inverses: relations that are said in both directions, and {relation: its inverse}: both readings
                 get one score, from the mean of their logits, and do not contradict each other. A symmetric relation is
                 listed once, from the mention that is listed first.
-            rejection: when a mention or pair is of none of the labels: a number, the least probability of the best
-                label, or a [`Rejection`], as `evaluation.rejection.fit_rejection` fits it; or a dict of these for
-                "typing" and "relation".
+            threshold: least that the answered label needs; below it a mention or pair has none of the labels. A
+                number, or a dict of numbers for "typing" and "relation"; `inference.metrics.fit_threshold` fits one.
+            reject_by: what the threshold is about: "probability" of the label (default); "ratio" of this to the
+                average other label's; or its "logit", which does not depend on the number of labels.
             top_k: labels in `scores`; default all.
             batch_size: marked texts, and images, at a time; changes nothing but speed and memory.
             num_samples: draws from the experts; see `objectives.py`. Scores are then means over them, and come with

@@ -5,8 +5,10 @@ request's JSON:
 
 ```json
 {"inputs": {"text": "Kelo sails at dawn", "mention": [0, 4], "image": "<base64, data URL or https URL>"},
- "parameters": {"candidate_labels": ["boat", "bird"], "top_k": 2}}
+ "parameters": {"candidate_labels": ["boat", {"name": "bird", "descriptions": ["An animal with wings."]}], "top_k": 2}}
 ```
+
+A label is a string, or an object with the fields of `labels.Label`.
 """
 
 import base64
@@ -25,8 +27,8 @@ MAX_BYTES = 20 * 2**20
 # Pipeline arguments that a request may set.
 PARAMETERS = (
     "candidate_labels", "label_descriptions", "label_types", "type_descriptions", "hypothesis_template",
-    "label_template", "top_k", "threshold", "function_to_apply", "is_split_into_words", "max_length", "num_samples",
-    "label_separator",
+    "label_template", "top_k", "threshold", "reject_by", "function_to_apply", "is_split_into_words", "max_length",
+    "num_samples", "label_separator",
 )  # fmt: skip
 BATCH_SIZE = 8
 

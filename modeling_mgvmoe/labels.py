@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache, wraps
 from threading import Lock
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import torch
@@ -201,7 +201,7 @@ ELSEWHERE = {
 
 
 # Arguments as version 0.1 called them, and their names now.
-RENAMED = {"label_template": "hypothesis_template"}
+RENAMED = {"label_template": "hypothesis_template", "none_threshold": "threshold"}
 
 
 def with_new_names(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -328,7 +328,7 @@ def label_texts(
     if not isinstance(descriptions, Mapping):
         raise ValueError(f"label_descriptions: a dict of label to sentence is needed (got {descriptions!r:.80})")
     for label, given in descriptions.items():
-        _check_sentences(label, given)
+        _check_sentences(f"label_descriptions[{label!r}]", given)
     texts = []
     for label in labels:
         given = descriptions.get(label, descriptions.get(label.strip(), label))
@@ -337,14 +337,175 @@ def label_texts(
     return texts
 
 
-def _check_sentences(label: str, given: object) -> None:
+def _check_sentences(where: str, given: object) -> list[str]:
+    """One string or several distinct ones as a list; ValueError that begins with `where`."""
     sentences = [given] if isinstance(given, str) else as_list(given)
     if not sentences or not all(isinstance(sentence, str) and sentence.strip() for sentence in sentences):
-        raise ValueError(
-            f"label_descriptions[{label!r}]: a non-empty string is needed, or a list of them (got {given!r:.200})"
-        )
+        raise ValueError(f"{where}: a non-empty string is needed, or a list of them (got {given!r:.200})")
     if len({sentence.strip() for sentence in sentences}) < len(sentences):
-        raise ValueError(f"label_descriptions[{label!r}]: sentences must be distinct (got {given!r:.200})")
+        raise ValueError(f"{where}: sentences must be distinct (got {given!r:.200})")
+    return sentences
+
+
+@dataclass(frozen=True)
+class Label:
+    """A candidate label with what the model reads of it, accepted in `candidate_labels` beside plain strings.
+
+    It says for one label what `label_descriptions` and `label_types` say for many. Where JSON is needed, a dict of
+    the same fields stands for it: `{"name": "parent of", "descriptions": ["One person is the parent of another."]}`.
+
+    Attributes:
+        name: the label, as answers have it.
+        descriptions: a sentence, or several, that the text encoder reads instead of the name. Default: the name.
+        head_types, tail_types: of a relation, the types that its head and its tail may have, each a type or several;
+            both or none. They need a model with `score="similarity"`.
+        inverse: of a relation, its inverse in words, "child of" for "parent of". The name itself says that the
+            relation is symmetric.
+
+    Raises:
+        ValueError: a field is none of this.
+    """
+
+    name: str
+    descriptions: str | Sequence[str] = ()
+    head_types: str | Sequence[str] = ()
+    tail_types: str | Sequence[str] = ()
+    inverse: str | None = None
+
+    def __post_init__(self) -> None:
+        check_labels([self.name], "Label.name")
+        read: dict[str, tuple[str, ...]] = {}
+        for name in ("descriptions", "head_types", "tail_types"):
+            given = getattr(self, name)
+            empty = not isinstance(given, str) and as_list(given) == []
+            sentences = [] if empty else _check_sentences(f"Label({self.name!r}).{name}", given)
+            read[name] = tuple(sentence.strip() for sentence in sentences)
+        if bool(read["head_types"]) != bool(read["tail_types"]):
+            missing = "tail_types" if read["head_types"] else "head_types"
+            raise ValueError(f"Label({self.name!r}).{missing}: head and tail both need types, or none does (got none)")
+        if self.inverse is not None and (not isinstance(self.inverse, str) or not self.inverse.strip()):
+            raise ValueError(
+                f"Label({self.name!r}).inverse: a non-empty string is needed, or None (got {self.inverse!r:.200})"
+            )
+        for name, sentences_ in read.items():
+            object.__setattr__(self, name, sentences_)
+
+    @property
+    def is_symmetric(self) -> bool:
+        """Whether the relation is its own inverse."""
+        return self.inverse is not None and self.inverse.strip() == self.name.strip()
+
+
+LABEL_FIELDS = tuple(Label.__dataclass_fields__)
+
+
+class PlainLabels(NamedTuple):
+    """Labels as strings, with what was said of them in [`Label`] objects as loose arguments.
+
+    Attributes:
+        labels: as they were given, each [`Label`] replaced by its name.
+        descriptions: `label_descriptions`, and those of the objects.
+        types: `label_types`, and those of the objects.
+        inverses: of each relation whose object names one, its inverse in words.
+    """
+
+    labels: Any
+    descriptions: Mapping[str, Any] | None
+    types: Mapping[str, Any] | None
+    inverses: dict[str, str]
+
+
+def read_label(label: Any, where: str) -> Label | None:
+    """The [`Label`] that an object or a dict is; `None` for what is neither.
+
+    Raises:
+        ValueError: a dict has other keys than the fields of [`Label`], or no name.
+    """
+    if isinstance(label, Mapping):
+        strange = [key for key in label if key not in LABEL_FIELDS]
+        if strange or "name" not in label:
+            raise ValueError(
+                f"{where}: a dict needs 'name' and may have {', '.join(LABEL_FIELDS[1:])} (got {label!r:.200})"
+            )
+        return Label(**label)
+    # Not by its class, of which a folder from the Hub brings a copy.
+    return label if all(hasattr(label, name) for name in LABEL_FIELDS) else None
+
+
+def plain_labels(
+    candidate_labels: Any,
+    label_descriptions: Mapping[str, Any] | None = None,
+    label_types: Mapping[str, Any] | None = None,
+    where: str = "candidate_labels",
+) -> PlainLabels:
+    """Takes [`Label`] objects apart; strings, and what is wrong in another way, stay as they are.
+
+    Args:
+        candidate_labels: shared by the batch or given per post, strings, objects and dicts in any mixture.
+        label_descriptions, label_types: of labels that are given as strings.
+        where: how to call the labels in messages.
+
+    Raises:
+        ValueError: a label is given as an object and has an entry in a loose argument, or is given twice with
+            different fields, or a dict is no [`Label`].
+    """
+    lists = as_list(candidate_labels)
+    if lists is None:
+        return PlainLabels(candidate_labels, label_descriptions, label_types, {})
+    per_post = any(as_list(own) is not None for own in lists)
+    named = {f"{where}[{post}]": own for post, own in enumerate(lists)} if per_post else {where: lists}
+    plain = plain_label_lists(named, label_descriptions, label_types)
+    names = list(plain.labels.values())
+    if all(own is given for own, given in zip(names, named.values(), strict=True)):
+        return plain._replace(labels=candidate_labels)
+    return plain._replace(labels=names if per_post else names[0])
+
+
+def plain_label_lists(
+    lists: Mapping[str, Any],
+    label_descriptions: Mapping[str, Any] | None = None,
+    label_types: Mapping[str, Any] | None = None,
+) -> PlainLabels:
+    """[`plain_labels`] of several lists that are read together; `labels` of the result is a dict with the same keys.
+
+    Args:
+        lists: of labels, by how to call them in messages.
+        label_descriptions, label_types: as of [`plain_labels`].
+    """
+    names: dict[str, Any] = {}
+    found: dict[str, Label] = {}
+    strings: set[str] = set()
+    for where, given in lists.items():
+        own = as_list(given)
+        read = [read_label(label, where) for label in own or ()]
+        strings.update(label.strip() for label in own or () if isinstance(label, str))
+        names[where] = given
+        if own is None or not any(read):
+            continue
+        names[where] = [label if one is None else one.name for label, one in zip(own, read, strict=True)]
+        for one in filter(None, read):
+            if vars(found.setdefault(one.name.strip(), one)) != vars(one):
+                raise ValueError(f"{where}: one label has one Label (got {found[one.name.strip()]} and {one})")
+    if not found:
+        return PlainLabels(names, label_descriptions, label_types, {})
+    if both := sorted(strings & set(found)):
+        raise ValueError(f"{', '.join(lists)}: a label is given as a string or as a Label (got {both[0]!r} as both)")
+    for argument, loose in (("label_descriptions", label_descriptions), ("label_types", label_types)):
+        keys = {key.strip() for key in loose if isinstance(key, str)} if isinstance(loose, Mapping) else set()
+        if both := sorted(keys & set(found)):
+            raise ValueError(
+                f"{argument}: what belongs to a Label is said in it alone (got {both[0]!r} here and as a Label in "
+                f"{', '.join(lists)})"
+            )
+    labels = found.values()
+    own_texts = {one.name: list(one.descriptions) for one in labels if one.descriptions}
+    own_types = {one.name: (list(one.head_types), list(one.tail_types)) for one in labels if one.head_types}
+    return PlainLabels(
+        names,
+        {**(label_descriptions or {}), **own_texts} or None,
+        {**(label_types or {}), **own_types} or None,
+        {one.name: one.inverse for one in labels if one.inverse is not None},
+    )
 
 
 # How much alike two words must be for one to be a slip of the other: "persn" and "person", not "horse" and "house".
@@ -480,50 +641,54 @@ def as_nodes(
 
 def rank_labels(
     outputs_or_logits: Any,
-    candidate_labels: Sequence[str] | Sequence[Sequence[str]],
-    threshold: float = 0.0,
+    candidate_labels: Sequence[str | Label] | Sequence[Sequence[str | Label]],
+    threshold: float | None = None,
     top_k: int | None = None,
     function_to_apply: str = "softmax",
     candidate_mask: Any = None,
     label_separator: str | None = None,
+    reject_by: str = "probability",
 ) -> list[list[dict[str, Any]]]:
     """Turns logits into labels with scores; `MGVMoEProcessor.post_process_zero_shot_ie` documents it."""
-    check_ranking(threshold, top_k, function_to_apply)
+    check_ranking(threshold, top_k, function_to_apply, reject_by)
+    candidate_labels = plain_labels(candidate_labels).labels
     columns, trees = as_nodes(candidate_labels, check_separator(label_separator))
     if trees is not None and (function_to_apply != "softmax" or candidate_mask is not None):
         raise ValueError(
             "label_separator: paths have probabilities, and posts may have lists of their own; function_to_apply must "
             f"be 'softmax', and there must be no candidate_mask (got {function_to_apply!r})"
         )
+    if trees is not None and reject_by == "logit":
+        raise ValueError("reject_by: paths have no logits of their own; another is needed (got 'logit')")
+    if reject_by == "probability" and not threshold:
+        threshold = None  # 0 keeps raw logits below 0, too
     ranked: list[list[dict[str, Any]]] = []
     for labels, logits in _rows(outputs_or_logits, columns, candidate_mask):
         # In double precision the order of the labels does not show in the scores.
         values = logits.detach().cpu().double()
         if bool(torch.isnan(values).any()):
             raise ValueError(f"logits: post {len(ranked)} has NaN scores")
-        found = _ranking(labels, values, function_to_apply, trees[len(ranked) % len(trees)] if trees else None)
-        ranked.append([entry for entry in found[:top_k] if not threshold or entry["score"] >= threshold])
+        tree = trees[len(ranked) % len(trees)] if trees else None
+        found = _ranking(labels, values, function_to_apply, tree, reject_by)[:top_k]
+        ranked.append([entry for entry, value in found if threshold is None or value >= threshold])
     return ranked
 
 
-def check_ranking(threshold: Any, top_k: Any, function_to_apply: Any) -> None:
+def check_ranking(threshold: Any, top_k: Any, function_to_apply: Any, reject_by: Any = "probability") -> None:
     """Checks how labels are to be ranked; raises ValueError, see `MGVMoEProcessor.post_process_zero_shot_ie`."""
     if function_to_apply not in SCORE_FUNCTIONS:
         raise ValueError(
             f"function_to_apply: one of {', '.join(SCORE_FUNCTIONS)} is needed (got {function_to_apply!r})"
         )
-    if isinstance(threshold, bool) or not isinstance(threshold, (int, float)) or threshold != threshold:
-        raise ValueError(f"threshold: a number is needed (got {threshold!r})")
-    if function_to_apply != "none" and not 0 <= threshold <= 1:
-        raise ValueError(f"threshold: a score between 0 and 1 is needed (got {threshold!r})")
+    check_threshold(threshold, reject_by, bounded=function_to_apply != "none")
     if top_k is not None and (isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 1):
         raise ValueError(f"top_k: an integer of at least 1, or None, is needed (got {top_k!r})")
 
 
 def _ranking(
-    labels: list[str], values: torch.Tensor, function_to_apply: str, paths: LabelPaths | None
-) -> list[dict[str, Any]]:
-    """All labels of a post with falling scores, of logits (C,), or (draws, C)."""
+    labels: list[str], values: torch.Tensor, function_to_apply: str, paths: LabelPaths | None, reject_by: str
+) -> list[tuple[dict[str, Any], float]]:
+    """All labels of a post with falling scores, of logits (C,), or (draws, C), each with what a threshold is about."""
     if paths is not None:
         labels, values = paths.labels, paths.log_probs(values)
     if function_to_apply == "softmax":
@@ -540,10 +705,17 @@ def _ranking(
         sums = paths.sums(scores.tolist())
         more = [{**entry, "levels": paths.levels(label, sums)} for label, entry in zip(labels, more, strict=True)]
     ordered = torch.sort(scores, descending=True, stable=True)
+    probs = scores if reject_by == "probability" else _mean_of_draws(values.softmax(dim=-1))
+    compared = threshold_values(probs, _mean_of_draws(values), reject_by).tolist()
     return [
-        {"label": labels[column], "score": score, **more[column]}
+        ({"label": labels[column], "score": score, **more[column]}, compared[column])
         for score, column in zip(ordered.values.tolist(), ordered.indices.tolist(), strict=True)
     ]
+
+
+def _mean_of_draws(values: torch.Tensor) -> torch.Tensor:
+    """(C,), of (C,) or (draws, C)."""
+    return values if values.ndim == 1 else values.mean(0)
 
 
 def _rows(
@@ -728,64 +900,127 @@ def _why_no_processor(source: str) -> str:
 
 
 TASKS = ("typing", "relation")
-METHODS = ("probability", "logit")
+REJECT_BY = ("probability", "ratio", "logit")
+
+
+def check_threshold(threshold: Any, reject_by: str = "probability", bounded: bool = True) -> None:
+    """Check what a label needs to be kept.
+
+    Args:
+        threshold: a number, or `None`, which keeps every label.
+        reject_by: of `REJECT_BY`.
+        bounded: whether a probability must be between 0 and 1.
+
+    Raises:
+        ValueError: `reject_by` is unknown, or the threshold is no number or out of its range.
+    """
+    if reject_by not in REJECT_BY:
+        raise ValueError(f"reject_by: one of {', '.join(REJECT_BY)} is needed (got {reject_by!r})")
+    if threshold is None:
+        return
+    if isinstance(threshold, bool) or not isinstance(threshold, (int, float)) or threshold != threshold:
+        raise ValueError(f"threshold: a number is needed (got {threshold!r})")
+    if reject_by == "probability" and bounded and not 0 <= threshold <= 1:
+        raise ValueError(f"threshold: a score between 0 and 1 is needed (got {threshold!r})")
+    if reject_by == "ratio" and threshold < 0:
+        raise ValueError(f"threshold: a ratio that is not negative is needed (got {threshold!r})")
+
+
+def threshold_values(scores: torch.Tensor, logits: torch.Tensor, reject_by: str) -> torch.Tensor:
+    """What of each label is compared with a threshold.
+
+    Args:
+        scores: (C,), "probability" itself, of which "ratio" is made.
+        logits: (C,), "logit" itself; -inf for labels that are not open.
+        reject_by: of `REJECT_BY`.
+
+    Returns:
+        (C,). A ratio is how many times as likely as the average other open label a label is; inf for a single one.
+    """
+    if reject_by == "probability":
+        return scores
+    if reject_by == "logit":
+        return logits
+    others = (logits > float("-inf")).sum() - 1
+    rest = scores.sum() - scores
+    return torch.where(rest > 0, scores * others / rest, float("inf"))
 
 
 @dataclass(frozen=True)
-class Rejection:
-    """A decision by one number: what is below the threshold is rejected.
-
-    A probability says how much better the best label is than the others, which a post of no label may well have. A
-    logit says how well it fits, whatever the others do.
+class Threshold:
+    """The least that the answered label needs; below it the mention or pair has none of the labels.
 
     Attributes:
-        threshold: least value of what is kept.
-        method: "probability" of the best label, or its "logit", raw as the model gives it.
+        threshold: the number.
+        reject_by: what it is about: "probability" of the label; "ratio" of this to the average other label's, which
+            does not fall where labels are added that fit equally badly; "logit", raw as the model gives it, which
+            does not depend on the other labels at all.
 
     Raises:
-        ValueError: the method is unknown, or the threshold no number or no probability.
+        ValueError: see [`check_threshold`].
     """
 
     threshold: float
-    method: str = "probability"
+    reject_by: str = "probability"
 
     def __post_init__(self) -> None:
-        if self.method not in METHODS:
-            raise ValueError(f"rejection: method must be one of {', '.join(METHODS)} (got {self.method!r})")
-        number = isinstance(self.threshold, (int, float)) and not isinstance(self.threshold, bool)
-        if not number or self.threshold != self.threshold:
-            raise ValueError(f"rejection: threshold must be a number (got {self.threshold!r})")
-        if self.method == "probability" and not 0 <= self.threshold <= 1:
-            raise ValueError(f"rejection: a probability between 0 and 1 is needed (got {self.threshold!r})")
+        check_threshold(self.threshold, self.reject_by)
 
-    def rejects(self, logits: torch.Tensor, probability: float) -> bool:
-        """Whether none of the labels is right.
+    def rejects(self, column: int, probs: torch.Tensor, logits: torch.Tensor) -> bool:
+        """Whether the label of a column is none that holds.
 
         Args:
+            column: of the answered label.
+            probs: (C,).
             logits: (C,), -inf for labels that are not open.
-            probability: of the best label.
         """
-        value = probability if self.method == "probability" else float(logits.max())
-        return value < self.threshold
+        return float(threshold_values(probs, logits, self.reject_by)[column]) < self.threshold
 
 
-def read_rejection(rejection: Any, task: str) -> Rejection | None:
-    """The decision for a task, of a number, a [`Rejection`], a dict of these by task, or `None`.
+class Rejection(Threshold):
+    """A threshold as version 0.1 had it; version 0.3 will not have it."""
+
+    def __init__(self, threshold: float, method: str = "probability") -> None:
+        warnings.warn(
+            "Rejection(threshold, method) is now said by the arguments threshold and reject_by; version 0.3 will not "
+            "have it.",
+            FutureWarning,
+            stacklevel=2,
+        )
+        super().__init__(threshold, method)
+
+    @property
+    def method(self) -> str:
+        """`reject_by`."""
+        return self.reject_by
+
+
+def read_thresholds(threshold: Any, reject_by: str = "probability", rejection: Any = None) -> dict[str, Any]:
+    """For each of `TASKS` its [`Threshold`], or `None`.
+
+    Args:
+        threshold: a number, a dict of numbers by task, or `None`.
+        reject_by: of `REJECT_BY`.
+        rejection: as version 0.1 called it: a number, a [`Rejection`], or a dict of these by task.
 
     Raises:
-        ValueError: it is none of these.
+        ValueError: it is none of these, or both `threshold` and `rejection` are given.
     """
-    if isinstance(rejection, Mapping):
-        strange = sorted(set(rejection) - set(TASKS))
-        if strange:
-            raise ValueError(f"rejection: the keys {', '.join(TASKS)} are known (got {strange})")
-        rejection = rejection.get(task)
+    check_threshold(None, reject_by)
+    if rejection is not None:
+        warnings.warn("rejection is now called threshold, with reject_by; version 0.3 will refuse it.", FutureWarning,
+                      stacklevel=3)  # fmt: skip
+        if threshold is not None:
+            raise ValueError(f"threshold: it excludes its old name, rejection (got {threshold!r} and {rejection!r})")
+        threshold = rejection
+    by_task = threshold if isinstance(threshold, Mapping) else dict.fromkeys(TASKS, threshold)
+    if strange := sorted(set(by_task) - set(TASKS)):
+        raise ValueError(f"threshold: the keys {', '.join(TASKS)} are known (got {strange})")
     # Not by its class, of which a folder from the Hub brings a copy.
-    if rejection is None or hasattr(rejection, "rejects"):
-        return rejection
-    if isinstance(rejection, bool) or not isinstance(rejection, (int, float)):
-        raise ValueError(f"rejection: a probability between 0 and 1 or a Rejection is needed (got {rejection!r})")
-    return Rejection(float(rejection))
+    return {
+        task: own if own is None or hasattr(own, "rejects") else Threshold(own, reject_by)
+        for task, own in ((task, by_task.get(task)) for task in TASKS)
+    }
 
 
 class LabelSet:
@@ -839,7 +1074,7 @@ class LabelSet:
     def ranked(
         self,
         logits: torch.Tensor,
-        rejection: Rejection | None = None,
+        threshold: Threshold | None = None,
         top_k: int | None = None,
         probs: torch.Tensor | None = None,
         answer: int | None = None,
@@ -848,7 +1083,7 @@ class LabelSet:
 
         Args:
             logits: (1 + samples, C), first those without noise; -inf for labels that are not open to it.
-            rejection: decides whether it has any of the labels.
+            threshold: decides whether it has any of the labels.
             top_k: of the ranking; default all.
             probs: (1 + samples, C), instead of the softmax of the logits.
             answer: column of the label, instead of the best.
@@ -877,20 +1112,23 @@ class LabelSet:
                 entry["deviation"] = float(statistics["std_probs"][column])
         if self.paths is not None:
             result["levels"] = self.paths.levels(self.labels[answer], self.paths.sums(means))
-        if rejection is not None and rejection.rejects(logits[0], result["score"]):
+        if threshold is not None and threshold.rejects(answer, mean, logits[0]):
             result["label"] = None
         return result
 
 
 __all__ = [
     "CandidateEmbedder",
+    "Label",
     "LabelPaths",
     "LabelSet",
     "Rejection",
+    "Threshold",
     "check_processor",
     "check_separator",
     "in_evaluation",
+    "plain_labels",
     "read_label_types",
-    "read_rejection",
+    "read_thresholds",
     "split_path",
 ]

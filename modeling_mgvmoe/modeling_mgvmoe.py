@@ -24,6 +24,7 @@ from transformers.utils import ModelOutput, cached_file, can_return_tuple, loggi
 from .configuration_mgvmoe import MGVMoEConfig, check_experts_implementation
 from .distributed import Announcement, gather_rows, number_of_processes, random_generator
 from .extraction import extract
+from .labels import Label
 from .loading import (
     HUB_ARGUMENTS,
     WEIGHTS,
@@ -2096,8 +2097,8 @@ class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
     def extract(
         self,
         posts: Iterable[Mapping[str, Any]],
-        typing_labels: Sequence[str] | None = None,
-        relation_labels: Sequence[str] | None = None,
+        typing_labels: Sequence[str | Label] | None = None,
+        relation_labels: Sequence[str | Label] | None = None,
         processor: Any = None,
         **options: Any,
     ) -> list[dict[str, Any]]:

@@ -14,12 +14,14 @@ from .extraction import ERRORS, GraphExtractor
 from .images import to_rgb
 from .labels import (
     CandidateEmbedder,
+    Label,
     LabelPaths,
     check_label_words,
     check_labels,
     check_processor,
     check_separator,
     in_evaluation,
+    plain_labels,
     refuse_unknown_arguments,
     with_new_names,
 )
@@ -146,7 +148,8 @@ class ZeroShotMultimodalIEPipeline(_PostPipeline):
 
     Arguments of the call, or of the pipeline's construction as defaults:
 
-    - candidate_labels (`list[str]`): for all posts without their own labels.
+    - candidate_labels (`list[str | Label]`): for all posts without their own labels. A [`labels.Label`], or a dict
+      with its fields, carries its sentences and types itself.
     - label_descriptions (`dict[str, str | list[str]]`): sentences that the model reads instead of labels, one or
       several for each.
     - label_types (`dict[str, tuple]`), type_descriptions (`dict[str, str | list[str]]`): for relations the types that
@@ -160,7 +163,9 @@ class ZeroShotMultimodalIEPipeline(_PostPipeline):
     - num_neighbors (`int`): the posts of a list or dataset share their probabilities with so many nearest ones of the
       same candidates, [`sample_graph.propagate_labels`]; default 0, and each answer depends on its post alone.
     - top_k (`int`): at most this many labels per post; default: all.
-    - threshold (`float`): lowest score to return; default 0.
+    - threshold (`float`), reject_by ("probability", "ratio", "logit"): least that a label needs to be returned, and of
+      what: its score (default), how many times as likely as the average other label it is, or its logit, which does
+      not depend on the other labels. Default: all are returned.
     - function_to_apply ("softmax", "sigmoid", "none"): logits to scores; default "softmax" over the post's labels.
     - is_split_into_words (`bool`): `text` is a list of words; spans are then characters of the words joined by spaces.
     - max_length (`int`): of the tokenized post.
@@ -179,7 +184,7 @@ class ZeroShotMultimodalIEPipeline(_PostPipeline):
     """
 
     def __call__(  # type: ignore[override]  # transformers' own takes *args, which mean nothing
-        self, inputs: Any, candidate_labels: Sequence[str] | None = None, **kwargs: Any
+        self, inputs: Any, candidate_labels: Sequence[str | Label] | None = None, **kwargs: Any
     ) -> Any:
         """See the class."""
         # The construction's default counts, too.
@@ -192,7 +197,7 @@ class ZeroShotMultimodalIEPipeline(_PostPipeline):
     @with_new_names
     def _sanitize_parameters(
         self,
-        candidate_labels: Sequence[str] | None = None,
+        candidate_labels: Sequence[str | Label] | None = None,
         label_descriptions: Mapping[str, str | Sequence[str]] | None = None,
         hypothesis_template: str | None = None,
         label_types: Mapping[str, Any] | None = None,
@@ -206,15 +211,18 @@ class ZeroShotMultimodalIEPipeline(_PostPipeline):
         num_neighbors: int | None = None,
         top_k: int | None = None,
         threshold: float | None = None,
+        reject_by: str | None = None,
         function_to_apply: str | None = None,
         errors: str | None = None,
         **unknown: Any,
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         check_num_neighbors(num_neighbors or 0, num_samples)
-        if num_neighbors and (function_to_apply not in (None, "softmax") or label_separator is not None):
+        if num_neighbors and (
+            function_to_apply not in (None, "softmax") or label_separator is not None or reject_by == "logit"
+        ):
             raise ValueError(
-                'num_neighbors: function_to_apply must be "softmax" and label_separator None '
-                f"(got {function_to_apply!r} and {label_separator!r})"
+                'num_neighbors: function_to_apply must be "softmax", label_separator None and reject_by not "logit", '
+                f"for neighbors share probabilities (got {function_to_apply!r}, {label_separator!r} and {reject_by!r})"
             )
         refuse_unknown_arguments(unknown, type(self).__name__)
         if errors not in (None, *ERRORS):
@@ -235,6 +243,7 @@ class ZeroShotMultimodalIEPipeline(_PostPipeline):
         postprocess = {
             "top_k": top_k,
             "threshold": threshold,
+            "reject_by": reject_by,
             "function_to_apply": function_to_apply,
             "label_separator": label_separator,
             "num_neighbors": num_neighbors,
@@ -248,7 +257,7 @@ class ZeroShotMultimodalIEPipeline(_PostPipeline):
     def preprocess(  # type: ignore[override]  # parameters by name, where the base class says only **kwargs
         self,
         input_: Mapping[str, Any],
-        candidate_labels: Sequence[str] | None = None,
+        candidate_labels: Sequence[str | Label] | None = None,
         label_descriptions: Mapping[str, str | Sequence[str]] | None = None,
         hypothesis_template: str | None = None,
         label_types: Mapping[str, Any] | None = None,
@@ -273,7 +282,7 @@ class ZeroShotMultimodalIEPipeline(_PostPipeline):
             return _broken(input_, error, errors)
         if own is None:
             # The call's labels are no fault of the post, and the cheapest thing to get wrong.
-            own = self._candidates(cast(Sequence[str], candidate_labels), *words)
+            own = self._candidates(cast(Sequence[str | Label], candidate_labels), *words)
         text, image = input_["text"], input_.get("image")
         try:
             if is_split_into_words:
@@ -292,7 +301,7 @@ class ZeroShotMultimodalIEPipeline(_PostPipeline):
 
     def _candidates(
         self,
-        labels: Sequence[str],
+        labels: Sequence[str | Label],
         label_descriptions: Mapping[str, str | Sequence[str]] | None,
         hypothesis_template: str | None,
         label_types: Mapping[str, Any] | None,
@@ -301,6 +310,7 @@ class ZeroShotMultimodalIEPipeline(_PostPipeline):
         warn: bool = True,
     ) -> dict[str, Any]:
         """What the model reads for labels, checked."""
+        labels, label_descriptions, label_types, _ = plain_labels(labels, label_descriptions, label_types)
         columns = names = check_labels(labels)
         separator = check_separator(label_separator)
         check_label_words(columns, label_descriptions, label_types, type_descriptions, separator, warn=warn)
@@ -367,9 +377,10 @@ class ZeroShotMultimodalIEPipeline(_PostPipeline):
         self,
         model_outputs: dict[str, Any],
         top_k: int | None = None,
-        threshold: float = 0.0,
+        threshold: float | None = None,
         function_to_apply: str = "softmax",
         label_separator: str | None = None,
+        reject_by: str = "probability",
         num_neighbors: int = 0,
     ) -> Any:
         (error,) = _flatten([model_outputs["errors"]])
@@ -388,6 +399,7 @@ class ZeroShotMultimodalIEPipeline(_PostPipeline):
                 top_k=top_k,
                 function_to_apply=function_to_apply,
                 label_separator=label_separator,
+                reject_by=reject_by,
             )
             return ranked
 
@@ -520,8 +532,8 @@ class MultimodalGraphExtractionPipeline(_PostPipeline):
     def __call__(  # type: ignore[override]
         self,
         inputs: Any,
-        typing_labels: Sequence[str] | None = None,
-        relation_labels: Sequence[str] | None = None,
+        typing_labels: Sequence[str | Label] | None = None,
+        relation_labels: Sequence[str | Label] | None = None,
         **kwargs: Any,
     ) -> Any:
         """See the class."""
@@ -530,8 +542,8 @@ class MultimodalGraphExtractionPipeline(_PostPipeline):
     @with_new_names
     def _sanitize_parameters(
         self,
-        typing_labels: Sequence[str] | None = None,
-        relation_labels: Sequence[str] | None = None,
+        typing_labels: Sequence[str | Label] | None = None,
+        relation_labels: Sequence[str | Label] | None = None,
         mention_finder: Any = None,
         label_descriptions: Mapping[str, str | Sequence[str]] | None = None,
         label_types: Mapping[str, Any] | None = None,
@@ -541,6 +553,8 @@ class MultimodalGraphExtractionPipeline(_PostPipeline):
         relation_constraints: Mapping[str, Any] | None = None,
         symmetric: Sequence[str] | None = None,
         inverses: Mapping[str, str] | None = None,
+        threshold: float | Mapping[str, float] | None = None,
+        reject_by: str | None = None,
         rejection: Any = None,
         top_k: int | None = None,
         texts_at_once: int | None = None,

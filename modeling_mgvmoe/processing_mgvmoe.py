@@ -19,12 +19,14 @@ from transformers.processing_utils import ImagesKwargs, ProcessorMixin
 
 from .images import MAX_PIXELS, to_rgb
 from .labels import (
+    Label,
     as_nodes,
     check_label_words,
     check_labels,
     check_separator,
     check_template,
     label_texts,
+    plain_labels,
     rank_labels,
     read_label_types,
     read_labels,
@@ -577,7 +579,7 @@ class MGVMoEProcessor(ProcessorMixin):
         images: Any = None,
         text: str | Sequence[Any] | None = None,
         mentions: Any = None,
-        candidate_labels: Sequence[str] | Sequence[Sequence[str]] | None = None,
+        candidate_labels: Sequence[str | Label] | Sequence[Sequence[str | Label]] | None = None,
         label_descriptions: Mapping[str, str | Sequence[str]] | None = None,
         hypothesis_template: str | None = None,
         label_types: Mapping[str, Any] | None = None,
@@ -602,7 +604,8 @@ class MGVMoEProcessor(ProcessorMixin):
                 (start, end), characters of the post as given, end exclusive, or of its words joined by single spaces;
                 or {"start", "end"}; or the mention's words, if they occur once (`spans.check_span`). A batch takes a
                 list of these and may mix both kinds.
-            candidate_labels: Labels shared by all posts, or a list of labels for each post.
+            candidate_labels: Labels shared by all posts, or a list of labels for each post: strings, or
+                [`labels.Label`] objects (or dicts with their fields), which say what the next two arguments say.
             label_descriptions: Sentences to read instead of labels, one or several for each; labels without one stay
                 as they are.
             hypothesis_template: Instead of the processor's own.
@@ -670,6 +673,9 @@ class MGVMoEProcessor(ProcessorMixin):
                     post["pixel_values"] = pixels
         batch = self.pad_posts(posts, padding, max_length, return_tensors) if posts else BatchFeature()
         if candidate_labels is not None:
+            candidate_labels, label_descriptions, label_types, _ = plain_labels(
+                candidate_labels, label_descriptions, label_types
+            )
             check_label_words(
                 read_labels(candidate_labels)[0],
                 label_descriptions,
@@ -819,12 +825,13 @@ class MGVMoEProcessor(ProcessorMixin):
     def post_process_zero_shot_ie(
         self,
         outputs_or_logits: Any,
-        candidate_labels: Sequence[str] | Sequence[Sequence[str]],
-        threshold: float = 0.0,
+        candidate_labels: Sequence[str | Label] | Sequence[Sequence[str | Label]],
+        threshold: float | None = None,
         top_k: int | None = None,
         function_to_apply: str = "softmax",
         candidate_mask: Any = None,
         label_separator: str | None = None,
+        reject_by: str = "probability",
     ) -> list[list[dict[str, Any]]]:
         """Turns logits into labels with scores.
 
@@ -833,11 +840,14 @@ class MGVMoEProcessor(ProcessorMixin):
                 counts the distinct labels in order of first appearance, as `__call__` lays them out; a LIST (not a
                 tensor) is then read as one vector for each post, of this post's own labels only.
             candidate_labels: Labels shared by all posts, or a list of labels for each post.
-            threshold: Lowest score to keep; 0 keeps all, also negative ones with "none".
+            threshold: Least of what a label needs to be kept; `None` keeps all, and so does a score of 0.
             top_k: How many labels of a post to keep at most.
             function_to_apply: "softmax" over a post's own labels, "sigmoid" of each, or "none": raw logits.
             candidate_mask: (B,C) bool; False takes a label out for a post, before the softmax.
             label_separator: Labels are paths, and C counts the nodes of their tree, as `__call__` lays them out.
+            reject_by: What the threshold is about: "probability", the label's score (with "none" its logit); "ratio",
+                how many times as likely as the average other label it is; or "logit", which the other labels do not
+                change. The last two are the same whatever `function_to_apply` is.
 
         Returns:
             For each post {"label", "score"} with falling scores; equal scores keep the order of the labels. Of draws
@@ -856,6 +866,7 @@ class MGVMoEProcessor(ProcessorMixin):
             function_to_apply,
             candidate_mask=candidate_mask,
             label_separator=label_separator,
+            reject_by=reject_by,
         )
 
     @classmethod
@@ -936,7 +947,7 @@ class MGVMoEProcessor(ProcessorMixin):
     @with_new_names
     def candidate_texts(
         self,
-        candidate_labels: Sequence[str],
+        candidate_labels: Sequence[str | Label],
         label_descriptions: Mapping[str, str | Sequence[str]] | None = None,
         hypothesis_template: str | None = None,
     ) -> list[tuple[str, ...]]:
@@ -947,12 +958,13 @@ class MGVMoEProcessor(ProcessorMixin):
                 of distinct ones, or the template has not exactly one "{}".
         """
         template = self.hypothesis_template if hypothesis_template is None else hypothesis_template
+        candidate_labels, label_descriptions, _, _ = plain_labels(candidate_labels, label_descriptions)
         return label_texts(check_labels(candidate_labels), label_descriptions, template)
 
     @with_new_names
     def encode_candidates(
         self,
-        candidate_labels: Sequence[str] | Sequence[Sequence[str]],
+        candidate_labels: Sequence[str | Label] | Sequence[Sequence[str | Label]],
         label_descriptions: Mapping[str, str | Sequence[str]] | None = None,
         hypothesis_template: str | None = None,
         max_length: int | None = None,
@@ -972,6 +984,9 @@ class MGVMoEProcessor(ProcessorMixin):
             ValueError: See `candidate_texts` and `label_types.read_label_types`; also if a label or type has no token
                 in the vocabulary.
         """
+        candidate_labels, label_descriptions, label_types, _ = plain_labels(
+            candidate_labels, label_descriptions, label_types
+        )
         candidate_labels, trees = as_nodes(candidate_labels, check_separator(label_separator))
         if trees is not None:
             label_descriptions = {

@@ -46,7 +46,7 @@ def check_least(least: float) -> float:
     """Returns it, or raises ValueError if no `lead` could be compared with it."""
     if not isinstance(least, (int, float)) or not 1 <= least < math.inf:
         raise ValueError(
-            "none_threshold must be at least 1: how many times as likely as the average other label the best one must "
+            "threshold must be at least 1: how many times as likely as the average other label the best one must "
             f"be. Got {least!r}."
         )
     return float(least)

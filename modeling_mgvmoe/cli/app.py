@@ -20,7 +20,7 @@ from ..app.example_posts import examples_for, examples_from_file
 from ..app.markup import check_least
 from ..app.served_model import find_run_record, load_served_model
 from ..app.space import write_space
-from ..data.flags import FlagParser
+from ..data.flags import FlagParser, RenamedFlag
 from ..inference.model_folder import check_model_folder
 from .errors import one_line
 
@@ -40,11 +40,13 @@ def read_flags(argv: Sequence[str]) -> tuple[argparse.ArgumentParser, argparse.N
     parser.add_argument("--server_port", type=int, help="default: the first free one from 7860 on")
     parser.add_argument("--examples", metavar="POSTS.json", help="posts to try it with (default: some like its data)")
     parser.add_argument(
-        "--none_threshold",
+        "--threshold",
         type=float,
         default=5.0,
         help='"none of these" if the best label is fewer times as likely as the average other one (default 5)',
     )
+    parser.add_argument("--none_threshold", dest="threshold", action=RenamedFlag, type=float,
+        default=argparse.SUPPRESS, help=argparse.SUPPRESS)  # fmt: skip
     parser.add_argument("--write_space", metavar="FOLDER", help="write a Hub Space and do not start the page")
     parser.add_argument("--overwrite", action="store_true", help="replace a Space that was written before")
     return parser, parser.parse_args(argv)
@@ -56,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> Any:
     parser, arguments = read_flags(sys.argv[1:] if argv is None else argv)
     disable_progress_bar()
     try:
-        check_least(arguments.none_threshold)
+        check_least(arguments.threshold)
         examples = examples_from_file(arguments.examples) if arguments.examples else None
         if arguments.write_space and arguments.trust_remote_code:
             raise ValueError("trust_remote_code: a Space runs the code that is written into it; leave it out")
@@ -75,5 +77,5 @@ def main(argv: Sequence[str] | None = None) -> Any:
     from ..app.page import build_page, launch_page  # Gradio takes seconds to import
 
     examples = examples_for(served.record) if examples is None else examples
-    page = build_page(served, examples, arguments.none_threshold)
+    page = build_page(served, examples, arguments.threshold)
     launch_page(page, arguments.server_name, arguments.server_port)

@@ -21,10 +21,11 @@ from typing import Any
 from transformers.utils.logging import disable_progress_bar
 
 from ..data.evaluation_data import load_evaluation_data
-from ..data.flags import FlagParser
-from ..evaluation.explanation import check_none_threshold, expert_usage, explain_post, image_effect_words
+from ..data.flags import FlagParser, RenamedFlag
+from ..evaluation.explanation import expert_usage, explain_post, image_effect_words
 from ..evaluation.plots import draw_expert_usage, draw_explanation
 from ..inference.model_folder import check_device, check_model_folder, check_output_folder, load_model
+from ..labels import REJECT_BY, check_threshold
 from .errors import one_line
 
 
@@ -40,7 +41,12 @@ def read_flags(argv: Sequence[str]) -> tuple[argparse.ArgumentParser, argparse.N
     post.add_argument("--posts", required=True, help="JSON list of posts, as the pipeline takes them")
     post.add_argument("--number", type=int, default=0, help="which of them, from 0 (default 0)")
     post.add_argument("--labels", nargs="+", help="instead of the post's own candidate_labels")
-    post.add_argument("--none_threshold", type=float, default=0.0, help='best score of "none of these" (default 0)')
+    post.add_argument("--threshold", type=float, help='"none of these" if the best label has less (default: none)')
+    post.add_argument(
+        "--reject_by", choices=REJECT_BY, default="probability", help="what --threshold is about (default probability)"
+    )
+    post.add_argument("--none_threshold", dest="threshold", action=RenamedFlag, type=float,
+        default=argparse.SUPPRESS, help=argparse.SUPPRESS)  # fmt: skip
     experts.add_argument("--dataset", required=True, help='"sketchbook" or FOLDER')
     experts.add_argument("--split", default="test", choices=("validation", "test"), help="default test")
     experts.add_argument("--seed", type=int, default=0, help="of the sketchbook (default 0)")
@@ -80,11 +86,11 @@ def main(argv: Sequence[str] | None = None) -> Any:
         check_output_folder("output", os.path.dirname(arguments.output) or ".")
         os.makedirs(os.path.dirname(arguments.output) or ".", exist_ok=True)
         if arguments.command == "post":
-            check_none_threshold(arguments.none_threshold)
+            check_threshold(arguments.threshold, arguments.reject_by)
             post = read_post(arguments.posts, arguments.number)
             model, processor = load_model(arguments.model, arguments.device)
-            none_threshold = arguments.none_threshold
-            result: Any = explain_post(model, processor, post, arguments.labels, none_threshold=none_threshold)
+            chosen = {"threshold": arguments.threshold, "reject_by": arguments.reject_by}
+            result: Any = explain_post(model, processor, post, arguments.labels, **chosen)
             draw_explanation(result, arguments.output)
             print(f"{result.answer or 'none of these'}   uncertainty {result.uncertainty:.2f}")
             if words := image_effect_words(result):

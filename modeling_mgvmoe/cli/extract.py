@@ -43,7 +43,7 @@ from ..graph.runner import BulkArguments, BulkResult, extract_in_bulk
 from ..graph.shards import ERROR_KINDS, HETERO_DATA, SUMMARY
 from ..graph.tables import MERGING, GraphTables
 from ..graph.writers import BASE_IRI, check_base_iri
-from ..labels import METHODS
+from ..labels import REJECT_BY
 from ..training.launch import patient_state, under_launcher
 from ..training.signals import typed_command
 from .errors import PARTIAL, one_line
@@ -115,18 +115,22 @@ def _parser(description: str | None) -> argparse.ArgumentParser:
     add("--picture_features", action="store_true", help="keep the mean of the vision encoder's tokens of each post")
     add("--mention_finder", metavar="MODEL", help="token-classification model for posts without mentions")
     add(
-        "--rejection",
+        "--threshold",
         type=float,
         nargs="+",
         metavar="P",
-        help="least value of the best label, of all or of types and relations",
+        help="least that the answered label needs, of all or of types and relations",
     )
     add(
-        "--rejection_method",
-        choices=METHODS,
+        "--reject_by",
+        choices=REJECT_BY,
         default="probability",
-        help="what --rejection is about (default probability)",
+        help="what --threshold is about (default probability)",
     )
+    add("--rejection", dest="threshold", action=RenamedFlag, type=float, nargs="+",
+        default=argparse.SUPPRESS, help=argparse.SUPPRESS)  # fmt: skip
+    add("--rejection_method", dest="reject_by", action=RenamedFlag, choices=REJECT_BY,
+        default=argparse.SUPPRESS, help=argparse.SUPPRESS)  # fmt: skip
     add("--top_k", type=int, help="labels in each ranking (default all)")
     add("--max_length", type=int, help="tokens of a post (default: the processor's)")
     add("--num_neighbors", type=int, default=0, help="mentions and pairs share their scores with this many nearest "
@@ -181,17 +185,10 @@ def _load(flags: argparse.Namespace, state: PartialState) -> ModelExtractor:
     model = MGVMoEForZeroShotIE.from_pretrained(flags.model).to(state.device).eval()
     labels = _labels(flags, with_types=model.config.score == "similarity")
     options = ExtractionOptions(
-        rejection=_rejection(flags.rejection),
+        threshold=_threshold(flags.threshold),
         **{
             name: getattr(flags, name)
-            for name in (
-                "rejection_method",
-                "texts_at_once",
-                "top_k",
-                "max_length",
-                "num_neighbors",
-                "mixed_precision",
-            )
+            for name in ("reject_by", "texts_at_once", "top_k", "max_length", "num_neighbors", "mixed_precision")
         },
     )
     finder = None if flags.mention_finder is None else load_mention_finder(flags.mention_finder, state.device)
@@ -208,11 +205,11 @@ def _labels(flags: argparse.Namespace, with_types: bool) -> CandidateLabels:
     return read_candidate_labels(paths, flags.label_split, with_types)
 
 
-def _rejection(values: Sequence[float] | None) -> float | Mapping[str, float] | None:
+def _threshold(values: Sequence[float] | None) -> float | Mapping[str, float] | None:
     if values is None:
         return None
     if len(values) > 2:
-        raise ValueError(f"rejection must be one number, or one for types and one for relations, got {values}")
+        raise ValueError(f"threshold must be one number, or one for types and one for relations, got {values}")
     return values[0] if len(values) == 1 else dict(zip(("typing", "relation"), values, strict=True))
 
 

@@ -23,7 +23,7 @@ from ..data.atomic_io import whole_file
 from ..data.fingerprint import digest
 from ..data.progress_bar import hide_bars_of_libraries, progress_bar
 from ..data.rows import ENDINGS, BrokenLine, is_address, locate_image, locate_images, read_records
-from ..labels import check_labels
+from ..labels import REJECT_BY, check_labels, plain_labels
 from ..spans import check_unicode, mentions_of, places_of, read_image_text, read_mentions
 from .errors import GOOD, PARTIAL, UsageError, usage
 from .evaluate import add_loading_flags
@@ -209,7 +209,7 @@ def _check(post: Any, shared_labels: Sequence[str] | None, where: str) -> None:
             if labels is None and shared_labels is None:
                 raise ValueError("candidate_labels: the post needs its own, or --labels those of all posts")
             if labels is not None:
-                check_labels(labels)
+                check_labels(plain_labels(labels).labels)
         except ValueError as error:
             raise ValueError(f"{where}: {error}") from error
 
@@ -348,7 +348,13 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--hypothesis-template", help='text around each label, with one "{}"')
     group = parser.add_argument_group("answer")
     group.add_argument("--top-k", type=int, help="this many labels at most (default: all)")
-    group.add_argument("--threshold", type=float, default=0.0, help="the lowest score to return (default 0)")
+    group.add_argument("--threshold", type=float, help="least that a label needs to be returned (default: none)")
+    group.add_argument(
+        "--reject-by",
+        choices=REJECT_BY,
+        default="probability",
+        help="what --threshold is about: the score (default), its ratio to the average other label's, or the logit",
+    )
     group.add_argument(
         "--function-to-apply",
         default="softmax",
@@ -446,7 +452,7 @@ def _read(flags: argparse.Namespace) -> tuple[Sequence[Any], dict[int, str], dic
     if flags.batch_size < 1:
         raise UsageError(f"--batch-size must be at least 1, got {flags.batch_size}")
     with usage():
-        check_ranking(flags.threshold, flags.top_k, flags.function_to_apply)
+        check_ranking(flags.threshold, flags.top_k, flags.function_to_apply, flags.reject_by)
         if flags.labels is not None:
             check_labels(flags.labels, "--labels")
         words = {
@@ -478,6 +484,7 @@ def _read(flags: argparse.Namespace) -> tuple[Sequence[Any], dict[int, str], dic
         "hypothesis_template": flags.hypothesis_template,
         "top_k": flags.top_k,
         "threshold": flags.threshold,
+        "reject_by": flags.reject_by,
         "function_to_apply": flags.function_to_apply,
     }
     return posts, faults, {name: value for name, value in arguments.items() if value is not None}

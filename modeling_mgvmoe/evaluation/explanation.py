@@ -29,7 +29,16 @@ from ..data.encoding import encode_posts, image_token_mask
 from ..data.evaluation_data import select_posts
 from ..data.progress_bar import progress_bar
 from ..images import to_rgb
-from ..labels import check_label_words, check_labels, in_evaluation, with_new_names
+from ..labels import (
+    Label,
+    check_label_words,
+    check_labels,
+    check_threshold,
+    in_evaluation,
+    plain_labels,
+    threshold_values,
+    with_new_names,
+)
 from ..spans import mentions_of, read_image_text, read_mentions, splits_character
 from ..variational_experts import MODALITIES
 
@@ -165,7 +174,7 @@ class Explanation:
         text: the post.
         mentions: one span (typing) or two (head, tail), in characters, end exclusive.
         ranking: {"label", "score"} with falling scores, the softmax over the candidates.
-        none_threshold: the answer is "none of these" if the best score is below it.
+        threshold: the answer is "none of these" if the best label has less; `None`: never.
         words: of the text, in order.
         patches: (rows, columns), the weight of each patch; `None` without an image, or if its tokens make no grid.
         patch_experts: (rows, columns, K), p of each patch; `None` as `patches`.
@@ -179,12 +188,14 @@ class Explanation:
         expert_shares: likewise, the sum of a_j p_jk (K,); all of them add up to 1.
         ranking_without_image: as `ranking`, of the same post without its image; `None` where it has none.
         gate: g of E8', for a model whose scores begin as similarity: how much of what was weighed is added.
+        reject_by: what the threshold is about, of `labels.REJECT_BY`.
+        compared: that of the best label; `None`: its score.
     """
 
     text: str
     mentions: list[tuple[int, int]]
     ranking: list[dict[str, Any]]
-    none_threshold: float
+    threshold: float | None
     words: list[Word]
     shares: dict[str, float]
     expert_usage: dict[str, np.ndarray]
@@ -196,11 +207,15 @@ class Explanation:
     image_text: list[str] = field(default_factory=list)
     ranking_without_image: list[dict[str, Any]] | None = None
     gate: float | None = None
+    reject_by: str = "probability"
+    compared: float | None = None
 
     @property
     def answer(self) -> str | None:
         """The best label; `None` for "none of these"."""
-        return best_label(self.ranking, self.none_threshold)
+        best = self.ranking[0]
+        compared = best["score"] if self.compared is None else self.compared
+        return None if self.threshold is not None and compared < self.threshold else best["label"]
 
     @property
     def uncertainty(self) -> float:
@@ -236,7 +251,8 @@ class Explanation:
             "mentions": [list(span) for span in self.mentions],
             "ranking": self.ranking,
             "answer": self.answer,
-            "none_threshold": self.none_threshold,
+            "threshold": self.threshold,
+            "reject_by": self.reject_by,
             "uncertainty": self.uncertainty,
             "ranking_without_image": self.ranking_without_image,
             "image_effect": self.image_effect,
@@ -249,11 +265,6 @@ class Explanation:
             "expert_shares": {name: shares.tolist() for name, shares in self.expert_shares.items()},
             "gate": self.gate,
         }
-
-
-def best_label(ranking: Sequence[Mapping[str, Any]], none_threshold: float) -> str | None:
-    """The first label of a ranking, or `None` if its score is below the threshold."""
-    return ranking[0]["label"] if ranking[0]["score"] >= none_threshold else None
 
 
 def normalized_entropy(scores: Sequence[float]) -> float:
@@ -285,24 +296,18 @@ def image_effect_words(explanation: Explanation, show: Callable[[str], str] = st
     return words + f"The image moves the score by {explanation.image_effect:+.2f}."
 
 
-def check_none_threshold(none_threshold: float) -> float:
-    """Returns it, or raises ValueError if it is not between 0 and 1."""
-    if not isinstance(none_threshold, (int, float)) or not 0 <= none_threshold <= 1:
-        raise ValueError(f"none_threshold must be between 0 and 1, got {none_threshold!r}.")
-    return float(none_threshold)
-
-
 @with_new_names
 def explain_post(
     model: MGVMoEForZeroShotIE,
     processor: MGVMoEProcessor,
     post: Mapping[str, Any],
-    candidate_labels: Sequence[str] | None = None,
+    candidate_labels: Sequence[str | Label] | None = None,
     label_descriptions: Mapping[str, str | Sequence[str]] | None = None,
     hypothesis_template: str | None = None,
     label_types: Mapping[str, Any] | None = None,
     type_descriptions: Mapping[str, str | Sequence[str]] | None = None,
-    none_threshold: float = 0.0,
+    threshold: float | None = None,
+    reject_by: str = "probability",
 ) -> Explanation:
     """Score the labels for one post and say what the scores were made of.
 
@@ -312,17 +317,18 @@ def explain_post(
         post: as the pipeline takes it.
         candidate_labels: default: the post's own.
         label_descriptions, hypothesis_template, label_types, type_descriptions: as the pipeline takes them.
-        none_threshold: the answer is "none of these" if the best score is below it. The protocol "open" of
-            `examples/evaluate.py` fits one.
+        threshold, reject_by: the answer is "none of these" if the best label has less, as of the pipeline. The
+            protocol "open" of `examples/evaluate.py` fits one.
 
     Raises:
-        ValueError: as of the pipeline; or the threshold is not between 0 and 1.
+        ValueError: as of the pipeline.
     """
-    check_none_threshold(none_threshold)
+    check_threshold(threshold, reject_by)
     mentions, text = mentions_of(post), post["text"]
     labels = post.get("candidate_labels") if candidate_labels is None else candidate_labels
     if labels is None:
         raise ValueError("candidate_labels: a non-empty list of labels is needed, in the call or in the post")
+    labels, label_descriptions, label_types, _ = plain_labels(labels, label_descriptions, label_types)
     labels = check_labels(labels)
     check_label_words(labels, label_descriptions, label_types, type_descriptions)
     candidates = processor.encode_candidates(
@@ -355,13 +361,17 @@ def explain_post(
             (without,) = processor.post_process_zero_shot_ie(score(dict(features)).logits, labels)
         output = score(features | of_image)
     (ranking,) = processor.post_process_zero_shot_ie(output.logits, labels)
+    logits = output.logits[0].double().cpu()
+    compared = threshold_values(logits.softmax(-1), logits, reject_by)[logits.argmax()]
     # Residual experts have none: they move the score's vectors themselves.
     gate = getattr(getattr(model, "similarity", None), "gate", None)
     return Explanation(
         text=text,
         mentions=read_mentions(mentions, text),
         ranking=ranking,
-        none_threshold=float(none_threshold),
+        threshold=threshold,
+        reject_by=reject_by,
+        compared=float(compared),
         image=image,
         image_text=image_text,
         ranking_without_image=without,

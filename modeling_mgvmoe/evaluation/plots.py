@@ -632,8 +632,8 @@ def _draw_labels(axis: Axes, explanation: Explanation, shown: int, glyphs: Glyph
     for place, entry in enumerate(best):
         axis.text(0.015, place, shortened(glyphs.show(entry["label"]), 40, 1), va="center", fontsize=9)
         axis.text(1.13, place, f"{entry['score']:.2f}", va="center", ha="right", fontsize=9)
-    if explanation.none_threshold:
-        axis.axvline(explanation.none_threshold, color=RED, linewidth=1, linestyle="--", zorder=0)
+    if explanation.threshold and explanation.reject_by == "probability":
+        axis.axvline(explanation.threshold, color=RED, linewidth=1, linestyle="--", zorder=0)
     axis.set(xlim=(0, 1.13), xticks=[], yticks=[])
     for side in axis.spines.values():
         side.set_visible(False)
@@ -663,8 +663,8 @@ def _draw_experts(axis: Axes, explanation: Explanation) -> None:
 def _draw_facts(axis: Axes, explanation: Explanation) -> None:
     axis.axis("off")
     facts = [f"uncertainty {explanation.uncertainty:.2f}  (0 sure, 1 all labels alike)"]
-    if explanation.none_threshold:
-        facts.append(f"none of these below {explanation.none_threshold:.2f}")
+    if explanation.threshold is not None:
+        facts.append(f"none of these below {explanation.threshold:.2f} ({explanation.reject_by})")
     if explanation.gate is not None:
         facts.append(f"gate of what was weighed {explanation.gate:.2f}")
     axis.text(0, 0.97, "\n".join(facts), fontsize=9, va="top", linespacing=1.6, transform=axis.transAxes)

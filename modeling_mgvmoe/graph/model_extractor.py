@@ -22,7 +22,7 @@ from ..data.schema import check_choice
 from ..data.splits import SPLITS
 from ..data.zero_shot_data import read_prepared_labels
 from ..extraction import GraphExtractor
-from ..labels import RENAMED, TASKS, Rejection
+from ..labels import RENAMED, TASKS
 
 if TYPE_CHECKING:
     from ..modeling_mgvmoe import MGVMoEForZeroShotIE
@@ -157,8 +157,8 @@ class ExtractionOptions:
     Attributes:
         texts_at_once: marked texts in one forward pass.
         top_k: labels in each ranking; default all.
-        rejection: least value of the best label, for all, or by task ("typing", "relation").
-        rejection_method: what that value is, of `rejection.METHODS`.
+        threshold: least that the answered label needs, for all, or by task ("typing", "relation").
+        reject_by: what the threshold is about, of `labels.REJECT_BY`.
         max_length: of a tokenized text.
         num_neighbors: of label propagation, see `extraction.extract`.
         mixed_precision: "no", "bf16", "fp16", or "auto": bf16 where the hardware has it. A run resumes only in the
@@ -167,8 +167,8 @@ class ExtractionOptions:
 
     texts_at_once: int = 32
     top_k: int | None = None
-    rejection: float | Mapping[str, float] | None = None
-    rejection_method: str = "probability"
+    threshold: float | Mapping[str, float] | None = None
+    reject_by: str = "probability"
     max_length: int | None = None
     num_neighbors: int = 0
     mixed_precision: str = "no"
@@ -179,15 +179,6 @@ class ExtractionOptions:
     def identity(self) -> dict[str, Any]:
         """As JSON values."""
         return {name: value if not isinstance(value, Mapping) else dict(value) for name, value in vars(self).items()}
-
-    def decisions(self) -> dict[str, Rejection]:
-        """The rejection of each task that has one."""
-        given = self.rejection if isinstance(self.rejection, Mapping) else dict.fromkeys(TASKS, self.rejection)
-        return {
-            task: Rejection(threshold, self.rejection_method)
-            for task, threshold in given.items()
-            if threshold is not None
-        }
 
 
 class ModelExtractor:
@@ -224,7 +215,8 @@ class ModelExtractor:
                 list(labels.typing) or None,
                 list(labels.relation) or None,
                 mention_finder=mention_finder,
-                rejection=options.decisions() or None,
+                threshold=options.threshold,
+                reject_by=options.reject_by,
                 top_k=options.top_k,
                 batch_size=options.texts_at_once,
                 max_length=options.max_length,

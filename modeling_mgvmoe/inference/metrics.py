@@ -343,36 +343,47 @@ class TaskResult:
         return confusion_matrix(self.predictions[method], self.references, self.classes)
 
 
-METHODS = ("probability", "logit")  # of `Rejection`, which imports torch
+REJECT_BY = ("probability", "ratio", "logit")  # as in `labels`, which imports torch
 
 
-def confidence(logits: np.ndarray, method: str) -> np.ndarray:
-    """How much each row speaks for some candidate; see [`Rejection`].
+def confidence(logits: np.ndarray, reject_by: str) -> np.ndarray:
+    """How much each row speaks for its best candidate, as `threshold` and `reject_by` have it.
 
     Args:
         logits: (posts, candidates).
-        method: "probability" of the best candidate, or its "logit".
+        reject_by: "probability" of the best candidate, its "ratio" to the average other one, or its "logit".
 
     Returns:
         (posts,).
     """
-    if method not in METHODS:
-        raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
+    if reject_by not in REJECT_BY:
+        raise ValueError(f"reject_by must be one of {', '.join(REJECT_BY)}, got {reject_by!r}")
     best = logits.max(-1)
-    return best if method == "logit" else 1 / np.exp(logits - best[:, None]).sum(-1)
+    if reject_by == "logit":
+        return best
+    total = np.exp(logits - best[:, None]).sum(-1)
+    if reject_by == "probability":
+        return 1 / total
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(total > 1, (logits.shape[-1] - 1) / (total - 1), np.inf)
 
 
-def fit_rejection(logits: np.ndarray, is_known: Sequence[bool] | np.ndarray, method: str = "logit") -> Rejection:
-    """The rejection with the best F1 on some posts, for `extract` and the pipelines.
+def fit_threshold(logits: np.ndarray, is_known: Sequence[bool] | np.ndarray, reject_by: str = "logit") -> float:
+    """The `threshold` with the best F1 of rejection on some posts, for `extract` and the pipelines.
 
     Args:
         logits: (posts, candidates), of posts of classes that are not trained on and of posts without a class.
         is_known: whether a post is of some class.
-        method: of [`Rejection`].
+        reject_by: what the threshold is about.
     """
+    return fit_rejection_threshold(confidence(np.asarray(logits, dtype=float), reject_by), is_known)
+
+
+def fit_rejection(logits: np.ndarray, is_known: Sequence[bool] | np.ndarray, method: str = "logit") -> Rejection:
+    """[`fit_threshold`] as version 0.1 called it; version 0.3 will not have it."""
     from ..labels import Rejection
 
-    return Rejection(fit_rejection_threshold(confidence(np.asarray(logits, dtype=float), method), is_known), method)
+    return Rejection(fit_threshold(logits, is_known, method), method)
 
 
 def calibrated(logits: np.ndarray, is_seen: Sequence[bool] | np.ndarray, gamma: float) -> np.ndarray:

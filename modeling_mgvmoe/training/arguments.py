@@ -48,7 +48,7 @@ class ModelArguments:
         default=None,
         metadata={
             "help": 'How mentions are shown to the text encoder: "markers" around them, or "prefix", named before the '
-            'post; default: a saved model\'s own, or "markers".',
+            "post; default: a saved model's own, or what its score needs.",
             "choices": ["markers", "prefix"],
         },
     )

@@ -106,12 +106,17 @@ def processor_from_scratch(
     )
 
 
+def default_mention_style(score: str) -> str:
+    """The `mention_style` that a model's score needs."""
+    return "prefix" if score == "similarity" else "markers"
+
+
 def model_from_scratch(
     model_config: Mapping[str, Any],
     texts: Iterable[str],
     max_length: int,
     hypothesis_template: str = "{}",
-    mention_style: str = "markers",
+    mention_style: str | None = None,
 ) -> tuple[MGVMoEForZeroShotIE, MGVMoEProcessor]:
     """A model with random weights and its processor.
 
@@ -120,13 +125,14 @@ def model_from_scratch(
         texts: to learn the tokenizer from.
         max_length: of a post, in tokens.
         hypothesis_template: what the text encoder reads for a label.
-        mention_style: of the processor.
+        mention_style: of the processor; default: what the score needs.
 
     Returns:
         The model and the processor.
     """
     config = MGVMoEConfig(**model_config)
-    processor = processor_from_scratch(config, texts, max_length, hypothesis_template, mention_style)
+    style = mention_style or default_mention_style(config.score)
+    processor = processor_from_scratch(config, texts, max_length, hypothesis_template, style)
     config.text_config.vocab_size = processor.vocabulary_size
     config.text_config.pad_token_id = processor.tokenizer.pad_token_id
     return MGVMoEForZeroShotIE(config), processor
@@ -207,10 +213,10 @@ def build_model(
 
     check_sources(arguments)
     set_seed(seed)
-    if arguments.model_config.get("score") == "similarity" and arguments.mention_style != "prefix":
-        raise ValueError(
-            f'mention_style must be "prefix" for a model with score="similarity", got {arguments.mention_style!r}.'
-        )
+    score = arguments.model_config.get("score", MGVMoEConfig.score)
+    mention_style = arguments.mention_style or default_mention_style(score)
+    if arguments.model_name_or_path is None and score == "similarity" and mention_style != "prefix":
+        raise ValueError(f'mention_style must be "prefix" for a model with score="similarity", got {mention_style!r}.')
     if arguments.model_name_or_path is not None:
         source = arguments.model_name_or_path
         processor = MGVMoEProcessor.from_pretrained(source)
@@ -219,7 +225,6 @@ def build_model(
         processor.mention_style = arguments.mention_style or processor.mention_style
         return MGVMoEForZeroShotIE.from_pretrained(source), processor
     max_length, hypothesis_template = arguments.max_length or 128, arguments.hypothesis_template or "{}"
-    mention_style = arguments.mention_style or "markers"
     if arguments.text_model_name_or_path is None or arguments.vision_model_name_or_path is None:
         return model_from_scratch(
             arguments.model_config, data.training_texts(), max_length, hypothesis_template, mention_style

@@ -123,7 +123,7 @@ def test_the_flag(script, model, tmp_path, capsys):
             ["--model", "user/name", "--write_space", "x", "--trust_remote_code"],
             "a Space runs the code that is written",
         ),
-        (["--model", "user/name", "--none_threshold", "0.5"], "none_threshold must be at least 1"),
+        (["--model", "user/name", "--threshold", "0.5"], "threshold must be at least 1"),
         (["--model", "user/name"], "model: user/name cannot be loaded. "),  # no network
         (["--modle", "user/name"], "--model"),
     ],

@@ -95,7 +95,7 @@ COMMANDS = {
         ([*POST, "--output", "T/file/x.png"], "output: a folder is needed, got 'T/file', and 'T/file' is a file"),
         ([*POST, "--output", "T"], "output: the name of an image is needed, 'T' is a folder"),
         ([*POST, "--output", "T/x.evil"], "Format 'evil' is not supported"),
-        ([*POST, "--none_threshold", "2"], "none_threshold must be between 0 and 1, got 2.0"),
+        ([*POST, "--threshold", "2"], "threshold: a score between 0 and 1 is needed (got 2.0)"),
         (["experts", "--model", "M", "--dataset", "T/none"], "dataset: T/none/train.parquet does not exist"),
         (["experts", *SKETCHBOOK, "--max_posts", "-1"], "max_posts must be at least 1, got -1"),
         (["experts", *SKETCHBOOK, "--split", "x"], "argument --split: invalid choice: 'x'"),
@@ -198,7 +198,7 @@ COMMANDS = {
         (["--model", "M", "--examples", "T/none"], "examples: the file 'T/none' does not exist"),
         (["--model", "M", "--examples", "T/bad.json"], "examples: T/bad.json holds no JSON"),
         (["--model", "M", "--write_space", "T/file"], "write_space: T/file holds something"),
-        (["--model", "M", "--none_threshold", "0.5"], "none_threshold must be at least 1"),
+        (["--model", "M", "--threshold", "0.5"], "threshold must be at least 1"),
     ],
     # More of these in test_predict.py.
     "mgvmoe": [

@@ -50,7 +50,8 @@ def test_one_post(script, folder, tmp_path, capsys):
     assert {entry["label"] for entry in numbers["ranking"]} == set(LABELS) and numbers["patches"]
     arguments = ["post", "--model", f"{folder}/model", "--posts", f"{folder}/posts.json", "--output", str(out)]
     script.main([*arguments, "--number", "1", "--labels", "greets", "chases", "--none_threshold", "1"])
-    assert "none of these" in capsys.readouterr().out
+    printed = capsys.readouterr()
+    assert "none of these" in printed.out and "--none_threshold is now called --threshold" in printed.err
     numbers = json.loads(out.with_suffix(".json").read_text(encoding="utf-8"))
     assert {entry["label"] for entry in numbers["ranking"]} == {"greets", "chases"} and numbers["patches"] is None
 
@@ -76,8 +77,8 @@ def test_use_of_the_experts(script, folder, tmp_path, capsys):
         (["post", "--posts", "{}/posts.json", "--number", "2"], "number must be one of 0 to 1, got 2"),
         (["post", "--posts", "{}/nowhere.json"], "nowhere.json"),
         (
-            ["post", "--posts", "{}/posts.json", "--none_threshold", "2"],
-            "none_threshold must be between 0 and 1, got 2.0",
+            ["post", "--posts", "{}/posts.json", "--threshold", "2"],
+            "threshold: a score between 0 and 1 is needed (got 2.0)",
         ),
         (["experts", "--dataset", "{}/nowhere"], "nowhere/train.parquet does not exist"),
         (["experts", "--dataset", "sketchbook", "--max_posts", "0"], "max_posts must be at least 1, got 0"),

@@ -139,8 +139,8 @@ def test_what_does_not_go_together_is_refused_in_words(inputs, undisturbed, tmp_
     assert "'gone.parquet' does not exist" in refused([*out, "--input", "gone.parquet"], capsys)
     assert "batch_size must be at least 1, got 0" in refused([*inputs, *out, "--batch_size", "0"], capsys)
     assert "base_iri must be an absolute IRI" in refused([*inputs, *out, "--base_iri", "here"], capsys)
-    assert "rejection must be one number, or one for types and one for relations" in refused(
-        [*inputs, *out, "--rejection", "0.1", "0.2", "0.3"], capsys
+    assert "threshold must be one number, or one for types and one for relations" in refused(
+        [*inputs, *out, "--threshold", "0.1", "0.2", "0.3"], capsys
     )
     assert "top_k: an integer of at least 1 is needed (got 0)" in refused([*inputs, *out, "--top_k", "0"], capsys)
     assert "holds no extracted graph" in refused([*out, "--export_only", "--formats", "n_triples"], capsys)
@@ -211,7 +211,7 @@ def test_mentions_are_found_where_there_are_none(inputs, tmp_path):
 def test_paths_and_rejection_get_into_the_tables(inputs, tmp_path):
     paths = {"typing_labels": ["thing > boat", "thing > cake", "animal > bird"], "label_separator": ">"}
     (tmp_path / "labels.json").write_text(json.dumps(paths))
-    flags = ["--labels", str(tmp_path / "labels.json"), "--rejection", "0.5", "--top_k", "2"]
+    flags = ["--labels", str(tmp_path / "labels.json"), "--threshold", "0.5", "--top_k", "2"]
     summary = extract_command([*inputs, "--output", str(tmp_path / "graph"), *flags])
     mentions = pq.read_table(tmp_path / "graph" / "mentions").to_pylist()
     labels = {mention["label"] for mention in mentions}

@@ -11,7 +11,6 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from modeling_mgvmoe import ZeroShotMultimodalIEPipeline
 from modeling_mgvmoe.evaluation.explanation import (
-    best_label,
     expert_usage,
     explain_post,
     image_effect_words,
@@ -74,9 +73,11 @@ def test_entropy():
     assert normalized_entropy([0.9, 0.1]) == pytest.approx(-(0.9 * math.log2(0.9) + 0.1 * math.log2(0.1)))
 
 
-def test_none_of_these():
+def test_none_of_these(parts):
     ranking = [{"label": "boat", "score": 0.4}, {"label": "bird", "score": 0.3}]
-    assert [best_label(ranking, threshold) for threshold in (0, 0.4, 0.41)] == ["boat", "boat", None]
+    found = replace(explain_post(*parts, POST, LABELS), ranking=ranking, compared=None)
+    answers = [replace(found, threshold=threshold).answer for threshold in (None, 0, 0.4, 0.41)]
+    assert answers == ["boat", "boat", "boat", None]
 
 
 @pytest.mark.parametrize("post", [*posts(), POST, RELATION])
@@ -263,9 +264,9 @@ def test_words_and_strength_of_what_the_image_changes(parts, before, strength, w
 
 
 def test_json_has_everything_but_the_picture(parts):
-    found = explain_post(*parts, RELATION, RELATIONS, none_threshold=0.99)
+    found = explain_post(*parts, RELATION, RELATIONS, threshold=0.99)
     content = json.loads(json.dumps(found.as_json()))
-    assert content["answer"] is None and content["none_threshold"] == 0.99
+    assert content["answer"] is None and content["threshold"] == 0.99
     assert content["mentions"] == [[22, 26], [11, 15]]
     assert [entry["word"] for entry in content["words"]] == RELATION["text"].split()
     assert np.array(content["patches"]) == pytest.approx(found.patches)
@@ -274,7 +275,7 @@ def test_json_has_everything_but_the_picture(parts):
 @pytest.mark.parametrize(
     ("post", "arguments", "message"),
     [
-        (POST, {"candidate_labels": LABELS, "none_threshold": 1.2}, "none_threshold must be between 0 and 1, got 1.2"),
+        (POST, {"candidate_labels": LABELS, "threshold": 1.2}, "threshold: a score between 0 and 1 is needed"),
         (POST, {}, "candidate_labels: a non-empty list of labels is needed, in the call or in the post"),
         ({"text": "Kelo"}, {"candidate_labels": LABELS}, "either 'mention', or 'head' and 'tail'"),
         ({**POST, "mention": (0, 99)}, {"candidate_labels": LABELS}, r"0 <= start < end <= 18 \(text length\)"),

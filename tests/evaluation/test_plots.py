@@ -100,7 +100,7 @@ def test_chinese_characters_take_twice_the_room():
 @pytest.mark.parametrize("number", range(len(posts())))
 def test_every_kind_of_post_is_drawn(number, tmp_path):
     post = posts()[number]
-    found = explain_post(*scratch_model(), post, post.get("candidate_labels", LABELS), none_threshold=0.3)
+    found = explain_post(*scratch_model(), post, post.get("candidate_labels", LABELS), threshold=0.3)
     draw_explanation(found, tmp_path / "one.png", "a title")
     assert len(colours(tmp_path / "one.png")) > 20
 

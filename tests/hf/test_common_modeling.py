@@ -72,7 +72,7 @@ class MGVMoEModelTester:
 
     def get_config(self):
         values = {"num_experts": 3, "projection_dim": 20, "freeze_vision": False, **self.config_kwargs}
-        return MGVMoEConfig(text_config=self.text_config, vision_config=self.vision_config, **values)
+        return MGVMoEConfig.paper("mre", text_config=self.text_config, vision_config=self.vision_config, **values)
 
     def prepare_config_and_inputs_for_common(self):
         attention_mask = torch.ones(self.batch_size, self.seq_length, dtype=torch.long, device=torch_device)

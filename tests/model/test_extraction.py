@@ -223,24 +223,24 @@ def test_inverse_relations_are_consistent_both_ways():
 def test_rejection():
     free = graphs()[0]
     scores = sorted(mention["score"] for mention in free["mentions"])
-    found = graphs(rejection={"typing": scores[1]})[0]
+    found = graphs(threshold={"typing": scores[1]})[0]
     assert [mention["label"] for mention in found["mentions"]] == [
         None if mention["score"] < scores[1] else mention["label"] for mention in free["mentions"]
     ]
     assert sum(mention["label"] is None for mention in found["mentions"]) == 1
     assert found["relations"] == free["relations"]
     scores = sorted(relation["score"] for relation in free["relations"])
-    found = graphs(rejection={"relation": scores[2]})[0]
+    found = graphs(threshold={"relation": scores[2]})[0]
     assert found["relations"] == [relation for relation in free["relations"] if relation["score"] >= scores[2]]
-    assert graphs(rejection=0.0) == graphs()
-    nothing = graphs(rejection=1.0)[0]
+    assert graphs(threshold=0.0) == graphs()
+    nothing = graphs(threshold=1.0)[0]
     assert nothing["relations"] == [] and {mention["label"] for mention in nothing["mentions"]} == {None}
 
 
 def test_a_mention_of_no_type_fits_no_constraint():
     constraints = dict.fromkeys(RELATIONS, (LABELS, LABELS))
     assert len(graphs(relation_constraints=constraints)[0]["relations"]) == 6
-    assert graphs(relation_constraints=constraints, rejection={"typing": 1.0})[0]["relations"] == []
+    assert graphs(relation_constraints=constraints, threshold={"typing": 1.0})[0]["relations"] == []
 
 
 def test_types_as_paths():
@@ -401,8 +401,9 @@ BAD_OPTIONS = [
     ({"num_samples": 1.5}, "num_samples: an integer of at least 1 is needed \\(got 1.5\\)"),
     ({"errors": "ignore"}, "errors: one of raise, return is needed \\(got 'ignore'\\)"),
     ({"mention_finder": "ner"}, "mention_finder: a token-classification pipeline or a function .*got str"),
-    ({"rejection": 2}, "rejection: a probability between 0 and 1 is needed \\(got 2.0\\)"),
-    ({"rejection": {"types": 0.5}}, "rejection: the keys typing, relation are known \\(got \\['types'\\]\\)"),
+    ({"threshold": 2}, "threshold: a score between 0 and 1 is needed \\(got 2\\)"),
+    ({"reject_by": "energy"}, "reject_by: one of probability, ratio, logit is needed \\(got 'energy'\\)"),
+    ({"threshold": {"types": 0.5}}, "threshold: the keys typing, relation are known \\(got \\['types'\\]\\)"),
     (
         {"relation_labels": None, "symmetric": ["a"]},
         "relation_constraints, symmetric, inverses: they need relation_labels",

@@ -89,7 +89,14 @@ def test_posts_share_with_those_of_the_same_candidates_only():
     assert "error" in found[1] and found[2:] == pipe(POSTS, candidate_labels=LABELS)
 
 
-@pytest.mark.parametrize("wrong", [{"num_neighbors": -1}, {"num_neighbors": 1, "num_samples": 2}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"num_neighbors": -1},
+        {"num_neighbors": 1, "num_samples": 2},
+        {"num_neighbors": 1, "threshold": 1.0, "reject_by": "logit"},
+    ],
+)
 def test_no_number_of_neighbors(wrong):
     model, processor = scratch_similarity()
     with pytest.raises(ValueError, match="num_neighbors"):

@@ -199,7 +199,7 @@ def test_scores_do_not_depend_on_the_order_of_the_labels():
     [
         ({"threshold": 1.5}, r"threshold: a score between 0 and 1 is needed \(got 1.5\)"),
         ({"threshold": -0.1}, "threshold: a score between 0 and 1 is needed"),
-        ({"threshold": None}, r"threshold: a number is needed \(got None\)"),
+        ({"threshold": "0.5"}, r"threshold: a number is needed \(got '0.5'\)"),
         ({"threshold": float("nan")}, "threshold: a number is needed"),
         ({"top_k": 0}, r"top_k: an integer of at least 1, or None, is needed \(got 0\)"),
         ({"top_k": 1.0}, "top_k: an integer"),

@@ -9,6 +9,7 @@ from transformers import AutoModel
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from modeling_mgvmoe import MGVMoEConfig, MGVMoEForZeroShotIE, MGVMoEModel
+from modeling_mgvmoe.configuration_mgvmoe import DEFAULTS_0_1
 from tests.support.encoders import IMAGE_SIZE, VISION, VISION_SIZES
 from tests.support.tiny import INITIALIZER_RANGE, tiny_config, tiny_inputs, tiny_model
 
@@ -254,7 +255,9 @@ class TestComposing:
     @pytest.mark.parametrize("model_class", [MGVMoEModel, MGVMoEForZeroShotIE])
     def test_weights_of_both_sources_arrive_bitwise(self, tmp_path, model_class):
         text, vision, text_id, vision_id = self.folders(tmp_path)
-        model = model_class.from_text_vision_pretrained(text_id, vision_id, num_experts=2, projection_dim=5)
+        model = model_class.from_text_vision_pretrained(
+            text_id, vision_id, **{**DEFAULTS_0_1, "num_experts": 2, "projection_dim": 5}
+        )
         base = getattr(model, "mgvmoe", model)
         self.check_equal(base.text_model, text)
         self.check_equal(base.vision_model, vision)
@@ -274,7 +277,7 @@ class TestComposing:
 
     def test_composed_model_runs_is_saved_and_loaded_bitwise(self, tmp_path):
         *_, text_id, vision_id = self.folders(tmp_path, "roberta", "siglip_vision_model")
-        model = MGVMoEForZeroShotIE.from_text_vision_pretrained(text_id, vision_id, projection_dim=5).eval()
+        model = MGVMoEForZeroShotIE.from_text_vision_pretrained(text_id, vision_id, **DEFAULTS_0_1).eval()
         model.save_pretrained(tmp_path / "composed")
         loaded = MGVMoEForZeroShotIE.from_pretrained(tmp_path / "composed")
         inputs = pair_inputs(model.config)
@@ -306,13 +309,20 @@ class TestComposing:
     def test_scores_that_are_random_come_with_one_warning(self, tmp_path):
         *_, text_id, vision_id = self.folders(tmp_path)
         with pytest.warns(UserWarning, match="score=.* random until the model is trained") as caught:
-            model = MGVMoEForZeroShotIE.from_text_vision_pretrained(text_id, vision_id)
+            model = MGVMoEForZeroShotIE.from_text_vision_pretrained(text_id, vision_id, **DEFAULTS_0_1)
         assert len(caught) == 1 and caught[0].filename == __file__
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             MGVMoEForZeroShotIE(model.config)
             MGVMoEModel.from_text_vision_pretrained(text_id, vision_id)
-            MGVMoEForZeroShotIE.from_text_vision_pretrained(text_id, vision_id, score="similarity")
+            best = MGVMoEForZeroShotIE.from_text_vision_pretrained(text_id, vision_id)
+        # What is put together without more is the best setting: residual experts that move nothing yet.
+        assert (best.config.score, best.config.expert_type, best.config.freeze_text) == (
+            "similarity",
+            "residual",
+            True,
+        )
+        assert not any(own.requires_grad for own in best.mgvmoe.text_model.parameters())
 
     def test_unknown_keywords_are_refused_by_name(self, tmp_path):
         with pytest.raises(TypeError, match=r"got \['num_expert', 'vison'\], which MGVMoEConfig does not have"):

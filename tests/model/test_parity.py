@@ -245,7 +245,8 @@ def golden_model(prefix: str, task: str, max_mentions: int | None = None) -> MGV
     mentions = golden["mention_positions"].shape[1]
     max_mentions = max_mentions or mentions
     backbone = {"hidden_size": size, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 5}
-    config = MGVMoEConfig(
+    config = MGVMoEConfig.paper(
+        "mre",
         text_config={"model_type": "bert", "vocab_size": 7, **backbone},
         vision_config={"model_type": "vit", "image_size": 4, "patch_size": 2, **backbone},
         num_experts=information["num_experts"],

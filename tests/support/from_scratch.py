@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from modeling_mgvmoe import MGVMoEForZeroShotIE, MGVMoEProcessor
+from modeling_mgvmoe.configuration_mgvmoe import DEFAULTS_0_1
 from modeling_mgvmoe.training.build import model_from_scratch
 
 IMAGE_SIZE = 16
@@ -23,7 +24,7 @@ RELATIONS = ["greets", "chases", "teaches"]
 
 
 def scratch_config(**overrides: Any) -> dict[str, Any]:
-    """Fields of MGVMoEConfig, with weights far above the usual, so that scores tell labels apart."""
+    """Fields of MGVMoEConfig, the paper's with weights far above the usual, so that scores tell labels apart."""
     values = {
         "text_config": {
             "model_type": "bert",
@@ -45,6 +46,7 @@ def scratch_config(**overrides: Any) -> dict[str, Any]:
             "patch_size": 8,
             "initializer_range": 0.3,
         },
+        **DEFAULTS_0_1,
         "num_experts": 3,
         "projection_dim": 16,
         "initializer_range": 0.15,

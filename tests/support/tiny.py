@@ -7,6 +7,7 @@ import torch
 from transformers import BertConfig, PreTrainedConfig, ViTConfig
 
 from modeling_mgvmoe import MGVMoEConfig, MGVMoEForZeroShotIE
+from modeling_mgvmoe.configuration_mgvmoe import DEFAULTS_0_1
 
 # Far above the usual 0.02: scores and losses of order 1, so that a wrong mask or a wrong index shows.
 INITIALIZER_RANGE = 0.3
@@ -49,8 +50,9 @@ def tiny_config(
     vision_config: dict | PreTrainedConfig | None = None,
     **overrides: Any,
 ) -> MGVMoEConfig:
-    """A configuration with tiny backbones; `overrides` are fields of `MGVMoEConfig`."""
+    """The paper's configuration with tiny backbones; `overrides` are fields of `MGVMoEConfig`."""
     values = {
+        **DEFAULTS_0_1,
         "num_experts": 3,
         "projection_dim": 16,
         "projection_dropout": 0.0,
