@@ -156,7 +156,7 @@ coverage: $(INSTALLED)  ## line and branch coverage of the package by the fast a
 	@mkdir -p .cache
 	$(PYTEST) -m 'not real and not hf' --cov --cov-report=term --cov-fail-under=95 $(PYTEST_ARGS)
 
-demo: $(INSTALLED)  ## train on the built-in drawings, evaluate on unseen types, write runs/demo
+demo: $(INSTALLED)  ## a graph of six posts by the weights that ship; train a model from nothing, test it; into runs/demo
 	$(BIN)/python examples/demo.py --output_dir runs/demo
 
 # MGVMOE_DATA holds CrossNER and FewRel's files, in `crossner/` and `fewrel/`.

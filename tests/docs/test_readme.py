@@ -84,6 +84,13 @@ def test_the_demo_reaches_its_numbers_and_leaves_what_it_promises(demo):
     assert float(both[0]) >= 0.90 and float(both[2]) >= 0.85
     assert all(float(row[column]) <= 0.45 for row in (text, picture) for column in (0, 2))
     assert "bitwise equal" in printed
+    # Six posts by the weights that ship: most types are right, and the graph is drawn.
+    right, types, right_relations, relations = map(
+        int, re.search(r"(\d+) of (\d+) types are right, and (\d+) of (\d+) relations", printed).groups()
+    )
+    assert types == 17 and right >= 12 and right_relations >= 0.7 * relations >= 4
+    for name in ("posts.png", "graph.png"):
+        assert (folder / "runs/demo/real_posts" / name).read_bytes().startswith(b"\x89PNG")
     assert (folder / "runs/demo/predictions.png").read_bytes().startswith(b"\x89PNG")
 
 
