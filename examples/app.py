@@ -1,6 +1,6 @@
 """The demo page, or a Hub Space of it: `mgvmoe app`.
 
-    python examples/app.py --model runs/demo/model
+    python examples/app.py
 
 `--help` lists the flags.
 """

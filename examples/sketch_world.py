@@ -1,7 +1,7 @@
 """Write posts about a small world, and candidate labels, for examples/extract.py.
 
     python examples/sketch_world.py --output_dir runs/world
-    accelerate launch examples/extract.py --input runs/world/posts.parquet --output runs/graph
+    accelerate launch examples/extract.py --input runs/world/posts.parquet --output runs/graph --model runs/demo/model
 
 Everything is made by this package from a seed. The labels are those that the model of `make demo` has never seen.
 

@@ -14,7 +14,7 @@ from .pipeline_mgvmoe import GRAPH_TASK, TASK, MultimodalGraphExtractionPipeline
 from .processing_mgvmoe import MGVMoEProcessor
 from .variational_experts import VariationalMixtureOfExperts
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 AutoConfig.register("mgvmoe", MGVMoEConfig, exist_ok=True)
 AutoModel.register(MGVMoEConfig, MGVMoEForZeroShotIE, exist_ok=True)

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoModel, PreTrainedModel
+from transformers.utils import logging
 
 # Encoders that draw at random in evaluation, too: scores would differ from call to call.
 DRAWING = {
@@ -147,6 +148,8 @@ def text_base_states(base: Mapping[str, Any], source: str | None = None) -> dict
         OSError: it could not be had; what was asked for, and what else would do, is named.
     """
     name, revision = (source, None) if source is not None else find_text_base(base)
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()  # or a table says that the pooler, which is left out on purpose, is left out
     try:
         encoder = pretrained_backbone(name, False, revision=revision or "main", use_safetensors=True)
     except (OSError, ValueError) as error:
@@ -157,6 +160,8 @@ def text_base_states(base: Mapping[str, Any], source: str | None = None) -> dict
             + (f" (revision {revision})" if revision else "")
             + f" could not be loaded; give text_model_name_or_path=FOLDER{remedy}. {error}"
         ) from error
+    finally:
+        logging.set_verbosity(verbosity)
     return encoder.state_dict()
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from transformers import AutoImageProcessor, AutoTokenizer
 from transformers.feature_extraction_utils import BatchFeature
 from transformers.processing_utils import ImagesKwargs, ProcessorMixin
 
@@ -874,6 +875,36 @@ class MGVMoEProcessor(ProcessorMixin):
         """As transformers has it; OSError or ValueError that names the folder where a file is damaged."""
         with reading(pretrained_model_name_or_path, "processor"):
             return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
+
+    @classmethod
+    def from_text_vision_pretrained(
+        cls,
+        text_id: str,
+        vision_id: str,
+        text_kwargs: dict[str, Any] | None = None,
+        vision_kwargs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Composes the processor of `MGVMoEForZeroShotIE.from_text_vision_pretrained` with the same two encoders.
+
+        Mentions are named before the post (`mention_style="prefix"`), as `score="similarity"` needs it, unless
+        `kwargs` say otherwise.
+
+        Args:
+            text_id: Hub name or folder of a text encoder.
+            vision_id: Hub name or folder of a vision encoder or of a text-image model.
+            text_kwargs, vision_kwargs: For the tokenizer's and the image processor's `from_pretrained` (`revision`,
+                `token`, ...).
+            **kwargs: Of [`MGVMoEProcessor`].
+
+        Raises:
+            ValueError: If one of the two does not fit, or an argument is out of its range.
+        """
+        return cls(
+            AutoImageProcessor.from_pretrained(vision_id, **(vision_kwargs or {})),
+            AutoTokenizer.from_pretrained(text_id, **(text_kwargs or {})),
+            **{"mention_style": "prefix", **kwargs},
+        )
 
     def save_pretrained(
         self, save_directory: str | os.PathLike, push_to_hub: bool = False, **kwargs: Any

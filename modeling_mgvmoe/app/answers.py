@@ -1,19 +1,20 @@
-"""From the fields of the page to what it shows: the one thing that its button does."""
+"""From the fields of the page to what it shows: what its two buttons do."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import markup
-from .form import Fields, FormError, read_fields
+from .form import Fields, FormError, read_fields, read_whole_post
 
 if TYPE_CHECKING:
     from .served_model import ServedModel
 
 logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -42,23 +43,44 @@ def answer(served: ServedModel, fields: Fields, least: float) -> Shown:
     """
     from ..evaluation.explanation import explain_post
 
-    try:
-        if not served.has_types:
-            fields = replace(fields, label_types="", type_sentences="")
-        explanation = explain_post(served.model, served.processor, **read_fields(fields))
+    def explain() -> Shown:
+        known = fields if served.has_types else replace(fields, label_types="", type_sentences="")
+        explanation = explain_post(served.model, served.processor, **read_fields(known))
         return Shown(
             markup.verdict(explanation.ranking, least),
-            markup.weighed(explanation),
+            markup.side_by_side(explanation) + markup.weighed(explanation),
             markup.experts(explanation),
             explanation.ranking,
         )
+
+    done = _in_words(explain)
+    return Shown(done) if isinstance(done, str) else done
+
+
+def whole_post(served: ServedModel, fields: Fields) -> str:
+    """The graph of a post as HTML, or a message. Never raises."""
+
+    def extract() -> str:
+        arguments = read_whole_post(fields)
+        if not served.has_types:
+            arguments.pop("label_types", None)
+        (graph,) = served.model.extract(processor=served.processor, **arguments)
+        return markup.post_graph(graph)
+
+    return _in_words(extract)
+
+
+def _in_words(work: Callable[[], T]) -> T | str:
+    """What `work` returns, or in words what went wrong."""
+    try:
+        return work()
     except FormError as error:
-        return Shown(markup.message(str(error)))
+        return markup.message(str(error))
     except ValueError as error:  # of processor or model, which name the argument and the rule
-        return Shown(markup.message(f"This cannot be answered. {error}"))
+        return markup.message(f"This cannot be answered. {error}")
     except Exception:
         logger.exception("the page could not answer")
-        return Shown(markup.message("Something went wrong on the server while answering; its log says what."))
+        return markup.message("Something went wrong on the server while answering; its log says what.")
 
 
 def verdict_again(ranking: Sequence[Mapping[str, Any]] | None, least: float) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from PIL import Image, ImageDraw
@@ -19,6 +19,8 @@ from .form import RELATION, TYPING, Fields, write_label_lines
 
 # Larger than in training, to look at; the image processor makes them as small as those.
 IMAGE_SIZE = 256
+# Fields of the page that belong to the whole post, not to the marked mention or pair.
+WHOLE_FIELDS = ("label_types", "mentions", "typing_labels", "relation_labels")
 
 
 @dataclass(frozen=True)
@@ -34,21 +36,60 @@ class ExamplePost:
     fields: Fields
 
 
-# Written and drawn for this page: text, its marked words, labels, and how its image is drawn.
-EVERYDAY: tuple[tuple[str, str, tuple[str, ...], tuple[str, ...], str | None], ...] = (
-    ("a place", "First morning in Porto and the light over the river is unreal #travel", ("Porto",),
-     ("person", "city", "film", "sports club", "music festival", "company"), "river"),
-    ("a club", "What a comeback! Three goals in ten minutes, the Harbour Rovers are going up ⚽", ("Harbour Rovers",),
-     ("person", "city", "sports club", "band", "television series"), "pitch"),
-    ("a person", "So proud of Irene Duarte, today she opens a restaurant of her own", ("Irene Duarte",),
-     ("person", "city", "dish", "organization", "event"), None),
-    ("a team", "Official: Mateo Ruiz signs a three-year deal with the Harbour Rovers",
-     ("Mateo Ruiz", "Harbour Rovers"),
-     ("member of", "founder of", "born in", "married to", "fan of"), "pitch"),
-    ("a couple", "Jonas and Leila said yes by the river, congratulations you two ❤️", ("Jonas", "Leila"),
-     ("married to", "colleague of", "parent of", "rival of"), "river"),
-    ("no label fits", "Finally tried the seafood stew at Marta's place, still dreaming of it", ("seafood stew",),
-     ("person", "film", "sports club", "politician", "television series"), None),
+# Labels of the whole posts, and of the pairs, among those that `mgvmoe-small` knows best: with sentences and types.
+TYPES = ("person", "organization", "city", "country")
+RELATIONS = {
+    "works for": "A person has a job at a company or an office.",
+    "married to": "Two people are husband and wife.",
+    "located in": "A company or a team has its seat in a city or a country.",
+    "city of": "A city lies in a country.",
+}
+RELATION_TYPES = """\
+works for | person | organization
+married to | person | person
+located in | organization | city, country
+city of | city | country"""
+
+
+@dataclass(frozen=True)
+class Everyday:
+    """A post as people write them, about made-up people.
+
+    Attributes:
+        name: on the button.
+        text: the post.
+        marked: words of the mention, or of head and tail.
+        labels: of the mention; a pair has `RELATIONS`.
+        image_text: words for an image.
+        scene: what is drawn as its image, if anything.
+        mentions: of the whole post; default: those that are marked.
+    """
+
+    name: str
+    text: str
+    marked: tuple[str, ...]
+    labels: tuple[str, ...] = ()
+    image_text: str = ""
+    scene: str | None = None
+    mentions: tuple[str, ...] = ()
+
+
+EVERYDAY = (
+    Everyday("a band, or a bird", "Kestrel tonight, cannot wait", ("Kestrel",),
+             ("band", "bird", "aircraft", "city"), "four musicians with guitars on a stage"),
+    Everyday("a city", "Best espresso in Norway: Nordlys Coffee opens in Bergen, run by Marta Olsen",
+             ("Bergen",), TYPES, "a cup of espresso on a wooden table, with a spoon",
+             mentions=("Norway", "Nordlys Coffee", "Bergen", "Marta Olsen")),
+    Everyday("a club", "What a comeback! Three goals in ten minutes, the Harbour Rovers are going up ⚽",
+             ("Harbour Rovers",), ("person", "city", "sports club", "band", "television series"),
+             "a ball in front of the goal of a full stadium", "pitch"),
+    Everyday("a job", "Tomas Lind films in Bergen this morning for Harbour Television",
+             ("Tomas Lind", "Harbour Television"), (), "a cameraman in a long coat with a camera on a tripod",
+             mentions=("Tomas Lind", "Bergen", "Harbour Television")),
+    Everyday("a couple", "Marta Olsen and her husband Tomas Lind are home at last, says the cat",
+             ("Marta Olsen", "Tomas Lind"), (), "a ginger cat looks into the camera"),
+    Everyday("no label fits", "Finally tried the seafood stew at Marta's place, still dreaming of it",
+             ("seafood stew",), ("person", "film", "sports club", "politician", "television series")),
 )  # fmt: skip
 
 
@@ -77,11 +118,19 @@ def everyday_examples(tasks: Sequence[str] = TASKS) -> list[ExamplePost]:
         tasks: "typing" or "relation", or both.
     """
     examples = []
-    for name, text, marked, labels, scene in EVERYDAY:
-        if TASKS[len(marked) - 1] in tasks:
-            spans = [(text.index(words), text.index(words) + len(words)) for words in marked]
-            image = None if scene is None else _scene(scene)
-            examples.append(ExamplePost(name, _fields(text, spans, image, labels)))
+    for post in EVERYDAY:
+        if TASKS[len(post.marked) - 1] in tasks:
+            spans = [(post.text.index(words), post.text.index(words) + len(words)) for words in post.marked]
+            image = None if post.scene is None else _scene(post.scene)
+            labels = post.labels or list(RELATIONS)
+            fields = _fields(post.text, spans, image, labels, RELATIONS, [post.image_text] if post.image_text else [])
+            whole: dict[str, Any] = {
+                "label_types": RELATION_TYPES,
+                "mentions": ", ".join(post.mentions or post.marked),
+                "typing_labels": ", ".join(TYPES),
+                "relation_labels": write_label_lines(list(RELATIONS), RELATIONS),
+            }
+            examples.append(ExamplePost(post.name, replace(fields, **whole)))
     return examples
 
 
@@ -140,7 +189,13 @@ def sketchbook_examples(seed: int = 0) -> list[ExamplePost]:
 
 def _drawn(task: str, label: str, labels: Sequence[str], seed: int) -> Fields:
     (post,) = generate_posts(task, "test", seed=seed, labels=[label], posts_per_class=1, image_size=IMAGE_SIZE)
-    return _fields(post["text"], post["mentions"], post["image"], labels)
+    types, relations = (split_classes(name, seed).test for name in TASKS)
+    return replace(
+        _fields(post["text"], post["mentions"], post["image"], labels),
+        mentions=", ".join(post["text"][start:end] for start, end in post["mentions"]),
+        typing_labels=", ".join(types),
+        relation_labels=", ".join(relations),
+    )
 
 
 def _fields(
@@ -166,7 +221,8 @@ def _fields(
 def examples_from_file(path: str | os.PathLike) -> list[ExamplePost]:
     """Posts of a JSON file: a list of posts as the pipeline takes them, images beside the file.
 
-    Each needs `candidate_labels`, and may have a `name` for its button and `label_descriptions`.
+    Each needs `candidate_labels`, and may have a `name` for its button, `label_descriptions`, and `form`,
+    further fields of the page as they are filled in: [`WHOLE_FIELDS`].
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -184,7 +240,7 @@ def examples_from_file(path: str | os.PathLike) -> list[ExamplePost]:
         raise ValueError(f"examples: {name} must hold a list of posts, got {posts!r:.80}")
     examples = []
     for number, post in enumerate(posts, 1):
-        extra = {key: post.pop(key) for key in ("name", "label_descriptions") if key in post}
+        extra = {key: post.pop(key) for key in ("name", "label_descriptions", "form") if key in post}
         try:
             mentions = mentions_of(post)
             image = post.get("image")
@@ -195,10 +251,20 @@ def examples_from_file(path: str | os.PathLike) -> list[ExamplePost]:
             image_text = read_image_text(post.get("image_text"))
             sentences = extra.get("label_descriptions")
             fields = _fields(post["text"], mentions, image, post["candidate_labels"], sentences, image_text)
+            fields = replace(fields, **_read_form(extra.get("form", {})))
         except ValueError as error:
             raise ValueError(f"examples: {name}, post {number}: {error}") from error
         examples.append(ExamplePost(extra.get("name", f"post {number}"), fields))
     return examples
+
+
+def _read_form(form: Any) -> dict[str, Any]:
+    """Fields of the whole post; ValueError for others."""
+    if not isinstance(form, Mapping) or not all(isinstance(value, str) for value in form.values()):
+        raise ValueError(f"form: an object of texts is needed, got {form!r:.80}")
+    if unknown := sorted(set(form) - set(WHOLE_FIELDS)):
+        raise ValueError(f"form: its keys must be among {', '.join(WHOLE_FIELDS)}, got {unknown}")
+    return dict(form)
 
 
 def write_examples(examples: Sequence[ExamplePost], folder: str | os.PathLike) -> None:
@@ -220,6 +286,8 @@ def write_examples(examples: Sequence[ExamplePost], folder: str | os.PathLike) -
             post["image_text"] = fields.image_text.splitlines()
         if sentences:
             post["label_descriptions"] = sentences
+        if form := {name: getattr(fields, name) for name in WHOLE_FIELDS if getattr(fields, name)}:
+            post["form"] = form
         posts.append(post)
     with open(os.path.join(folder, "posts.json"), "w", encoding="utf-8") as file:
         json.dump(posts, file, indent=1, ensure_ascii=False)

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..spans import read_image_text, read_mentions
+from ..spans import check_span, read_image_text, read_mentions
 
 # What one request may cost a server that is open to everybody.
-MAX_CHARACTERS, MAX_LABELS, MAX_LABEL_CHARACTERS = 5000, 100, 500
+MAX_CHARACTERS, MAX_LABELS, MAX_LABEL_CHARACTERS, MAX_MENTIONS = 5000, 100, 500, 12
 SEPARATOR = "|"
 # A label of a list with commas, Latin or Chinese, or one in quotes, in which a quote is written twice.
 LABEL = re.compile(r'\s*"(?:[^"]|"")+"\s*(?=[,，、]|$)|[^,，、]+')
@@ -47,6 +47,8 @@ class Fields:
         label_types: one relation a line, "label | types of the head | types of the tail", each with commas between.
         type_sentences: one type a line, as labels.
         image_text: words for the image, with or without one; a text on each line.
+        mentions: of the whole post, with commas or line ends between them.
+        typing_labels, relation_labels: of the whole post, written as labels.
     """
 
     text: str
@@ -57,6 +59,9 @@ class Fields:
     label_types: str = ""
     type_sentences: str = ""
     image_text: str = ""
+    mentions: str = ""
+    typing_labels: str = ""
+    relation_labels: str = ""
 
 
 def read_fields(fields: Fields) -> dict[str, Any]:
@@ -65,6 +70,50 @@ def read_fields(fields: Fields) -> dict[str, Any]:
     Raises:
         FormError: a field is missing or wrong.
     """
+    post = _read_post(fields)
+    if fields.kind not in SLOTS:
+        raise FormError("Choose whether one mention or a pair is asked about.")
+    spans = read_spans(post["text"], fields.kind, fields.numbers)
+    labels, sentences = read_label_lines(fields.labels)
+    arguments: dict[str, Any] = {
+        "post": {**post, "mentions": [list(span) for span in spans]},
+        "candidate_labels": labels,
+        "label_descriptions": sentences,
+    }
+    if fields.kind == RELATION and (fields.label_types or "").strip():
+        arguments["label_types"] = read_type_lines(fields.label_types)
+        if (fields.type_sentences or "").strip():
+            arguments["type_descriptions"] = read_label_lines(fields.type_sentences, "type")[1]
+    return arguments
+
+
+def read_whole_post(fields: Fields) -> dict[str, Any]:
+    """Arguments of `model.extract` for one post: its mentions, and labels for types and relations.
+
+    Raises:
+        FormError: a field is missing or wrong.
+    """
+    post = _read_post(fields)
+    mentions = read_label_lines(fields.mentions, "mention")[0]
+    if len(mentions) > MAX_MENTIONS:
+        raise FormError(f"There are {len(mentions)} mentions. At most {MAX_MENTIONS} are taken.")
+    try:
+        post["mentions"] = [list(check_span(post["text"], words, "mentions")) for words in mentions]
+    except ValueError as error:
+        raise FormError(f"The mentions cannot be used: {str(error).partition(': ')[2]}") from error
+    types, sentences = read_label_lines(fields.typing_labels, "type")
+    arguments: dict[str, Any] = {"posts": [post], "typing_labels": types, "label_descriptions": sentences}
+    if (fields.relation_labels or "").strip():
+        relations, more = read_label_lines(fields.relation_labels, "relation")
+        arguments |= {"relation_labels": relations, "label_descriptions": sentences | more}
+        allowed = read_type_lines(fields.label_types or "")
+        if allowed := {label: allowed[label] for label in relations if label in allowed}:
+            arguments |= {"label_types": allowed, "relation_constraints": allowed}
+    return arguments
+
+
+def _read_post(fields: Fields) -> dict[str, Any]:
+    """Text, image and image text; `FormError` where one of them is missing or wrong."""
     text = fields.text or ""
     if not text.strip():
         raise FormError("There is no post yet. Type or paste one.")
@@ -76,22 +125,10 @@ def read_fields(fields: Fields) -> dict[str, Any]:
         )
     if isinstance(fields.image, UnreadablePicture):
         raise FormError("The image cannot be read. Take another one, such as a PNG, JPEG or WebP file, or none.")
-    if fields.kind not in SLOTS:
-        raise FormError("Choose whether one mention or a pair is asked about.")
-    spans = read_spans(text, fields.kind, fields.numbers)
-    labels, sentences = read_label_lines(fields.labels)
-    arguments: dict[str, Any] = {
-        "post": {"text": text, "image": fields.image, "mentions": [list(span) for span in spans]},
-        "candidate_labels": labels,
-        "label_descriptions": sentences,
-    }
+    post: dict[str, Any] = {"text": text, "image": fields.image}
     if image_text := read_image_text((fields.image_text or "").splitlines()):
-        arguments["post"]["image_text"] = image_text
-    if fields.kind == RELATION and (fields.label_types or "").strip():
-        arguments["label_types"] = read_type_lines(fields.label_types)
-        if (fields.type_sentences or "").strip():
-            arguments["type_descriptions"] = read_label_lines(fields.type_sentences, "type")[1]
-    return arguments
+        post["image_text"] = image_text
+    return post
 
 
 def read_spans(text: str, kind: str, numbers: Sequence[float | None]) -> list[tuple[int, int]]:

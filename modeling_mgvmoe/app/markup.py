@@ -117,15 +117,39 @@ def served(title: str, training: str) -> str:
     return f'<p class="mg-hint">Model: <b>{escape(title)}</b>, {escape(training)}.</p>'
 
 
+def side_by_side(explanation: Explanation) -> str:
+    """The scores with the image and its text, and without, in two columns; empty for a post without either."""
+    without = explanation.ranking_without_image
+    if without is None:
+        return ""
+    scores = {entry["label"]: entry["score"] for entry in without}
+    named = "image" if explanation.image is not None else "image text"
+    shown = explanation.ranking[:MOST_BARS]
+    columns = []
+    for title, ranking in (
+        ("with", shown),
+        ("without", [{**entry, "score": scores[entry["label"]]} for entry in shown]),
+    ):
+        best = max(entry["score"] for entry in ranking)
+        bars = "".join(
+            _bar(entry["label"], entry["score"], f"{entry['score']:.3f}", "mg-best" * (entry["score"] == best))
+            for entry in ranking
+        )
+        bars = f'<ul class="mg-bars" aria-label="{title} the {named}">{bars}</ul>'
+        columns.append(f'<div><p class="mg-hint">{title} it</p>{bars}</div>')
+    return (
+        f'<p class="mg-title">With and without the {named}</p><div class="mg-columns">{"".join(columns)}</div>'
+        f'<p class="mg-effect">{escape(image_effect_words(explanation))}</p>'
+    )
+
+
 def weighed(explanation: Explanation) -> str:
-    """The post with its words tinted by their weights and its mentions underlined, and what the image changes."""
+    """The post with its words tinted by their weights and its mentions underlined."""
     html = f'<p class="mg-title">What was weighed</p>{_post(explanation)}'
     if any(not word.was_read for word in explanation.words):
         html += '<p class="mg-hint">Grey words were not read: the post is longer than the model takes.</p>'
     if explanation.image_text:
         html += f'<p class="mg-hint" dir="auto">Image text: {escape(join_image_texts(explanation.image_text))}</p>'
-    if explanation.ranking_without_image is not None:
-        html += f'<p class="mg-effect">{escape(image_effect_words(explanation))}</p>'
     if explanation.image is not None:
         html += _pictures(explanation)
     if explanation.gate is not None:
@@ -208,4 +232,78 @@ def experts(explanation: Explanation) -> str:
         '<p class="mg-title">Experts that fired</p>'
         f'<ul class="mg-experts" aria-label="Shares of the experts">{"".join(bars)}</ul>'
         f'<p class="mg-hint">{key}: shares of the vector that is compared with the labels, not of the answer</p>'
+    )
+
+
+# The drawing of a post's graph, in units of its `viewBox`.
+GRAPH_SIZE, GRAPH_RADII, MOST_OF_NAME = (520, 360), (185, 130), 24
+TYPE_COLOURS = ("#4a90c4", "#e08214", "#5aa469", "#b07aa1", "#c0504d", "#9c755f", "#76b7b2", "#edc948")
+
+
+def post_graph(graph: Mapping[str, Any]) -> str:
+    """A post's mentions around an ellipse, coloured by type, with an arrow for each relation; and the same in words.
+
+    Args:
+        graph: an answer of `model.extract`.
+    """
+    mentions, relations = graph["mentions"], graph["relations"]
+    width, height = GRAPH_SIZE
+    places = [
+        (width / 2 - GRAPH_RADII[0] * math.cos(turn), height / 2 - GRAPH_RADII[1] * math.sin(turn))
+        for turn in (2 * math.pi * number / max(len(mentions), 1) for number in range(len(mentions)))
+    ]
+    kinds = list(dict.fromkeys(own["label"] for own in mentions))
+    arrows = "".join(_arrow(places[own["head"]], places[own["tail"]], own["label"]) for own in relations)
+    nodes = "".join(
+        _node(place, own["text"], own["label"], TYPE_COLOURS[kinds.index(own["label"]) % len(TYPE_COLOURS)])
+        for place, own in zip(places, mentions, strict=True)
+    )
+    types = "".join(f"<li>{own['score']:.2f} {escape(own['text'])}: {escape(own['label'])}</li>" for own in mentions)
+    triples = "".join(
+        f"<li>{own['score']:.2f} {escape(mentions[own['head']]['text'])} <b>{escape(own['label'])}</b> "
+        f"{escape(mentions[own['tail']]['text'])}</li>"
+        for own in relations
+    )
+    return (
+        f'<svg class="mg-graph" viewBox="0 0 {width} {height}" role="img" '
+        f'aria-label="Graph of {len(mentions)} mentions and {len(relations)} relations">{arrows}{nodes}</svg>'
+        f'<ul class="mg-types" aria-label="Types">{types}</ul>'
+        + (f'<ul class="mg-triples" aria-label="Relations">{triples}</ul>' if triples else "")
+        + ("" if relations else '<p class="mg-hint">No two mentions are related.</p>')
+    )
+
+
+def _node(place: tuple[float, float], name: str, kind: str, colour: str) -> str:
+    x, y = place
+    name = name if len(name) <= MOST_OF_NAME else name[: MOST_OF_NAME - 1] + "…"
+    half = max(34.0, 4.7 * max(len(name), len(kind)) + 8)
+    x = min(max(x, half + 2), GRAPH_SIZE[0] - half - 2)
+    return (
+        f'<rect x="{x - half:.1f}" y="{y - 21:.1f}" width="{2 * half:.1f}" height="42" rx="9" '
+        f'style="stroke:{colour}"/><text x="{x:.1f}" y="{y - 2:.1f}">{escape(name)}</text>'
+        f'<text class="mg-kind" x="{x:.1f}" y="{y + 14:.1f}" style="fill:{colour}">{escape(kind)}</text>'
+    )
+
+
+def _arrow(head: tuple[float, float], tail: tuple[float, float], label: str) -> str:
+    """A curve from head to tail, bent to its left so that both directions of a pair are seen."""
+    (x, y), (to_x, to_y) = head, tail
+    along = math.hypot(to_x - x, to_y - y) or 1.0
+    ahead, aside = ((to_x - x) / along, (to_y - y) / along), (-(to_y - y) / along, (to_x - x) / along)
+    bend = 36.0
+    bent = (x + to_x) / 2 + bend * aside[0], (y + to_y) / 2 + bend * aside[1]
+
+    def at(part: float) -> tuple[float, float]:
+        """A point of this quadratic Bézier curve."""
+        first, second, third = (1 - part) ** 2, 2 * part * (1 - part), part**2
+        return first * x + second * bent[0] + third * to_x, first * y + second * bent[1] + third * to_y
+
+    (tip_x, tip_y), (word_x, word_y) = at(0.68), at(0.4)  # not at the middle, where other curves cross
+    points = " ".join(
+        f"{tip_x + far * ahead[0] + wide * aside[0]:.1f},{tip_y + far * ahead[1] + wide * aside[1]:.1f}"
+        for far, wide in ((9, 0), (-5, 6), (-5, -6))
+    )
+    return (
+        f'<path d="M{x:.1f},{y:.1f} Q{bent[0]:.1f},{bent[1]:.1f} {to_x:.1f},{to_y:.1f}"/><polygon points="{points}"/>'
+        f'<text class="mg-relation" x="{word_x:.1f}" y="{word_y + 4:.1f}">{escape(label)}</text>'
     )

@@ -10,9 +10,9 @@ from typing import Any
 import gradio as gr
 
 from . import markup
-from .answers import answer, verdict_again
+from .answers import answer, verdict_again, whole_post
 from .example_posts import ExamplePost
-from .form import SLOTS, Fields, UnreadablePicture
+from .form import MAX_CHARACTERS, RELATION, SLOTS, TYPING, Fields, UnreadablePicture
 from .served_model import ServedModel
 
 
@@ -39,12 +39,6 @@ def picture_input(**kwargs: Any) -> gr.Image:
     return component
 
 
-# What one request may cost a server that is open to everybody.
-MAX_CHARACTERS, MAX_LABELS, MAX_LABEL_CHARACTERS = 5000, 100, 500
-# The two kinds of questions, as the page names them.
-TYPING, RELATION = "One mention: its type", "A pair: its relation"
-
-
 # Nothing is fetched from elsewhere: the fonts are those of the machine that shows the page.
 FONT = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")
 FONT_MONO = ("ui-monospace", "Menlo", "Consolas", "monospace")
@@ -52,6 +46,9 @@ MAX_PICTURE = "20mb"
 LABELS_INFO = (
     "With commas or line ends between them; in quotes where a label has a comma itself. On a line “label | sentence” "
     "the sentence is read instead of the label."
+)
+WHOLE_INFO = (
+    "The post and its image are those above. Relations follow the types of head and tail, where these are filled in."
 )
 IMAGE_TEXT_INFO = "Words for the image, with or without it: a caption, alternative text, what is written in it."
 # How many times as likely as the average other label the best one must be; see `markup.lead`.
@@ -98,8 +95,11 @@ def build_page(served: ServedModel, examples: Sequence[ExamplePost] = (), least:
                 ask = gr.Button("Score the labels", variant="primary", elem_id="mg-ask")
             with gr.Column():
                 shown = _results(least)
+        with gr.Accordion("Whole post: its types, relations and graph", open=False, elem_id="mg-whole"):
+            draw = _whole_post(fields, shown)
         _fill_in(examples, buttons, fields, shown)
         _connect(served, fields, shown, ask)
+        _connect_whole_post(served, fields, shown, draw)
     return page
 
 
@@ -189,6 +189,36 @@ def _results(least: float) -> dict[str, Any]:
     return found
 
 
+def _whole_post(fields: dict[str, Any], shown: dict[str, Any]) -> Any:
+    """Adds the components of the whole post to both, and returns the button."""
+    gr.Markdown(WHOLE_INFO, elem_classes="mg-hint")
+    with gr.Row():
+        with gr.Column():
+            for name, label, info in (
+                ("mentions", "Mentions", "Words that occur once in the post, with commas or line ends between them."),
+                ("typing_labels", "Types", "As labels above."),
+                ("relation_labels", "Relations", "As labels above; none: types only."),
+            ):
+                elem_id = f"mg-{name.replace('_', '-')}"
+                fields[name] = gr.Textbox(label=label, info=info, lines=2, max_lines=12, elem_id=elem_id)
+            draw = gr.Button("Draw the graph", variant="primary", elem_id="mg-draw")
+        with gr.Column():
+            shown["graph"] = gr.HTML(elem_id="mg-graph")
+    return draw
+
+
+def _connect_whole_post(served: ServedModel, fields: dict[str, Any], shown: dict[str, Any], draw: Any) -> None:
+    """What the button of the whole post does."""
+    names = ("text", "image", "image_text", "label_types", "mentions", "typing_labels", "relation_labels")
+
+    def respond(*values: Any) -> str:
+        given = dict(zip(names, values, strict=True))
+        return whole_post(served, Fields(kind=TYPING, numbers=(None,) * 4, labels="", **given))
+
+    inputs = [fields[name] for name in names]
+    draw.click(respond, inputs, shown["graph"], api_name="extract", show_progress="minimal")
+
+
 def _numbers(fields: dict[str, Any]) -> list[Any]:
     return [fields[f"{name}_{end}"] for name in ("first", "second") for end in ("start", "end")]
 
@@ -198,12 +228,13 @@ def _fill_in(
 ) -> None:
     """Each button fills the form with its example and takes the last answer away."""
     inputs = [fields[name] for name in ("text", "image", "kind")]
-    inputs += [*_numbers(fields), fields["labels"], fields["image_text"]]
-    results = [shown[name] for name in ("verdict", "weighed", "experts", "ranking")]
+    others = ("labels", "image_text", "label_types", "mentions", "typing_labels", "relation_labels")
+    inputs += [*_numbers(fields), *(fields[name] for name in others)]
+    results = [shown[name] for name in ("verdict", "weighed", "experts", "ranking", "graph")]
     for example, button in zip(examples, buttons, strict=True):
         own = example.fields
-        values = [own.text, own.image, own.kind, *own.numbers, own.labels, own.image_text]
-        values += [markup.EMPTY, "", "", None]
+        values = [own.text, own.image, own.kind, *own.numbers, *(getattr(own, name) for name in others)]
+        values += [markup.EMPTY, "", "", None, ""]
         filled = button.click(
             lambda values=values: values, None, [*inputs, *results], queue=False, api_visibility="private",
             js=f"() => window.mgvmoe.fill({json.dumps(own.numbers)})",

@@ -49,6 +49,8 @@ class ServedModel:
     @property
     def training(self) -> str:
         """What it was trained on, in words."""
+        if self.record is None and os.path.isfile(os.path.join(self.name, "README.md")):
+            return "whose card, README.md in its folder, says what it was trained on"
         if self.record is None:
             return "what it was trained on is not written beside it"
         data, labels = self.record["dataset"], self.record["labels"]["train"]

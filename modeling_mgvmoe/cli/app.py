@@ -1,6 +1,6 @@
 """The demo page: a post, its image, marked mentions and any labels in; scores and their explanation out.
 
-    mgvmoe app --model runs/demo/model
+    mgvmoe app
     mgvmoe app --model USER/NAME --revision COMMIT --write_space runs/space
 
 The page runs on this machine and calls nothing outside of it. With `--write_space` it is not started but written as a
@@ -21,14 +21,14 @@ from ..app.markup import check_least
 from ..app.served_model import find_run_record, load_served_model
 from ..app.space import write_space
 from ..data.flags import FlagParser, RenamedFlag
-from ..inference.model_folder import check_model_folder
+from ..inference.model_folder import check_model_folder, shipped_model
 from .errors import one_line
 
 
 def read_flags(argv: Sequence[str]) -> tuple[argparse.ArgumentParser, argparse.Namespace]:
     """The parser and the command line."""
     parser = FlagParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
-    parser.add_argument("--model", required=True, help="folder or Hub name")
+    parser.add_argument("--model", help="folder or Hub name (default: mgvmoe-small, which ships with this package)")
     parser.add_argument("--revision", help="commit, branch or tag of a Hub name")
     parser.add_argument(
         "--trust_remote_code",
@@ -59,6 +59,7 @@ def main(argv: Sequence[str] | None = None) -> Any:
     disable_progress_bar()
     try:
         check_least(arguments.threshold)
+        arguments.model = arguments.model or shipped_model()
         examples = examples_from_file(arguments.examples) if arguments.examples else None
         if arguments.write_space and arguments.trust_remote_code:
             raise ValueError("trust_remote_code: a Space runs the code that is written into it; leave it out")

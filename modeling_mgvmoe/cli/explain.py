@@ -24,7 +24,7 @@ from ..data.evaluation_data import load_evaluation_data
 from ..data.flags import FlagParser, RenamedFlag
 from ..evaluation.explanation import expert_usage, explain_post, image_effect_words
 from ..evaluation.plots import draw_expert_usage, draw_explanation
-from ..inference.model_folder import check_device, check_model_folder, check_output_folder, load_model
+from ..inference.model_folder import check_device, check_model_folder, check_output_folder, load_model, shipped_model
 from ..labels import REJECT_BY, check_threshold
 from .errors import one_line
 
@@ -35,7 +35,7 @@ def read_flags(argv: Sequence[str]) -> tuple[argparse.ArgumentParser, argparse.N
     commands = parser.add_subparsers(dest="command", required=True)
     post, experts = (commands.add_parser(name, allow_abbrev=False) for name in ("post", "experts"))
     for command, output in ((post, "explanation.png"), (experts, "expert_usage.png")):
-        command.add_argument("--model", required=True, help="folder or Hub name")
+        command.add_argument("--model", help="folder or Hub name (default: mgvmoe-small, which ships)")
         command.add_argument("--device", default="cpu", help="cpu, cuda, ... (default cpu)")
         command.add_argument("--output", default=f"runs/{output}", help=f"default runs/{output}")
     post.add_argument("--posts", required=True, help="JSON list of posts, as the pipeline takes them")
@@ -79,6 +79,7 @@ def main(argv: Sequence[str] | None = None) -> Any:
     parser, arguments = read_flags(sys.argv[1:] if argv is None else argv)
     disable_progress_bar()
     try:
+        arguments.model = arguments.model or shipped_model()
         check_model_folder(arguments.model)
         check_device(arguments.device)
         if os.path.isdir(arguments.output):

@@ -43,6 +43,7 @@ from ..graph.runner import BulkArguments, BulkResult, extract_in_bulk
 from ..graph.shards import ERROR_KINDS, HETERO_DATA, SUMMARY
 from ..graph.tables import MERGING, GraphTables
 from ..graph.writers import BASE_IRI, check_base_iri
+from ..inference.model_folder import shipped_model
 from ..labels import REJECT_BY
 from ..training.launch import patient_state, under_launcher
 from ..training.signals import typed_command
@@ -54,7 +55,6 @@ if TYPE_CHECKING:
 
 # Forms beside Parquet.
 FORMATS = ("json_lines", "n_triples", "hetero_data")
-DEMO_MODEL = os.path.join("runs", "demo", "model")
 LABELS_FILE = "labels.json"
 
 
@@ -93,8 +93,7 @@ def _parser(description: str | None) -> argparse.ArgumentParser:
     add("--output", required=True, metavar="FOLDER", help="folder of the graph; new, or one to resume")
     add(
         "--model",
-        default=DEMO_MODEL,
-        help=f"folder or Hub name (default {DEMO_MODEL}, which `make demo` trains)",
+        help="folder or Hub name (default: mgvmoe-small, which ships with this package)",
     )
     add("--labels", nargs="+", metavar="FILE", help=f"JSON files (default: {LABELS_FILE} beside the input)")
     add("--label_split", default="test", help="of a labels.json with splits (default test)")
@@ -142,6 +141,7 @@ def _parser(description: str | None) -> argparse.ArgumentParser:
 
 def _extract(flags: argparse.Namespace, argv: Sequence[str] | None) -> dict[str, Any] | None:
     posts = PostFiles(flags.input)
+    flags.model = flags.model or shipped_model()
     arguments = BulkArguments(
         needs_mentions=flags.mention_finder is None,
         **{name: getattr(flags, name) for name in BulkArguments.__dataclass_fields__ if name != "needs_mentions"},
@@ -180,8 +180,6 @@ def _load(flags: argparse.Namespace, state: PartialState) -> ModelExtractor:
     from ..modeling_mgvmoe import MGVMoEForZeroShotIE
     from ..processing_mgvmoe import MGVMoEProcessor
 
-    if flags.model == DEMO_MODEL and not os.path.isdir(flags.model):
-        raise FileNotFoundError(f"model: {flags.model} does not exist; `make demo` trains it, or name another")
     model = MGVMoEForZeroShotIE.from_pretrained(flags.model).to(state.device).eval()
     labels = _labels(flags, with_types=model.config.score == "similarity")
     options = ExtractionOptions(

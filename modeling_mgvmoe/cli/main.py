@@ -18,7 +18,7 @@ from .errors import FAILED, GOOD, MISUSED, PARTIAL, STOPPED, TRACEBACK, UsageErr
 PROGRAM = "mgvmoe"
 DESCRIPTION = f"""Zero-shot multimodal information extraction with MG-VMoE.
 
-    {PROGRAM} predict --model FOLDER --text "Kelo sails at dawn" --mention-text Kelo --labels boat bird
+    {PROGRAM} predict --text "Kelo sails at dawn" --mention-text Kelo --labels boat bird
     {PROGRAM} predict --model FOLDER --input posts.jsonl --output answers.jsonl --labels boat bird
     {PROGRAM} prepare sketchbook --output_dir FOLDER
     {PROGRAM} train --config RECIPE --dataset FOLDER --output_dir RUN

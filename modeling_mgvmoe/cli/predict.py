@@ -1,8 +1,10 @@
 """Score labels for one post, or for every post of a file.
 
-    mgvmoe predict --model FOLDER --text "Kelo sails at dawn" --mention 0 4 --labels boat bird
+    mgvmoe predict --text "Kelo sails at dawn" --mention 0 4 --labels boat bird
     mgvmoe predict --model FOLDER --text "Kelo greets Mura" --head-text Kelo --tail-text Mura --labels greets chases
     mgvmoe predict --model FOLDER --input posts.jsonl --output answers.jsonl --labels boat bird
+
+Without --model the weights answer that ship with this package, mgvmoe-small: they read words, no pixels.
 
 A file holds posts as the pipeline takes them: "text"; "mention", or "head" and "tail"; "image"; "image_text", words
 for the image; "candidate_labels". A broken post, image, or line of JSONL has an "error" in the answers, all others
@@ -315,8 +317,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     """The flags of the command."""
     parser.add_argument(
         "--model",
-        required=True,
-        help="folder or Hub name of a model with its processor",
+        help="folder or Hub name of a model with its processor (default: mgvmoe-small, which ships with this package)",
     )
     add_post_flags(parser)
     group = parser.add_argument_group("many posts")
@@ -438,7 +439,7 @@ def _print(answers: Iterable[Mapping[str, Any]], as_json: bool) -> int:
 def _read(flags: argparse.Namespace) -> tuple[Sequence[Any], dict[int, str], dict[str, Any]]:
     """Posts, what is wrong with broken ones, and the arguments of the pipeline's call, checked without the model."""
     from ..data.files import read_json_object
-    from ..inference.model_folder import check_device, check_dtype, check_model_folder
+    from ..inference.model_folder import check_device, check_dtype, check_model_folder, shipped_model
     from ..labels import check_labels, check_ranking, label_texts, read_label_types
 
     slots = ("text", "image", "image_text", *SLOTS)
@@ -465,6 +466,7 @@ def _read(flags: argparse.Namespace) -> tuple[Sequence[Any], dict[int, str], dic
         if flags.device is not None:
             check_device(flags.device)
         check_dtype(flags.dtype)
+        flags.model = flags.model or shipped_model()
         check_model_folder(flags.model)
     if flags.output is not None:
         check_output(flags.output, flags.overwrite)

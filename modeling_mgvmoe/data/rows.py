@@ -247,7 +247,7 @@ def _normalised(
             continue
         if (first := places.setdefault(post["id"], where)) != where:
             raise ValueError(f"{where}: id must be distinct, got {post['id']!r}, which is also that of {first}")
-        posts.append(post)
+        posts.append({**dict.fromkeys(optional), **post})  # `from_list` reads the columns off the first one
         if kept is not None:
             kept.append(number)
     if not posts:

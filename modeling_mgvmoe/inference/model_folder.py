@@ -14,6 +14,25 @@ if TYPE_CHECKING:
 
 
 DTYPES = ("float32", "bfloat16", "float16", "auto")
+SHIPPED = "mgvmoe-small"
+
+
+def shipped_model() -> str:
+    """The folder of the weights that ship: inside the package where it came as a wheel, or in the checkout.
+
+    Raises:
+        FileNotFoundError: the package was installed without its weights.
+    """
+    package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    places = [os.path.join(package, SHIPPED)]
+    places.append(os.path.join(os.path.dirname(package), "configuration", "models", SHIPPED))
+    for place in places:
+        if os.path.isfile(os.path.join(place, "config.json")):
+            return os.path.relpath(place) if place.startswith(os.getcwd() + os.sep) else place
+    raise FileNotFoundError(
+        f"model: a folder or Hub name must be given with --model, for the weights {SHIPPED!r} are neither in "
+        f"{places[0]} nor in {places[1]}"
+    )
 
 
 def check_model_folder(name: str, argument: str = "model") -> None:

@@ -206,7 +206,7 @@ def build_model(
         data: a model from nothing learns its tokenizer from the training texts.
         seed: of random weights.
     """
-    from transformers import AutoImageProcessor, AutoTokenizer, set_seed
+    from transformers import set_seed
 
     from ..modeling_mgvmoe import MGVMoEForZeroShotIE
     from ..processing_mgvmoe import MGVMoEProcessor
@@ -229,9 +229,9 @@ def build_model(
         return model_from_scratch(
             arguments.model_config, data.training_texts(), max_length, hypothesis_template, mention_style
         )
-    processor = MGVMoEProcessor(
-        AutoImageProcessor.from_pretrained(arguments.vision_model_name_or_path),
-        AutoTokenizer.from_pretrained(arguments.text_model_name_or_path),
+    processor = MGVMoEProcessor.from_text_vision_pretrained(
+        arguments.text_model_name_or_path,
+        arguments.vision_model_name_or_path,
         max_length=max_length,
         hypothesis_template=hypothesis_template,
         mention_style=mention_style,

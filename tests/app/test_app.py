@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from modeling_mgvmoe.app import markup
-from modeling_mgvmoe.app.answers import answer, verdict_again
+from modeling_mgvmoe.app.answers import answer, verdict_again, whole_post
 from modeling_mgvmoe.app.example_posts import (
     ExamplePost,
     examples_for,
@@ -32,6 +32,7 @@ from modeling_mgvmoe.app.form import (
     read_label_lines,
     read_spans,
     read_type_lines,
+    read_whole_post,
     write_label_lines,
 )
 from modeling_mgvmoe.app.served_model import ServedModel, load_served_model
@@ -325,6 +326,89 @@ def test_errors_are_words(served, caplog):
     assert "Traceback" in caplog.text  # for whoever runs the page
 
 
+def test_scores_with_and_without_the_image_stand_side_by_side(served):
+    """The labels in one order, each column with its own best."""
+    found = explain_post(served.model, served.processor, **read_fields(GOOD))
+    shown = Text(answer(served, GOOD, 0.0).weighed)
+    columns = [attrs["aria-label"] for tag, attrs in shown.tags if tag == "ul"]
+    assert columns == ["with the image", "without the image"]
+    before = {entry["label"]: entry["score"] for entry in found.ranking_without_image}
+    said = "".join(f"{entry['label']}{entry['score']:.3f}" for entry in found.ranking)
+    said_before = "".join(f"{entry['label']}{before[entry['label']]:.3f}" for entry in found.ranking)
+    assert f"with it{said}without it{said_before}" in shown.text
+    told = Text(answer(served, changed(image=None, image_text="a boat"), 0.0).weighed)
+    assert "With and without the image text" in told.text
+    assert "With and without" not in answer(served, changed(image=None), 0.0).weighed
+
+
+# The whole post
+
+WHOLE = Fields(
+    TEXT, None, TYPING, (None,) * 4, "", mentions="Kelo, Mura, dawn", typing_labels="boat | it sails\nbird",
+    relation_labels="greets | Somebody says hello.\nchases", label_types="greets | boat, bird | bird, boat",
+)  # fmt: skip
+
+
+def test_a_whole_post_becomes_arguments_of_extract():
+    found = read_whole_post(Fields(**vars(WHOLE) | {"image_text": "a harbour"}))
+    allowed = {"greets": (["boat", "bird"], ["bird", "boat"])}
+    assert found == {
+        "posts": [
+            {"text": TEXT, "image": None, "image_text": ["a harbour"], "mentions": [[0, 4], [35, 39], [14, 18]]}
+        ],
+        "typing_labels": ["boat", "bird"],
+        "relation_labels": ["greets", "chases"],
+        "label_descriptions": {"boat": "it sails", "greets": "Somebody says hello."},
+        "label_types": allowed,
+        "relation_constraints": allowed,
+    }
+    assert "relation_labels" not in read_whole_post(Fields(**vars(WHOLE) | {"relation_labels": " "}))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"text": ""}, "There is no post yet."),
+        ({"mentions": ""}, "There is no mention yet."),
+        ({"mentions": "Kelo, Kelo"}, "The mention “Kelo” stands twice."),
+        ({"mentions": "Tavi"}, "The mentions cannot be used"),
+        ({"mentions": ", ".join(map(str, range(13)))}, "There are 13 mentions. At most 12 are taken."),
+        ({"typing_labels": ""}, "There is no type yet."),
+        ({"relation_labels": "a, a"}, "The relation “a” stands twice."),
+    ],
+)
+def test_what_is_wrong_with_a_whole_post_is_said_in_words(served, values, message):
+    wrong = Fields(**vars(WHOLE) | values)
+    with pytest.raises(FormError, match=re.escape(message)):
+        read_whole_post(wrong)
+    assert 'role="alert"' in whole_post(served, wrong)
+
+
+def test_a_whole_post_is_drawn_as_its_graph(served):
+    html = whole_post(served, Fields(**vars(WHOLE) | {"label_types": ""}))
+    (graph,) = served.model.extract(
+        [{"text": TEXT, "mentions": [[0, 4], [35, 39], [14, 18]]}],
+        ["boat", "bird"],
+        ["greets", "chases"],
+        processor=served.processor,
+        label_descriptions={"boat": "it sails", "greets": "Somebody says hello."},
+    )
+    page = Text(html)
+    count = {name: sum(tag == name for tag, _ in page.tags) for name in ("rect", "path", "polygon", "li")}
+    relations = len(graph["relations"])
+    assert relations and count == {"rect": 3, "path": relations, "polygon": relations, "li": 3 + relations}
+    for mention in graph["mentions"]:
+        assert f"{mention['score']:.2f} {mention['text']}: {mention['label']}" in page.text
+    # Every name stays inside the drawing, and nothing that is written becomes HTML.
+    for tag, attrs in page.tags:
+        if tag == "rect":
+            left, wide = float(attrs["x"]), float(attrs["width"])
+            assert left >= 0 and left + wide <= markup.GRAPH_SIZE[0]
+    evil = {"label": "<b>", "score": 1.0, "text": "<script>" * 9}
+    drawn = markup.post_graph({"mentions": [evil], "relations": []})
+    assert "<script>" not in drawn and "No two mentions are related" in drawn
+
+
 # The image
 
 
@@ -396,14 +480,19 @@ def test_examples_are_like_what_the_model_was_trained_on():
         task = "relation" if expected == RELATION else "typing"
         labels = {"typing": [], "relation": []} | {task: ["a class"]}
         assert {one.fields.kind for one in examples_for(record(name, **labels))} == {expected}
-    for example in both:
+    assert any(one.fields.image_text for one in both)
+    for example in [*both, *drawn]:
         assert len(read_fields(example.fields)["candidate_labels"]) >= 4
+        assert len(read_whole_post(example.fields)["typing_labels"]) >= 4
 
 
 def test_the_page_names_the_model_and_what_it_was_trained_on(folder, tmp_path):
     unknown = load_served_model(str(folder / "model"), device="cpu")
     assert unknown.title == f"{folder.name}/model" and "not written" in unknown.training
     make_run(tmp_path)
+    (tmp_path / "carded").mkdir()
+    (tmp_path / "carded" / "README.md").write_text("a card", encoding="utf-8")
+    assert "README.md" in ServedModel(str(tmp_path / "carded"), None, None).training
     known = load_served_model(str(tmp_path / "model"), device="cpu")
     assert known.training == "trained on sketchbook (seed 0): 3 types, 3 relations"
     assert ServedModel("user/name", None, None, "main").title == "user/name at main"
@@ -413,7 +502,7 @@ def test_the_page_names_the_model_and_what_it_was_trained_on(folder, tmp_path):
 def test_examples_there_and_back(tmp_path):
     examples = sketchbook_examples()
     told = ExamplePost("told", Fields(**vars(examples[0].fields) | {"image_text": "a boat\nin the harbour"}))
-    examples = [*examples, told]
+    examples = [*examples, told, *examples_for(None)]
     write_examples(examples, tmp_path)
     for found, expected in zip(examples_from_file(tmp_path / "posts.json"), examples, strict=True):
         assert found.name == expected.name
@@ -436,6 +525,8 @@ def test_examples_there_and_back(tmp_path):
             '[{"text": "Kelo", "mention": [0, 4], "image": "no.png", "candidate_labels": ["a"]}]',
             "post 1: image: cannot read image",
         ),
+        ('[{"text": "Kelo", "mention": [0, 4], "candidate_labels": ["a"], "form": {"kind": "x"}}]', "post 1: form: "),
+        ('[{"text": "Kelo", "mention": [0, 4], "candidate_labels": ["a"], "form": [1]}]', "post 1: form: "),
     ],
 )
 def test_files_of_examples_are_read_strictly(content, message, tmp_path):

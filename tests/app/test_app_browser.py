@@ -179,7 +179,9 @@ def test_the_whole_path_of_typing(page, served, tmp_path):
     expected = expected_scores(served, fields)
     assert bars(page) == pytest.approx(expected, abs=0.0011)
     assert page.locator(".mg-answer").inner_text() == next(iter(expected))
-    widths = [row.bounding_box()["width"] for row in page.locator(".mg-bars:not(.mg-uncertainty) .mg-fill").all()]
+    widths = [
+        row.bounding_box()["width"] for row in page.locator("#mg-verdict .mg-bars:not(.mg-uncertainty) .mg-fill").all()
+    ]
     assert widths == sorted(widths, reverse=True) and widths[0] > widths[-1] > 0
     assert page.locator("#mg-verdict .mg-uncertainty li").inner_text().startswith("uncertainty: ")
     assert page.locator("#mg-weighed .mg-post").inner_text() == POST
@@ -381,6 +383,21 @@ def test_examples_fill_the_form(page):
         assert page.locator(".mg-answer").count() == 0
         ask(page)
         assert len(bars(page)) == 12
+
+
+def test_a_whole_post_is_drawn_as_a_graph(page):
+    page.get_by_role("button", name="pair 1", exact=True).click()
+    (own,) = (example.fields for example in sketchbook_examples() if example.name == "pair 1")
+    page.wait_for_function("text => document.querySelector('#mg-post textarea').value === text", arg=own.text)
+    page.locator("#mg-whole button").first.click()
+    page.wait_for_function("text => document.querySelector('#mg-mentions textarea')?.value === text", arg=own.mentions)
+    page.click("#mg-draw")
+    page.locator("#mg-graph svg").wait_for()
+    assert page.locator("#mg-graph svg rect").count() == 2
+    assert page.locator("#mg-graph ul[aria-label='Types'] li").count() == 2
+    textarea(page, "mentions").fill("nobody")
+    page.click("#mg-draw")
+    page.locator("#mg-graph .mg-message", has_text="The mentions cannot be used").wait_for()
 
 
 def test_nothing_that_is_written_runs(page):

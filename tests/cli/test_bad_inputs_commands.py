@@ -191,7 +191,6 @@ COMMANDS = {
     ],
     "demo": [(["--output_dir"], "expected one argument"), (["--output_dir", "T/file"], "output_dir: a folder is")],
     "app": [
-        ([], "the following arguments are required: --model"),
         (["--model", "T/none"], "model: the folder T/none does not exist"),
         (["--model", "M", "--device", "x"], "device: 'x' cannot be used here"),
         (["--model", "M", "--revision", "main"], "revision: a folder has none"),

@@ -14,6 +14,7 @@ from modeling_mgvmoe.cli import predict as answer_file
 from tests.support.commands import run
 from tests.support.evaluation_data import write_folder
 from tests.support.from_scratch import LABELS, RELATIONS, picture, scratch_model
+from tests.support.shipped import needs_encoder
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = "Kelo greets Mura, and Kelo sails"
@@ -104,6 +105,18 @@ class TestOnePost:
         base = ["predict", "--model", folder / "model", "--text", TEXT, "--mention-text", "Mura", "--labels", *LABELS]
         assert run(capsys, *base, "--threshold", 1)[:2] == (0, "(no label reaches the threshold)\n")
         assert json.loads(run(capsys, *base, "--threshold", 1, "--json")[1])["labels"] == []
+
+    @needs_encoder
+    def test_without_a_model_the_weights_that_ship_answer(self, capsys, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        base = ["predict", "--text", "Kestrel at the Old Foundry tonight", "--mention-text", "Kestrel", "--json",
+                "--labels", "band", "bird", "aircraft"]  # fmt: skip
+        code, out, err = run(capsys, *base, "--image-text", "four musicians with guitars on a stage")
+        assert code == 0 and "UNEXPECTED" not in err
+        assert json.loads(out)["labels"][0]["label"] == "band"
+        monkeypatch.setattr("modeling_mgvmoe.inference.model_folder.SHIPPED", "no-such-weights")
+        code, _, err = run(capsys, *base)
+        assert code == 2 and "--model" in err
 
     def test_half_precision(self, capsys, folder):
         base = ["predict", "--model", folder / "model", "--text", TEXT, "--mention-text", "Mura", "--labels", *LABELS,

@@ -107,6 +107,12 @@ def test_wrong_words_for_the_image_are_named(tmp_path, column):
         read_rows(path)
 
 
+def test_a_table_whose_first_row_has_no_words_for_the_image(tmp_path):
+    lines = ["text,mention,label,image_text", "Kelo sails,Kelo,boat,", "Mura sings,Mura,bird,a bird"]
+    (tmp_path / "posts.csv").write_text("\n".join(lines), encoding="utf-8")
+    assert read_rows(tmp_path / "posts.csv")["image_text"][:] == [None, ["a bird"]]
+
+
 def test_a_table_of_text(tmp_path):
     (tmp_path / "train.csv").write_text(
         "\ufefftext,mention,head,tail,label,image,id\r\n"

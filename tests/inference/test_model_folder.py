@@ -1,4 +1,11 @@
-"""A saved model: what is checked before and after it is loaded."""
+"""A saved model: what is checked before and after it is loaded; and the weights that ship."""
+
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file, save_file
@@ -10,6 +17,7 @@ from modeling_mgvmoe.inference.model_folder import (
     check_output_folder,
     check_packages,
     load_model,
+    shipped_model,
 )
 from tests.support.from_scratch import scratch_model
 
@@ -71,3 +79,44 @@ def test_a_folder_that_may_not_be_written(monkeypatch, tmp_path):
     monkeypatch.setattr("os.access", lambda path, mode: False)  # root may write everywhere
     with pytest.raises(PermissionError, match="output_dir: .* must be writable, and .* is not"):
         check_output_folder("output_dir", str(tmp_path / "new" / "inside"))
+
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_the_weights_that_ship_are_found_from_anywhere(tmp_path, monkeypatch):
+    folder = ROOT / "configuration" / "models" / "mgvmoe-small"
+    monkeypatch.chdir(ROOT)
+    assert shipped_model() == os.path.join("configuration", "models", "mgvmoe-small")
+    monkeypatch.chdir(tmp_path)
+    assert Path(shipped_model()).samefile(folder)
+    monkeypatch.setattr("modeling_mgvmoe.inference.model_folder.SHIPPED", "no-such-weights")
+    with pytest.raises(FileNotFoundError, match="^model: .*--model"):
+        shipped_model()
+
+
+@pytest.mark.slow
+def test_a_wheel_holds_the_weights_that_ship(tmp_path):
+    """Installed apart from the checkout, the package finds them inside itself."""
+    source = tmp_path / "source"
+    weights = Path("configuration", "models", "mgvmoe-small")
+    for name in ("setup.py", "setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
+        source.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, source)
+    for name in ("modeling_mgvmoe", weights):
+        shutil.copytree(ROOT / name, source / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+    command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", "dist", "."]
+    subprocess.run(command, cwd=source, check=True)
+    (wheel,) = (source / "dist").iterdir()
+    with zipfile.ZipFile(wheel) as file:
+        file.extractall(tmp_path / "installed")
+    code = "from modeling_mgvmoe.inference.model_folder import shipped_model; print(shipped_model())"
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "installed")}
+    found = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, check=True, capture_output=True, text=True
+    )
+    folder = tmp_path / found.stdout.strip()
+    assert folder == tmp_path / "installed" / "modeling_mgvmoe" / "mgvmoe-small"
+    assert (folder / "model.safetensors").read_bytes() == (ROOT / weights / "model.safetensors").read_bytes()
+    # Its code, links in the checkout, is there as files, so that the folder runs without the package, too.
+    assert (folder / "modeling_mgvmoe.py").read_bytes() == (ROOT / "modeling_mgvmoe/modeling_mgvmoe.py").read_bytes()

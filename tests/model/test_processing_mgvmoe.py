@@ -48,6 +48,19 @@ def test_markers_of_a_vocabulary_with_unused_tokens():
     assert processor.vocabulary_size == len(bert())
 
 
+def test_a_processor_from_the_two_encoders_of_a_model(processor, tmp_path):
+    processor.tokenizer.save_pretrained(tmp_path / "text")
+    processor.image_processor.save_pretrained(tmp_path / "vision")
+    composed = MGVMoEProcessor.from_text_vision_pretrained(tmp_path / "text", tmp_path / "vision", max_length=40)
+    assert (composed.mention_style, composed.max_length) == ("prefix", 40)
+    assert composed.tokenizer.get_vocab() == processor.tokenizer.get_vocab()
+    assert composed.image_processor.to_dict() == processor.image_processor.to_dict()
+    marked = MGVMoEProcessor.from_text_vision_pretrained(
+        tmp_path / "text", tmp_path / "vision", mention_style="markers"
+    )
+    assert marked.mention_style == "markers"
+
+
 def test_markers_are_added_where_there_are_no_unused_tokens():
     tokenizer = roberta()
     tokenizer.add_special_tokens({"extra_special_tokens": ["<mine>"]})
