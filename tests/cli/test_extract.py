@@ -133,7 +133,7 @@ def refused(flags, capsys):
     return capsys.readouterr().err
 
 
-def test_what_does_not_go_together_is_refused_in_words(inputs, undisturbed, tmp_path, capsys, monkeypatch):
+def test_what_does_not_go_together_is_refused_in_words(inputs, undisturbed, tmp_path, capsys):
     out = ["--output", str(tmp_path / "graph")]
     assert "--input is needed" in refused(out, capsys)
     assert "'gone.parquet' does not exist" in refused([*out, "--input", "gone.parquet"], capsys)
@@ -161,9 +161,6 @@ def test_what_does_not_go_together_is_refused_in_words(inputs, undisturbed, tmp_
     assert "options.top_k was None and is 2" in refused(
         [*inputs, "--output", str(undisturbed), "--top_k", "2"], capsys
     )
-    monkeypatch.chdir(tmp_path)
-    flags = [flag for place, flag in enumerate(inputs) if place not in (2, 3)]
-    assert "`make demo` trains it" in refused([*flags, *out], capsys)
 
 
 def test_another_model_is_another_run(inputs, undisturbed, tmp_path, capsys):
