@@ -9,7 +9,7 @@ from typing import Any, Literal
 import transformers
 from transformers.utils.versions import require_version
 
-from .loading import check_backbone_sizes, reading
+from .loading import check_backbone_sizes, reading, vision_width
 
 NEEDED, HINT = "transformers>=5.16", "MG-VMoE needs it: pip install -U transformers"
 try:
@@ -396,24 +396,7 @@ class MGVMoEConfig(PreTrainedConfig):
         Raises:
             ValueError: neither `vision_hidden_size` nor the vision encoder's configuration tells it.
         """
-        vision = self.vision_config
-        if self.vision_hidden_size is not None:
-            return self.vision_hidden_size
-        if getattr(vision, "hidden_size", None):
-            return vision.hidden_size
-        if vision.model_type == "mobilenet_v2":
-            # MobileNetV2 does not narrow its last layer below 1280 when `finegrained_output` is set, and never
-            # lets a width fall over 10 % below the asked one when it rounds to a multiple of `depth_divisible_by`.
-            if vision.finegrained_output and vision.depth_multiplier < 1.0:
-                return 1280
-            unit, asked = vision.depth_divisible_by, 1280 * vision.depth_multiplier
-            width = max(vision.min_depth, int(asked + unit / 2) // unit * unit)
-            return int(width + unit if width < 0.9 * asked else width)
-        if getattr(vision, "hidden_sizes", None):
-            return vision.hidden_sizes[-1]
-        raise ValueError(
-            f"vision_hidden_size must be given for vision_config of type {vision.model_type!r}, which names no width."
-        )
+        return vision_width(self.vision_config) if self.vision_hidden_size is None else self.vision_hidden_size
 
     def validate_sizes(self) -> None:
         if self.num_experts < 0:

@@ -6,7 +6,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,6 +20,42 @@ DRAWING = {
     "vit_mae": 'it hides patches at random; its weights load as a ViT (model_type "vit"), which sees all of them',
     "reformer": "its attention hashes at random unless its hash_seed is set",
 }
+
+
+def _mobilenet_v2_width(config: Any) -> int:
+    """MobileNetV2 does not narrow its last layer below 1280 when `finegrained_output` is set.
+
+    And it never lets a width fall over 10 % below the asked one when it rounds to a multiple of `depth_divisible_by`.
+    """
+    if config.finegrained_output and config.depth_multiplier < 1.0:
+        return 1280
+    unit, asked = config.depth_divisible_by, 1280 * config.depth_multiplier
+    width = max(config.min_depth, int(asked + unit / 2) // unit * unit)
+    return int(width + unit if width < 0.9 * asked else width)
+
+
+# Width H' of vision encoders whose configuration does not name it, by family.
+WIDTHS: dict[str, Callable[[Any], int]] = {"mobilenet_v2": _mobilenet_v2_width}
+
+
+def vision_width(config: Any) -> int:
+    """H', the width of a vision encoder's states.
+
+    Args:
+        config: of the encoder.
+
+    Raises:
+        ValueError: it does not tell the width.
+    """
+    if getattr(config, "hidden_size", None):
+        return config.hidden_size
+    if config.model_type in WIDTHS:
+        return WIDTHS[config.model_type](config)
+    if getattr(config, "hidden_sizes", None):
+        return config.hidden_sizes[-1]
+    raise ValueError(
+        f"vision_hidden_size must be given for vision_config of type {config.model_type!r}, which names no width."
+    )
 
 
 def check_repeatable(name: str, config: Any) -> None:
@@ -394,5 +430,6 @@ __all__ = [
     "pretrained_backbone",
     "random_backbone",
     "reading",
+    "vision_width",
     "without_unused",
 ]

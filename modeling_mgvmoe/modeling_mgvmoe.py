@@ -1284,28 +1284,53 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
             text_states, pixel_values, image_features, image_mask, image_index, extras
         )
         image_text = self._image_text_states(text_states, image_text_input_ids, image_text_attention_mask)
-        encoders = {
+        encoded: dict[str, Any] = {
+            "text_states": text_states,
+            "mention_states": mention_states,
             "hidden_states": text_output.get("hidden_states"),
             "attentions": text_output.get("attentions"),
             "vision_hidden_states": vision_output.get("hidden_states") if vision_output else None,
             "vision_attentions": vision_output.get("attentions") if vision_output else None,
         }
-        if self.residual:
-            check_given_mention_mask(mention_mask, mention_positions, attention_mask)
-            assert mention_mask is not None  # for the type checker
-            pooled = self._pool(text_states, text_mask, mention_mask, image_text)
-            pixels = (pictures, image_mask, image_index)
-            output = self._fuse_pooled(pooled, pixels, noises, return_losses, return_variance)
-            self._spread(output, self._image_masks(pictures, image_mask, image_text), text_mask, mention_mask)
-            output.text_states, output.mention_states = text_states, mention_states
-            for name, states in encoders.items():
-                output[name] = states
-            return output
-        images, image_mask = _tokens_of_images(pictures, image_mask, image_index, image_text)
+        pixels = (pictures, image_mask, image_index)
+        if not self.residual:
+            return self._fuse_tokens(encoded, text_mask, pixels, image_text, noises, return_losses, return_variance)
+        check_given_mention_mask(mention_mask, mention_positions, attention_mask)
+        assert mention_mask is not None  # for the type checker
+        pooled = self._pool(text_states, text_mask, mention_mask, image_text)
+        output = self._fuse_pooled(pooled, pixels, noises, return_losses, return_variance)
+        self._spread(output, self._image_masks(pictures, image_mask, image_text), text_mask, mention_mask)
+        output.text_states, output.mention_states = encoded.pop("text_states"), encoded.pop("mention_states")
+        for name, states in encoded.items():
+            output[name] = states
+        return output
+
+    def _fuse_tokens(
+        self,
+        encoded: dict[str, Any],
+        text_mask: torch.Tensor,
+        pixels: tuple[torch.Tensor | None, torch.Tensor, torch.Tensor | None],
+        image_text: Tokens | None,
+        noises: tuple[torch.Tensor | None, torch.Tensor | None],
+        return_losses: bool,
+        return_variance: bool,
+    ) -> MGVMoEModelOutput:
+        """E1 to E3 of every token by Gaussian experts, and E7 by the fusion of the configuration.
+
+        Args:
+            encoded: fields of the output that come from the encoders, `text_states` and `mention_states` among them.
+            text_mask: (B, Lt).
+            pixels: their projected tokens (P, Li, H) or `None`, `image_mask` and `image_index` of `forward`.
+            image_text: states (B, Lw, H) and mask (B, Lw), or `None`.
+            noises, return_losses, return_variance: see `forward`.
+        """
+        text_states, mention_states = encoded["text_states"], encoded["mention_states"]
+        pictures, _, image_index = pixels
+        images, image_mask = _tokens_of_images(*pixels, image_text)
         modalities = [(text_states, text_mask)]
         if images:
             modalities.insert(0, images[0] if len(images) == 1 else _side_by_side(images))
-        sampled = self.training or text_noise is not None or image_noise is not None
+        sampled = self.training or any(noise is not None for noise in noises)
         fused, weights, means, probs, mixtures = fuse_modalities(
             self.fusion,
             self.experts,
@@ -1331,8 +1356,6 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
         return MGVMoEModelOutput(
             fused_embeds=fused,
             fused_variance=variance,
-            text_states=text_states,
-            mention_states=mention_states,
             text_embeds=means[-1],
             image_embeds=means[0] if images else None,
             image_mask=image_mask,
@@ -1343,7 +1366,7 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
             text_router_probs=probs[-1],
             image_router_probs=probs[0] if images else None,
             **losses,
-            **encoders,
+            **encoded,
         )
 
     def _check_request(
@@ -1947,16 +1970,11 @@ class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
             candidate_states=candidate_states,
             type_states=type_states,
         )
-        given = sum(own is not None for own in (candidate_input_ids, candidate_embeds, candidate_states))
-        if given != 1:
-            raise ValueError(
-                "Exactly one of candidate_input_ids, candidate_embeds and candidate_states must be given, "
-                f"got {('neither', 'one', 'both', 'all')[given]}."
-            )
-        if (candidate_types is None) != (type_input_ids is None and type_embeds is None and type_states is None):
-            raise ValueError("candidate_types and type_input_ids, type_embeds or type_states must be given together.")
-        if not self.mgvmoe.residual and (candidate_states is not None or type_states is not None):
-            raise ValueError('candidate_states and type_states need a model with expert_type="residual".')
+        self._check_labels(
+            (candidate_input_ids, candidate_embeds, candidate_states),
+            candidate_types,
+            (type_input_ids, type_embeds, type_states),
+        )
         posts_given = input_ids if post_states is None else post_states
         number = 0 if posts_given is None else posts_given.shape[0]
         candidate_input_ids = one_for_all(candidate_input_ids, "candidate_input_ids", 2, number)
@@ -1968,8 +1986,6 @@ class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
         type_index = one_for_all(type_index, "type_index", 1, number)
         if attention_mask is None and input_ids is not None:
             attention_mask = torch.ones_like(input_ids)
-        if self.similarity is None and candidate_types is not None:
-            raise ValueError('candidate_types need a model with score="similarity", got one with "projection".')
         self._check_posts(mention_mask if post_states is None else post_states, num_samples, sample_noise)
         label_sums: list[torch.Tensor | None] = []
         if candidate_embeds is None:
@@ -2029,12 +2045,7 @@ class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
         return MGVMoEOutput(
             loss=self.total_loss(terms) if terms else None,
             logits=logits,
-            ranking_loss=terms.get("ranking_loss"),
-            kl_loss=terms.get("kl_loss"),
-            router_entropy_loss=terms.get("router_entropy_loss"),
-            alignment_loss=terms.get("alignment_loss"),
-            consistency_loss=terms.get("consistency_loss"),
-            type_loss=terms.get("type_loss"),
+            **terms,
             **statistics,
             mention_embeds=posts.mention_embeds,
             candidate_embeds=candidate_embeds,
@@ -2144,6 +2155,31 @@ class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
             **pictures,
         )
         return self.posts_of(output, attention_mask, mention_positions, mention_mask, num_samples, sample_noise)
+
+    def _check_labels(
+        self,
+        candidates: tuple[torch.Tensor | None, ...],
+        candidate_types: torch.Tensor | None,
+        types: tuple[torch.Tensor | None, ...],
+    ) -> None:
+        """Raise ValueError unless there is one source of labels, and one of types where labels have types.
+
+        Args:
+            candidates, types: ids, embeddings and pooled states of each.
+            candidate_types: (C, 2, T).
+        """
+        given = sum(own is not None for own in candidates)
+        if given != 1:
+            raise ValueError(
+                "Exactly one of candidate_input_ids, candidate_embeds and candidate_states must be given, "
+                f"got {('neither', 'one', 'both', 'all')[given]}."
+            )
+        if (candidate_types is None) != all(own is None for own in types):
+            raise ValueError("candidate_types and type_input_ids, type_embeds or type_states must be given together.")
+        if not self.mgvmoe.residual and (candidates[-1] is not None or types[-1] is not None):
+            raise ValueError('candidate_states and type_states need a model with expert_type="residual".')
+        if self.similarity is None and candidate_types is not None:
+            raise ValueError('candidate_types need a model with score="similarity", got one with "projection".')
 
     def _check_posts(
         self, mention_mask: torch.Tensor | None, num_samples: int | None, sample_noise: torch.Tensor | None
