@@ -27,7 +27,7 @@ from typing import Any
 
 import torch
 from comparison import fewer_posts
-from release import MODEL, untrained
+from release import untrained
 from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
 from modeling_mgvmoe.data.crossre import crossre_files, read_crossre
@@ -170,9 +170,9 @@ def main(argv: list[str] | None = None) -> list[dict[str, Any]]:
     parser.add_argument("--json", required=True, metavar="FILE")
     parser.add_argument("--model", metavar="DIR", help="a saved folder, measured as it is beside the others")
     parser.add_argument("--text_model", help="default: all-MiniLM-L6-v2, from an installed package or the Hub")
-    parser.add_argument("--posts_per_relation", type=int, default=200)
-    parser.add_argument("--steps", type=int, default=300)
-    parser.add_argument("--expert_rank", type=int, default=MODEL["expert_rank"])
+    parser.add_argument("--posts_per_relation", type=int, default=250)
+    parser.add_argument("--steps", type=int, default=800)
+    parser.add_argument("--expert_rank", type=int, default=48)
     parser.add_argument("--num_threads", type=int, default=2)
     flags = parser.parse_args(argv)
     disable_progress_bar()

@@ -17,7 +17,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import torch
@@ -33,6 +33,7 @@ from modeling_mgvmoe.data.label_sets import LabelSet, read_label_set
 from modeling_mgvmoe.data.mnre import mnre_data, mnre_files, read_mnre
 from modeling_mgvmoe.data.multimodal_ner import multimodal_ner_files, read_multimodal_ner
 from modeling_mgvmoe.data.post_images import read_captions
+from modeling_mgvmoe.data.splits import SPLITS
 from modeling_mgvmoe.data.zero_shot_data import ZeroShotData, combine_data
 from modeling_mgvmoe.evaluation.report import markdown_table
 from modeling_mgvmoe.inference.predict import outputs_in_batches, score_predictions
@@ -71,18 +72,37 @@ MODEL = {
 }
 
 
-def training_data(crossner: str, fewrel: str, posts_per_class: int) -> ZeroShotData:
-    """Types of CrossNER and relations of FewRel's news; nothing is held out, for other datasets judge."""
+def training_data(crossner: str, fewrel: str, posts_per_class: int, by_dataset: bool = False) -> ZeroShotData:
+    """Types of CrossNER and relations of FewRel's news; nothing is held out, for other datasets judge.
+
+    Args:
+        crossner, fewrel: folders.
+        posts_per_class: at most so many.
+        by_dataset: each domain of CrossNER by itself, and each dataset drawn alike; else a mention competes among the
+            types of all domains, and each class is drawn alike.
+    """
     label_set = read_label_set(os.path.join(LABELS, "crossner.json"))
     by_domain, _ = read_crossner(crossner, DOMAINS)
-    typing = [post for posts in by_domain.values() for post in posts]
-    label_set, known = complete_label_set(label_set, (post["label"] for post in typing))
+    label_set, known = complete_label_set(label_set, (post["label"] for posts in by_domain.values() for post in posts))
+    if not by_dataset:
+        by_domain = {"": [post for posts in by_domain.values() for post in posts]}
     sets = {}
     for domain, posts in by_domain.items():
         renamed = [{**post, "label": known[post["label"]]} for post in posts]
         sets[f"crossner_{domain}"] = label_set, [post for post in renamed if post["label"] not in label_set.left_out]
     sets["fewrel"] = read_label_set(os.path.join(LABELS, "fewrel.json")), read_fewrel(fewrel_files(fewrel, "nyt"))[0]
-    return combine_data({name: seen_data(*own, posts_per_class) for name, own in sets.items()})
+    parts = {name: seen_data(*own, posts_per_class) for name, own in sets.items()}
+    return combine_data(parts) if by_dataset else by_task(parts.values())
+
+
+def by_task(parts: Iterable[ZeroShotData]) -> ZeroShotData:
+    """Datasets that share no task, as one: every class of a task is a candidate."""
+    parts = list(parts)
+    posts = {split: [post for data in parts for post in data.posts[split]] for split in SPLITS}
+    names = {task: own for data in parts for task, own in data.labels["train"].items()}
+    words = ("label_descriptions", "label_types", "type_descriptions")
+    merged = {name: {key: value for data in parts for key, value in getattr(data, name).items()} for name in words}
+    return ZeroShotData(posts=posts, labels=dict.fromkeys(SPLITS, names), unseen=False, **merged)
 
 
 def seen_data(label_set: LabelSet, posts: Sequence[dict], posts_per_class: int) -> ZeroShotData:
@@ -145,7 +165,7 @@ def release(flags: argparse.Namespace) -> None:
     """Train and save."""
     started = time.time()
     torch.set_num_threads(flags.num_threads)
-    data = training_data(flags.crossner, flags.fewrel, flags.posts_per_class)
+    data = training_data(flags.crossner, flags.fewrel, flags.posts_per_class, flags.by_dataset)
     print({task: len(names) for task, names in data.labels["train"].items()}, len(data.posts["train"]), "posts")
     model, processor = untrained(flags.seed, flags.text_model)
     with tempfile.TemporaryDirectory() as folder:
@@ -257,6 +277,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--splits", nargs="+", default=["test"], choices=["validation", "test"])
     parser.add_argument("--text_model", help=f"default: {BASE['name']}, from an installed package or the Hub")
     parser.add_argument("--posts_per_class", type=int, default=300)
+    parser.add_argument("--by_dataset", action="store_true", help="candidates of each domain by itself (LOG.md)")
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--batch_size", type=int, default=64)
     parser.add_argument("--seed", type=int, default=0)
