@@ -24,7 +24,14 @@ IMAGE_FEATURES = (
     "our get_image_features returns the tensor that forward takes as image_features, so that it can be cached; "
     "the test wants the vision encoder's whole output"
 )
+EXPERTS = (
+    "our experts all see every token and have forms of their own (tests/model/test_variational_experts.py); "
+    "the test wants transformers' two for routed experts, and an output of a name that ours do not have"
+)
 DIFFERENCES = {
+    "test_eager_matches_batched_and_grouped_inference_0_fp16": EXPERTS,
+    "test_eager_matches_batched_and_grouped_inference_1_fp32": EXPERTS,
+    "test_eager_matches_batched_and_grouped_inference_2_bf16": EXPERTS,
     "test_get_image_features_output_0": IMAGE_FEATURES,
     "test_get_image_features_output_1": IMAGE_FEATURES,
     "test_get_image_features_output_2": IMAGE_FEATURES,
