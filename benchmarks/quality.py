@@ -10,7 +10,7 @@ domain in CrossNER's format (`met`); images are read from `images/` below it if 
 from `captions/` or ../twitter10000/captions. With `--image-text shuffled` every post has the words of another post's
 image, in training, too. `--graph` adds rows with label propagation among the test posts. FILE is a list of rows
 {method, task, split, train_seed, image_text, graph, dtype, accuracy, macro_f1, n, chance, majority, seconds}; rows
-that it has already are kept and not run again, so that a run that was stopped goes on. `train_seed` is null where
+that it has already are kept and not run again, so that a stopped run resumes. `train_seed` is null where
 nothing is trained. `--methods` takes "all", "baselines", "ablations" and names; `--list` shows them.
 `--summary` prints the table of FILE and runs nothing.
 """

@@ -77,7 +77,7 @@ def training_data(crossner: str, fewrel: str, posts_per_class: int, by_dataset: 
 
     Args:
         crossner, fewrel: folders.
-        posts_per_class: at most so many.
+        posts_per_class: the most that are taken of a class.
         by_dataset: each domain of CrossNER by itself, and each dataset drawn alike; else a mention competes among the
             types of all domains, and each class is drawn alike.
     """

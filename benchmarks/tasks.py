@@ -82,7 +82,7 @@ def load_task(task: str, folder: str, seed: int, image_text: str, pixels: bool) 
 
 
 def by_attribute(data: ZeroShotData) -> ZeroShotData:
-    """ImplicitAVE, where a product competes among the values of its own attribute."""
+    """ImplicitAVE, where a product competes among the values of its attribute."""
     attribute = lambda label: label.partition(": ")[0]  # noqa: E731
     posts = {split: [{**post, "dataset": attribute(post["label"])} for post in data.posts[split]] for split in SPLITS}
     labels: dict[str, dict[str, tuple[str, ...]]] = {split: {} for split in SPLITS}

@@ -682,7 +682,7 @@ def extract(
                 `deviation` and, for each mention and relation, `mutual_information`.
             max_length: of a tokenized text.
             num_neighbors: marked texts that are scored together, at most 16 * batch_size mentions or pairs of 64
-                posts, share their probabilities with so many nearest ones; see `sample_graph.propagate_labels`. 0:
+                posts, share their probabilities with this many nearest ones; see `sample_graph.propagate_labels`. 0:
                 with none, and each post's answer depends on that post alone.
             return_embeds: add `image_embeds`, the vector (H,) of the image, pixels and image text, after the experts
                 (v of E6), or `None`.

@@ -160,8 +160,8 @@ class ZeroShotMultimodalIEPipeline(_PostPipeline):
       has the scores of its "levels".
     - num_samples (`int`): draws from the experts. Scores are then means over them, and each answer has its "deviation"
       and the "mutual_information" of its post.
-    - num_neighbors (`int`): the posts of a list or dataset share their probabilities with so many nearest ones of the
-      same candidates, [`sample_graph.propagate_labels`]; default 0, and each answer depends on its post alone.
+    - num_neighbors (`int`): the posts of a list or dataset share their probabilities with this many nearest ones of
+      the same candidates, [`sample_graph.propagate_labels`]; default 0, and each answer depends on its post alone.
     - top_k (`int`): at most this many labels per post; default: all.
     - threshold (`float`), reject_by ("probability", "ratio", "logit"): least that a label needs to be returned, and of
       what: its score (default), how many times as likely as the average other label it is, or its logit, which does

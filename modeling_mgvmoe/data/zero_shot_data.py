@@ -119,7 +119,7 @@ def data_from_posts(
 
 
 def combine_data(parts: Mapping[str, ZeroShotData]) -> ZeroShotData:
-    """Several datasets for one model: a post competes among the classes of its own dataset and task.
+    """Several datasets for one model: a post competes among the classes of its dataset and task.
 
     Args:
         parts: by name. Where two of them have a label or a type of one name, it gets the texts of both.

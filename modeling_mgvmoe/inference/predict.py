@@ -28,28 +28,6 @@ if TYPE_CHECKING:
     from ..processing_mgvmoe import MGVMoEProcessor
 
 
-def logits_in_batches(
-    model: MGVMoEForZeroShotIE,
-    encoded_posts: Sequence[Mapping[str, Any]],
-    collator: PostCollator,
-    batch_size: int = 64,
-    progress: str | None = None,
-    candidates: Mapping[str, torch.Tensor] | None = None,
-    num_samples: int | None = None,
-    leave: bool = True,
-) -> Iterator[tuple[list[int], torch.Tensor]]:
-    """The logits of [`outputs_in_batches`], of which the arguments are.
-
-    Yields:
-        The numbers of B posts, and their logits (B, C) on the model's device, -inf for the labels of other tasks. With
-        draws (1 + num_samples, B, C), first those without noise.
-    """
-    batches = outputs_in_batches(model, encoded_posts, collator, batch_size, progress, candidates, num_samples, leave)
-    for rows, output in batches:
-        logits, drawn = cast(torch.Tensor, output.logits), output.sample_logits
-        yield rows, logits if drawn is None else torch.cat([logits[None], drawn])
-
-
 def outputs_in_batches(
     model: MGVMoEForZeroShotIE,
     encoded_posts: Sequence[Mapping[str, Any]],
@@ -73,7 +51,7 @@ def outputs_in_batches(
         leave: keep the bar on the screen when it is done.
 
     Yields:
-        The numbers of B posts, and the model's output for them.
+        The numbers of B posts, and the model's output for them; logits are -inf for the labels of other tasks.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
@@ -117,7 +95,7 @@ class ModelScorer:
         types: of heads and tails, for models with `score="similarity"`; others are not told them.
         batch_size: in posts; changes nothing but speed.
         progress: show a progress bar.
-        num_neighbors: posts that are scored together share their probabilities with so many nearest ones, see
+        num_neighbors: posts that are scored together share their probabilities with this many nearest ones, see
             `sample_graph.propagate_labels`; 0: with none.
     """
 
@@ -178,9 +156,10 @@ class ModelScorer:
                     logits[0, own] = cast(torch.Tensor, output.logits).double().cpu().numpy()
                     if output.sample_logits is not None:
                         logits[1:, own] = output.sample_logits.double().cpu().numpy()
-                    embeds = cast(torch.Tensor, output.mention_embeds).float().cpu()
-                    nodes = nodes if nodes.shape[1] else nodes.new_empty(len(posts), embeds.shape[1])
-                    nodes[own] = embeds
+                    if self.num_neighbors:
+                        embeds = cast(torch.Tensor, output.mention_embeds).float().cpu()
+                        nodes = nodes if nodes.shape[1] else nodes.new_empty(len(posts), embeds.shape[1])
+                        nodes[own] = embeds
                     bar.update(len(rows))
         if self.num_neighbors and num_samples is None:
             probs = torch.from_numpy(logits[0]).softmax(-1)
@@ -215,7 +194,8 @@ def predict_labels(
     """
     names = collator.candidate_labels
     predictions = [""] * len(encoded_posts)
-    for rows, logits in logits_in_batches(model, encoded_posts, collator, batch_size, progress, leave=leave):
+    for rows, output in outputs_in_batches(model, encoded_posts, collator, batch_size, progress, leave=leave):
+        logits = cast(torch.Tensor, output.logits)
         if bool(logits.isnan().any()):
             raise ValueError("logits: a post has NaN scores, so the weights are damaged or there was an overflow")
         for row, column in zip(rows, logits.argmax(-1).tolist(), strict=True):

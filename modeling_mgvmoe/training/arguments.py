@@ -85,7 +85,7 @@ class DataArguments:
         metadata={
             "help": '"sketchbook", built in; a folder of prepare_data.py; or rows of your own: a .jsonl, .csv or '
             ".parquet file, a folder of these, or a dataset on the Hub. Several with commas between: a post competes "
-            "among the classes of its own dataset, and class_balanced draws from all of them alike.",
+            "among the classes of its dataset, and class_balanced draws from all of them alike.",
         },
     )
     dataset_seed: int = field(default=0, metadata={"help": "Seed of the sketchbook's classes and posts."})

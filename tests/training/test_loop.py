@@ -329,9 +329,9 @@ def test_a_cap_on_validation_posts(tmp_path, data, trainee, capsys):
 def test_validation_has_a_bar_of_its_own(tmp_path, data, trainee, monkeypatch):
     from modeling_mgvmoe.inference import predict as unseen
 
-    seen, batches = [], unseen.logits_in_batches
+    seen, batches = [], unseen.outputs_in_batches
     monkeypatch.setattr(
-        unseen, "logits_in_batches", lambda *given, **more: seen.append((given[4], more)) or batches(*given, **more)
+        unseen, "outputs_in_batches", lambda *given, **more: seen.append((given[4], more)) or batches(*given, **more)
     )
     train(*trainee, data, arguments_of(tmp_path, max_train_steps=1))
     assert seen == [("validation", {"leave": False})]
