@@ -32,9 +32,9 @@ from comparison import METHODS, Comparison, choose_methods, fewer_posts, run_met
 from tasks import IMAGE_TEXTS, TASKS, load_task
 from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
-from modeling_mgvmoe.data.crossner import crossner_data
+from modeling_mgvmoe.data.conll import crossner_data
+from modeling_mgvmoe.data.environment import choose_precision
 from modeling_mgvmoe.data.label_sets import read_label_set
-from modeling_mgvmoe.data.precision import choose_precision
 from modeling_mgvmoe.data.zero_shot_data import sketchbook_data
 from modeling_mgvmoe.evaluation.report import markdown_table
 from modeling_mgvmoe.training.arguments import DataArguments, parse_arguments

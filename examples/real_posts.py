@@ -22,8 +22,8 @@ from modeling_mgvmoe.evaluation.similarity import similarity_predictions
 from modeling_mgvmoe.inference.predict import predict_labels, score_predictions
 from modeling_mgvmoe.training.arguments import parse_arguments
 from modeling_mgvmoe.training.build import build_model
+from modeling_mgvmoe.training.launch import exit_when_interrupted
 from modeling_mgvmoe.training.loop import train
-from modeling_mgvmoe.training.signals import exit_when_interrupted
 
 CONFIGURATION = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "configuration")
 RECIPE = os.path.join(CONFIGURATION, "recipes", "real_posts.yaml")

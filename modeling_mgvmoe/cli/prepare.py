@@ -25,10 +25,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..data.adapters import ADAPTERS
+from ..data.adapters import ADAPTERS, check_public, push_prepared
 from ..data.feature_cache import ImageFeatureCache, build_feature_cache, check_cache_arguments
-from ..data.parquet_folder import check_output, check_public, push_prepared, write_prepared
-from ..data.prepare import PreparedData, check_share, hold_out_seen
+from ..data.prepare import (
+    PreparedData,
+    check_output,
+    check_share,
+    hold_out_seen,
+    write_prepared,
+)
 from ..data.splits import SPLITS
 from ..inference.model_folder import check_output_folder
 from ..training.arguments import parse_arguments

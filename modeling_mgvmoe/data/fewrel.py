@@ -21,9 +21,8 @@ from dataclasses import replace
 from typing import Any
 
 from ..spans import words_to_text
-from .crossner import name_from_tag
 from .files import check_keys, read_json_object
-from .label_sets import LabelInfo, LabelSet, read_label_set
+from .label_sets import LabelInfo, LabelSet, name_from_tag, read_label_set
 from .prepare import DatasetAdapter, PreparedData, add_source_flags, choose_split, divide, label_file
 from .schema import ON_BAD_SPAN, Counts, char_span, check_choice, keep_post
 from .splits import ClassSplit, grouped_class_split

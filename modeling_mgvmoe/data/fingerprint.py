@@ -51,6 +51,12 @@ def module_fingerprint(module: nn.Module, config: Mapping[str, Any]) -> str:
     return digest.hexdigest()
 
 
+def file_sha256(path: str) -> str:
+    """SHA-256, in hex, of a file of any size."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def digest(settings: Any, *files: str) -> str:
     """SHA-256, in hex, of JSON values, whatever the order of their keys, and of the content of files."""
     found = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())

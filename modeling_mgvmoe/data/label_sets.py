@@ -7,6 +7,7 @@ The files are `configuration/labels/*.json`, written for this project. The adapt
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -177,6 +178,12 @@ class LabelSet:
                         raise ValueError(
                             f"class {raw!r}: {key} must be among the types, got {name!r}; {nearest(name, self.types)}"
                         )
+
+
+def name_from_tag(tag: str) -> str:
+    """Words instead of a tag: split at separators and inner capitals, in small letters."""
+    parted = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", re.sub(r"[\W_]+", " ", tag))
+    return parted.strip().lower() or tag
 
 
 def read_label_set(path: str | os.PathLike[str]) -> LabelSet:

@@ -9,18 +9,22 @@ labels.json                                       candidates of each split, also
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from .atomic_io import whole_folder
 from .files import nearest
 from .fingerprint import place_by_hash
 from .label_sets import LabelSet
-from .schema import ON_BAD_SPAN, Counts
+from .progress_bar import progress_bar
+from .rows import LABELS_FILE
+from .schema import ON_BAD_SPAN, OPTIONAL_COLUMNS, Counts, post_features
 from .splits import SPLITS, ClassSplit, read_splits, thirds_class_split
-from .zero_shot_data import ZeroShotData, data_from_posts
+from .zero_shot_data import OPTIONAL_PARTS, ZeroShotData, data_from_posts
 
 SEED_SPLIT = re.compile(r"seed-(\d+)")
 # The split that the dataset's own files make.
@@ -300,3 +304,105 @@ def check_filled(data: ZeroShotData) -> ZeroShotData:
         if not data.posts[name]:
             raise ValueError(f"{name}: no post has one of its classes, {', '.join(*data.labels[name].values())}")
     return data
+
+
+# Posts that are in memory at a time, with their images.
+BATCH = 256
+
+
+def write_prepared(
+    prepared: PreparedData, output_dir: str | os.PathLike[str], overwrite: bool = False, progress: bool = False
+) -> dict[str, int]:
+    """Write a folder that [`data_from_folder`] reads, whole or not at all.
+
+    Args:
+        prepared: what to write. Images that are paths are put into the files.
+        output_dir: the folder. One that is there must be empty, or hold nothing but what was written so.
+        overwrite: put it in the place of one that was written before.
+        progress: show progress bars.
+
+    Returns:
+        Number of posts by file.
+
+    Raises:
+        FileExistsError: the folder is not empty, and `overwrite` is not set or it holds other files.
+        OSError: the disk is full. The folder is as before.
+    """
+    check_output(output_dir, overwrite)
+    parts = prepared.parts()
+    optional = [name for name in OPTIONAL_COLUMNS if any(name in post for posts in parts.values() for post in posts)]
+    needed = 2**20 + sum(_bytes_of(post) for posts in parts.values() for post in posts)
+    with whole_folder(os.fspath(output_dir), needed, "run the command again") as partial:
+        for name, posts in parts.items():
+            _write_parquet(os.path.join(partial, f"{name}.parquet"), posts, optional, name if progress else None)
+        with open(os.path.join(partial, LABELS_FILE), "w", encoding="utf-8") as file:
+            json.dump(_labels(prepared), file, indent=1, ensure_ascii=False)
+            file.write("\n")
+    return {name: len(posts) for name, posts in parts.items()}
+
+
+def check_output(output_dir: str | os.PathLike[str], overwrite: bool = False) -> None:
+    """Refuse a folder that [`write_prepared`] may not replace, before much is read.
+
+    Raises:
+        FileExistsError: see there.
+    """
+    there = sorted(os.listdir(output_dir)) if os.path.isdir(output_dir) else []
+    if os.path.lexists(output_dir) and not os.path.isdir(output_dir):
+        raise FileExistsError(f"output_dir: {os.fspath(output_dir)!r} is no folder")
+    if there and not overwrite:
+        raise FileExistsError(f"output_dir: {os.fspath(output_dir)!r} is not empty; --overwrite replaces it")
+    ours = {LABELS_FILE, *(f"{name}.parquet" for name in (*SPLITS, *OPTIONAL_PARTS))}
+    others = [name for name in there if name not in ours]
+    if others:
+        raise FileExistsError(
+            f"output_dir: {os.fspath(output_dir)!r} holds files that were not written by this command, and is not "
+            f"replaced: {', '.join(others[:5])}"
+        )
+
+
+def _labels(prepared: PreparedData) -> dict[str, Any]:
+    data = prepared.data
+    return {
+        "dataset": prepared.dataset,
+        "split": prepared.split,
+        "label_set_version": prepared.label_set_version,
+        "labels": {name: {task: list(names) for task, names in data.labels[name].items()} for name in SPLITS},
+        "label_descriptions": dict(data.label_descriptions),
+        "label_types": {name: [list(heads), list(tails)] for name, (heads, tails) in data.label_types.items()},
+        "type_descriptions": dict(data.type_descriptions),
+        "none": prepared.none,
+        "counts": {name: counts.as_dict() for name, counts in prepared.counts.items()},
+        **({} if data.unseen else {"unseen": False}),
+    }
+
+
+def _bytes_of(post: Mapping[str, Any]) -> int:
+    """About how many bytes a post takes on the disk."""
+    image = post.get("image")
+    if isinstance(image, Mapping):
+        return len(post["text"]) + (os.path.getsize(image["path"]) if image["bytes"] is None else len(image["bytes"]))
+    if isinstance(image, str):
+        return len(post["text"]) + os.path.getsize(image)
+    return len(post["text"]) + (0 if image is None else 3 * image.width * image.height)
+
+
+def _write_parquet(
+    path: str, posts: Sequence[Mapping[str, Any]], optional: Sequence[str], progress: str | None
+) -> None:
+    import pyarrow.parquet  # comes with datasets
+    from datasets import Dataset
+    from datasets.table import embed_table_storage
+
+    features = post_features(*optional)
+    with (
+        pyarrow.parquet.ParquetWriter(path, features.arrow_schema) as writer,
+        progress_bar(total=len(posts), desc=f"writing {progress}", show=progress is not None) as bar,
+    ):
+        for start in range(0, len(posts), BATCH):
+            # One by one: a slice of a dataset is not a list of posts.
+            batch = [dict(posts[place]) for place in range(start, min(start + BATCH, len(posts)))]
+            batch = [{name: post.get(name) for name in features} for post in batch]
+            table = Dataset.from_list(batch, features=features).with_format("arrow")[:]
+            writer.write_table(embed_table_storage(table).cast(features.arrow_schema))
+            bar.update(len(batch))

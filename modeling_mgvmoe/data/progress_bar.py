@@ -8,7 +8,7 @@ from typing import Any, TextIO
 
 # Seconds between two lines of a log, and before its first.
 LOG_INTERVAL = 30.0
-LOG_FORMAT = "{desc}: {percentage:.0f}% {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}]"
+LOG_FORMAT = "{desc}: {percentage:.0f}% {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
 
 
 class LogLines:

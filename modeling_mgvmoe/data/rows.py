@@ -7,7 +7,6 @@ the image (`caption`, `captions` and `alt_text` are read where it is missing), a
 
 from __future__ import annotations
 
-import argparse
 import base64
 import csv
 import json
@@ -19,14 +18,12 @@ from typing import TYPE_CHECKING, Any
 from ..spans import POST_COLUMNS, is_absent, mentions_of, read_image_text, read_mentions, warn_of_columns
 from .files import read_lines
 from .fingerprint import place_by_hash
-from .post_images import read_picture, undecoded
 from .schema import ON_BAD_SPAN, OPTIONAL_COLUMNS, Counts, check_choice, post_features, task_of, validate_post
 from .splits import SPLITS
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-    from .prepare import PreparedData
 
 LABELS_FILE = "labels.json"
 # Files of text rows, which are read here; Parquet and everything else is read by the library `datasets`.
@@ -533,60 +530,6 @@ def candidates_of(splits: Mapping[str, Dataset]) -> dict[str, dict[str, tuple[st
             if set(names) & set(trained):
                 found[split][task] = {**trained, **names}
     return {split: {task: tuple(names) for task, names in own.items()} for split, own in found.items()}
-
-
-def add_rows_flags(parser: argparse.ArgumentParser) -> None:
-    """The flags of `prepare_data.py rows`, beside those of every dataset."""
-    parser.add_argument(
-        "--data", required=True, metavar="ROWS", help=f"file ({', '.join(ENDINGS)}), folder of these, or Hub name"
-    )
-    parser.add_argument(
-        "--on_bad_span",
-        "--on-bad-span",
-        choices=ON_BAD_SPAN,
-        default="error",
-        help="where a mention does not fit its text: refuse the rows, or leave the row out (default error)",
-    )
-
-
-def prepare_rows(arguments: argparse.Namespace, configuration: str | os.PathLike[str]) -> PreparedData:
-    """Your own rows, ready to be written as a folder; prints how they are divided.
-
-    Args:
-        arguments: of [`add_rows_flags`].
-        configuration: not needed: rows bring their own words.
-
-    Raises:
-        FileNotFoundError, ValueError: as of [`read_parts`].
-    """
-    from dataclasses import replace
-
-    from .prepare import PreparedData
-    from .zero_shot_data import read_data
-
-    bad = Counts("typing")
-    data = read_data(arguments.data, arguments.on_bad_span, bad)
-    counts: dict[str, Counts] = {}
-    posts = {split: [_counted(post, counts) for post in undecoded(own)] for split, own in data.posts.items()}
-    next(iter(counts.values())).bad_spans = bad.bad_spans
-    name = os.path.splitext(os.path.basename(os.path.normpath(arguments.data)))[0]
-    print(data.note)
-    return PreparedData(name, "the rows' own", replace(data, posts=posts), counts)
-
-
-def _counted(post: dict[str, Any], counts: dict[str, Counts]) -> dict[str, Any]:
-    """The post, counted in its task; an image that is missing or broken is counted and taken out."""
-    task = task_of(post)
-    own = counts.setdefault(task, Counts(task))
-    own.records += 1
-    own.classes[post["label"]] = own.classes.get(post["label"], 0) + 1
-    _, reason = read_picture(post["image"])
-    own.pictures_referenced += reason != "without"
-    own.pictures_missing += reason == "missing"
-    own.pictures_broken += reason == "broken"
-    own.records_with_picture += reason == ""
-    own.records_with_image_text += post.get("image_text") is not None
-    return post if reason == "" else {**post, "image": None}
 
 
 def read_parquet(path: str) -> Dataset:

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image, ImageDraw
 
 from .schema import task_of, validate_post
+from .splits import SPLITS, ClassSplit
 
 if TYPE_CHECKING:
     import datasets
@@ -312,24 +313,8 @@ def _jitter(rng: random.Random, colour: Sequence[int], reach: int) -> Colour:
     return red, green, blue
 
 
-@dataclass(frozen=True)
-class SketchbookSplit:
-    """Label names of one task. No label stands in two splits.
-
-    Attributes:
-        train: 40 labels.
-        validation: 12 labels.
-        test: 12 labels.
-    """
-
-    train: tuple[str, ...]
-    validation: tuple[str, ...]
-    test: tuple[str, ...]
-
-
 MIN_IMAGE_SIZE = 16  # pixels; below this the outlines close up and a star looks like a circle
 
-SPLITS = ("train", "validation", "test")
 # "seen_test": other posts of the training classes, to test on seen classes.
 POST_SPLITS = (*SPLITS, "seen_test")
 
@@ -382,7 +367,7 @@ def label_parts(task: str, label: str) -> tuple[str, str, str]:
     return parts[label]
 
 
-def split_classes(task: str, seed: int) -> SketchbookSplit:
+def split_classes(task: str, seed: int) -> ClassSplit:
     """Divide the 64 labels of a task into 40 for training, 12 for validation and 12 for testing.
 
     Args:
@@ -409,7 +394,7 @@ def split_classes(task: str, seed: int) -> SketchbookSplit:
     test = spec.labels(test_pairs, [word for word in spec.templates if word != test_left])
     validation = spec.labels(validation_pairs, [word for word in spec.templates if word != validation_left])
     held_out = {*test, *validation}
-    return SketchbookSplit(tuple(label for label in spec.parts() if label not in held_out), validation, test)
+    return ClassSplit(tuple(label for label in spec.parts() if label not in held_out), validation, test)
 
 
 def generate_posts(

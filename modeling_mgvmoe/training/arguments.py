@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import Field, dataclass, field, fields
 from typing import Any
 
+from ..data.environment import MIXED_PRECISIONS
 from ..data.flags import unknown_flags, with_our_names
-from ..data.precision import MIXED_PRECISIONS
 
 # Names of transformers' get_scheduler.
 SCHEDULES = ("linear", "cosine", "constant", "constant_with_warmup")

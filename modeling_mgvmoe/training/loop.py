@@ -6,6 +6,7 @@ import copy
 import json
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from ..data.atomic_io import whole_folder
+from ..data.atomic_io import locked, whole_folder
 from ..data.encoding import PostCollator, encode_splits
 from ..data.evaluation_data import sample_posts
 from ..data.feature_cache import cache_states
@@ -33,10 +34,8 @@ from .checkpoints import (
     remove_leftovers,
     starting_point,
 )
-from .launch import keep_freed_memory
+from .launch import StopSignals, TrainingInterrupted, keep_freed_memory
 from .optimization import current_rates, make_optimizer, make_schedule
-from .samplers import From, training_sampler
-from .signals import StopSignals, TrainingInterrupted, locked
 from .trackers import Statistics
 
 if TYPE_CHECKING:
@@ -351,8 +350,8 @@ def _train_loader(
     # The accelerator's number of batches per step, which `accelerate launch` may have set.
     per_step = accelerator.gradient_accumulation_steps * batch_size * accelerator.num_processes
     needed = arguments.max_train_steps * per_step
-    sampler = training_sampler(posts, arguments, needed)
-    sampler = From(sampler, start * per_step)
+    # The first posts of a resumed run are drawn, so that the others stay the same, but not loaded.
+    sampler = training_order(posts, arguments, needed)[start * per_step :]
     # Any sequence is a map-style dataset; the type of torch's argument says less.
     return DataLoader(posts, batch_size=batch_size, sampler=sampler, collate_fn=collator, drop_last=True)  # type: ignore[arg-type]
 
@@ -405,3 +404,55 @@ def save(accelerator: Accelerator, wrapped: nn.Module, processor: MGVMoEProcesso
         with whole_folder(folder, model_bytes(model), GO_ON) as partial:
             model.save_pretrained(partial)
             processor.save_pretrained(partial)
+
+
+def training_order(posts: Sequence[Mapping[str, Any]], arguments: TrainingArguments, num_samples: int) -> list[int]:
+    """Which posts a run reads, in order: the same for any number of processes.
+
+    Args:
+        posts: encoded ones.
+        arguments: of the training.
+        num_samples: number of posts that the whole run reads.
+    """
+    if not arguments.class_balanced:
+        generator = torch.Generator().manual_seed(arguments.seed)
+        epochs = range(-(-num_samples // len(posts)))
+        order = [index for _ in epochs for index in torch.randperm(len(posts), generator=generator).tolist()]
+        return order[:num_samples]
+    classes = [(post["task"], post["label"]) for post in posts]
+    datasets = [post.get("dataset") for post in posts]
+    in_turn = arguments.class_order == "in_turn"
+    if in_turn and len(set(datasets)) > 1:
+        raise ValueError('class_order must be "drawn" where several datasets are trained on, got "in_turn".')
+    return class_balanced_order(classes, num_samples, arguments.seed, in_turn, datasets)
+
+
+def class_balanced_order(
+    classes: Sequence[Any], num_samples: int, seed: int, in_turn: bool = False, datasets: Sequence[Any] | None = None
+) -> list[int]:
+    """Numbers of posts drawn with replacement: first a class, every class alike, then a post of it.
+
+    Args:
+        classes: the class of every post.
+        num_samples: how many to draw.
+        seed: of the draws.
+        in_turn: take the classes in rounds, each once in a round in a new order, as the reference does but for the
+            order, which it keeps (`_generate_data` in `MET/data_loader.py`); else draw them.
+        datasets: the dataset of every post: draw a dataset first, every one alike, then a class of it.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    datasets = [None] * len(classes) if datasets is None else datasets
+    members: dict[Any, list[int]] = {}
+    for index, name in enumerate(zip(datasets, classes, strict=True)):
+        members.setdefault(name, []).append(index)
+    rows, sizes = list(members.values()), Counter(dataset for dataset, _ in members)
+    if len(sizes) > 1:
+        # The classes of a dataset add up to the same weight in all datasets.
+        weights = torch.tensor([1 / sizes[dataset] for dataset, _ in members])
+        chosen = torch.multinomial(weights, num_samples, replacement=True, generator=generator).tolist()
+    elif in_turn:
+        rounds = range(-(-num_samples // len(rows)))
+        chosen = [place for _ in rounds for place in torch.randperm(len(rows), generator=generator).tolist()]
+    else:
+        chosen = torch.randint(len(rows), (num_samples,), generator=generator).tolist()
+    return [rows[k][int(torch.randint(len(rows[k]), (1,), generator=generator))] for k in chosen[:num_samples]]
