@@ -9,6 +9,8 @@ in `weights/mobilenet_v2_imagenet/`; neither comes with this project. Any other 
 import argparse
 import importlib.util
 import os
+from collections import Counter
+from dataclasses import replace
 
 import torch
 
@@ -64,6 +66,16 @@ def read_flags(argv=None):
     return flags, parse_arguments(["--config", RECIPE, *encoders, *others])
 
 
+def fewer_posts(posts, limit):
+    """The first posts of each class up to a limit; those with an image come first and are all kept."""
+    kept, counts = [], Counter()
+    for post in sorted(posts, key=lambda post: post["image"] is None):
+        if limit is None or post["image"] is not None or counts[post["label"]] < limit:
+            kept.append(post)
+        counts[post["label"]] += 1
+    return kept
+
+
 def print_scores(model, processor, data, baseline, batch_size):
     """Scores on the test relations: all their posts, few of which have an image."""
     labels = data.labels["test"]
@@ -106,8 +118,10 @@ def main(argv=None):
         torch.set_num_threads(arguments.num_threads)
     posts, counts = read_mnre(flags.files, flags.images, progress="checking pictures")
     print(counts, flush=True)
-    limits = (flags.validation_posts_per_class, flags.test_posts_per_class)
-    data, _ = mnre_data(posts, flags.split_seed, *limits, label_set=read_label_set(LABELS))
+    data, _ = mnre_data(posts, flags.split_seed, read_label_set(LABELS))
+    limits = {"validation": flags.validation_posts_per_class, "test": flags.test_posts_per_class}
+    fewer = {split: fewer_posts(data.posts[split], limit) for split, limit in limits.items()}
+    data = replace(data, posts={**data.posts, **fewer})
     model, processor = build_model(model_arguments, data, arguments.seed)
     # Before training changes the text encoder.
     names = data.labels["test"]["relation"]

@@ -33,7 +33,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..spans import words_to_text
-from .files import nearest, read_lines
+from .files import Paths, as_paths, nearest, read_lines
 from .label_sets import LabelInfo, LabelSet, name_from_tag, read_label_set
 from .post_images import add_captions_flag, attach_captions, attach_pictures, check_folder, read_captions
 from .prepare import (
@@ -47,7 +47,7 @@ from .prepare import (
     label_file,
 )
 from .rows import SPLIT_NAMES
-from .schema import ON_BAD_SPAN, Counts, check_choice, keep_post
+from .schema import ON_BAD_SPAN, Counts, check_choice, keep_post, new_post
 from .splits import SPLITS, ClassSplit, crossner_class_split
 from .zero_shot_data import ZeroShotData, data_from_posts
 
@@ -89,7 +89,7 @@ class Sentence:
 
 
 def read_conll(
-    paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    paths: Paths,
     source: str = "conll",
     on_bad_span: str = "error",
     tag_column: int | None = None,
@@ -145,20 +145,15 @@ def sentence_posts(sentence: Sentence, source: str, on_bad_span: str, counts: Co
     text, offsets = words_to_text(sentence.words)
     stem = os.path.splitext(os.path.basename(sentence.path))[0]
     for first, end, label in sentence.mentions():
-        post = {
-            "id": f"{source}-{stem}-{sentence.lines[first]}",
-            "text": text,
-            "mentions": [[offsets[first][0], offsets[end - 1][1]]],
-            "label": label,
-            "image": None,
-            "source": source,
-        }
+        post = new_post(
+            f"{source}-{stem}-{sentence.lines[first]}", text, [[offsets[first][0], offsets[end - 1][1]]], label, source
+        )
         if keep_post(post, f"{sentence.path}, line {sentence.lines[first]}", on_bad_span, counts):
             yield post
 
 
 def read_sentences(
-    paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    paths: Paths,
     tag_column: int | None = None,
     word_column: int | None = None,
 ) -> list[Sentence]:
@@ -175,9 +170,7 @@ def read_sentences(
         ValueError: a line breaks the format, naming file and line; a column is not there; or the first column has
             numbers that do not count up, so that nobody can say whether they are an index or words.
     """
-    sentences = [
-        one for path in ([paths] if isinstance(paths, str | os.PathLike) else paths) for one in _read_rows(path)
-    ]
+    sentences = [one for path in as_paths(paths) for one in _read_rows(path)]
     if not sentences:
         return []
     width = len(sentences[0].rows[0].columns)
@@ -363,34 +356,6 @@ def read_crossner(
     return posts, counts
 
 
-def crossner_data(
-    folder: str | os.PathLike[str],
-    train_domains: Sequence[str],
-    test_domain: str,
-    label_set: LabelSet,
-    seed: int = 0,
-    on_bad_span: str = "error",
-) -> ZeroShotData:
-    """Typing posts for the transfer from some domains to another one; see [`transfer_data`].
-
-    Args:
-        folder: any folder in CrossNER's format.
-        train_domains: names of folders in it; their posts are for training and validation.
-        test_domain: another one; its posts are for testing.
-        label_set: words for the types. A type that it does not know gets a name made of its tag and no description,
-            and a warning says so.
-        seed: of the choice of the validation types.
-        on_bad_span: of [`read_conll`].
-
-    Raises:
-        FileNotFoundError: a folder or file is missing.
-        ValueError: a line breaks the format, or the types give no split.
-    """
-    posts, _ = read_crossner(folder, [*train_domains, test_domain], on_bad_span)
-    data, _, _ = transfer_data(posts, train_domains, test_domain, label_set, seed)
-    return data
-
-
 def transfer_data(
     posts: Mapping[str, Sequence[Mapping[str, Any]]],
     train_domains: Sequence[str],
@@ -520,7 +485,7 @@ def multimodal_ner_files(folder: str | os.PathLike[str]) -> list[str]:
 
 
 def read_multimodal_ner(
-    paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    paths: Paths,
     image_dir: str | os.PathLike[str] | None = None,
     captions: Mapping[str, Sequence[str]] | None = None,
     tag_column: str = "fine",
@@ -531,8 +496,7 @@ def read_multimodal_ner(
 
     Args:
         paths: one file, or several that belong together.
-        image_dir: folder with the images, "<id>.jpg". Each is decoded once, to be sure that it can be. Without a
-            folder, and where an image is missing or broken, the post has none.
+        image_dir: folder with the images, "<id>.jpg"; a post without a readable one has none.
         captions: of [`post_images.read_captions`]; a post's are its `image_text`.
         tag_column: "coarse", the tag behind the word, or "fine", the one behind that.
         progress: title of a progress bar over the images; `None` shows none.
@@ -552,7 +516,7 @@ def read_multimodal_ner(
     check_folder(image_dir)
     counts = Counts("typing")
     posts: list[dict[str, Any]] = []
-    for path in [paths] if isinstance(paths, str | os.PathLike) else paths:
+    for path in as_paths(paths):
         before = len(posts)
         for sentence in _read_tweets(path, tag_column):
             where = f"{sentence.path}, line {sentence.lines[0]}"

@@ -12,7 +12,7 @@ from typing import Any
 from PIL import Image
 
 from ..images import to_rgb
-from .files import read_lines
+from .files import Paths, as_paths, read_lines
 from .progress_bar import progress_bar
 from .schema import Counts
 
@@ -63,7 +63,7 @@ def attach_pictures(
     counts.records_with_picture = sum(post["image"] is not None for post in posts)
 
 
-def read_captions(paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> dict[str, list[str]]:
+def read_captions(paths: Paths) -> dict[str, list[str]]:
     """Captions by the name of their image's file, from lines "K_7.jpg :a man on a stage"; empty ones are left out.
 
     Args:
@@ -74,7 +74,7 @@ def read_captions(paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str
         ValueError: a line breaks the format; the message names file and line.
     """
     captions: dict[str, list[str]] = {}
-    for path in [paths] if isinstance(paths, str | os.PathLike) else paths:
+    for path in as_paths(paths):
         for number, line in read_lines(path):
             if not line.strip():
                 continue

@@ -18,10 +18,9 @@ from typing import Any
 
 from .atomic_io import whole_folder
 from .files import nearest
-from .fingerprint import place_by_hash
 from .label_sets import LabelSet
 from .progress_bar import progress_bar
-from .rows import LABELS_FILE
+from .rows import LABELS_FILE, texts_to_hold_out
 from .schema import ON_BAD_SPAN, OPTIONAL_COLUMNS, Counts, post_features
 from .splits import SPLITS, ClassSplit, read_splits, thirds_class_split
 from .zero_shot_data import OPTIONAL_PARTS, ZeroShotData, data_from_posts
@@ -173,10 +172,7 @@ def find_split(name: str, folder: str | os.PathLike[str]) -> ClassSplit:
 
 
 def hold_out_seen(prepared: PreparedData, share: float) -> PreparedData:
-    """Take a share of the posts of training classes out of training, to be tested on.
-
-    Which ones follows from a hash of their texts: it depends on neither order nor seed, stays when posts are added,
-    and leaves no text on both sides. The text of the first post of a class is always for training.
+    """Take a share of the posts of training classes out of training, to be tested on; see [`texts_to_hold_out`].
 
     Args:
         prepared: as read.
@@ -186,14 +182,11 @@ def hold_out_seen(prepared: PreparedData, share: float) -> PreparedData:
         ValueError: the share is out of range.
     """
     check_share(share)
-    first: dict[str, str] = {}
-    for post in prepared.data.posts["train"]:
-        first.setdefault(post["label"], post["text"])
-    needed = set(first.values())
-    kept: list[Mapping[str, Any]] = []
-    held: list[Mapping[str, Any]] = []
-    for post in prepared.data.posts["train"]:
-        (held if place_by_hash(post["text"]) < share and post["text"] not in needed else kept).append(post)
+    train = prepared.data.posts["train"]
+    places = texts_to_hold_out((post["text"], post["label"]) for post in train)
+    chosen = {text for text, place in places.items() if place < share}
+    kept = [post for post in train if post["text"] not in chosen]
+    held = [post for post in train if post["text"] in chosen]
     posts = {**prepared.data.posts, "train": kept}
     return replace(prepared, data=replace(prepared.data, posts=posts), seen_test=held)
 

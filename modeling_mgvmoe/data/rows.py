@@ -486,22 +486,13 @@ def _known_parts(
 
 
 def hold_out(posts: Dataset, share: float = VALIDATION_SHARE) -> tuple[Dataset, Dataset]:
-    """Divides posts by a hash of their texts: it depends on neither order nor seed, and stays when posts are added.
-
-    No text is on both sides. The text of the first post of each class always stays.
-
-    Returns:
-        The posts that stay, and those that are held out, at least one.
+    """The posts that stay in training, and those held out for validation, at least one; see [`texts_to_hold_out`].
 
     Raises:
         ValueError: no class has a second text.
     """
     texts: list[str] = list(posts["text"])
-    first: dict[str, str] = {}
-    for text, label in zip(texts, posts["label"], strict=True):
-        first.setdefault(label, text)
-    needed = set(first.values())
-    places = {text: place_by_hash(text) for text in texts if text not in needed}
+    places = texts_to_hold_out(zip(texts, posts["label"], strict=True))
     if not places:
         raise ValueError(
             "dataset: to hold posts out for validation, a class with two texts is needed, got one of each"
@@ -510,6 +501,22 @@ def hold_out(posts: Dataset, share: float = VALIDATION_SHARE) -> tuple[Dataset, 
     held = [row for row, text in enumerate(texts) if text in chosen]
     kept = [row for row, text in enumerate(texts) if text not in chosen]
     return posts.select(kept), posts.select(held)
+
+
+def texts_to_hold_out(posts: Iterable[tuple[str, str]]) -> dict[str, float]:
+    """The place by hash of each text that may be held out: all but the first of each class.
+
+    A share of them depends on neither order nor seed, stays when posts are added, and leaves no text on both sides.
+
+    Args:
+        posts: text and label of each.
+    """
+    first: dict[str, str] = {}
+    places: dict[str, float] = {}
+    for text, label in posts:
+        first.setdefault(label, text)
+        places[text] = 0.0
+    return {text: place_by_hash(text) for text in places.keys() - set(first.values())}
 
 
 def candidates_of(splits: Mapping[str, Dataset]) -> dict[str, dict[str, tuple[str, ...]]]:

@@ -122,7 +122,7 @@ class Counts:
     Attributes:
         task: "typing" or "relation".
         records: posts.
-        none: those of them in whose class no class holds.
+        none: number of posts labelled with the class that says that no other applies.
         classes: for each class but that one, the number of its posts, in order of first appearance.
         pictures_referenced: distinct names of images.
         pictures_missing: of these, not in the folder; all of them if no folder was given.
@@ -180,6 +180,20 @@ class Counts:
             shown = ", ".join(self.bad_spans[:SHOWN]) + (f" and {more:,} more" if more > 0 else "")
             text += f"; {len(self.bad_spans):,} more records left out, their spans do not fit the text: {shown}"
         return text
+
+
+def new_post(
+    identifier: str,
+    text: str,
+    mentions: list[list[int]],
+    label: str,
+    source: str,
+    image: str | None = None,
+    **more: Any,
+) -> dict[str, Any]:
+    """A post with the columns of [`post_features`]."""
+    columns = {"id": identifier, "text": text, "mentions": mentions, "label": label, "image": image, "source": source}
+    return {**columns, **more}
 
 
 def keep_post(post: Mapping[str, Any], where: str, on_bad_span: str, counts: Counts) -> bool:

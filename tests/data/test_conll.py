@@ -11,7 +11,6 @@ from modeling_mgvmoe.data.adapters import check_public
 from modeling_mgvmoe.data.conll import (
     coarse_label_set,
     complete_label_set,
-    crossner_data,
     multimodal_ner_files,
     name_from_tag,
     read_conll,
@@ -22,7 +21,7 @@ from modeling_mgvmoe.data.label_sets import LabelInfo, LabelSet, read_label_set
 from modeling_mgvmoe.data.post_images import read_captions
 from modeling_mgvmoe.data.splits import ClassSplit, crossner_class_split, thirds_class_split
 from modeling_mgvmoe.data.zero_shot_data import data_from_folder
-from tests.support.conll_files import lines, write
+from tests.support.conll_files import crossner_data, lines, write
 from tests.support.prepared import prepare
 
 LABELS = Path(__file__).resolve().parents[2] / "configuration" / "labels" / "crossner.json"

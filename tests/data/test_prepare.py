@@ -12,7 +12,6 @@ from PIL import Image
 from modeling_mgvmoe.data import adapters
 from modeling_mgvmoe.data import prepare as parquet_folder
 from modeling_mgvmoe.data.adapters import prepare_sketchbook
-from modeling_mgvmoe.data.conll import crossner_data
 from modeling_mgvmoe.data.evaluation_data import read_optional_posts
 from modeling_mgvmoe.data.label_sets import read_label_set
 from modeling_mgvmoe.data.mnre import mnre_data, mnre_files, prepare_mnre, read_mnre
@@ -20,6 +19,7 @@ from modeling_mgvmoe.data.prepare import find_split, hold_out_seen
 from modeling_mgvmoe.data.splits import read_splits
 from modeling_mgvmoe.data.wikidiverse import picture_name
 from modeling_mgvmoe.data.zero_shot_data import data_from_folder
+from tests.support.conll_files import crossner_data
 from tests.support.prepared import prepare
 
 ROOT = Path(__file__).resolve().parents[2]
