@@ -182,8 +182,8 @@ def main(argv: list[str] | None = None) -> dict[str, int]:
         required=True,
         help="cache the features of every distinct image in FOLDER",
     )
-    parser.add_argument("--batch_size", type=int, default=32, help="pictures in a run of the tower (default 32)")
-    parser.add_argument("--shard_size", type=int, default=128, help="pictures in a file (default 128)")
+    parser.add_argument("--batch_size", type=int, default=32, help="images in a run of the tower (default 32)")
+    parser.add_argument("--shard_size", type=int, default=128, help="images in a file (default 128)")
     parser.add_argument("--num_workers", type=int, default=0, help="processes that decode images (default 0)")
     arguments, flags = parser.parse_known_args(argv)
     from transformers.utils.logging import disable_progress_bar

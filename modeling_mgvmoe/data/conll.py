@@ -1,4 +1,6 @@
-"""CoNLL files: one word and its tag a line, a blank line between sentences; every tagged mention becomes a post.
+"""CoNLL files, and the datasets in this format: CrossNER's folders of domains, and tweets with images.
+
+One word and its tag a line, a blank line between sentences; every tagged mention becomes a post.
 
     Mura    B-person
     sails   O
@@ -100,8 +102,7 @@ def read_conll(
     Args:
         paths: one file, or several that belong together.
         source: of the posts; their ids begin with it.
-        on_bad_span: a mention may be white space only, if the words of a file are. "error" refuses such a file,
-            "skip" leaves the mention out and counts it.
+        on_bad_span: "error" refuses a mention that is white space only, "skip" leaves it out and counts it.
         tag_column, word_column: of [`read_sentences`].
 
     Returns:

@@ -16,7 +16,7 @@ PACKAGES = ("torch", "transformers", "datasets", "numpy")
 
 
 def versions() -> str:
-    """Of this package, Python and what the numbers depend on."""
+    """Versions of this package, Python and the libraries that numbers depend on."""
     from .. import __version__
 
     packages = ", ".join(f"{name} {version(name)}" for name in PACKAGES)

@@ -198,11 +198,7 @@ def _check_further(folder: str, data: ZeroShotData, posts: Mapping[str, Posts]) 
 
 
 def _sketchbook(needed: Sequence[str], seed: int, posts_per_class: int = 20) -> EvaluationData:
-    """As many posts a class as `sketchbook_data` has, of the same streams; the training posts are not drawn.
-
-    There are no posts without a class. Those of the second half of the validation classes, two of their four drawings,
-    stand in for them; validation is then left with the first half.
-    """
+    """The posts of `sketchbook_data` but those of training; half of the validation classes stand in for no class."""
     classes = {task: split_classes(task, seed) for task in TASKS}
     labels = {split: {task: getattr(classes[task], split) for task in classes} for split in SPLITS}
 

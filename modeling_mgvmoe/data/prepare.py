@@ -103,7 +103,7 @@ def add_source_flags(
         images: whether the dataset has images.
         on_bad_span: the default of `--on_bad_span`.
         labels: help of `--labels`; without one there is no such flag.
-        files: whether `--split files`, the division by the dataset's own files, is offered.
+        files: whether `--split files`, the split of the dataset's own files, is offered.
     """
     parser.add_argument("--data", required=True, metavar="FOLDER", help="folder of the raw text files")
     if images:
@@ -162,13 +162,13 @@ def find_split(name: str, folder: str | os.PathLike[str]) -> ClassSplit:
         FileNotFoundError: there is no such file.
         ValueError: the name is not of this form, or the file has no such split; the nearest one is named.
     """
-    file, colon, division = name.partition(":")
+    file, colon, key = name.partition(":")
     if not file or not colon or os.path.basename(file) != file:
         raise ValueError(f"split must be FILE:NAME, of a file in {os.fspath(folder)!r}, got {name!r}")
     known = read_splits(os.path.join(folder, f"{file}.json"))
-    if division not in known:
-        raise ValueError(f"split: {file} has no {division!r}; {nearest(division, known)}")
-    return known[division]
+    if key not in known:
+        raise ValueError(f"split: {file} has no {key!r}; {nearest(key, known)}")
+    return known[key]
 
 
 def hold_out_seen(prepared: PreparedData, share: float) -> PreparedData:
@@ -205,7 +205,7 @@ def divide(
     chosen: ClassSplit,
     label_set: LabelSet,
 ) -> PreparedData:
-    """Divide the posts of a dataset by class, and put the words of a label set in the place of its classes.
+    """Split the posts of a dataset by class, labelled with the words of a label set.
 
     Args:
         dataset: name.
@@ -259,7 +259,7 @@ def divide_by_class(
 def divide_by_file(
     dataset: str, posts: Mapping[str, Sequence[dict[str, Any]]], counts: Counts, label_set: LabelSet
 ) -> PreparedData:
-    """Divide posts as the dataset's own files do: every class is a candidate in every split, so no class is unseen.
+    """Split posts as the dataset's own files do: every class is a candidate in every split, so no class is unseen.
 
     Args:
         dataset: name.

@@ -149,32 +149,31 @@ def as_posts(
     Raises:
         ValueError: a row is wrong.
     """
-    from datasets import Image, concatenate_datasets
+    from datasets import ClassLabel, Image, concatenate_datasets
 
     warn_of_columns(rows.column_names, COLUMNS)
     picture = next((name for name in ("image", "file_name") if name in rows.column_names), None)
-    stored = rows
+    stored, within = rows, False
     if picture is not None and isinstance(rows.features[picture], Image):
-        # Undecoded: {"bytes", "path"}, of which the bytes are not copied.
+        # Undecoded: {"bytes", "path"}. Where all have bytes, these are not copied.
         stored = rows.cast_column(picture, Image(decode=False))
-    names = _label_names(rows)
-    plain = stored.remove_columns([picture]) if picture is not None else stored
+        within = not _has_paths(stored, picture)
+    label = rows.features.get("label")
+    names = list(label.names) if isinstance(label, ClassLabel) else None
     records: list[tuple[str, Any]] = []
-    for number, raw in enumerate(plain):
+    for number, raw in enumerate(stored.remove_columns([picture]) if within else stored):
         row = {name: _cell(name, value) if isinstance(value, str) else value for name, value in raw.items()}
         if names is not None and isinstance(row.get("label"), int):
             row["label"] = names[row["label"]] if row["label"] >= 0 else None
         records.append((f"{where}, row {number}", row))
     kept: list[int] = []
     posts = _normalised(records, where, folder, on_bad_span, counts, kept)
-    if picture is None:
+    if not within:
         return posts
     images = stored.select_columns([picture])
     images = images if len(kept) == len(images) else images.select(kept)
-    if isinstance(rows.features[picture], Image) and not _has_paths(images, picture):
-        images = images.rename_column(picture, "image") if picture != "image" else images
-        return concatenate_datasets([posts.remove_columns("image"), images.cast_column("image", Image())], axis=1)
-    return _with_images(posts, [row[picture] for row in images], folder, where)
+    images = images.rename_column(picture, "image") if picture != "image" else images
+    return concatenate_datasets([posts.remove_columns("image"), images.cast_column("image", Image())], axis=1)
 
 
 def locate_images(rows: Dataset, folder: str) -> Dataset:
@@ -200,22 +199,6 @@ def _has_paths(images: Dataset, column: str) -> bool:
         pyarrow.compute.is_valid(pyarrow.compute.struct_field(stored, "path")),
     )
     return bool(pyarrow.compute.any(outside).as_py())
-
-
-def _with_images(posts: Dataset, images: Sequence[Any], folder: str, where: str) -> Dataset:
-    """The posts with these images instead of their own."""
-    from datasets import Dataset
-
-    columns = posts.to_dict()
-    columns["image"] = [_stored_image(image, folder, f"{where}, row {row}") for row, image in enumerate(images)]
-    return Dataset.from_dict(columns, features=posts.features)
-
-
-def _label_names(rows: Dataset) -> list[str] | None:
-    from datasets import ClassLabel
-
-    feature = rows.features.get("label")
-    return list(feature.names) if isinstance(feature, ClassLabel) else None
 
 
 def _normalised(
@@ -298,7 +281,7 @@ def read_row(
 
 
 def _optional_columns(row: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Those of `schema.OPTIONAL_COLUMNS` that a row has: lists of strings, `None` for nothing."""
+    """The `schema.OPTIONAL_COLUMNS` of a row: lists of strings, `None` for nothing."""
     found: dict[str, Any] = {}
     if any(name in row for name in ("image_text", *IMAGE_TEXT_ALIASES)):
         found["image_text"] = _image_text(row, where)
@@ -520,11 +503,7 @@ def texts_to_hold_out(posts: Iterable[tuple[str, str]]) -> dict[str, float]:
 
 
 def candidates_of(splits: Mapping[str, Dataset]) -> dict[str, dict[str, tuple[str, ...]]]:
-    """Candidate labels by split and task.
-
-    Those of a split are the labels of its posts. Where one of them is a class of training, all of training's are
-    candidates too: the posts are then of seen classes, at least in part.
-    """
+    """Candidate labels by split and task: the labels of its posts, and all training classes if one is among them."""
     found: dict[str, dict[str, dict[str, None]]] = {}
     for split in SPLITS:
         found[split] = {}

@@ -52,16 +52,10 @@ def post_features(*optional: str) -> datasets.Features:
 
 
 def task_of(post: Mapping[str, Any]) -> Literal["typing", "relation"]:
-    """Task of a post, told by the number of its mentions.
-
-    Args:
-        post: a mapping with at least `mentions`; `id` is used in the error only.
-
-    Returns:
-        `"typing"` for one mention, `"relation"` for two.
+    """Task of a post: `"typing"` with one mention, `"relation"` with two.
 
     Raises:
-        ValueError: if there are neither one nor two mentions.
+        ValueError: there are neither one nor two mentions.
     """
     return (
         "typing" if len(list_mentions(post.get("mentions"), f"post {post.get('id')!r}: mentions")) == 1 else "relation"
@@ -79,9 +73,9 @@ def validate_post(post: Mapping[str, Any], where: str = "") -> None:
         where: where the post was read (a file and line, say), put at the front of the error.
 
     Raises:
-        ValueError: naming the post, the rule and the value, if `id`, `text` or `label` is not a string with something
-            in it, if an optional column is neither `None` nor a list of such strings (`image_text` may be one
-            string), if there are neither one nor two mentions, or if a span breaks the rule of [`spans.check_span`].
+        ValueError: `id`, `text` or `label` is not a string with something in it, an optional column is neither `None`
+            nor a list of such strings (`image_text` may be one string), there are neither one nor two mentions, or a
+            span breaks the rule of [`spans.check_span`]; the message names post, rule and value.
     """
     place = f"{where}: " if where else ""
     name = f"{place}post {post.get('id')!r}"

@@ -1,4 +1,4 @@
-"""Divisions of classes into training, validation and test, by protocol."""
+"""Splits of classes into training, validation and test, by protocol."""
 
 from __future__ import annotations
 
@@ -147,9 +147,8 @@ def crossner_class_split(
 ) -> ClassSplit:
     """Transfer to another domain: its own types, those that no training domain has, are the test.
 
-    Of the training domains' types a quarter, but one at least, is held out for validation: sorted by name, shuffled
-    with numpy's `RandomState(seed)`, and of these n the first max(1, n // 4); the rest is for training. All are given
-    in alphabetical order.
+    The training domains' n types, sorted and shuffled with numpy's `RandomState(seed)`, give the first max(1, n // 4)
+    to validation and the rest to training, all in alphabetical order.
 
     Args:
         domain_types: for each domain its types.

@@ -139,7 +139,7 @@ def _records(path: str | os.PathLike[str]) -> list[Any]:
 
 
 def _read_record(record: Any, where: str) -> tuple[str, str | None, list[Any]]:
-    """Caption, name of the picture's file, and mentions as they are in the file."""
+    """Caption, name of the image's file, and mentions as they are in the file."""
     if not isinstance(record, list) or len(record) != 4:
         raise ValueError(f"{where}: a list of caption, URL, topic and mentions is needed, got {record!r:.80}")
     text, url, _, mentions = record

@@ -76,7 +76,7 @@ def data_from_posts(
     task: str,
     label_set: LabelSet | None = None,
 ) -> ZeroShotData:
-    """Divide posts of one task by class; posts of any other class are left out.
+    """Split posts of one task by class; posts of any other class are left out.
 
     Args:
         posts: labelled with the dataset's own class names, as the adapters yield them; either all of them, or those
@@ -176,12 +176,7 @@ def sketchbook_data(seed: int = 0, posts_per_class: int = 60, eval_posts_per_cla
 
 
 def data_from_folder(folder: str | os.PathLike) -> ZeroShotData:
-    """[`read_data`] of a folder.
-
-    Raises:
-        FileNotFoundError: there is no such folder, or what [`read_data`] needs in it.
-        ValueError: as of [`read_data`].
-    """
+    """[`read_data`] of a folder; FileNotFoundError if there is no such folder."""
     if not os.path.isdir(folder):
         raise FileNotFoundError(f"dataset: the folder {os.fspath(folder)!r} does not exist")
     return read_data(os.fspath(folder))

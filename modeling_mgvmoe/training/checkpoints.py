@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 
 def random_state(accelerator: Accelerator) -> dict[str, torch.Tensor]:
-    """Of every process, one row each."""
+    """The random state of every process, one row each."""
     version, numbers, gauss = random.getstate()
     _, keys, position, has_gauss, cached = np.random.get_state()
     state = {
@@ -223,7 +223,7 @@ def read_progress(folder: str) -> Progress:
 
 
 def can_checkpoint(accelerator: Accelerator) -> bool:
-    """Whether every process holds the whole model and optimizer; parts of them are not gathered here."""
+    """Whether every process holds the whole model and optimizer; with FSDP or DeepSpeed none does."""
     return accelerator.distributed_type.value in ("NO", "MULTI_CPU", "MULTI_GPU")
 
 

@@ -91,7 +91,7 @@ class Statistics:
     def means(self, window: str) -> dict[str, float]:
         """Mean of every loss term over the batches of a window; empty before the first.
 
-        Of this process alone: in training it has the terms of the whole batch of all processes.
+        Not reduced: in training every process has the terms of the whole batch.
         """
         batches, *sums = self.sums[WINDOWS.index(window), : 1 + len(self.terms)].tolist()
         return {name: value / batches for name, value in zip(self.terms, sums, strict=True)} if batches else {}
