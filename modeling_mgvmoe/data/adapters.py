@@ -47,7 +47,6 @@ def _add_rows_flags(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--on_bad_span",
-        "--on-bad-span",
         choices=ON_BAD_SPAN,
         default="error",
         help="where a mention does not fit its text: refuse the rows, or leave the row out (default error)",

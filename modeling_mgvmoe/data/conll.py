@@ -390,15 +390,12 @@ def transfer_data(
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
     add_source_flags(parser)
-    parser.add_argument("--train_domains", "--train-domains", nargs="+", required=True, metavar="DOMAIN")
-    parser.add_argument("--test_domain", "--test-domain", required=True, metavar="DOMAIN")
-    parser.add_argument(
-        "--split_seed", "--split-seed", type=int, default=0, help="of the choice of validation types (default 0)"
-    )
+    parser.add_argument("--train_domains", nargs="+", required=True, metavar="DOMAIN")
+    parser.add_argument("--test_domain", required=True, metavar="DOMAIN")
+    parser.add_argument("--split_seed", type=int, default=0, help="of the choice of validation types (default 0)")
     for name in ("tag", "word"):
         parser.add_argument(
             f"--{name}_column",
-            f"--{name}-column",
             type=int,
             metavar="N",
             help=f"of the {name}s, from 1 (default: found)",
@@ -566,7 +563,6 @@ def _add_tweet_flags(parser: argparse.ArgumentParser) -> None:
     add_captions_flag(parser)
     parser.add_argument(
         "--tag_column",
-        "--tag-column",
         choices=tuple(TAG_COLUMNS)[::-1],
         default="fine",
         help="coarse tags are behind the word, fine ones behind these (default fine)",

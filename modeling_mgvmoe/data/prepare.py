@@ -120,7 +120,6 @@ def add_source_flags(
         )
     parser.add_argument(
         "--on_bad_span",
-        "--on-bad-span",
         choices=ON_BAD_SPAN,
         default=on_bad_span,
         help=f"where a mention is not where the file says: refuse the file, or leave the record out "
