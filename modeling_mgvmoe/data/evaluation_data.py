@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from .post_images import without_pictures as without_pictures  # for the evaluation
 from .rows import files_of, find_labels_file, read_parts
 from .schema import task_of
 from .sketchbook import TASKS, generate_posts, split_classes
@@ -119,13 +120,6 @@ def read_optional_posts(folder: str | os.PathLike, name: str) -> Posts:
     """
     check_files(os.fspath(folder), (name,))
     return read_parts(os.fspath(folder), (name,))[name]
-
-
-def without_pictures(posts: Posts) -> Posts:
-    """The posts of a dataset without their images, so that reading them decodes none; other posts as they are."""
-    if hasattr(posts, "remove_columns") and "image" in getattr(posts, "column_names", ()):
-        return posts.remove_columns("image")
-    return posts
 
 
 def select_posts(posts: Posts, rows: Sequence[int]) -> Posts:

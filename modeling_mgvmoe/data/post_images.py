@@ -139,6 +139,13 @@ def undecoded(posts: Any) -> Any:
     return posts.cast_column("image", type(feature)(decode=False))
 
 
+def without_pictures(posts: Any) -> Any:
+    """The posts of a dataset without their images, so that reading them decodes none; other posts as they are."""
+    if hasattr(posts, "remove_columns") and "image" in getattr(posts, "column_names", ()):
+        return posts.remove_columns("image")
+    return posts
+
+
 def read_picture(image: Any) -> tuple[Image.Image | None, str]:
     """The RGB image of a post, or `None` and the reason: "without" an image, file "missing", or "broken"."""
     if isinstance(image, list | tuple):  # as the processor takes it: a list of one image at most

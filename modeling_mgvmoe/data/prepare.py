@@ -13,7 +13,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from .atomic_io import whole_folder
@@ -364,7 +364,7 @@ def _labels(prepared: PreparedData) -> dict[str, Any]:
         "label_types": {name: [list(heads), list(tails)] for name, (heads, tails) in data.label_types.items()},
         "type_descriptions": dict(data.type_descriptions),
         "none": prepared.none,
-        "counts": {name: counts.as_dict() for name, counts in prepared.counts.items()},
+        "counts": {name: asdict(counts) for name, counts in prepared.counts.items()},
         **({} if data.unseen else {"unseen": False}),
     }
 

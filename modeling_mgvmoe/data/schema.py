@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..spans import as_list, check_span, check_unicode, list_mentions, word_span_to_char_span
@@ -149,10 +149,6 @@ class Counts:
         self.records = found.total()
         self.none = found.pop(none, 0) if none is not None else 0
         self.classes = dict(found)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Everything, for a JSON file."""
-        return asdict(self)
 
     def __str__(self) -> str:
         noun = "relation" if self.task == "relation" else "type"
