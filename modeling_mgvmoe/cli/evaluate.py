@@ -85,9 +85,6 @@ def evaluation_arguments(flags: argparse.Namespace, command: str) -> EvaluationA
     return EvaluationArguments(**given | {"seeds": tuple(flags.seeds), "command": command})
 
 
-__all__ = ["add_flags", "main", "run"]
-
-
 def run(flags: argparse.Namespace, argv: Sequence[str]) -> None:
     """Evaluate and print.
 

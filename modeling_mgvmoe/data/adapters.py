@@ -128,10 +128,6 @@ def push_prepared(output_dir: str | os.PathLike[str], repo_id: str, private: boo
 
 
 def check_public(dataset: str, private: bool) -> None:
-    """Refuse to make a dataset public that may not be passed on, before much is read.
-
-    Raises:
-        ValueError: naming the dataset.
-    """
+    """Raise ValueError if a dataset that may not be passed on would be public, before much is read."""
     if dataset in NOT_PUBLIC and not private:
         raise ValueError(f"private must be set for {dataset!r}, for {NOT_PUBLIC[dataset]}, got {private!r}")

@@ -105,7 +105,7 @@ PARTIAL = re.compile(r"^\..+\.(?P<host>[^.]+)\.(?P<pid>\d+)\.partial$")
 
 @contextlib.contextmanager
 def whole_file(target: str | os.PathLike[str], then: str = "") -> Iterator[str]:
-    """A path to write to; the file gets its name only when all of it is on the disk, in the place of one before it.
+    """A path to write to; the file gets its name, and replaces one before it, only when all of it is on the disk.
 
     Args:
         target: path of the whole file.

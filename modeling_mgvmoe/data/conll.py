@@ -133,16 +133,7 @@ def read_conll(
 
 
 def sentence_posts(sentence: Sentence, source: str, on_bad_span: str, counts: Counts) -> Iterator[dict[str, Any]]:
-    """The posts of a sentence, one for each mention; `image` is `None`.
-
-    Args:
-        sentence: of [`read_sentences`].
-        source, on_bad_span: of [`read_conll`].
-        counts: gets the mentions that are left out.
-
-    Raises:
-        ValueError: a mention is white space only, and `on_bad_span` is "error".
-    """
+    """The posts of a sentence, one for each mention, without images; white space is skipped or refused."""
     text, offsets = words_to_text(sentence.words)
     stem = os.path.splitext(os.path.basename(sentence.path))[0]
     for first, end, label in sentence.mentions():
@@ -468,11 +459,7 @@ SHORT_NAMES = {"PER": "person", "LOC": "location", "ORG": "organization", "MISC"
 
 
 def multimodal_ner_files(folder: str | os.PathLike[str]) -> list[str]:
-    """Paths of the training, validation and test file in a folder.
-
-    Raises:
-        FileNotFoundError: one of them is missing.
-    """
+    """Paths of the training, validation and test file in a folder; FileNotFoundError if one is missing."""
     found = []
     for names in MULTIMODAL_NER_FILES:
         there = [path for name in names if os.path.isfile(path := os.path.join(folder, name))]
@@ -537,11 +524,7 @@ def read_multimodal_ner(
 
 
 def coarse_label_set(label_set: LabelSet) -> LabelSet:
-    """The coarse types of a label set as its classes, also by the names that Twitter-2015 and Twitter-2017 have.
-
-    Raises:
-        ValueError: the label set has none.
-    """
+    """The coarse types of a label set, which must have some, as its classes."""
     if not label_set.parents:
         raise ValueError(f"label set {label_set.name!r}: coarse types, `parents`, are needed to read coarse tags")
     return replace(label_set, classes=label_set.parents, parents={}, domains={})

@@ -110,10 +110,6 @@ def check_files(dataset: str, needed: Sequence[str] = ()) -> None:
 def read_optional_posts(folder: str | os.PathLike, name: str) -> Posts:
     """The posts of `seen_test.parquet` or `none.parquet` in a prepared folder.
 
-    Args:
-        folder: with the file.
-        name: "seen_test" or "none".
-
     Raises:
         FileNotFoundError: it is missing; the message says how to make it.
         ValueError: a post does not fit the schema.

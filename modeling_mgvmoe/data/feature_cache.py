@@ -312,15 +312,14 @@ def build_feature_cache(
         posts: per split, in the package's schema.
         model: its vision tower runs, on the device on which it is.
         processor: prepares the images.
-        batch_size: images in a run of the tower. Part of what the bytes depend on, so it cannot change on the way.
+        batch_size: images in a run of the tower. The bytes depend on it, so a resumed run needs the same.
         shard_size: images in a file, and what a kill can cost each process.
         num_workers: processes that decode and prepare images for each process that runs the tower.
         state: of Accelerate, under several processes; each makes every n-th shard. Default: this process is alone.
         progress: show progress bars.
 
     Returns:
-        The summary: `records`, and of these `with_picture`, `without` one, with a file that is `missing` and with a
-        image that is `broken`; and how many `distinct` images there are.
+        The summary: how many `records`, `with_picture`, `without`, `missing` and `broken` ones, and `distinct` images.
 
     Raises:
         ValueError: an argument is out of range, the tower is not frozen, there is no image, a feature is not finite
@@ -533,12 +532,7 @@ def cache_post_states(
 
 
 def cache_candidate_states(model: MGVMoEForZeroShotIE, collator: PostCollator) -> None:
-    """Replace the tokens of a collator's labels and types by their pooled states, in place.
-
-    Args:
-        model: with a frozen text encoder.
-        collator: whose batches then have `candidate_states` and, with types, `type_states`.
-    """
+    """Replace the tokens of a collator's labels and types by their pooled states, in place."""
     candidates = collator.candidates
     for name in ("candidate", "type"):
         ids, mask = candidates.pop(f"{name}_input_ids", None), candidates.pop(f"{name}_attention_mask", None)

@@ -125,11 +125,7 @@ def fewrel_label_set(relations: Iterable[str], names: Mapping[str, Any]) -> Labe
 def fewrel_class_split(relations: Sequence[str], seed: int) -> ClassSplit:
     """[`splits.thirds_class_split`] of relations; both directions of one are in the same split.
 
-    Otherwise an unseen relation would be one that was seen, read backwards.
-
-    Args:
-        relations: in order of first appearance.
-        seed: of the shuffle.
+    Otherwise an unseen relation would be a seen one read backwards.
     """
     groups: dict[str, list[str]] = {}
     for relation in relations:

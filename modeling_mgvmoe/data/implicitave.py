@@ -146,12 +146,7 @@ def read_implicitave(
 
 
 def implicitave_class_split(labels: Iterable[str], seed: int) -> ClassSplit:
-    """[`splits.thirds_class_split`] of attributes: all values of one are in the same split.
-
-    Args:
-        labels: "Heel Height: Flat", attributes in order of first appearance.
-        seed: of the shuffle.
-    """
+    """[`splits.thirds_class_split`] of attributes: all values of one ("Heel Height: Flat") are in the same split."""
     groups: dict[str, list[str]] = {}
     for label in labels:
         groups.setdefault(label.partition(": ")[0], []).append(label)

@@ -25,10 +25,10 @@ def attach_pictures(
     counts: Counts,
     progress: str | None = None,
 ) -> None:
-    """Put paths in the place of the names of images. A missing or a broken image is none.
+    """Replace the names of images by their paths; a missing or a broken image becomes `None`.
 
     Args:
-        posts: their `image` is the name of a file, or `None`; it is changed in place.
+        posts: their `image` is the name of a file, or `None`; changed in place.
         image_dir: folder with the images; without one, no post has an image.
         counts: gets what was found.
         progress: title of a progress bar over the images; `None` shows none.
@@ -115,11 +115,7 @@ def add_captions_flag(parser: argparse.ArgumentParser) -> None:
 
 
 def check_folder(image_dir: str | os.PathLike[str] | None) -> None:
-    """Refuse a folder of images that is not there, before much else is read.
-
-    Raises:
-        FileNotFoundError: naming the folder.
-    """
+    """Raise FileNotFoundError if a folder of images does not exist, before much else is read."""
     if image_dir is not None and not os.path.isdir(image_dir):
         raise FileNotFoundError(f"image_dir: the folder {os.fspath(image_dir)!r} does not exist")
 

@@ -99,9 +99,8 @@ def add_source_flags(
 
     Args:
         parser: of the sub-command.
-        split: the default of `--split`; without one there is no such flag.
+        split, on_bad_span: defaults of these flags; without a split there is no such flag.
         images: whether the dataset has images.
-        on_bad_span: the default of `--on_bad_span`.
         labels: help of `--labels`; without one there is no such flag.
         files: whether `--split files`, the split of the dataset's own files, is offered.
     """
@@ -138,7 +137,7 @@ def choose_split(
     configuration: str | os.PathLike[str],
     rule: Callable[[Sequence[str], int], ClassSplit] = thirds_class_split,
 ) -> ClassSplit:
-    """The split "FILE:NAME" in `configuration/splits`, or "seed-S": the classes that the data have, by a rule.
+    """The split "FILE:NAME" in `configuration/splits`, or "seed-S": a rule for the classes of the data.
 
     Args:
         name: of the split.
@@ -209,8 +208,7 @@ def divide(
     Args:
         dataset: name.
         posts, counts: as read.
-        split: name of the split.
-        chosen: the split.
+        split, chosen: the split and its name.
         label_set: has every class of the posts.
 
     Raises:
@@ -241,16 +239,7 @@ def divide_by_class(
     label_set: LabelSet,
     configuration: str | os.PathLike[str],
 ) -> PreparedData:
-    """[`divide`] by the split of a name, in which the classes take part that the label set does not leave out.
-
-    Args:
-        dataset, posts, counts, label_set: as of [`divide`].
-        split: of [`choose_split`].
-        configuration: folder with `splits/`.
-
-    Raises:
-        FileNotFoundError, ValueError: as of [`choose_split`] and [`divide`].
-    """
+    """[`divide`] by [`choose_split`] of the classes that the label set does not leave out."""
     classes = [raw for raw in counts.classes if raw not in label_set.left_out]
     return divide(dataset, posts, counts, split, choose_split(split, classes, configuration), label_set)
 
@@ -264,7 +253,7 @@ def divide_by_file(
         dataset: name.
         posts: of the files of "train", "validation" and "test".
         counts: of all of them.
-        label_set: has every class of the posts; those that it leaves out are left out.
+        label_set: has every class of the posts, but for those that it leaves out.
 
     Raises:
         ValueError: a class is not in the label set, or a split has no post.
@@ -287,11 +276,7 @@ def divide_by_file(
 
 
 def check_filled(data: ZeroShotData) -> ZeroShotData:
-    """The data, if each split has a post.
-
-    Raises:
-        ValueError: naming the split and its classes.
-    """
+    """The data; ValueError if a split has no post."""
     for name in SPLITS:
         if not data.posts[name]:
             raise ValueError(f"{name}: no post has one of its classes, {', '.join(*data.labels[name].values())}")
@@ -334,11 +319,7 @@ def write_prepared(
 
 
 def check_output(output_dir: str | os.PathLike[str], overwrite: bool = False) -> None:
-    """Refuse a folder that [`write_prepared`] may not replace, before much is read.
-
-    Raises:
-        FileExistsError: see there.
-    """
+    """Raise FileExistsError if [`write_prepared`] may not replace a folder, before much is read."""
     there = sorted(os.listdir(output_dir)) if os.path.isdir(output_dir) else []
     if os.path.lexists(output_dir) and not os.path.isdir(output_dir):
         raise FileExistsError(f"output_dir: {os.fspath(output_dir)!r} is no folder")

@@ -96,11 +96,7 @@ def validate_post(post: Mapping[str, Any], where: str = "") -> None:
 
 
 def check_choice(name: str, value: Any, choices: Sequence[Any]) -> None:
-    """Refuse an argument that is none of its choices.
-
-    Raises:
-        ValueError: naming the argument, the choices and the value.
-    """
+    """Raise ValueError if an argument is not one of its choices."""
     if value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
 
@@ -187,16 +183,10 @@ def new_post(
 
 
 def keep_post(post: Mapping[str, Any], where: str, on_bad_span: str, counts: Counts) -> bool:
-    """Check a post against the schema: keep it, or leave it out and count it.
-
-    Args:
-        post: in the package's schema.
-        where: file and line, for the error.
-        on_bad_span: "skip" leaves out a post whose spans alone break the schema; "error" refuses it.
-        counts: gets the ids of posts that are left out.
+    """Whether a post fits the schema; with "skip" one whose spans alone break it is left out and counted.
 
     Raises:
-        ValueError: the post breaks the schema, and is not left out.
+        ValueError: the post breaks the schema otherwise; the message begins with `where`, its file and line.
     """
     try:
         validate_post(post, where)

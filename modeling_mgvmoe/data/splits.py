@@ -68,31 +68,27 @@ def read_splits(path: str | os.PathLike[str]) -> dict[str, ClassSplit]:
 
 
 def mre_class_split(relations: Sequence[str], seed: int) -> ClassSplit:
-    """The paper's split of MNRE's relations.
+    """The paper's split of MNRE's relations: [`thirds_class_split`] without "None" ("none" in version 1).
 
-    "None" ("none" in version 1) is left out and the rest is shuffled with numpy's `RandomState(seed)`; of these n, the
-    first n // 3 + 1 are for training, the next n // 3 for validation, and all others for testing: 8, 7 and 7 of the 22
-    of version 2.
+    Of the 22 relations of version 2, 8 are for training, 7 for validation and 7 for testing.
 
     Args:
-        relations: distinct names in order of first appearance (training, then validation, then test file), "None"
-            or not. The order decides: another one gives another split.
+        relations: in order of first appearance (training, validation, test file), on which the split depends.
         seed: of the shuffle. Results of two seeds cannot be compared with each other, for their classes differ.
 
     Raises:
-        ValueError: a relation occurs twice, or there are fewer than four, so that a split would be empty.
+        ValueError: a relation occurs twice, or there are fewer than four.
     """
     return thirds_class_split([name for name in relations if name not in MNRE_NONE], seed)
 
 
 def thirds_class_split(classes: Sequence[str], seed: int) -> ClassSplit:
-    """The rule of [`mre_class_split`] for any classes.
+    """A third each: n // 3 + 1 classes for training, n // 3 for validation, the rest for testing.
 
-    The classes are shuffled with numpy's `RandomState(seed)`; of these n, the first n // 3 + 1 are for training, the
-    next n // 3 for validation, and all others for testing.
+    Shuffled with numpy's `RandomState(seed)`.
 
     Args:
-        classes: distinct names. The order decides: another one gives another split.
+        classes: distinct names, on whose order the split depends.
         seed: of the shuffle.
 
     Raises:

@@ -28,11 +28,7 @@ EXTENSIONS = (".jpg", ".JPG", ".png", ".PNG", ".svg", ".SVG", ".jpeg", ".JPEG")
 
 
 def wikidiverse_files(folder: str | os.PathLike[str]) -> list[str]:
-    """Paths of the three files in a folder.
-
-    Raises:
-        FileNotFoundError: one of them is missing.
-    """
+    """Paths of the three files in a folder; FileNotFoundError if one is missing."""
     paths = [os.path.join(folder, name) for name in WIKIDIVERSE_FILES]
     for path in paths:
         if not os.path.isfile(path):

@@ -1,4 +1,4 @@
-"""What a process of a launch knows and sets before it works: its number among several, and how memory is kept."""
+"""Processes of a run: their group and device, freed memory, stop signals, and the command that resumes."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def keep_freed_memory() -> bool:
 
     By default it returns every large tensor to the system at once, and the next step gets it back page by page, each
     filled with zeros: at full size on a CPU that is a quarter to a half of a bf16 step with cached features
-    (benchmarks/LOG.md). The peak of resident memory stays; what falls away is the falling back from it.
+    (benchmarks/LOG.md). Peak memory is unchanged; memory no longer drops between steps.
 
     Returns:
         Whether it could.
@@ -67,11 +67,6 @@ def keep_freed_memory() -> bool:
     except AttributeError:  # musl
         return False
     return bool(mallopt(M_MMAP_MAX, 0)) and bool(mallopt(M_TRIM_THRESHOLD, -1))  # -1: never trimmed
-
-
-__all__ = [
-    "keep_freed_memory",
-]
 
 
 PATIENCE = 5.0  # seconds
@@ -191,7 +186,7 @@ def resume_command(flags: Sequence[str] | None = None) -> str:
 
 @contextlib.contextmanager
 def exit_when_interrupted(flags: Sequence[str] | None = None) -> Iterator[None]:
-    """For scripts: print how to go on and exit with 128 + signal if the training inside is interrupted."""
+    """For scripts: print how to resume and exit with 128 + signal if the training inside is interrupted."""
     try:
         yield
     except TrainingInterrupted as stop:
