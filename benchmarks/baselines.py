@@ -18,12 +18,12 @@ from transformers import get_linear_schedule_with_warmup
 from transformers.utils import ModelOutput
 
 from modeling_mgvmoe.data.encoding import PostCollator
-from modeling_mgvmoe.data.precision import choose_precision
+from modeling_mgvmoe.data.environment import choose_precision
 from modeling_mgvmoe.data.progress_bar import progress_bar
 from modeling_mgvmoe.modeling_mgvmoe import MGVMoEForZeroShotIE, token_mean
 from modeling_mgvmoe.objectives import ranking_loss
+from modeling_mgvmoe.training.loop import class_balanced_order
 from modeling_mgvmoe.training.optimization import freeze_layers
-from modeling_mgvmoe.training.samplers import ClassBalancedSampler
 
 
 @dataclass
@@ -350,7 +350,7 @@ def fit(
     freeze_text_layers_of(baseline, arguments.freeze_text_layers)
     steps = arguments.max_train_steps
     classes = [(post["task"], post["label"]) for post in encoded_posts]
-    sampler = ClassBalancedSampler(classes, steps * arguments.batch_size, arguments.seed)
+    sampler = class_balanced_order(classes, steps * arguments.batch_size, arguments.seed)
     loader: DataLoader[Any] = DataLoader(encoded_posts, arguments.batch_size, sampler=sampler, collate_fn=collator)  # type: ignore[arg-type]
     optimizer = torch.optim.AdamW(_groups(baseline, arguments), lr=arguments.learning_rate)
     schedule = get_linear_schedule_with_warmup(optimizer, round(steps * arguments.warmup_ratio), steps)

@@ -15,8 +15,8 @@ import baselines
 from baselines import FitArguments, fit
 
 from modeling_mgvmoe.data.encoding import PostCollator, TypesOfLabels, encode_posts
+from modeling_mgvmoe.data.environment import choose_precision
 from modeling_mgvmoe.data.feature_cache import cache_post_states, caches_states
-from modeling_mgvmoe.data.precision import choose_precision
 from modeling_mgvmoe.data.zero_shot_data import ZeroShotData
 from modeling_mgvmoe.evaluation.similarity import similarity_predictions
 from modeling_mgvmoe.inference.metrics import majority_label

@@ -28,8 +28,7 @@ def generate(folder, pictures, tokens, width, shard_size):
     block = np.random.default_rng(0).standard_normal(tokens * width, dtype=np.float32).astype(DTYPE)
     for number, first in enumerate(range(0, pictures, shard_size)):
         rows = range(first, min(first + shard_size, pictures))
-        batches = (np.roll(block, 7919 * row).reshape(1, tokens, width) for row in rows)
-        write_shard(folder, number, len(rows), batches)
+        write_shard(folder, number, np.stack([np.roll(block, 7919 * row).reshape(tokens, width) for row in rows]))
     entries = []
     for name in sorted(os.listdir(folder)):
         if name.endswith(".npy.json"):

@@ -32,9 +32,9 @@ from comparison import METHODS, Comparison, choose_methods, fewer_posts, run_met
 from tasks import IMAGE_TEXTS, TASKS, load_task
 from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
-from modeling_mgvmoe.data.crossner import crossner_data
+from modeling_mgvmoe.data.conll import read_crossner, transfer_data
+from modeling_mgvmoe.data.environment import choose_precision
 from modeling_mgvmoe.data.label_sets import read_label_set
-from modeling_mgvmoe.data.precision import choose_precision
 from modeling_mgvmoe.data.zero_shot_data import sketchbook_data
 from modeling_mgvmoe.evaluation.report import markdown_table
 from modeling_mgvmoe.training.arguments import DataArguments, parse_arguments
@@ -118,7 +118,8 @@ def load(flags, split_seed, image_text="own"):
     if flags.task == "met":
         label_set = read_label_set(os.path.join(CONFIGURATION, "labels", "crossner.json"))
         words = ({label: texts[0] for label, texts in label_set.texts().items()}, label_set.descriptions())
-        data = crossner_data(flags.data, flags.train_domains, flags.test_domain, label_set, split_seed)
+        posts, _ = read_crossner(flags.data, [*flags.train_domains, flags.test_domain])
+        data, _, _ = transfer_data(posts, flags.train_domains, flags.test_domain, label_set, split_seed)
         split = f"{'+'.join(flags.train_domains)}>{flags.test_domain}" + (f", seed-{split_seed}" if split_seed else "")
         return data, split, words
     data, words = load_task(flags.task, flags.data, split_seed, image_text, vision_model(flags) is not None)

@@ -25,13 +25,12 @@ from comparison import fewer_posts
 from transformers import AutoTokenizer, ViTConfig, ViTImageProcessorPil, ViTModel, set_seed
 from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
-from modeling_mgvmoe.data.crossner import complete_label_set, read_crossner
+from modeling_mgvmoe.data.conll import complete_label_set, multimodal_ner_files, read_crossner, read_multimodal_ner
 from modeling_mgvmoe.data.encoding import PostCollator, TypesOfLabels, encode_posts
 from modeling_mgvmoe.data.feature_cache import cache_post_states
 from modeling_mgvmoe.data.fewrel import fewrel_files, read_fewrel
 from modeling_mgvmoe.data.label_sets import LabelSet, read_label_set
 from modeling_mgvmoe.data.mnre import mnre_data, mnre_files, read_mnre
-from modeling_mgvmoe.data.multimodal_ner import multimodal_ner_files, read_multimodal_ner
 from modeling_mgvmoe.data.post_images import read_captions
 from modeling_mgvmoe.data.splits import SPLITS
 from modeling_mgvmoe.data.zero_shot_data import ZeroShotData, combine_data

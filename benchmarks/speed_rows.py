@@ -20,7 +20,7 @@ from full_size import BATCH, LABEL_TOKENS, TOKENS, bfloat16, full_model, in_unit
 
 from modeling_mgvmoe import MGVMoEForZeroShotIE
 from modeling_mgvmoe.configuration_mgvmoe import DEFAULTS_0_1
-from modeling_mgvmoe.data.precision import has_bf16
+from modeling_mgvmoe.data.environment import has_bf16
 
 # Seconds of one single call of the reference over its seconds of U, in the same hour.
 REFERENCE_CALL = 0.91 / 3.17

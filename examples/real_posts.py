@@ -9,6 +9,8 @@ in `weights/mobilenet_v2_imagenet/`; neither comes with this project. Any other 
 import argparse
 import importlib.util
 import os
+from collections import Counter
+from dataclasses import replace
 
 import torch
 
@@ -22,8 +24,8 @@ from modeling_mgvmoe.evaluation.similarity import similarity_predictions
 from modeling_mgvmoe.inference.predict import predict_labels, score_predictions
 from modeling_mgvmoe.training.arguments import parse_arguments
 from modeling_mgvmoe.training.build import build_model
+from modeling_mgvmoe.training.launch import exit_when_interrupted
 from modeling_mgvmoe.training.loop import train
-from modeling_mgvmoe.training.signals import exit_when_interrupted
 
 CONFIGURATION = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "configuration")
 RECIPE = os.path.join(CONFIGURATION, "recipes", "real_posts.yaml")
@@ -62,6 +64,16 @@ def read_flags(argv=None):
             parser.error(f"--data_dir: {path} does not exist")
     encoders = ["--text_model_name_or_path", flags.text_model, "--vision_model_name_or_path", flags.vision_model]
     return flags, parse_arguments(["--config", RECIPE, *encoders, *others])
+
+
+def fewer_posts(posts, limit):
+    """The first posts of each class up to a limit; those with an image come first and are all kept."""
+    kept, counts = [], Counter()
+    for post in sorted(posts, key=lambda post: post["image"] is None):
+        if limit is None or post["image"] is not None or counts[post["label"]] < limit:
+            kept.append(post)
+        counts[post["label"]] += 1
+    return kept
 
 
 def print_scores(model, processor, data, baseline, batch_size):
@@ -106,8 +118,10 @@ def main(argv=None):
         torch.set_num_threads(arguments.num_threads)
     posts, counts = read_mnre(flags.files, flags.images, progress="checking pictures")
     print(counts, flush=True)
-    limits = (flags.validation_posts_per_class, flags.test_posts_per_class)
-    data, _ = mnre_data(posts, flags.split_seed, *limits, label_set=read_label_set(LABELS))
+    data, _ = mnre_data(posts, flags.split_seed, read_label_set(LABELS))
+    limits = {"validation": flags.validation_posts_per_class, "test": flags.test_posts_per_class}
+    fewer = {split: fewer_posts(data.posts[split], limit) for split, limit in limits.items()}
+    data = replace(data, posts={**data.posts, **fewer})
     model, processor = build_model(model_arguments, data, arguments.seed)
     # Before training changes the text encoder.
     names = data.labels["test"]["relation"]

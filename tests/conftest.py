@@ -50,7 +50,7 @@ def repeatable():
 @pytest.fixture(autouse=True)
 def float32_by_default(monkeypatch):
     """On any processor mixed_precision "auto" is float32, so that a tolerance means the same everywhere."""
-    from modeling_mgvmoe.data import precision
+    from modeling_mgvmoe.data import environment as precision
 
     monkeypatch.setattr(precision, "has_bf16", lambda device="cpu": False)
 

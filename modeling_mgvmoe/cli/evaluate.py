@@ -36,7 +36,6 @@ def add_loading_flags(parser: argparse.ArgumentParser | argparse._ArgumentGroup)
     parser.add_argument("--revision", help="branch, tag or commit of a model on the Hub")
     parser.add_argument(
         "--trust_remote_code",
-        "--trust-remote-code",
         action="store_true",
         help="run code that an encoder or tokenizer of the model brings along (MG-VMoE itself is the installed one)",
     )
@@ -53,21 +52,15 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--protocol", default="unseen", help="unseen, seen, generalised or open (default unseen)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="default 0")
-    parser.add_argument(
-        "--output_dir", "--output-dir", default="runs/evaluation", help="for the files (default runs/evaluation)"
-    )
+    parser.add_argument("--output_dir", default="runs/evaluation", help="for the files (default runs/evaluation)")
     parser.add_argument(
         "--similarity_model",
-        "--similarity-model",
         help="untrained text encoder for label similarity; default: that of the model evaluated",
     )
-    parser.add_argument("--batch_size", "--batch-size", type=int, default=64, help="posts at a time (default 64)")
-    parser.add_argument(
-        "--max_posts", "--max-posts", type=int, help="this many posts of each kind, for a quick look; default all"
-    )
+    parser.add_argument("--batch_size", type=int, default=64, help="posts at a time (default 64)")
+    parser.add_argument("--max_posts", type=int, help="this many posts of each kind, for a quick look; default all")
     parser.add_argument(
         "--num_neighbors",
-        "--num-neighbors",
         type=int,
         default=0,
         help="posts share their scores with this many nearest ones, label propagation (default 0: with none)",
@@ -90,9 +83,6 @@ def evaluation_arguments(flags: argparse.Namespace, command: str) -> EvaluationA
     names = [field.name for field in fields(EvaluationArguments)]
     given = {name: getattr(flags, name) for name in names if hasattr(flags, name)}
     return EvaluationArguments(**given | {"seeds": tuple(flags.seeds), "command": command})
-
-
-__all__ = ["add_flags", "main", "run"]
 
 
 def run(flags: argparse.Namespace, argv: Sequence[str]) -> None:

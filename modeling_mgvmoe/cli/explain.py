@@ -55,7 +55,7 @@ def read_flags(argv: Sequence[str]) -> tuple[argparse.ArgumentParser, argparse.N
 
 
 def read_post(path: str, number: int) -> dict[str, Any]:
-    """One post of a JSON file, its picture's path relative to the file."""
+    """One post of a JSON file, its image's path relative to the file."""
     if not os.path.isfile(path):
         raise FileNotFoundError(f"posts: the file {path!r} does not exist")
     with open(path, encoding="utf-8") as file:
@@ -108,5 +108,5 @@ def main(argv: Sequence[str] | None = None) -> Any:
     numbers = os.path.splitext(arguments.output)[0] + ".json"
     with open(numbers, "w", encoding="utf-8") as file:
         json.dump(result.as_json(), file, indent=1, ensure_ascii=False)
-    print(f"picture: {arguments.output}   numbers: {numbers}")
+    print(f"image: {arguments.output}   numbers: {numbers}")
     return result.as_json()

@@ -28,8 +28,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ..data.environment import MIXED_PRECISIONS
 from ..data.flags import FlagParser, RenamedFlag
-from ..data.precision import MIXED_PRECISIONS
 from ..graph.model_extractor import (
     CandidateLabels,
     ExtractionOptions,
@@ -45,8 +45,7 @@ from ..graph.tables import MERGING, GraphTables
 from ..graph.writers import BASE_IRI, check_base_iri
 from ..inference.model_folder import shipped_model
 from ..labels import REJECT_BY
-from ..training.launch import patient_state, under_launcher
-from ..training.signals import typed_command
+from ..training.launch import patient_state, typed_command, under_launcher
 from .errors import PARTIAL, one_line
 
 if TYPE_CHECKING:

@@ -109,7 +109,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = sys.argv[1:] if argv is None else list(argv)
     if words and words[0] in PROGRAMS:
         return run_program(words[0], words[1:])
-    flags = make_parser().parse_args([_with_dashes(word) for word in words])
+    flags = make_parser().parse_args(words)
     name = f"{PROGRAM} {flags.command}"
     try:
         code = flags.run(flags, words) or GOOD
@@ -129,14 +129,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{name}: error: {kind}{_one_line(str(error)) or type(error).__name__}", file=sys.stderr)
         return MISUSED if misused else FAILED
     return code
-
-
-def _with_dashes(word: str) -> str:
-    """A flag as it is declared: both --top-k and --top_k are taken."""
-    if not word.startswith("--"):
-        return word
-    name, equals, value = word.partition("=")
-    return name.replace("_", "-") + equals + value
 
 
 def _one_line(message: str) -> str:

@@ -400,7 +400,7 @@ def run(flags: argparse.Namespace, argv: Sequence[str]) -> int:
         print(f"going on after post {done} of {len(posts)}", file=sys.stderr)
     arguments["errors"] = "return"
     given = _from(posts, faults, done, flags.on_broken_image == "text_only")
-    found = _with_progress(_answers(pipe, given, arguments, flags.batch_size), done, len(posts))
+    found = progress_bar(_answers(pipe, given, arguments, flags.batch_size), "predicting", len(posts), initial=done)
     if answers is not None:
         try:
             for answer in found:
@@ -478,22 +478,19 @@ def _read(flags: argparse.Namespace) -> tuple[Sequence[Any], dict[int, str], dic
         posts = [post_from_flags(flags)]
     else:
         posts, faults = read_posts(flags.input, flags.labels, flags.on_broken_image == "text_only")
+    names = ("hypothesis_template", "top_k", "threshold", "reject_by", "function_to_apply")
     arguments = {
         "candidate_labels": flags.labels,
         "label_descriptions": words.get("descriptions"),
         "label_types": words.get("label_types"),
         "type_descriptions": words.get("type_descriptions"),
-        "hypothesis_template": flags.hypothesis_template,
-        "top_k": flags.top_k,
-        "threshold": flags.threshold,
-        "reject_by": flags.reject_by,
-        "function_to_apply": flags.function_to_apply,
+        **{name: getattr(flags, name) for name in names},
     }
     return posts, faults, {name: value for name, value in arguments.items() if value is not None}
 
 
 def _fingerprint(flags: argparse.Namespace, arguments: Mapping[str, Any]) -> str:
-    """Of the posts, the model and the arguments; a model in a folder is known by its files' sizes and times."""
+    """Fingerprint of posts, model and arguments; a folder is known by its files' sizes and times."""
     folder = []
     if os.path.isdir(flags.model):
         for entry in sorted(os.scandir(flags.model), key=lambda entry: entry.name):
@@ -509,17 +506,15 @@ def _from(posts: Sequence[Any], faults: Mapping[int, str], start: int, text_only
     from ..images import to_rgb
 
     for place in range(start, len(posts)):
-        post, told = posts[place], {}
+        post, kept = posts[place], _kept(posts[place])
         if place in faults:
-            told["error"] = faults[place]
+            kept["error"] = faults[place]
         elif text_only and post.get("image") is not None:
             try:
-                image = to_rgb(post["image"], "image")
+                post = {**post, "image": to_rgb(post["image"], "image")}
             except ValueError as error:
-                image, told["image_error"] = None, str(error)
-            yield {"post": {**post, "image": image}, "kept": {**_kept(post), **told}}
-            continue
-        yield {"post": post, "kept": {**_kept(post), **told}}
+                post, kept["image_error"] = {**post, "image": None}, str(error)
+        yield {"post": post, "kept": kept}
 
 
 def _kept(post: Any) -> dict[str, Any]:
@@ -550,8 +545,3 @@ def _answers(
         yield from broken()
         yield {**waiting.popleft(), **({"labels": found} if isinstance(found, list) else found)}
     yield from broken()
-
-
-def _with_progress(answers: Iterable[dict[str, Any]], done: int, total: int) -> Iterator[dict[str, Any]]:
-    """A bar on standard error, where a person looks on."""
-    return iter(progress_bar(answers, "predicting", total, initial=done))

@@ -25,10 +25,16 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..data.adapters import ADAPTERS
+from ..data.adapters import ADAPTERS, check_public, push_prepared
 from ..data.feature_cache import ImageFeatureCache, build_feature_cache, check_cache_arguments
-from ..data.parquet_folder import check_output, check_public, push_prepared, write_prepared
-from ..data.prepare import PreparedData, check_share, hold_out_seen
+from ..data.flags import FlagParser
+from ..data.prepare import (
+    PreparedData,
+    check_output,
+    check_share,
+    hold_out_seen,
+    write_prepared,
+)
 from ..data.splits import SPLITS
 from ..inference.model_folder import check_output_folder
 from ..training.arguments import parse_arguments
@@ -79,7 +85,7 @@ def prepare_command(
 
 
 def _parser(description: str | None) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = FlagParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     kinds = parser.add_subparsers(
@@ -87,16 +93,15 @@ def _parser(description: str | None) -> argparse.ArgumentParser:
     )
     for name, adapter in ADAPTERS.items():
         sub = kinds.add_parser(name, help=adapter.help, description=adapter.help, allow_abbrev=False)
-        sub.add_argument("--output_dir", "--output-dir", required=True, help="folder to write; new, or empty")
+        sub.add_argument("--output_dir", required=True, help="folder to write; new, or empty")
         sub.add_argument("--overwrite", action="store_true", help="replace a folder that was written so before")
         sub.add_argument(
             "--seen_test_share",
-            "--seen-test-share",
             type=float,
             default=0.0,
             help="share of the training classes' posts that is held out of training for seen_test.parquet (default 0)",
         )
-        sub.add_argument("--push_to_hub", "--push-to-hub", metavar="USER/NAME", help="push it as a dataset")
+        sub.add_argument("--push_to_hub", metavar="USER/NAME", help="push it as a dataset")
         sub.add_argument("--private", action="store_true", help="nobody else may see what is pushed")
         adapter.add_flags(sub)
     return parser
@@ -177,8 +182,8 @@ def main(argv: list[str] | None = None) -> dict[str, int]:
         required=True,
         help="cache the features of every distinct image in FOLDER",
     )
-    parser.add_argument("--batch_size", type=int, default=32, help="pictures in a run of the tower (default 32)")
-    parser.add_argument("--shard_size", type=int, default=128, help="pictures in a file (default 128)")
+    parser.add_argument("--batch_size", type=int, default=32, help="images in a run of the tower (default 32)")
+    parser.add_argument("--shard_size", type=int, default=128, help="images in a file (default 128)")
     parser.add_argument("--num_workers", type=int, default=0, help="processes that decode images (default 0)")
     arguments, flags = parser.parse_known_args(argv)
     from transformers.utils.logging import disable_progress_bar

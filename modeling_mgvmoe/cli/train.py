@@ -22,9 +22,9 @@ def main(argv: list[str] | None = None) -> dict:
 
     from ..data.progress_bar import hide_bars_of_libraries
     from ..training.build import build_model, check_sources, load_data, load_feature_cache
+    from ..training.launch import exit_when_interrupted
     from ..training.loop import train
     from ..training.run_metadata import write_run_record
-    from ..training.signals import exit_when_interrupted
     from ..training.trackers import make_accelerator
 
     check_output_folder("output_dir", training_arguments.output_dir)

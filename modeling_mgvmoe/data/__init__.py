@@ -4,10 +4,9 @@ The functions that need `datasets` import it when called.
 """
 
 from .schema import post_features, task_of, validate_post
-from .sketchbook import SketchbookSplit, generate_posts, load_sketchbook, neutral_text, split_classes
+from .sketchbook import generate_posts, load_sketchbook, neutral_text, split_classes
 
 __all__ = [
-    "SketchbookSplit",
     "generate_posts",
     "load_sketchbook",
     "neutral_text",

@@ -6,18 +6,23 @@ To add one, write a file with its reader and its [`DatasetAdapter`], and name th
 from __future__ import annotations
 
 import argparse
+import json
 import os
+from dataclasses import replace
+from typing import Any
 
-from .crossner import CONLL
+from .conll import CONLL, MULTIMODAL_NER
 from .crossre import CROSSRE
 from .fewrel import FEWREL
 from .implicitave import IMPLICITAVE
 from .mnre import MNRE
-from .multimodal_ner import MULTIMODAL_NER
+from .post_images import read_picture, undecoded
 from .prepare import DatasetAdapter, PreparedData
-from .rows import add_rows_flags, prepare_rows
+from .rows import ENDINGS, LABELS_FILE
+from .schema import ON_BAD_SPAN, Counts, task_of
+from .splits import SPLITS
 from .wikidiverse import WIKIDIVERSE
-from .zero_shot_data import sketchbook_data
+from .zero_shot_data import OPTIONAL_PARTS, read_data, sketchbook_data
 
 
 def prepare_sketchbook(seed: int = 0, posts_per_class: int = 60, eval_posts_per_class: int = 20) -> PreparedData:
@@ -35,10 +40,50 @@ def _prepare(arguments: argparse.Namespace, configuration: str | os.PathLike[str
     return prepare_sketchbook(arguments.seed, arguments.posts_per_class, arguments.eval_posts_per_class)
 
 
+def _add_rows_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags of `prepare_data.py rows`, beside those of every dataset."""
+    parser.add_argument(
+        "--data", required=True, metavar="ROWS", help=f"file ({', '.join(ENDINGS)}), folder of these, or Hub name"
+    )
+    parser.add_argument(
+        "--on_bad_span",
+        choices=ON_BAD_SPAN,
+        default="error",
+        help="where a mention does not fit its text: refuse the rows, or leave the row out (default error)",
+    )
+
+
+def _prepare_rows(arguments: argparse.Namespace, configuration: str | os.PathLike[str]) -> PreparedData:
+    """Your own rows; prints how they are split. They bring their own words, so `configuration` is not read."""
+    bad = Counts("typing")
+    data = read_data(arguments.data, arguments.on_bad_span, bad)
+    counts: dict[str, Counts] = {}
+    posts = {split: [_counted(post, counts) for post in undecoded(own)] for split, own in data.posts.items()}
+    next(iter(counts.values())).bad_spans = bad.bad_spans
+    name = os.path.splitext(os.path.basename(os.path.normpath(arguments.data)))[0]
+    print(data.note)
+    return PreparedData(name, "the rows' own", replace(data, posts=posts), counts)
+
+
+def _counted(post: dict[str, Any], counts: dict[str, Counts]) -> dict[str, Any]:
+    """The post, counted in its task; an image that is missing or broken is counted and taken out."""
+    task = task_of(post)
+    own = counts.setdefault(task, Counts(task))
+    own.records += 1
+    own.classes[post["label"]] = own.classes.get(post["label"], 0) + 1
+    _, reason = read_picture(post["image"])
+    own.pictures_referenced += reason != "without"
+    own.pictures_missing += reason == "missing"
+    own.pictures_broken += reason == "broken"
+    own.records_with_picture += reason == ""
+    own.records_with_image_text += post.get("image_text") is not None
+    return post if reason == "" else {**post, "image": None}
+
+
 SKETCHBOOK = DatasetAdapter("sketchbook", "the built-in drawings and sentences, from a seed", _add_flags, _prepare)
 
 ROWS = DatasetAdapter(
-    "rows", "your own rows: JSON lines, CSV, Parquet, a folder, a Hub dataset", add_rows_flags, prepare_rows
+    "rows", "your own rows: JSON lines, CSV, Parquet, a folder, a Hub dataset", _add_rows_flags, _prepare_rows
 )
 
 ADAPTERS = {
@@ -52,3 +97,37 @@ NOT_PUBLIC = {
     if adapter.not_public
     for name in (adapter.name, *adapter.other_names)
 }
+
+
+def push_prepared(output_dir: str | os.PathLike[str], repo_id: str, private: bool = False) -> str:
+    """Put a written folder on the Hub, as a dataset with a split for each file, and `labels.json` beside them.
+
+    Args:
+        output_dir: of [`write_prepared`].
+        repo_id: "user/name".
+        private: nobody else may see it.
+
+    Returns:
+        Address of the commit of `labels.json`.
+
+    Raises:
+        ValueError: the dataset may not be passed on, and `private` is not set.
+    """
+    from datasets import load_dataset
+    from huggingface_hub import HfApi
+
+    path = os.path.join(output_dir, LABELS_FILE)
+    with open(path, encoding="utf-8") as file:
+        check_public(json.load(file)["dataset"], private)
+    names = (*SPLITS, *OPTIONAL_PARTS)
+    files = {name: os.path.join(output_dir, f"{name}.parquet") for name in names}
+    posts = load_dataset("parquet", data_files={name: one for name, one in files.items() if os.path.isfile(one)})
+    posts.push_to_hub(repo_id, private=private)
+    commit = HfApi().upload_file(path_or_fileobj=path, path_in_repo=LABELS_FILE, repo_id=repo_id, repo_type="dataset")
+    return str(commit.commit_url)
+
+
+def check_public(dataset: str, private: bool) -> None:
+    """Raise ValueError if a dataset that may not be passed on would be public, before much is read."""
+    if dataset in NOT_PUBLIC and not private:
+        raise ValueError(f"private must be set for {dataset!r}, for {NOT_PUBLIC[dataset]}, got {private!r}")

@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import json
 import os
 import re
 import shutil
 import socket
 from collections.abc import Iterator
+
+from filelock import FileLock, Timeout
 
 
 def fsync(path: str) -> None:
@@ -102,7 +105,7 @@ PARTIAL = re.compile(r"^\..+\.(?P<host>[^.]+)\.(?P<pid>\d+)\.partial$")
 
 @contextlib.contextmanager
 def whole_file(target: str | os.PathLike[str], then: str = "") -> Iterator[str]:
-    """A path to write to; the file gets its name only when all of it is on the disk, in the place of one before it.
+    """A path to write to; the file gets its name, and replaces one before it, only when all of it is on the disk.
 
     Args:
         target: path of the whole file.
@@ -172,3 +175,48 @@ def _is_alive(pid: int) -> bool:
     except PermissionError:
         pass
     return True
+
+
+LOCK = ".lock"
+
+
+@contextlib.contextmanager
+def locked(
+    folder: str, is_main_process: bool = True, name: str = LOCK, argument: str = "output_dir"
+) -> Iterator[None]:
+    """Keep a second run out of a folder.
+
+    The kernel holds the lock, so it ends with the process, however that ends; the file only says who has it.
+
+    Args:
+        folder: made if it is not there.
+        is_main_process: false does nothing.
+        name: of the file.
+        argument: what the message calls the folder.
+
+    Raises:
+        FileExistsError: another run that is still alive has the folder.
+    """
+    if not is_main_process:
+        yield
+        return
+    os.makedirs(folder, exist_ok=True)
+    path = os.path.join(folder, name)
+    lock = FileLock(path)
+    try:
+        # Not at once: a run that ends at this moment removes its file, and the lock of a removed file is none.
+        lock.acquire(timeout=1)
+    except Timeout as error:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            owner = file.read(1000) or "unknown"
+        raise FileExistsError(
+            f"{argument}: a run that is still alive, {owner}, is writing to {folder}; choose another folder "
+            "or wait for its end."
+        ) from error
+    try:
+        with open(path, "w", encoding="utf-8") as file:
+            json.dump({"pid": os.getpid(), "host": socket.gethostname()}, file)
+        yield
+    finally:
+        os.unlink(path)
+        lock.release()

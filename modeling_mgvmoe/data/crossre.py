@@ -19,10 +19,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..spans import words_to_text
-from .files import check_keys, read_json_lines
+from .files import Paths, as_paths, check_keys, read_json_lines
 from .label_sets import read_label_set
 from .prepare import DatasetAdapter, PreparedData, add_source_flags, check_filled, choose_split, divide, label_file
-from .schema import ON_BAD_SPAN, Counts, char_span, check_choice, keep_post
+from .schema import ON_BAD_SPAN, Counts, char_span, check_choice, keep_post, new_post
 from .splits import SPLITS
 from .zero_shot_data import ZeroShotData
 
@@ -54,9 +54,7 @@ def crossre_files(folder: str | os.PathLike[str], domains: Sequence[str] | None 
     ]
 
 
-def read_crossre(
-    paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], on_bad_span: str = "error"
-) -> dict[str, tuple[list[dict[str, Any]], Counts]]:
+def read_crossre(paths: Paths, on_bad_span: str = "error") -> dict[str, tuple[list[dict[str, Any]], Counts]]:
     """Read files in CrossRE's format, into posts without images.
 
     Args:
@@ -78,7 +76,7 @@ def read_crossre(
         task: ([], Counts(task)) for task in ("relation", "typing")
     }
     keys: set[str] = set()
-    for path in [paths] if isinstance(paths, str | os.PathLike) else paths:
+    for path in as_paths(paths):
         name = os.fspath(path)
         before = {task: len(posts) for task, (posts, _) in found.items()}
         for number, record in read_json_lines(path):
@@ -99,14 +97,13 @@ def read_crossre(
             keys.add(record["doc_key"])
             for task, letter, place, (spans, label) in entries:
                 posts, counts = found[task]
-                post = {
-                    "id": f"crossre-{record['doc_key']}-{letter}{place}",
-                    "text": text,
-                    "mentions": [char_span(span, offsets) for span in spans],
-                    "label": label,
-                    "image": None,
-                    "source": "crossre",
-                }
+                post = new_post(
+                    f"crossre-{record['doc_key']}-{letter}{place}",
+                    text,
+                    [char_span(span, offsets) for span in spans],
+                    label,
+                    "crossre",
+                )
                 if keep_post(post, where, on_bad_span, counts):
                     posts.append(post)
             for _, counts in found.values():

@@ -11,6 +11,7 @@ import torch
 
 from ..modeling_mgvmoe import NO_LABEL
 from ..processing_mgvmoe import IMAGE_TEXT_NAMES, MENTION_MASK, TEXT_NAMES, NoTokenError
+from .post_images import read_picture, undecoded
 from .progress_bar import progress_bar
 from .schema import task_of
 
@@ -36,41 +37,21 @@ def encode_posts(
         progress: title of a progress bar; `None` shows none.
         image_batch_size: images that are prepared together.
         feature_cache: images are looked up in it and not prepared.
-        skip_without_token: leave out posts of whose mention the tokenizer makes no token, with a warning; such a post
-            is an error otherwise. What is trained on may lack one, what is measured may not.
+        skip_without_token: leave out posts with a mention that has no token, with a warning; else they are an error.
 
     Returns:
-        Per post the unpadded features of `processor.encode_post`, image text included; `pixel_values` (3, h, w) or,
-        with a cache, `image_row`, its row there, if the post has an image; and its `id`, its `dataset`
-        as `task` if it has one, else its task, and its `label` if it has one. An image that is missing or broken
-        counts as none; a warning says how many and which. `post_states` of a post, see `feature_cache`, stay with it.
+        Per post the unpadded features of `processor.encode_post`; with an image `pixel_values` (3, h, w) or, with a
+        cache, `image_row`; its `id`, its `task` (its `dataset` if it has one), its `label` and `post_states` if it has
+        them. A missing or broken image counts as none; a warning says how many and which.
 
     Raises:
         ValueError: a post does not fit the schema, or the cache does not have its image.
     """
-    from .post_images import undecoded
-
     posts = undecoded(posts)
     unreadable: list[str] = []
     skipped: list[str] = []
     encoded: list[dict[str, Any]] = []
     waiting: list[tuple[dict[str, Any], Any]] = []
-
-    def prepare_images() -> None:
-        pictures, failed = _read(waiting)
-        unreadable.extend(failed)
-        if feature_cache is not None:
-            for (features, _), picture in zip(waiting, pictures, strict=True):
-                if picture is not None:
-                    where = f"the image of post {features['id']!r}"
-                    features["image_row"] = feature_cache.row_of(picture, where)
-        else:
-            arrays = processor.encode_images(pictures)
-            for (features, _), pixel_values in zip(waiting, arrays, strict=True):
-                if pixel_values is not None:
-                    features["pixel_values"] = pixel_values
-        waiting.clear()
-
     total = len(posts) if isinstance(posts, Sized) else None
     for post in progress_bar(posts, progress, total):
         try:
@@ -85,9 +66,9 @@ def encode_posts(
         encoded.append(features)
         waiting.append((features, post.get("image")))
         if len(waiting) == image_batch_size:
-            prepare_images()
-    if waiting:
-        prepare_images()
+            unreadable += _prepare_images(waiting, processor, feature_cache)
+            waiting = []
+    unreadable += _prepare_images(waiting, processor, feature_cache)
     _warn_of(skipped, "are left out, for the tokenizer makes no token of their mention")
     _warn_of(unreadable, "have an image that is missing or broken and are taken without it")
     return encoded
@@ -100,17 +81,25 @@ def _warn_of(posts: Sequence[str], what: str) -> None:
         warnings.warn(f"{len(posts)} posts {what}: {shown}", stacklevel=3)
 
 
-def _read(waiting: Sequence[tuple[dict[str, Any], Any]]) -> tuple[list[Any], list[str]]:
-    """RGB images or `None`, and the ids of the posts whose image is missing or broken."""
-    from .post_images import read_picture
-
+def _prepare_images(
+    waiting: Sequence[tuple[dict[str, Any], Any]], processor: MGVMoEProcessor, feature_cache: ImageFeatureCache | None
+) -> list[str]:
+    """Add the images to the features that wait for them; the ids of posts with a missing or broken image."""
     found = [read_picture(image) for _, image in waiting]
-    failed = [
+    if feature_cache is None:
+        arrays = processor.encode_images([picture for picture, _ in found])
+        for (features, _), pixel_values in zip(waiting, arrays, strict=True):
+            if pixel_values is not None:
+                features["pixel_values"] = pixel_values
+    else:
+        for (features, _), (picture, _) in zip(waiting, found, strict=True):
+            if picture is not None:
+                features["image_row"] = feature_cache.row_of(picture, f"the image of post {features['id']!r}")
+    return [
         f"{features['id']} ({reason})"
         for (features, _), (_, reason) in zip(waiting, found, strict=True)
         if reason in ("missing", "broken")
     ]
-    return [picture for picture, _ in found], failed
 
 
 def has_picture(post: Mapping[str, Any]) -> bool:
@@ -199,11 +188,10 @@ class PostCollator:
         """Collate.
 
         Args:
-            posts: of [`encode_posts`]; the label `None` means no class. Posts without the key are those whose
-                class is not known.
+            posts: of [`encode_posts`]; the label `None` means no class, a missing one that the class is not known.
 
         Returns:
-            The arguments of the model's `forward`, `labels` included if the posts have them; and `ids`, if asked for.
+            The arguments of the model's `forward`, with `labels` if the posts have them; and `ids`, if asked for.
 
         Raises:
             ValueError: a post's label is not among the candidates of its task, only some posts have the key `label`,
@@ -269,11 +257,9 @@ class PostCollator:
 
 
 class SplitCollator:
-    """Collates posts of several splits, every batch with the candidates of its own split.
+    """Collates batches with the candidates of their own split, for transformers' `Trainer`, which has one collator.
 
-    transformers' `Trainer` has one collator for training and evaluation, but unseen classes are candidates in one of
-    them only. Accelerate, which feeds it streamed posts, cuts every tensor of a batch along its first axis: candidates
-    therefore come once for each post.
+    Accelerate cuts every tensor of a streamed batch along its first axis: candidates therefore come once per post.
 
     Args:
         collators: of each split.

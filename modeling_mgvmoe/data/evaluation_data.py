@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from .post_images import without_pictures as without_pictures  # for the evaluation
 from .rows import files_of, find_labels_file, read_parts
 from .schema import task_of
 from .sketchbook import TASKS, generate_posts, split_classes
@@ -109,23 +110,12 @@ def check_files(dataset: str, needed: Sequence[str] = ()) -> None:
 def read_optional_posts(folder: str | os.PathLike, name: str) -> Posts:
     """The posts of `seen_test.parquet` or `none.parquet` in a prepared folder.
 
-    Args:
-        folder: with the file.
-        name: "seen_test" or "none".
-
     Raises:
         FileNotFoundError: it is missing; the message says how to make it.
         ValueError: a post does not fit the schema.
     """
     check_files(os.fspath(folder), (name,))
     return read_parts(os.fspath(folder), (name,))[name]
-
-
-def without_pictures(posts: Posts) -> Posts:
-    """The posts of a dataset without their images, so that reading them decodes none; other posts as they are."""
-    if hasattr(posts, "remove_columns") and "image" in getattr(posts, "column_names", ()):
-        return posts.remove_columns("image")
-    return posts
 
 
 def select_posts(posts: Posts, rows: Sequence[int]) -> Posts:
@@ -198,11 +188,7 @@ def _check_further(folder: str, data: ZeroShotData, posts: Mapping[str, Posts]) 
 
 
 def _sketchbook(needed: Sequence[str], seed: int, posts_per_class: int = 20) -> EvaluationData:
-    """As many posts a class as `sketchbook_data` has, of the same streams; the training posts are not drawn.
-
-    There are no posts without a class. Those of the second half of the validation classes, two of their four drawings,
-    stand in for them; validation is then left with the first half.
-    """
+    """The posts of `sketchbook_data` but those of training; half of the validation classes stand in for no class."""
     classes = {task: split_classes(task, seed) for task in TASKS}
     labels = {split: {task: getattr(classes[task], split) for task in classes} for split in SPLITS}
 

@@ -11,23 +11,21 @@ decoded images, the sketchbook has no files, and two files of one image need one
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from filelock import FileLock, Timeout
 from PIL import Image
 from torch.utils.data import DataLoader
 
 from ..labels import in_evaluation
-from .atomic_io import whole_file, write_whole
+from .atomic_io import LOCK, locked, whole_file, write_whole
 from .encoding import PostCollator
-from .fingerprint import module_fingerprint
+from .files import read_json_object
+from .fingerprint import differences, file_sha256, module_fingerprint
 from .post_images import picture_key, read_picture, undecoded
 from .progress_bar import progress_bar
 
@@ -41,7 +39,6 @@ if TYPE_CHECKING:
 FORMAT, VERSION = "mgvmoe image features", 1
 HEADER, PLAN = "header.json", "plan.json"
 DTYPE = np.dtype("<f2")
-BLOCK = 1 << 20
 
 
 def shard_name(number: int) -> str:
@@ -49,33 +46,13 @@ def shard_name(number: int) -> str:
     return f"shard-{number:05d}.npy"
 
 
-def write_shard(folder: str, number: int, pictures: int, batches: Iterator[np.ndarray]) -> None:
-    """Write features batch by batch; the file and, before it, its digest appear whole or not at all.
-
-    Args:
-        folder: of the cache.
-        number: of the shard.
-        pictures: how many will come.
-        batches: (b, Li, H') each, half precision.
-    """
-    name = shard_name(number)
-    path = os.path.join(folder, name)
-    digest, written = hashlib.sha256(), 0
+def write_shard(folder: str, number: int, features: np.ndarray) -> None:
+    """Write features (images, Li, H') in half precision; the digest appears before the file, both when complete."""
+    path = os.path.join(folder, shard_name(number))
     with whole_file(path) as part:
-        with open(part, "wb") as file:
-            for batch in batches:
-                content = np.ascontiguousarray(batch, dtype=DTYPE).tobytes()
-                if not written:
-                    start = io.BytesIO()
-                    header = {"descr": DTYPE.str, "fortran_order": False, "shape": (pictures, *batch.shape[1:])}
-                    np.lib.format.write_array_header_1_0(start, header)
-                    content = start.getvalue() + content
-                digest.update(content)
-                file.write(content)
-                written += len(batch)
-        if written != pictures:
-            raise ValueError(f"{name}: {pictures} images are needed, got {written}")
-        entry = {"file": name, "pictures": pictures, "sha256": digest.hexdigest()}
+        with open(part, "wb") as file:  # `np.save` would add its ending to a name
+            np.save(file, np.ascontiguousarray(features, dtype=DTYPE))
+        entry = {"file": shard_name(number), "pictures": len(features), "sha256": file_sha256(part)}
         write_whole(f"{path}.json", json_bytes(entry))
 
 
@@ -86,60 +63,24 @@ def write_header(folder: str, header: dict[str, Any]) -> None:
     write_whole(os.path.join(folder, HEADER), json_bytes(header))
 
 
-def array_layout(path: str) -> tuple[tuple[int, ...], int]:
-    """Shape of the array in a NumPy file, and where its numbers begin."""
-    try:
-        with open(path, "rb") as file:
-            version = np.lib.format.read_magic(file)
-            if version != (1, 0):
-                raise ValueError(f"version (1, 0) is needed, got {version}")
-            shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(file)
-            if fortran_order or dtype != DTYPE or len(shape) != 3:
-                raise ValueError(f"rows of {DTYPE.str} with 3 axes are needed, got {dtype.str} and {shape}")
-            return shape, file.tell()
-    except ValueError as error:
-        raise ValueError(f"{path}: corrupt, its head cannot be read: {error}") from error
-
-
-def file_digest(path: str) -> str:
-    """SHA-256, in hex, of a file of any size."""
-    digest = hashlib.sha256()
-    block = bytearray(BLOCK)
-    with open(path, "rb", buffering=0) as file:
-        while number := file.readinto(block):
-            digest.update(memoryview(block)[:number])
-    return digest.hexdigest()
-
-
 def read_header(path: str) -> dict[str, Any]:
-    """The header of a complete cache; ValueError if it is corrupt or of another format."""
-    header = read_json(path)
-    for name, value in (("format", FORMAT), ("version", VERSION)):
+    """The header of a complete cache; ValueError if it is corrupt or has another format."""
+    try:
+        header = read_json_object(path)
+    except ValueError as error:
+        raise ValueError(f"{path}: corrupt: {error}") from error
+    for name, value in (("format", FORMAT), ("version", VERSION), ("dtype", "float16")):
         if header.get(name) != value:
             raise ValueError(f"{path}: {name} must be {value!r}, got {header.get(name)!r}")
     content = {name: value for name, value in header.items() if name != "sha256"}
     digest = hashlib.sha256(json_bytes(content)).hexdigest()
     if header.get("sha256") != digest:
         raise ValueError(f"{path}: corrupt, its sha256 must be {header.get('sha256')!r}, got {digest!r}")
-    if header["dtype"] != "float16":
-        raise ValueError(f"{path}: dtype must be 'float16', got {header['dtype']!r}")
     return header
 
 
-def read_json(path: str) -> dict[str, Any]:
-    """A JSON object; ValueError if the file is none."""
-    try:
-        with open(path, encoding="utf-8") as file:
-            content = json.load(file)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: corrupt, it is no JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: corrupt, a JSON object is needed, got {content!r:.80}")
-    return content
-
-
 def json_bytes(content: Any) -> bytes:
-    """What is written for a value, always the same bytes."""
+    """JSON of a value, always the same bytes."""
     return json.dumps(content, sort_keys=True, indent=1).encode("utf-8")
 
 
@@ -177,24 +118,17 @@ def check_frozen(model: MGVMoEForZeroShotIE) -> None:
         )
 
 
-def difference(name: str, known: Any, value: Any) -> str:
-    """Says where two values of a field differ, without printing a whole cache."""
-    if isinstance(known, dict) and isinstance(value, dict):
-        inner = next(key for key in sorted({*known, *value}) if known.get(key) != value.get(key))
-        return difference(f"{name}.{inner}", known.get(inner), value.get(inner))
-    if isinstance(known, list) and isinstance(value, list):
-        place = next((i for i, (a, b) in enumerate(zip(known, value, strict=False)) if a != b), None)
-        known, value = (
-            f"{len(items)} of them"
-            + (f", number {place} being {items[place]}" if place is not None else f", sha256 {_short(items)}")
-            for items in (known, value)
-        )
-        return f"{name}: the cache has {known}; got {value}"
-    return f"{name}: the cache has {known!r}, got {value!r}"
+def check_same(path: str, known: Mapping[str, Any], wanted: Mapping[str, Any], advice: str) -> None:
+    """ValueError if a cache was not made with these values; a long list appears as its digest."""
 
+    def brief(values: Mapping[str, Any]) -> dict[str, Any]:
+        lists = {name: value for name, value in values.items() if isinstance(value, list)}
+        digests = {name: hashlib.sha256(json_bytes(value)).hexdigest()[:12] for name, value in lists.items()}
+        return {**values, **{name: f"{len(lists[name])} of them, sha256 {digests[name]}" for name in lists}}
 
-def _short(value: Any) -> str:
-    return hashlib.sha256(json_bytes(value)).hexdigest()[:12]
+    found = next(differences(brief({name: known.get(name) for name in wanted}), brief(wanted)), None)
+    if found is not None:
+        raise ValueError(f"{path}: {found}. {advice}")
 
 
 class ImageFeatureCache:
@@ -238,7 +172,11 @@ class ImageFeatureCache:
             raise ValueError(f"{self.path}: shards must be files beside it, got {names[:3]}")
         self.files = [os.path.join(self.folder, name) for name in names]
         self.counts = [int(entry["pictures"]) for entry in self.header["shards"]]
-        self.offsets = [self._check_shard(number) for number in range(len(self.files))]
+        for number, count in enumerate(self.counts):
+            full = count == self.shard_size or (number == len(self.counts) - 1 and 0 < count < self.shard_size)
+            if not full:
+                raise ValueError(f"{self.files[number]}: images must be {self.shard_size}, got {count}")
+            self._map(number)
         if sum(self.counts) != len(self.rows):
             raise ValueError(f"{self.path}: the shards hold {sum(self.counts)} images, got {len(self.rows)} keys")
 
@@ -256,7 +194,7 @@ class ImageFeatureCache:
             self.header["shards"],
             strict=True,
         ):
-            digest = file_digest(path)
+            digest = file_sha256(path)
             if digest != entry["sha256"]:
                 raise ValueError(
                     f"{path}: corrupt, its sha256 must be {entry['sha256']}, got {digest}; remove the cache and make "
@@ -270,13 +208,12 @@ class ImageFeatureCache:
             ValueError: the tower is trained, or tower or preprocessing differ from those that made the cache.
         """
         check_frozen(model)
-        for name, value in (
-            ("tower", tower_fingerprint(model)),
-            ("preprocessing", preprocessing_fingerprint(processor)),
-            ("width", model.config.vision_width),
-        ):
-            if self.header[name] != value:
-                raise ValueError(f"{self.path}: {difference(name, self.header[name], value)}. Make the cache again.")
+        wanted = {
+            "tower": tower_fingerprint(model),
+            "preprocessing": preprocessing_fingerprint(processor),
+            "width": model.config.vision_width,
+        }
+        check_same(self.path, self.header, wanted, "Make the cache again.")
 
     def row_of(self, picture: Image.Image, where: str = "picture") -> int:
         """Where the features of an RGB image are.
@@ -305,42 +242,25 @@ class ImageFeatureCache:
             (len(rows), Li, H'), half precision.
         """
         features = np.empty((len(rows), self.tokens, self.width), dtype=np.float16)
-        bytes_per_row = self.tokens * self.width * DTYPE.itemsize
         for place, row in enumerate(rows):
             if not 0 <= row < len(self):
                 raise ValueError(f"rows: they must be in [0, {len(self)}), got {row}")
             shard, number = divmod(row, self.shard_size)
-            with open(self.files[shard], "rb") as file:
-                # Behind the end of a file that shrank, a map kills the process instead of raising.
-                self._check_size(shard, os.fstat(file.fileno()).st_size)
-                offset = self.offsets[shard] + number * bytes_per_row
-                features[place] = np.memmap(file, DTYPE, mode="r", offset=offset, shape=(self.tokens, self.width))
+            features[place] = self._map(shard)[number]
         return features
 
-    def _check_shard(self, number: int) -> int:
-        """Where the features begin in a shard whose layout is as the header says."""
-        path = self.files[number]
+    def _map(self, number: int) -> np.ndarray:
+        """A shard, mapped; opening it checks its size, since a map behind the end of a file kills the process."""
+        path, wanted = self.files[number], (self.counts[number], self.tokens, self.width)
         if not os.path.isfile(path):
             raise FileNotFoundError(f"{path} does not exist, but {self.path} lists it")
-        shape, offset = array_layout(path)
-        wanted = (self.counts[number], self.tokens, self.width)
-        if shape != wanted:
-            raise ValueError(f"{path}: shape must be {wanted}, got {shape}")
-        last = number == len(self.files) - 1
-        if self.counts[number] != self.shard_size and not (last and 0 < self.counts[number] < self.shard_size):
-            raise ValueError(f"{path}: images must be {self.shard_size}, got {self.counts[number]}")
-        self._check_size(number, os.path.getsize(path), offset)
-        return offset
-
-    def _check_size(self, number: int, size: int, offset: int | None = None) -> None:
-        start = self.offsets[number] if offset is None else offset
-        wanted = start + self.counts[number] * self.tokens * self.width * DTYPE.itemsize
-        if size != wanted:
-            raise ValueError(f"{self.files[number]}: truncated or corrupt, it must have {wanted} bytes, got {size}")
-
-
-# In the folder while it is filled.
-LOCK = ".lock"
+        try:
+            found = np.lib.format.open_memmap(path, mode="r")
+        except ValueError as error:
+            raise ValueError(f"{path}: truncated or corrupt: {error}") from error
+        if found.shape != wanted or found.dtype != DTYPE:
+            raise ValueError(f"{path}: shape must be {wanted}, got {found.shape} in {found.dtype}")
+        return found
 
 
 class _Pictures:
@@ -392,28 +312,26 @@ def build_feature_cache(
         posts: per split, in the package's schema.
         model: its vision tower runs, on the device on which it is.
         processor: prepares the images.
-        batch_size: images in a run of the tower. Part of what the bytes depend on, so it cannot change on the way.
+        batch_size: images in a run of the tower. The bytes depend on it, so a resumed run needs the same.
         shard_size: images in a file, and what a kill can cost each process.
         num_workers: processes that decode and prepare images for each process that runs the tower.
         state: of Accelerate, under several processes; each makes every n-th shard. Default: this process is alone.
         progress: show progress bars.
 
     Returns:
-        The summary: `records`, and of these `with_picture`, `without` one, with a file that is `missing` and with a
-        image that is `broken`; and how many `distinct` images there are.
+        The summary: how many `records`, `with_picture`, `without`, `missing` and `broken` ones, and `distinct` images.
 
     Raises:
         ValueError: an argument is out of range, the tower is not frozen, there is no image, a feature is not finite
             in half precision, or the folder holds a cache of another tower, preprocessing, batch size or other posts.
-        BlockingIOError: another run is filling the folder.
+        FileExistsError: another run is filling the folder.
     """
     check_cache_arguments(batch_size, shard_size, num_workers)
     check_frozen(model)
     folder = os.fspath(folder)
     posts = {split: _only_pictures(undecoded(rows)) for split, rows in posts.items()}
     rank, processes = (0, 1) if state is None else (state.process_index, state.num_processes)
-    os.makedirs(folder, exist_ok=True)
-    with _lock(folder, rank == 0):
+    with locked(folder, rank == 0, argument="folder"):
         if rank == 0:
             plan = _plan(posts, num_workers, progress)
             plan |= {"tower": tower_fingerprint(model), "preprocessing": preprocessing_fingerprint(processor)}
@@ -421,7 +339,7 @@ def build_feature_cache(
         if state is not None:
             state.wait_for_everyone()
         if not os.path.exists(os.path.join(folder, HEADER)):
-            plan = read_json(os.path.join(folder, PLAN))
+            plan = read_json_object(os.path.join(folder, PLAN))
             _fill(folder, plan, posts, model, processor, num_workers, rank, processes, progress)
             if state is not None:
                 state.wait_for_everyone()
@@ -445,24 +363,6 @@ def check_cache_arguments(batch_size: int, shard_size: int, num_workers: int) ->
 
 def _only_pictures(posts: Any) -> Any:
     return posts.select_columns(["image"]) if hasattr(posts, "select_columns") else posts
-
-
-@contextmanager
-def _lock(folder: str, wanted: bool) -> Iterator[None]:
-    """Hold the folder against a second run; the system lets go of it however this process ends."""
-    if not wanted:
-        yield
-        return
-    lock = FileLock(os.path.join(folder, LOCK))
-    try:
-        lock.acquire(timeout=1)
-    except Timeout as error:
-        raise BlockingIOError(f"folder: {folder} is being filled by another run") from error
-    try:
-        yield
-    finally:
-        os.unlink(os.path.join(folder, LOCK))
-        lock.release()
 
 
 def _plan(posts: Mapping[str, Any], num_workers: int, progress: bool) -> dict[str, Any]:
@@ -490,7 +390,7 @@ def _begin(folder: str, plan: dict[str, Any]) -> None:
         known, path = read_header(header_path), header_path
         plan = {**plan, "pictures": [key for key, _, _ in plan["pictures"]]}
     elif os.path.exists(plan_path) and any(name.endswith(".npy") for name in os.listdir(folder)):
-        known, path = read_json(plan_path), plan_path
+        known, path = read_json_object(plan_path), plan_path
     else:
         stray = sorted(set(os.listdir(folder)) - {PLAN, LOCK})
         stray = [name for name in stray if not name.endswith((".partial", ".npy.json"))]
@@ -498,11 +398,7 @@ def _begin(folder: str, plan: dict[str, Any]) -> None:
             raise ValueError(f"folder: {folder} must be empty or hold a cache, got {stray[:5]}")
         write_whole(plan_path, json_bytes(plan))
         return
-    for name, value in plan.items():
-        if known.get(name) != value:
-            raise ValueError(
-                f"{path}: {difference(name, known.get(name), value)}. Choose another folder or remove this one."
-            )
+    check_same(path, known, plan, "Choose another folder or remove this one.")
 
 
 def _fill(
@@ -528,7 +424,7 @@ def _fill(
             shard = places[number * size : (number + 1) * size]
             if not os.path.exists(os.path.join(folder, shard_name(number))):
                 loader = _load(_Pictures(posts, shard, processor), plan["batch_size"], num_workers)
-                write_shard(folder, number, len(shard), (_features(model, batch, bar) for batch in loader))
+                write_shard(folder, number, np.concatenate([_features(model, batch, bar) for batch in loader]))
             else:
                 bar.update(len(shard))
 
@@ -547,13 +443,14 @@ def _features(model: MGVMoEForZeroShotIE, batch: list[tuple[str, str, np.ndarray
             f"{batch[finite.index(False)][0]}"
         )
     bar.update(len(batch))
-    return features.numpy().astype(DTYPE, copy=False)
+    return features.numpy()
 
 
 def _finish(folder: str, plan: dict[str, Any]) -> None:
     number = -(-len(plan["pictures"]) // plan["shard_size"])
-    entries = [read_json(os.path.join(folder, f"{shard_name(shard)}.json")) for shard in range(number)]
-    shapes = {shard_name(shard): array_layout(os.path.join(folder, shard_name(shard)))[0] for shard in range(number)}
+    entries = [read_json_object(os.path.join(folder, f"{shard_name(shard)}.json")) for shard in range(number)]
+    names = [shard_name(shard) for shard in range(number)]
+    shapes = {name: np.lib.format.open_memmap(os.path.join(folder, name), mode="r").shape for name in names}
     _, tokens, width = shapes[shard_name(0)]
     for name, shape in shapes.items():
         if shape[1:] != (tokens, width):
@@ -566,13 +463,6 @@ def _clean(folder: str) -> None:
     for name in os.listdir(folder):
         if name == PLAN or name.endswith((".npy.json", ".partial")):
             os.remove(os.path.join(folder, name))
-
-
-__all__ = [
-    "ImageFeatureCache",
-    "build_feature_cache",
-    "check_cache_arguments",
-]
 
 
 def caches_states(model: MGVMoEForZeroShotIE) -> bool:
@@ -642,12 +532,7 @@ def cache_post_states(
 
 
 def cache_candidate_states(model: MGVMoEForZeroShotIE, collator: PostCollator) -> None:
-    """Replace the tokens of a collator's labels and types by their pooled states, in place.
-
-    Args:
-        model: with a frozen text encoder.
-        collator: whose batches then have `candidate_states` and, with types, `type_states`.
-    """
+    """Replace the tokens of a collator's labels and types by their pooled states, in place."""
     candidates = collator.candidates
     for name in ("candidate", "type"):
         ids, mask = candidates.pop(f"{name}_input_ids", None), candidates.pop(f"{name}_attention_mask", None)

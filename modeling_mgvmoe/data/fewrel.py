@@ -21,11 +21,10 @@ from dataclasses import replace
 from typing import Any
 
 from ..spans import words_to_text
-from .crossner import name_from_tag
-from .files import check_keys, read_json_object
-from .label_sets import LabelInfo, LabelSet, read_label_set
+from .files import Paths, as_paths, check_keys, read_json_object
+from .label_sets import LabelInfo, LabelSet, name_from_tag, read_label_set
 from .prepare import DatasetAdapter, PreparedData, add_source_flags, choose_split, divide, label_file
-from .schema import ON_BAD_SPAN, Counts, char_span, check_choice, keep_post
+from .schema import ON_BAD_SPAN, Counts, char_span, check_choice, keep_post, new_post
 from .splits import ClassSplit, grouped_class_split
 
 PARTS = ("train", "val", "test")
@@ -52,9 +51,7 @@ def fewrel_files(folder: str | os.PathLike[str], domain: str) -> list[str]:
     return found
 
 
-def read_fewrel(
-    paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], on_bad_span: str = "error"
-) -> tuple[list[dict[str, Any]], Counts]:
+def read_fewrel(paths: Paths, on_bad_span: str = "error") -> tuple[list[dict[str, Any]], Counts]:
     """Read files in FewRel's format: every sentence becomes a post with two mentions, without an image.
 
     Args:
@@ -73,7 +70,7 @@ def read_fewrel(
     check_choice("on_bad_span", on_bad_span, ON_BAD_SPAN)
     counts = Counts("relation")
     posts: list[dict[str, Any]] = []
-    for path in [paths] if isinstance(paths, str | os.PathLike) else paths:
+    for path in as_paths(paths):
         name = os.fspath(path)
         stem, before = os.path.splitext(os.path.basename(name))[0], len(posts)
         for relation, records in read_json_object(path).items():
@@ -86,14 +83,7 @@ def read_fewrel(
                     text, mentions = _read_record(record)
                 except ValueError as error:
                     raise ValueError(f"{where}: {error}") from error
-                post = {
-                    "id": identifier,
-                    "text": text,
-                    "mentions": mentions,
-                    "label": relation,
-                    "image": None,
-                    "source": "fewrel",
-                }
+                post = new_post(identifier, text, mentions, relation, "fewrel")
                 if keep_post(post, where, on_bad_span, counts):
                     posts.append(post)
         counts.files[os.path.basename(name)] = len(posts) - before
@@ -135,11 +125,7 @@ def fewrel_label_set(relations: Iterable[str], names: Mapping[str, Any]) -> Labe
 def fewrel_class_split(relations: Sequence[str], seed: int) -> ClassSplit:
     """[`splits.thirds_class_split`] of relations; both directions of one are in the same split.
 
-    Otherwise an unseen relation would be one that was seen, read backwards.
-
-    Args:
-        relations: in order of first appearance.
-        seed: of the shuffle.
+    Otherwise an unseen relation would be a seen one read backwards.
     """
     groups: dict[str, list[str]] = {}
     for relation in relations:

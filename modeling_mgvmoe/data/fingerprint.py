@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-# What of a configuration changes no output: where it came from, how it is run, names of classes.
+# Fields of a configuration that change no output: where it came from, how it is run, names of classes.
 IDLE_FIELDS = (
     "transformers_version",
     "_name_or_path",
@@ -51,6 +51,12 @@ def module_fingerprint(module: nn.Module, config: Mapping[str, Any]) -> str:
     return digest.hexdigest()
 
 
+def file_sha256(path: str) -> str:
+    """SHA-256, in hex, of a file of any size."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def digest(settings: Any, *files: str) -> str:
     """SHA-256, in hex, of JSON values, whatever the order of their keys, and of the content of files."""
     found = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
@@ -67,11 +73,11 @@ def _without_idle(config: Any) -> Any:
     return {name: _without_idle(value) for name, value in config.items() if name not in IDLE_FIELDS}
 
 
-# Of these arguments the weights do not depend, or only on the way that is still ahead.
+# Arguments that change no weight, or only the steps still ahead.
 FREE_ARGUMENTS = ("output_dir", "overwrite_output_dir", "resume_from_checkpoint", "checkpointing_steps",
                   "early_stopping_patience", "per_device_eval_batch_size", "num_threads", "report_to",
                   "logging_steps")  # fmt: skip
-# Of a model's configuration, what saving and loading write into it.
+# Fields of a configuration that saving and loading write.
 FREE_CONFIG = ("transformers_version", "_name_or_path", "dtype", "architectures", "auto_map")
 
 

@@ -37,14 +37,14 @@ OTHER_NAMES = {
 
 
 def with_our_names(words: Sequence[str], known: Iterable[str]) -> list[str]:
-    """A command line in which flags of [`OTHER_NAMES`] that are not known themselves have our names."""
+    """A command line with every flag as it is declared: dashes or underscores, and the names of [`OTHER_NAMES`]."""
+    known = list(known)
     spelled, found = {_underlined(flag): flag for flag in known}, []
     for word in words:
         flag, equals, value = word.partition("=")
-        ours = OTHER_NAMES.get(_underlined(flag))
-        if ours in spelled and _underlined(flag) not in spelled:
-            word = spelled[ours] + equals + value
-        found.append(word)
+        name = _underlined(flag)
+        ours = spelled.get(name) or spelled.get(OTHER_NAMES.get(name, ""))
+        found.append(word if flag in known or ours is None else ours + equals + value)
     return found
 
 
@@ -53,7 +53,7 @@ def _underlined(flag: str) -> str:
 
 
 class FlagParser(argparse.ArgumentParser):
-    """Looks for unknown flags before argparse asks for missing ones, and takes the names of transformers' scripts."""
+    """Reports unknown flags first; takes dashes for underscores and the names of transformers' scripts."""
 
     def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
         """As argparse's own."""

@@ -27,7 +27,7 @@ from .files import read_json_object
 from .label_sets import LabelInfo, LabelSet
 from .post_images import attach_pictures, check_folder
 from .prepare import DatasetAdapter, PreparedData, add_source_flags, choose_split, divide
-from .schema import ON_BAD_SPAN, Counts, check_choice, keep_post
+from .schema import ON_BAD_SPAN, Counts, check_choice, keep_post, new_post
 from .splits import ClassSplit, grouped_class_split
 
 COLUMNS = ("id", "images", "category", "texts", "attribute_names", "attribute_values")
@@ -98,8 +98,7 @@ def read_implicitave(
 
     Args:
         folder: of the tables and options; see [`implicitave_files`] and [`read_options`].
-        image_dir: folder with the images. Each is decoded once, to be sure that it can be. Without a folder, and
-            where an image is missing or broken, the post has none.
+        image_dir: folder with the images; a post without a readable one has none.
         progress: title of a progress bar over the images; `None` shows none.
         on_bad_span: "error" refuses a category that can be no mention, "skip" leaves the record out and counts it.
 
@@ -129,15 +128,15 @@ def read_implicitave(
             if os.path.basename(image) != image or not image:
                 raise ValueError(f"{where}: images must be the name of a file, without folders, got {image!r:.80}")
             category, title = record["category"].strip(), record["texts"].removeprefix(TITLE).strip()
-            post = {
-                "id": f"implicitave-{record['id']}-{'_'.join(attribute.split())}",
-                "text": f"{category}: {title}",
-                "mentions": [[0, len(category)]],
-                "label": _label(attribute, value),
-                "image": image,
-                "source": "implicitave",
-                "candidate_labels": [_label(attribute, one) for one in options[attribute]],
-            }
+            post = new_post(
+                f"implicitave-{record['id']}-{'_'.join(attribute.split())}",
+                f"{category}: {title}",
+                [[0, len(category)]],
+                _label(attribute, value),
+                "implicitave",
+                image,
+                candidate_labels=[_label(attribute, one) for one in options[attribute]],
+            )
             if keep_post(post, where, on_bad_span, counts):
                 posts.append(post)
         counts.files[os.path.basename(path)] = len(posts) - before
@@ -147,12 +146,7 @@ def read_implicitave(
 
 
 def implicitave_class_split(labels: Iterable[str], seed: int) -> ClassSplit:
-    """[`splits.thirds_class_split`] of attributes: all values of one are in the same split.
-
-    Args:
-        labels: "Heel Height: Flat", attributes in order of first appearance.
-        seed: of the shuffle.
-    """
+    """[`splits.thirds_class_split`] of attributes: all values of one ("Heel Height: Flat") are in the same split."""
     groups: dict[str, list[str]] = {}
     for label in labels:
         groups.setdefault(label.partition(": ")[0], []).append(label)

@@ -7,6 +7,7 @@ The files are `configuration/labels/*.json`, written for this project. The adapt
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -90,18 +91,9 @@ class LabelSet:
         self._check_names()
         self._check_types()
         for raw, info in self.classes.items():
-            if info.parent and info.parent not in self.parents:
-                raise ValueError(
-                    f"class {raw!r}: parent must be among the parents, got {info.parent!r}; "
-                    f"{nearest(info.parent, self.parents)}"
-                )
+            _check_known(f"class {raw!r}: parent", [info.parent] if info.parent else [], self.parents, "parents")
         for domain, names in self.domains.items():
-            for name in names:
-                if name not in self.classes:
-                    raise ValueError(
-                        f"domain {domain!r}: classes of the label set are needed, got {name!r}; "
-                        f"{nearest(name, self.classes)}"
-                    )
+            _check_known(f"domain {domain!r}: its classes", names, self.classes, "classes of the label set")
 
     def words_of(self, raw: str, where: str = "") -> LabelInfo:
         """The words of a class, of the one that is `none`, too.
@@ -160,9 +152,7 @@ class LabelSet:
             owners[info.name] = raw
 
     def _check_types(self) -> None:
-        for name in self.type_phrasings:
-            if name not in self.types:
-                raise ValueError(f"type_phrasings must be of the types, got {name!r}; {nearest(name, self.types)}")
+        _check_known("type_phrasings", self.type_phrasings, self.types, "types")
         for raw, info in self.classes.items():
             if info.inverse and self.task != "relation":
                 raise ValueError(f"class {raw!r}: inverse belongs to relations, got {info.inverse!r}")
@@ -172,11 +162,19 @@ class LabelSet:
                     raise ValueError(
                         f"class {raw!r}: {key} belong to relations, and to each if there are types, got {names!r}"
                     )
-                for name in names:
-                    if name not in self.types:
-                        raise ValueError(
-                            f"class {raw!r}: {key} must be among the types, got {name!r}; {nearest(name, self.types)}"
-                        )
+                _check_known(f"class {raw!r}: {key}", names, self.types, "types")
+
+
+def _check_known(what: str, names: Iterable[str], known: Mapping[str, Any], of: str) -> None:
+    for name in names:
+        if name not in known:
+            raise ValueError(f"{what} must be among the {of}, got {name!r}; {nearest(name, known)}")
+
+
+def name_from_tag(tag: str) -> str:
+    """Words instead of a tag: split at separators and inner capitals, in small letters."""
+    parted = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", re.sub(r"[\W_]+", " ", tag))
+    return parted.strip().lower() or tag
 
 
 def read_label_set(path: str | os.PathLike[str]) -> LabelSet:

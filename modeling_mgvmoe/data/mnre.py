@@ -21,11 +21,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..spans import word_span_to_char_span, words_to_text
-from .files import read_lines
+from .files import Paths, as_paths, read_lines
 from .label_sets import LabelSet, read_label_set
 from .post_images import add_captions_flag, attach_captions, attach_pictures, check_folder, read_captions
 from .prepare import DatasetAdapter, PreparedData, add_source_flags, choose_split, divide, label_file
-from .schema import ON_BAD_SPAN, Counts, check_choice, validate_post
+from .schema import ON_BAD_SPAN, Counts, check_choice, new_post, validate_post
 from .splits import MNRE_NONE, ClassSplit, mre_class_split
 from .zero_shot_data import ZeroShotData, data_from_posts
 
@@ -66,7 +66,7 @@ def mnre_files(folder: str | os.PathLike[str], version: int = 2) -> list[str]:
 
 
 def read_mnre(
-    paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    paths: Paths,
     image_dir: str | os.PathLike[str] | None = None,
     progress: str | None = None,
     version: int = 2,
@@ -77,8 +77,7 @@ def read_mnre(
 
     Args:
         paths: one file, or several that belong together (training, validation, test, in this order).
-        image_dir: folder with the images. Each is decoded once, to be sure that it can be. Without a folder, and
-            where an image is missing or broken, the post has none.
+        image_dir: folder with the images; a post without a readable one has none.
         progress: title of a progress bar over the images; `None` shows none.
         version: 1 or 2, of the dataset.
         on_bad_span: a mention may reach beyond its post. "error" refuses the file, "skip" leaves the record out and
@@ -98,7 +97,7 @@ def read_mnre(
     check_folder(image_dir)
     counts = Counts("relation")
     posts = []
-    for path in [paths] if isinstance(paths, str | os.PathLike) else paths:
+    for path in as_paths(paths):
         stem = os.path.splitext(os.path.basename(os.fspath(path)))[0]
         for number, line in read_lines(path):
             if not line.strip():
@@ -119,20 +118,13 @@ def read_mnre(
 
 
 def mnre_data(
-    posts: Sequence[Mapping[str, Any]],
-    seed: int = 0,
-    validation_posts_per_class: int | None = None,
-    test_posts_per_class: int | None = None,
-    label_set: LabelSet | None = None,
+    posts: Sequence[Mapping[str, Any]], seed: int = 0, label_set: LabelSet | None = None
 ) -> tuple[ZeroShotData, ClassSplit]:
-    """Divide posts by relation, as the paper does; the files' own split plays no part.
+    """The paper's split of posts by relation; the files' own split plays no part.
 
     Args:
         posts: of [`read_mnre`], all three files. Posts without a relation are left out.
         seed: of `splits.mre_class_split`.
-        validation_posts_per_class, test_posts_per_class: keep this many posts of a class, the first ones, and of those
-            with an image all, which come first; `None` keeps all. For a quick look: scores of a part of the posts
-            are not those of the whole.
         label_set: gives labels in words, descriptions and types; without one, labels are the relations of the files.
 
     Returns:
@@ -142,17 +134,7 @@ def mnre_data(
         ValueError: there are fewer than four relations, or one is not in the label set.
     """
     split = mre_class_split(list(dict.fromkeys(post["label"] for post in posts)), seed)
-    members: dict[str, list[Mapping[str, Any]]] = {}
-    for post in posts:
-        members.setdefault(post["label"], []).append(post)
-    for names, limit in ((split.validation, validation_posts_per_class), (split.test, test_posts_per_class)):
-        if limit is not None:
-            for label in names:
-                pictured = [post for post in members[label] if post["image"] is not None]
-                others = [post for post in members[label] if post["image"] is None]
-                members[label] = pictured + others[: max(0, limit - len(pictured))]
-    kept = [post for posts_of_class in members.values() for post in posts_of_class]
-    data = data_from_posts(kept, split, "relation", label_set)
+    data = data_from_posts(posts, split, "relation", label_set)
     return data, split if label_set is None else split.in_words(label_set)
 
 
@@ -262,14 +244,7 @@ def _read_line(line: str, identifier: str, version: int) -> dict[str, Any]:
             mentions.append(list(word_span_to_char_span(offsets, (span[0], span[1]))))
         except ValueError as error:
             raise _BadSpanError(f"{key}: {error}") from error
-    post = {
-        "id": identifier,
-        "text": text,
-        "mentions": mentions,
-        "label": record["relation"],
-        "image": image,
-        "source": "mnre",
-    }
+    post = new_post(identifier, text, mentions, record["relation"], "mnre", image)
     validate_post(post)
     return post
 

@@ -12,7 +12,7 @@ from typing import Any
 from PIL import Image
 
 from ..images import to_rgb
-from .files import read_lines
+from .files import Paths, as_paths, read_lines
 from .progress_bar import progress_bar
 from .schema import Counts
 
@@ -25,10 +25,10 @@ def attach_pictures(
     counts: Counts,
     progress: str | None = None,
 ) -> None:
-    """Put paths in the place of the names of images. A missing or a broken image is none.
+    """Replace the names of images by their paths; a missing or a broken image becomes `None`.
 
     Args:
-        posts: their `image` is the name of a file, or `None`; it is changed in place.
+        posts: their `image` is the name of a file, or `None`; changed in place.
         image_dir: folder with the images; without one, no post has an image.
         counts: gets what was found.
         progress: title of a progress bar over the images; `None` shows none.
@@ -63,7 +63,7 @@ def attach_pictures(
     counts.records_with_picture = sum(post["image"] is not None for post in posts)
 
 
-def read_captions(paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> dict[str, list[str]]:
+def read_captions(paths: Paths) -> dict[str, list[str]]:
     """Captions by the name of their image's file, from lines "K_7.jpg :a man on a stage"; empty ones are left out.
 
     Args:
@@ -74,7 +74,7 @@ def read_captions(paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str
         ValueError: a line breaks the format; the message names file and line.
     """
     captions: dict[str, list[str]] = {}
-    for path in [paths] if isinstance(paths, str | os.PathLike) else paths:
+    for path in as_paths(paths):
         for number, line in read_lines(path):
             if not line.strip():
                 continue
@@ -115,11 +115,7 @@ def add_captions_flag(parser: argparse.ArgumentParser) -> None:
 
 
 def check_folder(image_dir: str | os.PathLike[str] | None) -> None:
-    """Refuse a folder of images that is not there, before much else is read.
-
-    Raises:
-        FileNotFoundError: naming the folder.
-    """
+    """Raise FileNotFoundError if a folder of images does not exist, before much else is read."""
     if image_dir is not None and not os.path.isdir(image_dir):
         raise FileNotFoundError(f"image_dir: the folder {os.fspath(image_dir)!r} does not exist")
 
@@ -137,6 +133,13 @@ def undecoded(posts: Any) -> Any:
     if feature is None or not getattr(feature, "decode", False) or getattr(feature, "mode", None) is not None:
         return posts
     return posts.cast_column("image", type(feature)(decode=False))
+
+
+def without_pictures(posts: Any) -> Any:
+    """The posts of a dataset without their images, so that reading them decodes none; other posts as they are."""
+    if hasattr(posts, "remove_columns") and "image" in getattr(posts, "column_names", ()):
+        return posts.remove_columns("image")
+    return posts
 
 
 def read_picture(image: Any) -> tuple[Image.Image | None, str]:

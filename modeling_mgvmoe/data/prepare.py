@@ -9,18 +9,21 @@ labels.json                                       candidates of each split, also
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from .atomic_io import whole_folder
 from .files import nearest
-from .fingerprint import place_by_hash
 from .label_sets import LabelSet
-from .schema import ON_BAD_SPAN, Counts
+from .progress_bar import progress_bar
+from .rows import LABELS_FILE, texts_to_hold_out
+from .schema import ON_BAD_SPAN, OPTIONAL_COLUMNS, Counts, post_features
 from .splits import SPLITS, ClassSplit, read_splits, thirds_class_split
-from .zero_shot_data import ZeroShotData, data_from_posts
+from .zero_shot_data import OPTIONAL_PARTS, ZeroShotData, data_from_posts
 
 SEED_SPLIT = re.compile(r"seed-(\d+)")
 # The split that the dataset's own files make.
@@ -96,11 +99,10 @@ def add_source_flags(
 
     Args:
         parser: of the sub-command.
-        split: the default of `--split`; without one there is no such flag.
+        split, on_bad_span: defaults of these flags; without a split there is no such flag.
         images: whether the dataset has images.
-        on_bad_span: the default of `--on_bad_span`.
         labels: help of `--labels`; without one there is no such flag.
-        files: whether `--split files`, the division by the dataset's own files, is offered.
+        files: whether `--split files`, the split of the dataset's own files, is offered.
     """
     parser.add_argument("--data", required=True, metavar="FOLDER", help="folder of the raw text files")
     if images:
@@ -117,7 +119,6 @@ def add_source_flags(
         )
     parser.add_argument(
         "--on_bad_span",
-        "--on-bad-span",
         choices=ON_BAD_SPAN,
         default=on_bad_span,
         help=f"where a mention is not where the file says: refuse the file, or leave the record out "
@@ -136,7 +137,7 @@ def choose_split(
     configuration: str | os.PathLike[str],
     rule: Callable[[Sequence[str], int], ClassSplit] = thirds_class_split,
 ) -> ClassSplit:
-    """The split "FILE:NAME" in `configuration/splits`, or "seed-S": the classes that the data have, by a rule.
+    """The split "FILE:NAME" in `configuration/splits`, or "seed-S": a rule for the classes of the data.
 
     Args:
         name: of the split.
@@ -159,20 +160,17 @@ def find_split(name: str, folder: str | os.PathLike[str]) -> ClassSplit:
         FileNotFoundError: there is no such file.
         ValueError: the name is not of this form, or the file has no such split; the nearest one is named.
     """
-    file, colon, division = name.partition(":")
+    file, colon, key = name.partition(":")
     if not file or not colon or os.path.basename(file) != file:
         raise ValueError(f"split must be FILE:NAME, of a file in {os.fspath(folder)!r}, got {name!r}")
     known = read_splits(os.path.join(folder, f"{file}.json"))
-    if division not in known:
-        raise ValueError(f"split: {file} has no {division!r}; {nearest(division, known)}")
-    return known[division]
+    if key not in known:
+        raise ValueError(f"split: {file} has no {key!r}; {nearest(key, known)}")
+    return known[key]
 
 
 def hold_out_seen(prepared: PreparedData, share: float) -> PreparedData:
-    """Take a share of the posts of training classes out of training, to be tested on.
-
-    Which ones follows from a hash of their texts: it depends on neither order nor seed, stays when posts are added,
-    and leaves no text on both sides. The text of the first post of a class is always for training.
+    """Take a share of the posts of training classes out of training, to be tested on; see [`texts_to_hold_out`].
 
     Args:
         prepared: as read.
@@ -182,14 +180,11 @@ def hold_out_seen(prepared: PreparedData, share: float) -> PreparedData:
         ValueError: the share is out of range.
     """
     check_share(share)
-    first: dict[str, str] = {}
-    for post in prepared.data.posts["train"]:
-        first.setdefault(post["label"], post["text"])
-    needed = set(first.values())
-    kept: list[Mapping[str, Any]] = []
-    held: list[Mapping[str, Any]] = []
-    for post in prepared.data.posts["train"]:
-        (held if place_by_hash(post["text"]) < share and post["text"] not in needed else kept).append(post)
+    train = prepared.data.posts["train"]
+    places = texts_to_hold_out((post["text"], post["label"]) for post in train)
+    chosen = {text for text, place in places.items() if place < share}
+    kept = [post for post in train if post["text"] not in chosen]
+    held = [post for post in train if post["text"] in chosen]
     posts = {**prepared.data.posts, "train": kept}
     return replace(prepared, data=replace(prepared.data, posts=posts), seen_test=held)
 
@@ -208,13 +203,12 @@ def divide(
     chosen: ClassSplit,
     label_set: LabelSet,
 ) -> PreparedData:
-    """Divide the posts of a dataset by class, and put the words of a label set in the place of its classes.
+    """Split the posts of a dataset by class, labelled with the words of a label set.
 
     Args:
         dataset: name.
         posts, counts: as read.
-        split: name of the split.
-        chosen: the split.
+        split, chosen: the split and its name.
         label_set: has every class of the posts.
 
     Raises:
@@ -245,16 +239,7 @@ def divide_by_class(
     label_set: LabelSet,
     configuration: str | os.PathLike[str],
 ) -> PreparedData:
-    """[`divide`] by the split of a name, in which the classes take part that the label set does not leave out.
-
-    Args:
-        dataset, posts, counts, label_set: as of [`divide`].
-        split: of [`choose_split`].
-        configuration: folder with `splits/`.
-
-    Raises:
-        FileNotFoundError, ValueError: as of [`choose_split`] and [`divide`].
-    """
+    """[`divide`] by [`choose_split`] of the classes that the label set does not leave out."""
     classes = [raw for raw in counts.classes if raw not in label_set.left_out]
     return divide(dataset, posts, counts, split, choose_split(split, classes, configuration), label_set)
 
@@ -262,13 +247,13 @@ def divide_by_class(
 def divide_by_file(
     dataset: str, posts: Mapping[str, Sequence[dict[str, Any]]], counts: Counts, label_set: LabelSet
 ) -> PreparedData:
-    """Divide posts as the dataset's own files do: every class is a candidate in every split, so no class is unseen.
+    """Split posts as the dataset's own files do: every class is a candidate in every split, so no class is unseen.
 
     Args:
         dataset: name.
         posts: of the files of "train", "validation" and "test".
         counts: of all of them.
-        label_set: has every class of the posts; those that it leaves out are left out.
+        label_set: has every class of the posts, but for those that it leaves out.
 
     Raises:
         ValueError: a class is not in the label set, or a split has no post.
@@ -291,12 +276,106 @@ def divide_by_file(
 
 
 def check_filled(data: ZeroShotData) -> ZeroShotData:
-    """The data, if each split has a post.
-
-    Raises:
-        ValueError: naming the split and its classes.
-    """
+    """The data; ValueError if a split has no post."""
     for name in SPLITS:
         if not data.posts[name]:
             raise ValueError(f"{name}: no post has one of its classes, {', '.join(*data.labels[name].values())}")
     return data
+
+
+# Posts that are in memory at a time, with their images.
+BATCH = 256
+
+
+def write_prepared(
+    prepared: PreparedData, output_dir: str | os.PathLike[str], overwrite: bool = False, progress: bool = False
+) -> dict[str, int]:
+    """Write a folder that [`data_from_folder`] reads, whole or not at all.
+
+    Args:
+        prepared: what to write. Images that are paths are put into the files.
+        output_dir: the folder. One that is there must be empty, or hold nothing but what was written so.
+        overwrite: put it in the place of one that was written before.
+        progress: show progress bars.
+
+    Returns:
+        Number of posts by file.
+
+    Raises:
+        FileExistsError: the folder is not empty, and `overwrite` is not set or it holds other files.
+        OSError: the disk is full. The folder is as before.
+    """
+    check_output(output_dir, overwrite)
+    parts = prepared.parts()
+    optional = [name for name in OPTIONAL_COLUMNS if any(name in post for posts in parts.values() for post in posts)]
+    needed = 2**20 + sum(_bytes_of(post) for posts in parts.values() for post in posts)
+    with whole_folder(os.fspath(output_dir), needed, "run the command again") as partial:
+        for name, posts in parts.items():
+            _write_parquet(os.path.join(partial, f"{name}.parquet"), posts, optional, name if progress else None)
+        with open(os.path.join(partial, LABELS_FILE), "w", encoding="utf-8") as file:
+            json.dump(_labels(prepared), file, indent=1, ensure_ascii=False)
+            file.write("\n")
+    return {name: len(posts) for name, posts in parts.items()}
+
+
+def check_output(output_dir: str | os.PathLike[str], overwrite: bool = False) -> None:
+    """Raise FileExistsError if [`write_prepared`] may not replace a folder, before much is read."""
+    there = sorted(os.listdir(output_dir)) if os.path.isdir(output_dir) else []
+    if os.path.lexists(output_dir) and not os.path.isdir(output_dir):
+        raise FileExistsError(f"output_dir: {os.fspath(output_dir)!r} is no folder")
+    if there and not overwrite:
+        raise FileExistsError(f"output_dir: {os.fspath(output_dir)!r} is not empty; --overwrite replaces it")
+    ours = {LABELS_FILE, *(f"{name}.parquet" for name in (*SPLITS, *OPTIONAL_PARTS))}
+    others = [name for name in there if name not in ours]
+    if others:
+        raise FileExistsError(
+            f"output_dir: {os.fspath(output_dir)!r} holds files that were not written by this command, and is not "
+            f"replaced: {', '.join(others[:5])}"
+        )
+
+
+def _labels(prepared: PreparedData) -> dict[str, Any]:
+    data = prepared.data
+    return {
+        "dataset": prepared.dataset,
+        "split": prepared.split,
+        "label_set_version": prepared.label_set_version,
+        "labels": {name: {task: list(names) for task, names in data.labels[name].items()} for name in SPLITS},
+        "label_descriptions": dict(data.label_descriptions),
+        "label_types": {name: [list(heads), list(tails)] for name, (heads, tails) in data.label_types.items()},
+        "type_descriptions": dict(data.type_descriptions),
+        "none": prepared.none,
+        "counts": {name: asdict(counts) for name, counts in prepared.counts.items()},
+        **({} if data.unseen else {"unseen": False}),
+    }
+
+
+def _bytes_of(post: Mapping[str, Any]) -> int:
+    """About how many bytes a post takes on the disk."""
+    image = post.get("image")
+    if isinstance(image, Mapping):
+        return len(post["text"]) + (os.path.getsize(image["path"]) if image["bytes"] is None else len(image["bytes"]))
+    if isinstance(image, str):
+        return len(post["text"]) + os.path.getsize(image)
+    return len(post["text"]) + (0 if image is None else 3 * image.width * image.height)
+
+
+def _write_parquet(
+    path: str, posts: Sequence[Mapping[str, Any]], optional: Sequence[str], progress: str | None
+) -> None:
+    import pyarrow.parquet  # comes with datasets
+    from datasets import Dataset
+    from datasets.table import embed_table_storage
+
+    features = post_features(*optional)
+    with (
+        pyarrow.parquet.ParquetWriter(path, features.arrow_schema) as writer,
+        progress_bar(total=len(posts), desc=f"writing {progress}", show=progress is not None) as bar,
+    ):
+        for start in range(0, len(posts), BATCH):
+            # One by one: a slice of a dataset is not a list of posts.
+            batch = [dict(posts[place]) for place in range(start, min(start + BATCH, len(posts)))]
+            batch = [{name: post.get(name) for name in features} for post in batch]
+            table = Dataset.from_list(batch, features=features).with_format("arrow")[:]
+            writer.write_table(embed_table_storage(table).cast(features.arrow_schema))
+            bar.update(len(batch))

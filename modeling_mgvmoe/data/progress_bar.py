@@ -8,7 +8,7 @@ from typing import Any, TextIO
 
 # Seconds between two lines of a log, and before its first.
 LOG_INTERVAL = 30.0
-LOG_FORMAT = "{desc}: {percentage:.0f}% {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}]"
+LOG_FORMAT = "{desc}: {percentage:.0f}% {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
 
 
 class LogLines:
@@ -49,14 +49,8 @@ def progress_bar(
     Args:
         iterable: to wrap; default: `update` is called by hand.
         desc: title; `None` shows no bar.
-        total: default: the length of the iterable.
-        unit: what is counted.
+        total, unit, initial, leave: as tqdm has them.
         show: false shows no bar.
-        initial: how many were done before.
-        leave: keep the bar on the screen when it is done.
-
-    Returns:
-        A tqdm object.
     """
     from tqdm import auto, std
 

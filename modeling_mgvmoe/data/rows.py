@@ -7,7 +7,6 @@ the image (`caption`, `captions` and `alt_text` are read where it is missing), a
 
 from __future__ import annotations
 
-import argparse
 import base64
 import csv
 import json
@@ -19,14 +18,12 @@ from typing import TYPE_CHECKING, Any
 from ..spans import POST_COLUMNS, is_absent, mentions_of, read_image_text, read_mentions, warn_of_columns
 from .files import read_lines
 from .fingerprint import place_by_hash
-from .post_images import read_picture, undecoded
 from .schema import ON_BAD_SPAN, OPTIONAL_COLUMNS, Counts, check_choice, post_features, task_of, validate_post
 from .splits import SPLITS
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-    from .prepare import PreparedData
 
 LABELS_FILE = "labels.json"
 # Files of text rows, which are read here; Parquet and everything else is read by the library `datasets`.
@@ -152,32 +149,31 @@ def as_posts(
     Raises:
         ValueError: a row is wrong.
     """
-    from datasets import Image, concatenate_datasets
+    from datasets import ClassLabel, Image, concatenate_datasets
 
     warn_of_columns(rows.column_names, COLUMNS)
     picture = next((name for name in ("image", "file_name") if name in rows.column_names), None)
-    stored = rows
+    stored, within = rows, False
     if picture is not None and isinstance(rows.features[picture], Image):
-        # Undecoded: {"bytes", "path"}, of which the bytes are not copied.
+        # Undecoded: {"bytes", "path"}. Where all have bytes, these are not copied.
         stored = rows.cast_column(picture, Image(decode=False))
-    names = _label_names(rows)
-    plain = stored.remove_columns([picture]) if picture is not None else stored
+        within = not _has_paths(stored, picture)
+    label = rows.features.get("label")
+    names = list(label.names) if isinstance(label, ClassLabel) else None
     records: list[tuple[str, Any]] = []
-    for number, raw in enumerate(plain):
+    for number, raw in enumerate(stored.remove_columns([picture]) if within else stored):
         row = {name: _cell(name, value) if isinstance(value, str) else value for name, value in raw.items()}
         if names is not None and isinstance(row.get("label"), int):
             row["label"] = names[row["label"]] if row["label"] >= 0 else None
         records.append((f"{where}, row {number}", row))
     kept: list[int] = []
     posts = _normalised(records, where, folder, on_bad_span, counts, kept)
-    if picture is None:
+    if not within:
         return posts
     images = stored.select_columns([picture])
     images = images if len(kept) == len(images) else images.select(kept)
-    if isinstance(rows.features[picture], Image) and not _has_paths(images, picture):
-        images = images.rename_column(picture, "image") if picture != "image" else images
-        return concatenate_datasets([posts.remove_columns("image"), images.cast_column("image", Image())], axis=1)
-    return _with_images(posts, [row[picture] for row in images], folder, where)
+    images = images.rename_column(picture, "image") if picture != "image" else images
+    return concatenate_datasets([posts.remove_columns("image"), images.cast_column("image", Image())], axis=1)
 
 
 def locate_images(rows: Dataset, folder: str) -> Dataset:
@@ -203,22 +199,6 @@ def _has_paths(images: Dataset, column: str) -> bool:
         pyarrow.compute.is_valid(pyarrow.compute.struct_field(stored, "path")),
     )
     return bool(pyarrow.compute.any(outside).as_py())
-
-
-def _with_images(posts: Dataset, images: Sequence[Any], folder: str, where: str) -> Dataset:
-    """The posts with these images instead of their own."""
-    from datasets import Dataset
-
-    columns = posts.to_dict()
-    columns["image"] = [_stored_image(image, folder, f"{where}, row {row}") for row, image in enumerate(images)]
-    return Dataset.from_dict(columns, features=posts.features)
-
-
-def _label_names(rows: Dataset) -> list[str] | None:
-    from datasets import ClassLabel
-
-    feature = rows.features.get("label")
-    return list(feature.names) if isinstance(feature, ClassLabel) else None
 
 
 def _normalised(
@@ -301,7 +281,7 @@ def read_row(
 
 
 def _optional_columns(row: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Those of `schema.OPTIONAL_COLUMNS` that a row has: lists of strings, `None` for nothing."""
+    """The `schema.OPTIONAL_COLUMNS` of a row: lists of strings, `None` for nothing."""
     found: dict[str, Any] = {}
     if any(name in row for name in ("image_text", *IMAGE_TEXT_ALIASES)):
         found["image_text"] = _image_text(row, where)
@@ -489,22 +469,13 @@ def _known_parts(
 
 
 def hold_out(posts: Dataset, share: float = VALIDATION_SHARE) -> tuple[Dataset, Dataset]:
-    """Divides posts by a hash of their texts: it depends on neither order nor seed, and stays when posts are added.
-
-    No text is on both sides. The text of the first post of each class always stays.
-
-    Returns:
-        The posts that stay, and those that are held out, at least one.
+    """The posts that stay in training, and those held out for validation, at least one; see [`texts_to_hold_out`].
 
     Raises:
         ValueError: no class has a second text.
     """
     texts: list[str] = list(posts["text"])
-    first: dict[str, str] = {}
-    for text, label in zip(texts, posts["label"], strict=True):
-        first.setdefault(label, text)
-    needed = set(first.values())
-    places = {text: place_by_hash(text) for text in texts if text not in needed}
+    places = texts_to_hold_out(zip(texts, posts["label"], strict=True))
     if not places:
         raise ValueError(
             "dataset: to hold posts out for validation, a class with two texts is needed, got one of each"
@@ -515,12 +486,24 @@ def hold_out(posts: Dataset, share: float = VALIDATION_SHARE) -> tuple[Dataset, 
     return posts.select(kept), posts.select(held)
 
 
-def candidates_of(splits: Mapping[str, Dataset]) -> dict[str, dict[str, tuple[str, ...]]]:
-    """Candidate labels by split and task.
+def texts_to_hold_out(posts: Iterable[tuple[str, str]]) -> dict[str, float]:
+    """The place by hash of each text that may be held out: all but the first of each class.
 
-    Those of a split are the labels of its posts. Where one of them is a class of training, all of training's are
-    candidates too: the posts are then of seen classes, at least in part.
+    A share of them depends on neither order nor seed, stays when posts are added, and leaves no text on both sides.
+
+    Args:
+        posts: text and label of each.
     """
+    first: dict[str, str] = {}
+    places: dict[str, float] = {}
+    for text, label in posts:
+        first.setdefault(label, text)
+        places[text] = 0.0
+    return {text: place_by_hash(text) for text in places.keys() - set(first.values())}
+
+
+def candidates_of(splits: Mapping[str, Dataset]) -> dict[str, dict[str, tuple[str, ...]]]:
+    """Candidate labels by split and task: the labels of its posts, and all training classes if one is among them."""
     found: dict[str, dict[str, dict[str, None]]] = {}
     for split in SPLITS:
         found[split] = {}
@@ -533,60 +516,6 @@ def candidates_of(splits: Mapping[str, Dataset]) -> dict[str, dict[str, tuple[st
             if set(names) & set(trained):
                 found[split][task] = {**trained, **names}
     return {split: {task: tuple(names) for task, names in own.items()} for split, own in found.items()}
-
-
-def add_rows_flags(parser: argparse.ArgumentParser) -> None:
-    """The flags of `prepare_data.py rows`, beside those of every dataset."""
-    parser.add_argument(
-        "--data", required=True, metavar="ROWS", help=f"file ({', '.join(ENDINGS)}), folder of these, or Hub name"
-    )
-    parser.add_argument(
-        "--on_bad_span",
-        "--on-bad-span",
-        choices=ON_BAD_SPAN,
-        default="error",
-        help="where a mention does not fit its text: refuse the rows, or leave the row out (default error)",
-    )
-
-
-def prepare_rows(arguments: argparse.Namespace, configuration: str | os.PathLike[str]) -> PreparedData:
-    """Your own rows, ready to be written as a folder; prints how they are divided.
-
-    Args:
-        arguments: of [`add_rows_flags`].
-        configuration: not needed: rows bring their own words.
-
-    Raises:
-        FileNotFoundError, ValueError: as of [`read_parts`].
-    """
-    from dataclasses import replace
-
-    from .prepare import PreparedData
-    from .zero_shot_data import read_data
-
-    bad = Counts("typing")
-    data = read_data(arguments.data, arguments.on_bad_span, bad)
-    counts: dict[str, Counts] = {}
-    posts = {split: [_counted(post, counts) for post in undecoded(own)] for split, own in data.posts.items()}
-    next(iter(counts.values())).bad_spans = bad.bad_spans
-    name = os.path.splitext(os.path.basename(os.path.normpath(arguments.data)))[0]
-    print(data.note)
-    return PreparedData(name, "the rows' own", replace(data, posts=posts), counts)
-
-
-def _counted(post: dict[str, Any], counts: dict[str, Counts]) -> dict[str, Any]:
-    """The post, counted in its task; an image that is missing or broken is counted and taken out."""
-    task = task_of(post)
-    own = counts.setdefault(task, Counts(task))
-    own.records += 1
-    own.classes[post["label"]] = own.classes.get(post["label"], 0) + 1
-    _, reason = read_picture(post["image"])
-    own.pictures_referenced += reason != "without"
-    own.pictures_missing += reason == "missing"
-    own.pictures_broken += reason == "broken"
-    own.records_with_picture += reason == ""
-    own.records_with_image_text += post.get("image_text") is not None
-    return post if reason == "" else {**post, "image": None}
 
 
 def read_parquet(path: str) -> Dataset:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..spans import as_list, check_span, check_unicode, list_mentions, word_span_to_char_span
@@ -52,16 +52,10 @@ def post_features(*optional: str) -> datasets.Features:
 
 
 def task_of(post: Mapping[str, Any]) -> Literal["typing", "relation"]:
-    """Task of a post, told by the number of its mentions.
-
-    Args:
-        post: a mapping with at least `mentions`; `id` is used in the error only.
-
-    Returns:
-        `"typing"` for one mention, `"relation"` for two.
+    """Task of a post: `"typing"` with one mention, `"relation"` with two.
 
     Raises:
-        ValueError: if there are neither one nor two mentions.
+        ValueError: there are neither one nor two mentions.
     """
     return (
         "typing" if len(list_mentions(post.get("mentions"), f"post {post.get('id')!r}: mentions")) == 1 else "relation"
@@ -79,9 +73,9 @@ def validate_post(post: Mapping[str, Any], where: str = "") -> None:
         where: where the post was read (a file and line, say), put at the front of the error.
 
     Raises:
-        ValueError: naming the post, the rule and the value, if `id`, `text` or `label` is not a string with something
-            in it, if an optional column is neither `None` nor a list of such strings (`image_text` may be one
-            string), if there are neither one nor two mentions, or if a span breaks the rule of [`spans.check_span`].
+        ValueError: `id`, `text` or `label` is not a string with something in it, an optional column is neither `None`
+            nor a list of such strings (`image_text` may be one string), there are neither one nor two mentions, or a
+            span breaks the rule of [`spans.check_span`]; the message names post, rule and value.
     """
     place = f"{where}: " if where else ""
     name = f"{place}post {post.get('id')!r}"
@@ -102,11 +96,7 @@ def validate_post(post: Mapping[str, Any], where: str = "") -> None:
 
 
 def check_choice(name: str, value: Any, choices: Sequence[Any]) -> None:
-    """Refuse an argument that is none of its choices.
-
-    Raises:
-        ValueError: naming the argument, the choices and the value.
-    """
+    """Raise ValueError if an argument is not one of its choices."""
     if value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
 
@@ -122,7 +112,7 @@ class Counts:
     Attributes:
         task: "typing" or "relation".
         records: posts.
-        none: those of them in whose class no class holds.
+        none: number of posts labelled with the class that says that no other applies.
         classes: for each class but that one, the number of its posts, in order of first appearance.
         pictures_referenced: distinct names of images.
         pictures_missing: of these, not in the folder; all of them if no folder was given.
@@ -156,10 +146,6 @@ class Counts:
         self.none = found.pop(none, 0) if none is not None else 0
         self.classes = dict(found)
 
-    def as_dict(self) -> dict[str, Any]:
-        """Everything, for a JSON file."""
-        return asdict(self)
-
     def __str__(self) -> str:
         noun = "relation" if self.task == "relation" else "type"
         without = f"{self.none:,} without a {noun}, " if self.none else ""
@@ -182,17 +168,25 @@ class Counts:
         return text
 
 
-def keep_post(post: Mapping[str, Any], where: str, on_bad_span: str, counts: Counts) -> bool:
-    """Check a post against the schema: keep it, or leave it out and count it.
+def new_post(
+    identifier: str,
+    text: str,
+    mentions: list[list[int]],
+    label: str,
+    source: str,
+    image: str | None = None,
+    **more: Any,
+) -> dict[str, Any]:
+    """A post with the columns of [`post_features`]."""
+    columns = {"id": identifier, "text": text, "mentions": mentions, "label": label, "image": image, "source": source}
+    return {**columns, **more}
 
-    Args:
-        post: in the package's schema.
-        where: file and line, for the error.
-        on_bad_span: "skip" leaves out a post whose spans alone break the schema; "error" refuses it.
-        counts: gets the ids of posts that are left out.
+
+def keep_post(post: Mapping[str, Any], where: str, on_bad_span: str, counts: Counts) -> bool:
+    """Whether a post fits the schema; with "skip" one whose spans alone break it is left out and counted.
 
     Raises:
-        ValueError: the post breaks the schema, and is not left out.
+        ValueError: the post breaks the schema otherwise; the message begins with `where`, its file and line.
     """
     try:
         validate_post(post, where)

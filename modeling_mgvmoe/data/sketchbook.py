@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image, ImageDraw
 
 from .schema import task_of, validate_post
+from .splits import SPLITS, ClassSplit
 
 if TYPE_CHECKING:
     import datasets
@@ -312,24 +313,8 @@ def _jitter(rng: random.Random, colour: Sequence[int], reach: int) -> Colour:
     return red, green, blue
 
 
-@dataclass(frozen=True)
-class SketchbookSplit:
-    """Label names of one task. No label stands in two splits.
-
-    Attributes:
-        train: 40 labels.
-        validation: 12 labels.
-        test: 12 labels.
-    """
-
-    train: tuple[str, ...]
-    validation: tuple[str, ...]
-    test: tuple[str, ...]
-
-
 MIN_IMAGE_SIZE = 16  # pixels; below this the outlines close up and a star looks like a circle
 
-SPLITS = ("train", "validation", "test")
 # "seen_test": other posts of the training classes, to test on seen classes.
 POST_SPLITS = (*SPLITS, "seen_test")
 
@@ -363,18 +348,10 @@ TASKS: dict[str, _Task] = {
 
 
 def label_parts(task: str, label: str) -> tuple[str, str, str]:
-    """Take a label apart.
-
-    Args:
-        task: `"typing"` or `"relation"`.
-        label: one of the 64 labels of that task.
-
-    Returns:
-        The two parts that only the drawing shows (colour and shape; arrangement and time), and the part that only the
-        sentence tells (kind; verb).
+    """The two parts of a label that only the drawing shows, and the part that only the sentence tells.
 
     Raises:
-        ValueError: if the task or the label is unknown.
+        ValueError: the task or the label is unknown.
     """
     parts = _task(task).parts()
     if label not in parts:
@@ -382,18 +359,15 @@ def label_parts(task: str, label: str) -> tuple[str, str, str]:
     return parts[label]
 
 
-def split_classes(task: str, seed: int) -> SketchbookSplit:
-    """Divide the 64 labels of a task into 40 for training, 12 for validation and 12 for testing.
+def split_classes(task: str, seed: int) -> ClassSplit:
+    """Split the 64 labels of a task into 40 for training, 12 for validation and 12 for testing.
 
     Args:
         task: `"typing"` or `"relation"`.
         seed: draws which pairs of drawn parts, and which written part with them, are held out.
 
-    Returns:
-        The label names of each split.
-
     Raises:
-        ValueError: if the task is unknown or the seed is not an integer.
+        ValueError: the task is unknown or the seed is not an integer.
     """
     spec = _task(task)
     rng = _stream(_integer("seed", seed), task, "classes")
@@ -409,7 +383,7 @@ def split_classes(task: str, seed: int) -> SketchbookSplit:
     test = spec.labels(test_pairs, [word for word in spec.templates if word != test_left])
     validation = spec.labels(validation_pairs, [word for word in spec.templates if word != validation_left])
     held_out = {*test, *validation}
-    return SketchbookSplit(tuple(label for label in spec.parts() if label not in held_out), validation, test)
+    return ClassSplit(tuple(label for label in spec.parts() if label not in held_out), validation, test)
 
 
 def generate_posts(
@@ -421,10 +395,10 @@ def generate_posts(
     posts_per_class: int = 60,
     image_size: int = 64,
 ) -> list[dict[str, Any]]:
-    """Write and draw the posts of one task and split.
+    """Write and draw the posts of one task and split; the same arguments give the same posts.
 
-    The same arguments give the same posts. Splits, labels, sentences and drawings draw on separate random streams: a
-    change of `labels`, `posts_per_class` or `image_size` leaves the sentences of the other posts as they were.
+    Splits, labels, sentences and drawings have separate random streams: a change of `labels`, `posts_per_class` or
+    `image_size` leaves the sentences of the other posts as they are.
 
     Args:
         task: `"typing"` (one mention per post) or `"relation"` (two: head, tail).
@@ -439,8 +413,7 @@ def generate_posts(
         Posts in the columns of `schema.post_features`, in shuffled order. `image` is an RGB `PIL.Image`.
 
     Raises:
-        ValueError: if the task, the split or a label is unknown, if labels repeat, if `posts_per_class` is below 1 or
-            `image_size` below 16.
+        ValueError: the task, the split or a label is unknown, labels repeat, or a number is too small.
     """
     spec = _task(task)
     if split not in POST_SPLITS:
@@ -480,13 +453,12 @@ def load_sketchbook(
     tasks: Sequence[str] = ("typing", "relation"),
     image_size: int = 64,
 ) -> datasets.DatasetDict:
-    """Make the sketchbook as a dataset. The labels of the three splits are disjoint.
+    """The sketchbook as a dataset. The labels of the three splits are disjoint.
 
     Args:
         seed: of the split of the classes, the sentences and the drawings.
-        posts_per_class: posts for each of the 40 training labels of a task.
-        eval_posts_per_class: posts for each of the 12 validation and the 12 test labels of a task.
-        tasks: tasks to include, one after the other; the number of mentions tells a post's task (`schema.task_of`).
+        posts_per_class, eval_posts_per_class: posts for each label of training, and of validation and test.
+        tasks: tasks to include, one after the other.
         image_size: width and height of the drawings in pixels.
 
     Returns:
@@ -522,18 +494,12 @@ def load_sketchbook(
 
 
 def neutral_text(post: Mapping[str, Any]) -> dict[str, Any]:
-    """Exchange the sentence of a post for one that says nothing about its class, for the "picture only" condition.
+    """A copy of a post with a sentence that says nothing about its class, for the "picture only" condition.
 
-    Which sentence it becomes depends on the post's `id` alone, so it is the same every time.
-
-    Args:
-        post: a post of any dataset in the schema.
-
-    Returns:
-        A copy of the post with the same mentioned names in a new `text`, and with their new `mentions`.
+    The names stay; the sentence depends on the post's `id` alone.
 
     Raises:
-        ValueError: if the post breaks the schema.
+        ValueError: the post breaks the schema.
     """
     validate_post(post)
     typing = task_of(post) == "typing"

@@ -1,12 +1,10 @@
-"""Divisions of classes into training, validation and test, by protocol."""
+"""Splits of classes into training, validation and test, by protocol."""
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from .files import check_keys, nearest, read_json_object
 from .label_sets import LabelSet
@@ -70,31 +68,27 @@ def read_splits(path: str | os.PathLike[str]) -> dict[str, ClassSplit]:
 
 
 def mre_class_split(relations: Sequence[str], seed: int) -> ClassSplit:
-    """The paper's split of MNRE's relations.
+    """The paper's split of MNRE's relations: [`thirds_class_split`] without "None" ("none" in version 1).
 
-    "None" ("none" in version 1) is left out and the rest is shuffled with numpy's `RandomState(seed)`; of these n, the
-    first n // 3 + 1 are for training, the next n // 3 for validation, and all others for testing: 8, 7 and 7 of the 22
-    of version 2.
+    Of the 22 relations of version 2, 8 are for training, 7 for validation and 7 for testing.
 
     Args:
-        relations: distinct names in order of first appearance (training, then validation, then test file), "None"
-            or not. The order decides: another one gives another split.
+        relations: in order of first appearance (training, validation, test file), on which the split depends.
         seed: of the shuffle. Results of two seeds cannot be compared with each other, for their classes differ.
 
     Raises:
-        ValueError: a relation occurs twice, or there are fewer than four, so that a split would be empty.
+        ValueError: a relation occurs twice, or there are fewer than four.
     """
     return thirds_class_split([name for name in relations if name not in MNRE_NONE], seed)
 
 
 def thirds_class_split(classes: Sequence[str], seed: int) -> ClassSplit:
-    """The rule of [`mre_class_split`] for any classes.
+    """A third each: n // 3 + 1 classes for training, n // 3 for validation, the rest for testing.
 
-    The classes are shuffled with numpy's `RandomState(seed)`; of these n, the first n // 3 + 1 are for training, the
-    next n // 3 for validation, and all others for testing.
+    Shuffled with numpy's `RandomState(seed)`.
 
     Args:
-        classes: distinct names. The order decides: another one gives another split.
+        classes: distinct names, on whose order the split depends.
         seed: of the shuffle.
 
     Raises:
@@ -149,9 +143,8 @@ def crossner_class_split(
 ) -> ClassSplit:
     """Transfer to another domain: its own types, those that no training domain has, are the test.
 
-    Of the training domains' types a quarter, but one at least, is held out for validation: sorted by name, shuffled
-    with numpy's `RandomState(seed)`, and of these n the first max(1, n // 4); the rest is for training. All are given
-    in alphabetical order.
+    The training domains' n types, sorted and shuffled with numpy's `RandomState(seed)`, give the first max(1, n // 4)
+    to validation and the rest to training, all in alphabetical order.
 
     Args:
         domain_types: for each domain its types.
@@ -216,97 +209,3 @@ def _check_distinct(what: str, names: Sequence[str]) -> None:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ValueError(f"{what} must be distinct, got twice: {', '.join(map(repr, twice))}")
-
-
-SEEDS = range(5)
-TWITTER_SEEDS = range(3)
-# Raised with every change of the splits, for scores on two of them cannot be compared.
-VERSION = 1
-# Any two of these onto the third, and of all domains any four onto the fifth.
-SMALL_TRANSFER = ("politics", "science", "ai")
-
-
-def split_files(
-    mnre: LabelSet, mnre_v1: LabelSet, crossner: LabelSet, twitter10000: LabelSet
-) -> dict[str, dict[str, Any]]:
-    """Contents of all files, by dataset.
-
-    Args:
-        mnre, mnre_v1, twitter10000: their classes are in order of first appearance in the data, on which the paper's
-            split rests.
-        crossner: gives the types of each domain.
-    """
-    relations = list(mnre.classes)
-    fine_types = [name for name in twitter10000.classes if name not in twitter10000.left_out]
-    types = sorted(set(crossner.classes) - set(crossner.left_out))
-    return {
-        "wikidiverse": _file(
-            "wikidiverse",
-            "Three groups of types, rotated: the split of the MG-VMoE reference implementation.",
-            {name: _entry(split) for name, split in met_class_splits().items()},
-        ),
-        "mnre": _file(
-            "mnre",
-            "seed-S: relations in order of first appearance, shuffled with numpy's RandomState(S), a third each: the "
-            "split of the MG-VMoE reference implementation. unseen-M-seed-S: M unseen relations each for testing "
-            "and validation.",
-            {
-                **{f"seed-{seed}": _entry(mre_class_split(relations, seed)) for seed in SEEDS},
-                **{f"unseen-5-seed-{seed}": _entry(m_unseen_split(relations, 5, seed)) for seed in SEEDS},
-            },
-        ),
-        "mnre_v1": _file(
-            "mnre_v1",
-            "seed-S: relations of version 1 in order of first appearance, shuffled with numpy's RandomState(S), a "
-            "third each, as for version 2.",
-            {f"seed-{seed}": _entry(mre_class_split(list(mnre_v1.classes), seed)) for seed in SEEDS},
-        ),
-        "twitter10000": _file(
-            "twitter10000",
-            "seed-S: fine types, without the rest of each coarse one, in order of first appearance, shuffled with "
-            "numpy's RandomState(S), a third each.",
-            {f"seed-{seed}": _entry(thirds_class_split(fine_types, seed)) for seed in TWITTER_SEEDS},
-        ),
-        "crossner": _file(
-            "crossner",
-            "DOMAINS-to-DOMAIN: the types that only the last domain has are the test; a quarter of the other domains' "
-            "types, chosen with seed 0, is for validation. unseen-M-seed-S: of the types of all domains, M unseen "
-            "ones each for testing and validation.",
-            {
-                **{
-                    f"{'+'.join(sources)}-to-{target}": {
-                        "train_domains": list(sources),
-                        "test_domain": target,
-                        **_entry(crossner_class_split(crossner.domains, sources, target, 0, crossner.left_out)),
-                    }
-                    for domains in (SMALL_TRANSFER, tuple(crossner.domains))
-                    for target in domains
-                    for sources in [tuple(name for name in domains if name != target)]
-                },
-                **{
-                    f"unseen-{m}-seed-{seed}": _entry(m_unseen_split(types, m, seed))
-                    for m in (5, 10, 15)
-                    for seed in SEEDS
-                },
-            },
-        ),
-    }
-
-
-def write_split_file(path: str | os.PathLike[str], content: Mapping[str, Any]) -> None:
-    """Write a file as `splits.read_splits` reads it, a list of classes a line."""
-    entries = []
-    for name, entry in content["splits"].items():
-        lines = [f"      {json.dumps(key)}: {json.dumps(value)}" for key, value in entry.items()]
-        entries.append(f"    {json.dumps(name)}: {{\n" + ",\n".join(lines) + "\n    }")
-    head = [f"  {json.dumps(key)}: {json.dumps(value)},\n" for key, value in content.items() if key != "splits"]
-    with open(path, "w", encoding="utf-8") as file:
-        file.write("{\n" + "".join(head) + '  "splits": {\n' + ",\n".join(entries) + "\n  }\n}\n")
-
-
-def _file(name: str, source: str, splits: Mapping[str, Any]) -> dict[str, Any]:
-    return {"name": name, "version": VERSION, "source": source, "splits": dict(splits)}
-
-
-def _entry(split: ClassSplit) -> dict[str, list[str]]:
-    return {name: list(getattr(split, name)) for name in SPLITS}

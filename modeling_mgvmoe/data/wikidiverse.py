@@ -14,26 +14,21 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
-from collections.abc import Sequence
 from typing import Any
 
 from ..spans import check_unicode
-from .files import read_json
+from .files import Paths, as_paths, read_json
 from .label_sets import read_label_set
 from .post_images import attach_pictures, check_folder
 from .prepare import DatasetAdapter, PreparedData, add_source_flags, divide_by_class, label_file
-from .schema import ON_BAD_SPAN, Counts, check_choice, validate_post
+from .schema import ON_BAD_SPAN, Counts, check_choice, new_post, validate_post
 
 WIKIDIVERSE_FILES = ("train.json", "valid.json", "test.json")
 EXTENSIONS = (".jpg", ".JPG", ".png", ".PNG", ".svg", ".SVG", ".jpeg", ".JPEG")
 
 
 def wikidiverse_files(folder: str | os.PathLike[str]) -> list[str]:
-    """Paths of the three files in a folder.
-
-    Raises:
-        FileNotFoundError: one of them is missing.
-    """
+    """Paths of the three files in a folder; FileNotFoundError if one is missing."""
     paths = [os.path.join(folder, name) for name in WIKIDIVERSE_FILES]
     for path in paths:
         if not os.path.isfile(path):
@@ -59,7 +54,7 @@ def picture_name(url: str) -> str | None:
 
 
 def read_wikidiverse(
-    paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    paths: Paths,
     image_dir: str | os.PathLike[str] | None = None,
     progress: str | None = None,
     on_bad_span: str = "skip",
@@ -68,8 +63,7 @@ def read_wikidiverse(
 
     Args:
         paths: one file, or several that belong together.
-        image_dir: folder with the images. Each is decoded once, to be sure that it can be. Without a folder, and
-            where an image is missing or broken, the post has none.
+        image_dir: folder with the images; a post without a readable one has none.
         progress: title of a progress bar over the images; `None` shows none.
         on_bad_span: the file gives both the text of a mention and its place, and they may not agree (but for white
             space around them). "skip" leaves such a mention out and counts it: nobody can say which of the two is
@@ -88,7 +82,7 @@ def read_wikidiverse(
     check_folder(image_dir)
     counts = Counts("typing")
     posts = []
-    for path in [paths] if isinstance(paths, str | os.PathLike) else paths:
+    for path in as_paths(paths):
         stem = os.path.splitext(os.path.basename(os.fspath(path)))[0]
         for number, record in enumerate(_records(path), 1):
             where = f"{os.fspath(path)}, record {number}"
@@ -104,14 +98,7 @@ def read_wikidiverse(
                         )
                     counts.bad_spans.append(identifier)
                     continue
-                post = {
-                    "id": identifier,
-                    "text": text,
-                    "mentions": [[start, end]],
-                    "label": label,
-                    "image": image,
-                    "source": "wikidiverse",
-                }
+                post = new_post(identifier, text, [[start, end]], label, "wikidiverse", image)
                 validate_post(post, at)
                 posts.append(post)
     counts.count_posts(posts)
@@ -148,7 +135,7 @@ def _records(path: str | os.PathLike[str]) -> list[Any]:
 
 
 def _read_record(record: Any, where: str) -> tuple[str, str | None, list[Any]]:
-    """Caption, name of the picture's file, and mentions as they are in the file."""
+    """Caption, name of the image's file, and mentions as they are in the file."""
     if not isinstance(record, list) or len(record) != 4:
         raise ValueError(f"{where}: a list of caption, URL, topic and mentions is needed, got {record!r:.80}")
     text, url, _, mentions = record

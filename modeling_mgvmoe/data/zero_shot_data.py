@@ -11,7 +11,7 @@ from ..labels import label_texts
 from ..spans import read_image_text
 from .files import check_keys, read_json_object
 from .label_sets import LabelSet
-from .post_images import undecoded
+from .post_images import undecoded, without_pictures
 from .rows import LABELS_FILE, candidates_of, find_labels_file, hold_out, read_parts
 from .schema import Counts, task_of
 from .sketchbook import load_sketchbook, split_classes
@@ -65,7 +65,7 @@ class ZeroShotData:
         """Sentences, image texts and class names of the training split, for a tokenizer to be learned from."""
         names = [name for task in self.labels["train"].values() for name in task]
         texts = label_texts(names, self.label_descriptions, "{}")
-        posts = _without_images(self.posts["train"])
+        posts = without_pictures(self.posts["train"])
         words = [text for post in posts for text in read_image_text(post.get("image_text"))]
         return [post["text"] for post in posts] + words + [text for own in texts for text in own]
 
@@ -76,7 +76,7 @@ def data_from_posts(
     task: str,
     label_set: LabelSet | None = None,
 ) -> ZeroShotData:
-    """Divide posts of one task by class; posts of any other class are left out.
+    """Split posts of one task by class; posts of any other class are left out.
 
     Args:
         posts: labelled with the dataset's own class names, as the adapters yield them; either all of them, or those
@@ -176,12 +176,7 @@ def sketchbook_data(seed: int = 0, posts_per_class: int = 60, eval_posts_per_cla
 
 
 def data_from_folder(folder: str | os.PathLike) -> ZeroShotData:
-    """[`read_data`] of a folder.
-
-    Raises:
-        FileNotFoundError: there is no such folder, or what [`read_data`] needs in it.
-        ValueError: as of [`read_data`].
-    """
+    """[`read_data`] of a folder; FileNotFoundError if there is no such folder."""
     if not os.path.isdir(folder):
         raise FileNotFoundError(f"dataset: the folder {os.fspath(folder)!r} does not exist")
     return read_data(os.fspath(folder))
@@ -248,17 +243,12 @@ def _seen(labels: Mapping[str, Mapping[str, tuple[str, ...]]]) -> str:
 
 def _check_labels(posts: Sequence[Mapping[str, Any]], known: Mapping[str, tuple[str, ...]], where: str) -> None:
     """Every label is a candidate of its split."""
-    for number, post in enumerate(_without_images(posts)):
+    for number, post in enumerate(without_pictures(posts)):
         if post["label"] not in known.get(task_of(post), ()):
             raise ValueError(
                 f"{where}, row {number}: post {post['id']!r}: label must be a candidate of its split in "
                 f"{LABELS_FILE}, got {post['label']!r}"
             )
-
-
-def _without_images(posts: Any) -> Any:
-    """Posts of which no image is decoded."""
-    return posts.remove_columns("image") if hasattr(posts, "remove_columns") else posts
 
 
 def read_prepared_labels(path: str) -> dict[str, Any]:

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from ..data.environment import MIXED_PRECISIONS, choose_precision
 from ..data.files import check_keys, read_json_object
 from ..data.fingerprint import module_fingerprint
 from ..data.label_sets import read_label_set
-from ..data.precision import MIXED_PRECISIONS, choose_precision
 from ..data.schema import check_choice
 from ..data.splits import SPLITS
 from ..data.zero_shot_data import read_prepared_labels

@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..data.atomic_io import LOCK, locked
 from ..data.progress_bar import progress_bar
 from ..data.schema import check_choice
-from ..training.signals import LOCK, StopSignals, locked
+from ..training.launch import StopSignals
 from .post_check import ON_BROKEN_PICTURE, CheckedRow, RowCheck, RowError
 from .post_files import PostFiles, RawRow
 from .shards import (

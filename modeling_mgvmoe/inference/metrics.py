@@ -1,7 +1,7 @@
-"""Scores of predictions, as plain functions of label strings and numbers, by scikit-learn where it has them.
+"""Scores of predictions, by scikit-learn where it has them.
 
-Two rules hold for all of them. Nothing to score is an error, never 0. A quotient whose denominator is 0 (the precision
-of a class that is never predicted, the recall of one that never occurs) is 0.
+Nothing to score is an error, never 0. A quotient with denominator 0 is 0: the precision of a class that is never
+predicted, the recall of one that never occurs.
 """
 
 from __future__ import annotations
@@ -49,15 +49,12 @@ def accuracy(predictions: Sequence[str], references: Sequence[str]) -> float:
 
 
 def macro_f1(predictions: Sequence[str], references: Sequence[str], labels: Sequence[str]) -> float:
-    """Mean over `labels`, all candidates, of F1 = 2 TP / (2 TP + FP + FN).
-
-    It is 0 for a label that is neither predicted nor there.
-    """
+    """Mean over `labels`, all candidates, of F1 = 2 TP / (2 TP + FP + FN), which is 0 for an absent label."""
     return precision_recall_f1(predictions, references, labels)["f1"]
 
 
 def majority_accuracy(references: Sequence[str]) -> float:
-    """Accuracy of always answering the label that is most frequent among the references, the best constant answer."""
+    """Accuracy of the best constant answer, the most frequent reference."""
     return accuracy([majority_label(references)] * len(references), references)
 
 
@@ -73,14 +70,11 @@ def per_class_scores(
     """Precision, recall, F1 and support of each label.
 
     Args:
-        predictions: a label per post.
-        references: the right one per post.
-        labels: to be scored. A post with another label counts where it is taken for one of these, or one of these for
-            it.
+        predictions, references: a label per post.
+        labels: to be scored. A post with another label counts where it is confused with one of these.
 
     Returns:
-        By label `precision` = TP / (TP + FP), `recall` = TP / (TP + FN), `f1` = 2 TP / (2 TP + FP + FN), and
-        `support`, the number of references (an integer).
+        By label `precision`, `recall`, `f1` and `support`, the number of references.
     """
     _check(predictions, references)
     names = _check_labels(labels)
@@ -97,12 +91,9 @@ def precision_recall_f1(
     """Precision, recall and F1 over several labels.
 
     Args:
-        predictions: a label per post.
-        references: the right one per post.
-        labels: to be averaged over, as in [`per_class_scores`]. A label without posts counts in "macro".
-        average: "macro", the mean over the labels; "micro", from the sums of TP, FP and FN over the labels, which is
-            the accuracy thrice if every prediction and reference is among them; "weighted", the mean weighted with the
-            number of references, 0 if there is none.
+        predictions, references: a label per post.
+        labels: to be averaged over. A label without posts counts in "macro".
+        average: "macro", "micro" or "weighted", as scikit-learn has them.
 
     Returns:
         `precision`, `recall`, `f1`. The macro F1 is the mean of the classes' F1, not the F1 of the means.
@@ -144,15 +135,12 @@ def generalised_scores(
     """Scores of seen and of unseen classes when all of them are candidates, and their harmonic means.
 
     Args:
-        predictions: a label per post, of either group.
-        references: the right one per post.
-        seen: classes of training.
-        unseen: classes that were not trained on; none is among `seen`.
+        predictions, references: a label per post, of either group.
+        seen, unseen: classes of training, and the others.
 
     Returns:
-        `seen` and `unseen`, each with `accuracy`, of the posts of this group's classes, and `macro_f1`, the mean of
-        the F1 of this group's classes; posts of the other group that are taken for one of them lower it.
-        And `harmonic`, the harmonic mean of the two accuracies and of the two macro-F1.
+        `seen` and `unseen`, each with the `accuracy` of its posts and the `macro_f1` of its classes, which posts of
+        the other group lower; and `harmonic`, the harmonic means of both.
 
     Raises:
         ValueError: a group has no post, a class is in both groups, or a reference in none.
@@ -199,11 +187,11 @@ def rejection_auroc(scores: Numbers, is_known: Truths) -> float:
     """Probability that a post of a known class scores higher than one without a class; a tie counts one half.
 
     Args:
-        scores: of posts; high means that the post is taken to be of some candidate class.
-        is_known: whether it is.
+        scores: of posts; high means that some candidate class applies.
+        is_known: whether one does.
 
     Raises:
-        ValueError: there are not posts of both kinds: the value is then not defined.
+        ValueError: there are not posts of both kinds.
     """
     values, known = _known(scores, is_known)
     positive, negative = int(known.sum()), int((~known).sum())
@@ -213,16 +201,11 @@ def rejection_auroc(scores: Numbers, is_known: Truths) -> float:
 
 
 def rejection_scores(scores: Numbers, is_known: Truths, threshold: float) -> dict[str, float]:
-    """How well posts without a class are rejected, those whose score is below a threshold.
+    """Accuracy of rejecting posts by a threshold, and precision, recall and F1 of the rejected ones.
 
     Args:
-        scores: of posts; high means that the post is taken to be of some candidate class.
-        is_known: whether it is.
-        threshold: a score equal to it is not rejected.
-
-    Returns:
-        `accuracy`, and `precision`, `recall` and `f1` of the rejected posts as those without. `recall` and `f1`
-        are 0 if there is no such post.
+        scores, is_known: as of [`rejection_auroc`].
+        threshold: a post with a lower score is rejected.
     """
     values, known = _known(scores, is_known)
     if np.isnan(threshold):
@@ -243,10 +226,7 @@ def rejection_f1(scores: Numbers, is_known: Truths, threshold: float) -> float:
 
 
 def fit_rejection_threshold(scores: Numbers, is_known: Truths) -> float:
-    """The threshold with the best [`rejection_f1`] on these posts, which are those of validation.
-
-    Thresholds lie half way between neighbouring scores, or above all of them. Of several that are equally good the
-    lowest is taken, which rejects fewest.
+    """The lowest threshold with the best [`rejection_f1`] on these posts, half way between two scores or above all.
 
     Raises:
         ValueError: there is no post without a class, so that every threshold has F1 0.
@@ -272,8 +252,7 @@ def fit_rejection_threshold(scores: Numbers, is_known: Truths) -> float:
 def expected_calibration_error(confidences: Numbers, is_right: Truths, num_bins: int = 15) -> float:
     """Mean over posts of |accuracy - mean confidence| of the bin that the post is in.
 
-    As in Guo et al., On Calibration of Modern Neural Networks (ICML 2017), eq. 3: `num_bins` bins of equal width, the
-    k-th from (k-1)/num_bins, excluded, to k/num_bins; 0 is in the first. Empty bins count nothing.
+    Eq. 3 of Guo et al., On Calibration of Modern Neural Networks (ICML 2017): bins of equal width, open on the left.
 
     Args:
         confidences: probability of the predicted label, per post.
@@ -369,7 +348,7 @@ def confidence(logits: np.ndarray, reject_by: str) -> np.ndarray:
 
 
 def fit_threshold(logits: np.ndarray, is_known: Sequence[bool] | np.ndarray, reject_by: str = "logit") -> float:
-    """The `threshold` with the best F1 of rejection on some posts, for `extract` and the pipelines.
+    """The `threshold` of `extract` and the pipelines with the best F1 of rejection on some posts.
 
     Args:
         logits: (posts, candidates), of posts of classes that are not trained on and of posts without a class.
@@ -394,7 +373,7 @@ def calibrated(logits: np.ndarray, is_seen: Sequence[bool] | np.ndarray, gamma: 
 def fit_gamma(logits: np.ndarray, labels: Sequence[str], references: Sequence[str], seen: Sequence[str]) -> float:
     """The gamma with the greatest harmonic mean of the accuracies of seen and of unseen classes.
 
-    All values at which an answer changes are tried. Of those that are equally good the one nearest to 0 is taken.
+    Tries all values at which an answer changes; the one nearest to 0 wins a tie.
 
     Args:
         logits: (posts, labels), of posts of both kinds.

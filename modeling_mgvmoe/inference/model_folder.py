@@ -163,7 +163,7 @@ def load_model(
 def _torch_dtype(name: str, device: str) -> torch.dtype:
     import torch
 
-    from ..data.precision import choose_precision
+    from ..data.environment import choose_precision
 
     precision = choose_precision({"bfloat16": "bf16"}.get(name, name), device, "dtype")
     return {"no": torch.float32, "bf16": torch.bfloat16}.get(precision) or getattr(torch, name)

@@ -309,16 +309,7 @@ def make_compute_metrics(collators: Mapping[str, PostCollator]) -> Callable[[Eva
         if np.isnan(logits).any():
             raise ValueError(f"predictions hold NaN, got it in {int(np.isnan(logits).any(-1).sum())} posts.")
         patterns = [row.tobytes() for row in logits != -np.inf]
-        fitting = (
-            (tasks, names) for tasks, names in splits if len(names) == logits.shape[1] and set(patterns) <= set(tasks)
-        )
-        tasks, names = next(fitting, (None, None))
-        if tasks is None or names is None:
-            sizes = sorted({len(names) for _, names in splits})
-            raise ValueError(
-                f"predictions must be over the candidates of one split, of which there are {sizes}, got logits "
-                f"{logits.shape} with {len(set(patterns))} sets of candidates."
-            )
+        tasks, names = _fitting_split(splits, logits, set(patterns))
         predicted, actual = logits.argmax(-1), np.asarray(prediction.label_ids)
         known = actual != NO_LABEL
         if (wrong := actual[known & ((actual < 0) | (actual >= logits.shape[1]))]).size:
@@ -339,3 +330,17 @@ def make_compute_metrics(collators: Mapping[str, PostCollator]) -> Callable[[Eva
         return means | {f"{task}_{metric}": value for task, own in scores.items() for metric, value in own.items()}
 
     return compute_metrics
+
+
+def _fitting_split(
+    splits: Sequence[tuple[dict[bytes, str], list[str]]], logits: np.ndarray, patterns: set[bytes]
+) -> tuple[dict[bytes, str], list[str]]:
+    """The tasks by their candidates, and the labels, of the split that logits are of."""
+    for tasks, names in splits:
+        if len(names) == logits.shape[1] and patterns <= set(tasks):
+            return tasks, names
+    raise ValueError(
+        f"predictions must be over the candidates of one split, of which there are "
+        f"{sorted({len(names) for _, names in splits})}, got logits {logits.shape} with {len(patterns)} sets of "
+        "candidates."
+    )

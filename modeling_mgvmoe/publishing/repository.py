@@ -14,9 +14,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
+from ..data.adapters import NOT_PUBLIC
 from ..data.files import read_json_object
 from ..data.label_sets import TASKS
-from ..data.parquet_folder import NOT_PUBLIC
 from ..data.sketchbook import generate_posts, split_classes
 from ..evaluation.report import COLUMNS, MEANING, markdown_table
 from ..evaluation.runs import OURS

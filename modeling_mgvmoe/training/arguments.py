@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import Field, dataclass, field, fields
 from typing import Any
 
+from ..data.environment import MIXED_PRECISIONS
 from ..data.flags import unknown_flags, with_our_names
-from ..data.precision import MIXED_PRECISIONS
 
 # Names of transformers' get_scheduler.
 SCHEDULES = ("linear", "cosine", "constant", "constant_with_warmup")
@@ -20,17 +20,19 @@ SCHEDULES = ("linear", "cosine", "constant", "constant_with_warmup")
 JSON_FIELDS = ("model_config",)
 
 
+def argument(default: Any, text: str, choices: Sequence[str] = ()) -> Any:
+    """A field with its help and choices, as HfArgumentParser reads them."""
+    metadata: dict[str, Any] = {"help": text}
+    return field(default=default, metadata={**metadata, "choices": list(choices)} if choices else metadata)
+
+
 @dataclass
 class ModelArguments:
     """Which model is trained: a saved one, two pretrained encoders, or one from nothing."""
 
-    model_name_or_path: str | None = field(
-        default=None, metadata={"help": "A saved MG-VMoE, model and processor, to go on from."}
-    )
-    text_model_name_or_path: str | None = field(default=None, metadata={"help": "A pretrained text encoder."})
-    vision_model_name_or_path: str | None = field(
-        default=None, metadata={"help": "A pretrained vision encoder with its image processor."}
-    )
+    model_name_or_path: str | None = argument(None, "A saved MG-VMoE, model and processor, to go on from.")
+    text_model_name_or_path: str | None = argument(None, "A pretrained text encoder.")
+    vision_model_name_or_path: str | None = argument(None, "A pretrained vision encoder with its image processor.")
     model_config: dict[str, Any] = field(
         default_factory=dict,
         metadata={
@@ -38,19 +40,15 @@ class ModelArguments:
             "vision_config: a model from nothing."
         },
     )
-    max_length: int | None = field(
-        default=None, metadata={"help": "Longest marked post, in tokens; default: a saved model's own, or 128."}
+    max_length: int | None = argument(None, "Longest marked post, in tokens; default: a saved model's own, or 128.")
+    hypothesis_template: str | None = argument(
+        None, 'What is read for a label; default: a saved model\'s own, or "{}".'
     )
-    hypothesis_template: str | None = field(
-        default=None, metadata={"help": 'What is read for a label; default: a saved model\'s own, or "{}".'}
-    )
-    mention_style: str | None = field(
-        default=None,
-        metadata={
-            "help": 'How mentions are shown to the text encoder: "markers" around them, or "prefix", named before the '
-            "post; default: a saved model's own, or what its score needs.",
-            "choices": ["markers", "prefix"],
-        },
+    mention_style: str | None = argument(
+        None,
+        'How mentions are shown to the text encoder: "markers" around them, or "prefix", named before the '
+        "post; default: a saved model's own, or what its score needs.",
+        ["markers", "prefix"],
     )
 
     def __post_init__(self) -> None:
@@ -80,32 +78,22 @@ class ModelArguments:
 class DataArguments:
     """Which posts are trained on."""
 
-    dataset: str = field(
-        default="sketchbook",
-        metadata={
-            "help": '"sketchbook", built in; a folder of prepare_data.py; or rows of your own: a .jsonl, .csv or '
-            ".parquet file, a folder of these, or a dataset on the Hub. Several with commas between: a post competes "
-            "among the classes of its dataset, and class_balanced draws from all of them alike.",
-        },
+    dataset: str = argument(
+        "sketchbook",
+        '"sketchbook", built in; a folder of prepare_data.py; or rows of your own: a .jsonl, .csv or '
+        ".parquet file, a folder of these, or a dataset on the Hub. Several with commas between: a post competes "
+        "among the classes of its dataset, and class_balanced draws from all of them alike.",
     )
-    dataset_seed: int = field(default=0, metadata={"help": "Seed of the sketchbook's classes and posts."})
-    posts_per_class: int = field(default=60, metadata={"help": "Training posts of each class (sketchbook)."})
-    eval_posts_per_class: int = field(
-        default=20, metadata={"help": "Validation and test posts of each class (sketchbook)."}
+    dataset_seed: int = argument(0, "Seed of the sketchbook's classes and posts.")
+    posts_per_class: int = argument(60, "Training posts of each class (sketchbook).")
+    eval_posts_per_class: int = argument(20, "Validation and test posts of each class (sketchbook).")
+    label_words: str = argument(
+        "all", 'What is read for a label: "all" sentences the dataset has for it, or its "name" only.', ["all", "name"]
     )
-    label_words: str = field(
-        default="all",
-        metadata={
-            "help": 'What is read for a label: "all" sentences the dataset has for it, or its "name" only.',
-            "choices": ["all", "name"],
-        },
-    )
-    image_feature_cache: str | None = field(
-        default=None,
-        metadata={
-            "help": "Folder of the frozen vision tower's features, read instead of running it; made by "
-            "examples/prepare_data.py --cache-image-features."
-        },
+    image_feature_cache: str | None = argument(
+        None,
+        "Folder of the frozen vision tower's features, read instead of running it; made by "
+        "examples/prepare_data.py --cache-image-features.",
     )
 
 
@@ -113,105 +101,66 @@ class DataArguments:
 class TrainingArguments:
     """How it is trained."""
 
-    output_dir: str = field(
-        default="runs/train", metadata={"help": "Folder for the model, in `model/`, and the metrics."}
+    output_dir: str = argument("runs/train", "Folder for the model, in `model/`, and the metrics.")
+    overwrite_output_dir: bool = argument(False, "Write into a folder that holds a run.")
+    resume_from_checkpoint: str | None = argument(
+        None, 'Go on from a checkpoint of output_dir: its path, or "latest", which begins where none is yet.'
     )
-    overwrite_output_dir: bool = field(default=False, metadata={"help": "Write into a folder that holds a run."})
-    resume_from_checkpoint: str | None = field(
-        default=None,
-        metadata={
-            "help": 'Go on from a checkpoint of output_dir: its path, or "latest", which begins where none is yet.'
-        },
+    checkpointing_steps: int = argument(0, "Steps between checkpoints; 0: only at validations and the end.")
+    seed: int = argument(0, "Seed of weights, order, dropout and noise.")
+    max_train_steps: int = argument(1000, "Optimizer steps.")
+    per_device_train_batch_size: int = argument(16, "Posts in a batch, per process.")
+    per_device_eval_batch_size: int = argument(64, "Posts in a batch of evaluation.")
+    gradient_accumulation_steps: int = argument(
+        1,
+        "Batches per optimizer step, whose gradients are averaged. Alignment and consistency couple the "
+        "posts of a batch only: 2 batches of 4 are not 1 of 8 to them, while 4 posts on each of 2 processes are.",
     )
-    checkpointing_steps: int = field(
-        default=0, metadata={"help": "Steps between checkpoints; 0: only at validations and the end."}
+    gradient_checkpointing: bool = argument(
+        False, "Compute the encoders' activations again on the way back: less memory, slower."
     )
-    seed: int = field(default=0, metadata={"help": "Seed of weights, order, dropout and noise."})
-    max_train_steps: int = field(default=1000, metadata={"help": "Optimizer steps."})
-    per_device_train_batch_size: int = field(default=16, metadata={"help": "Posts in a batch, per process."})
-    per_device_eval_batch_size: int = field(default=64, metadata={"help": "Posts in a batch of evaluation."})
-    gradient_accumulation_steps: int = field(
-        default=1,
-        metadata={
-            "help": "Batches per optimizer step, whose gradients are averaged. Alignment and consistency couple the "
-            "posts of a batch only: 2 batches of 4 are not 1 of 8 to them, while 4 posts on each of 2 processes are."
-        },
+    learning_rate: float = argument(1e-5, "Peak learning rate; that of the two encoders where the rest has its own.")
+    head_learning_rate: float | None = argument(None, "Of everything but the two encoders; default: learning_rate.")
+    lr_scheduler_type: str = argument(
+        "linear",
+        'A schedule of transformers\' get_scheduler by its name; all parts follow it. All but "constant" '
+        "begin with warmup_ratio.",
+        list(SCHEDULES),
     )
-    gradient_checkpointing: bool = field(
-        default=False,
-        metadata={"help": "Compute the encoders' activations again on the way back: less memory, slower."},
+    freeze_text_layers: int | None = argument(
+        None, "Keep the text encoder's embeddings and this many of its first layers as they are; 0: embeddings."
     )
-    learning_rate: float = field(
-        default=1e-5, metadata={"help": "Peak learning rate; that of the two encoders where the rest has its own."}
+    weight_decay: float = argument(0.0, "Of AdamW; not on biases and norms.")
+    warmup_ratio: float = argument(0.1, "Share of the steps in which the rate rises linearly.")
+    max_grad_norm: float = argument(1.0, "Gradient norm above which it is scaled down; 0: never.")
+    class_balanced: bool = argument(True, "Draw posts with replacement, every class alike; else epoch after epoch.")
+    class_order: str = argument(
+        "drawn",
+        'Of class_balanced: "drawn" draws the class of every post, "in_turn" takes each class once in a '
+        "round (the reference's way).",
+        ["drawn", "in_turn"],
     )
-    head_learning_rate: float | None = field(
-        default=None, metadata={"help": "Of everything but the two encoders; default: learning_rate."}
+    eval_steps: int = argument(200, "Steps between validations.")
+    max_eval_samples: int | None = argument(
+        None,
+        "Validate on at most this many posts, whose ids have the lowest SHA-256; all candidate labels "
+        "stay. Default: on all.",
     )
-    lr_scheduler_type: str = field(
-        default="linear",
-        metadata={
-            "help": 'A schedule of transformers\' get_scheduler by its name; all parts follow it. All but "constant" '
-            "begin with warmup_ratio.",
-            "choices": list(SCHEDULES),
-        },
+    early_stopping_patience: int = argument(0, "Stop after this many validations without a better macro-F1; 0: never.")
+    keep_best: bool = argument(True, "Save the weights with the best validation macro-F1, not the last ones.")
+    mixed_precision: str = argument(
+        "auto",
+        '"no" (float32), "fp16", "bf16", or "auto": what `accelerate launch --mixed_precision` asks for, '
+        "else bf16 where the hardware has it (GPU; AVX-512-BF16, AMX, Arm), else float32.",
+        list(MIXED_PRECISIONS),
     )
-    freeze_text_layers: int | None = field(
-        default=None,
-        metadata={
-            "help": "Keep the text encoder's embeddings and this many of its first layers as they are; 0: embeddings."
-        },
+    num_threads: int | None = argument(None, "Threads of torch on the CPU; default: torch's own.")
+    report_to: str = argument(
+        "jsonl",
+        'Trackers by name, with commas between: "jsonl", log.jsonl in output_dir, which is always there; '
+        "and Accelerate's (tensorboard, wandb, ...), whose packages must be installed.",
     )
-    weight_decay: float = field(default=0.0, metadata={"help": "Of AdamW; not on biases and norms."})
-    warmup_ratio: float = field(default=0.1, metadata={"help": "Share of the steps in which the rate rises linearly."})
-    max_grad_norm: float = field(
-        default=1.0, metadata={"help": "Gradient norm above which it is scaled down; 0: never."}
-    )
-    class_balanced: bool = field(
-        default=True, metadata={"help": "Draw posts with replacement, every class alike; else epoch after epoch."}
-    )
-    class_order: str = field(
-        default="drawn",
-        metadata={
-            "help": 'Of class_balanced: "drawn" draws the class of every post, "in_turn" takes each class once in a '
-            "round (the reference's way).",
-            "choices": ["drawn", "in_turn"],
-        },
-    )
-    eval_steps: int = field(default=200, metadata={"help": "Steps between validations."})
-    max_eval_samples: int | None = field(
-        default=None,
-        metadata={
-            "help": "Validate on at most this many posts, whose ids have the lowest SHA-256; all candidate labels "
-            "stay. Default: on all."
-        },
-    )
-    early_stopping_patience: int = field(
-        default=0, metadata={"help": "Stop after this many validations without a better macro-F1; 0: never."}
-    )
-    keep_best: bool = field(
-        default=True, metadata={"help": "Save the weights with the best validation macro-F1, not the last ones."}
-    )
-    mixed_precision: str = field(
-        default="auto",
-        metadata={
-            "help": '"no" (float32), "fp16", "bf16", or "auto": what `accelerate launch --mixed_precision` asks for, '
-            "else bf16 where the hardware has it (GPU; AVX-512-BF16, AMX, Arm), else float32.",
-            "choices": list(MIXED_PRECISIONS),
-        },
-    )
-    num_threads: int | None = field(
-        default=None, metadata={"help": "Threads of torch on the CPU; default: torch's own."}
-    )
-    report_to: str = field(
-        default="jsonl",
-        metadata={
-            "help": 'Trackers by name, with commas between: "jsonl", log.jsonl in output_dir, which is always there; '
-            "and Accelerate's (tensorboard, wandb, ...), whose packages must be installed."
-        },
-    )
-    logging_steps: int = field(
-        default=10, metadata={"help": "Steps between entries of the log, each the mean over the steps since the last."}
-    )
+    logging_steps: int = argument(10, "Steps between entries of the log, each the mean over the steps since the last.")
 
     def __post_init__(self) -> None:
         at_least_one = ("max_train_steps", "per_device_train_batch_size", "per_device_eval_batch_size",

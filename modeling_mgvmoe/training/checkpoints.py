@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import json
 import os
 import random
@@ -26,7 +25,7 @@ from safetensors.torch import load_file, load_model, save_file, save_model
 from torch import nn
 
 from ..data.atomic_io import remove_folder, whole_folder
-from ..data.fingerprint import differences
+from ..data.fingerprint import differences, file_sha256
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -38,7 +37,7 @@ if TYPE_CHECKING:
 
 
 def random_state(accelerator: Accelerator) -> dict[str, torch.Tensor]:
-    """Of every process, one row each."""
+    """The random state of every process, one row each."""
     version, numbers, gauss = random.getstate()
     _, keys, position, has_gauss, cached = np.random.get_state()
     state = {
@@ -90,15 +89,9 @@ def find_fault(folder: str) -> str | None:
         path = os.path.join(folder, name)
         if not os.path.isfile(path):
             return f"{name} is missing"
-        if sha256(path) != expected:
+        if file_sha256(path) != expected:
             return f"{name} ({os.path.getsize(path)} bytes) does not have the sha256 that {CHECKSUMS} lists"
     return None
-
-
-def sha256(path: str) -> str:
-    """SHA-256, in hex, of a file."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_tensors(tensors: Mapping[str, torch.Tensor], path: str) -> None:
@@ -230,7 +223,7 @@ def read_progress(folder: str) -> Progress:
 
 
 def can_checkpoint(accelerator: Accelerator) -> bool:
-    """Whether every process holds the whole model and optimizer; parts of them are not gathered here."""
+    """Whether every process holds the whole model and optimizer; with FSDP or DeepSpeed none does."""
     return accelerator.distributed_type.value in ("NO", "MULTI_CPU", "MULTI_GPU")
 
 
@@ -304,7 +297,7 @@ class Checkpointer:
             write_tensors(tensors, os.path.join(partial, OPTIMIZER))
             write_tensors(rows, os.path.join(partial, RANDOM))
             write_json(state, os.path.join(partial, STATE))
-            checksums = {name: sha256(os.path.join(partial, name)) for name in sorted(os.listdir(partial))}
+            checksums = {name: file_sha256(os.path.join(partial, name)) for name in sorted(os.listdir(partial))}
             write_json(checksums, os.path.join(partial, CHECKSUMS))
 
     def load(self, folder: str) -> Progress:

@@ -6,15 +6,17 @@ import copy
 import json
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from ..data.atomic_io import whole_folder
+from ..data.atomic_io import locked, whole_folder
 from ..data.encoding import PostCollator, encode_splits
 from ..data.evaluation_data import sample_posts
 from ..data.feature_cache import cache_states
@@ -33,10 +35,8 @@ from .checkpoints import (
     remove_leftovers,
     starting_point,
 )
-from .launch import keep_freed_memory
+from .launch import StopSignals, TrainingInterrupted, keep_freed_memory
 from .optimization import current_rates, make_optimizer, make_schedule
-from .samplers import From, training_sampler
-from .signals import StopSignals, TrainingInterrupted, locked
 from .trackers import Statistics
 
 if TYPE_CHECKING:
@@ -47,20 +47,14 @@ if TYPE_CHECKING:
     from ..processing_mgvmoe import MGVMoEProcessor
 
 
-def is_spread(accelerator: Accelerator) -> bool:
-    """Whether a process may have only a part of the weights, so that all must run the model, and equally often."""
-    return not can_checkpoint(accelerator)
-
-
 def even_pictures(
     accelerator: Accelerator, collator: PostCollator, processor: MGVMoEProcessor
 ) -> Callable[[Sequence[Mapping[str, Any]]], dict[str, Any]]:
-    """A collator that gives a batch without images blank, masked ones, where the model is spread; else the same.
+    """The collator; where the model is spread over processes, it adds blank, masked images to a batch without any.
 
-    The processes bring the weights of every layer together when it runs: one that left out the vision tower would let
-    the others wait forever. Masked images train like none.
+    The processes gather the weights of a layer when it runs: one that left out the vision tower would hang the others.
     """
-    if not is_spread(accelerator) or collator.feature_cache is not None:
+    if can_checkpoint(accelerator) or collator.feature_cache is not None:
         return collator
     from PIL import Image
 
@@ -86,12 +80,12 @@ def open_methods(accelerator: Accelerator, model: nn.Module) -> None:
 
 
 def whole_model(accelerator: Accelerator, wrapped: nn.Module) -> MGVMoEForZeroShotIE:
-    """The model with all its weights and in its own class, to be saved; every process calls this.
+    """The model with all its weights, to be saved; every process calls this.
 
-    Of a model that is spread this is a copy on the CPU, on the main process; elsewhere it may lack its weights.
+    A model that is spread over processes is copied to the CPU of the main one; elsewhere the copy may lack weights.
     """
     model = accelerator.unwrap_model(wrapped)
-    if not is_spread(accelerator):
+    if can_checkpoint(accelerator):
         return model
     from ..modeling_mgvmoe import MGVMoEForZeroShotIE
 
@@ -160,27 +154,25 @@ def _train(
 ) -> dict[str, Any]:
     from accelerate.utils import set_seed
 
-    from .trackers import Reporter
-
-    folder = os.path.join(arguments.output_dir, "model")
-    # Noise and dropout of their own on every process: with one seed for all, the first posts of the processes' batches
-    # would share theirs, the second ones too, and so on. The order of the posts has its own generator.
+    # With one seed for all processes, posts at the same place of their batches would share noise and dropout.
     set_seed(arguments.seed, device_specific=True)
     if feature_cache is not None:
         feature_cache.check(model, processor)
     show = accelerator.is_main_process
     data = _fewer_to_validate(data, arguments.max_eval_samples, accelerator)
-    encoded, collators = _encode(data, processor, feature_cache, show, model)
+    with_types = model.config.score == "similarity"
+    splits = ("train", "validation")
+    encoded, collators = encode_splits(data, processor, splits, with_types, feature_cache, show, with_ids=("train",))
     start = 0 if checkpoint is None else read_progress(checkpoint).step
     collator = even_pictures(accelerator, collators["train"], processor)
     loader = _train_loader(encoded["train"], collator, arguments, accelerator, start)
     optimizer = make_optimizer(model, arguments)
-    steps = arguments.max_train_steps
     # Not prepared: a prepared schedule would step once per process.
     schedule = make_schedule(optimizer, arguments)
     wrapped, optimizer, loader = accelerator.prepare(model, optimizer, loader)
     open_methods(accelerator, model)
-    _read_once(model, encoded, collators, arguments, accelerator)
+    if can_checkpoint(accelerator):  # else a process may have only a part of the encoder
+        cache_states(model, encoded, collators, arguments.per_device_eval_batch_size, show)
     labels = {**{split: data.labels[split] for split in encoded}, "descriptions": dict(data.label_descriptions),
               "types": [dict(data.label_types), dict(data.type_descriptions)]}  # fmt: skip
     run = identity(arguments, model.config.to_dict(), encoded, labels, accelerator.num_processes)
@@ -188,11 +180,38 @@ def _train(
     terms = {"loss": "loss", **model.config.loss_terms}
     statistics = Statistics(terms, model.config.num_experts, accelerator.device)
     progress = _begin(checkpointer, checkpoint, arguments, statistics)
+    folder = os.path.join(arguments.output_dir, "model")
+    store = partial(save, accelerator, wrapped, processor, folder)
+    evaluate = partial(validate, model, encoded["validation"], collators["validation"], data, arguments, accelerator)
     if checkpoint is not None and progress.best.get("step") == progress.step:
         # The run may have ended between the checkpoint and the model, which comes after it.
-        save(accelerator, wrapped, processor, folder)
+        store()
     wrapped.train()
+    _run_steps(loader, checkpointer, arguments, statistics, progress, checkpoint, evaluate, store)
+    if progress.step < arguments.max_train_steps:
+        accelerator.print(f"stopped early: no better macro-F1 in {arguments.early_stopping_patience} validations")
+    found = {"best": progress.best, "history": progress.history}
+    if accelerator.is_main_process:
+        with open(os.path.join(arguments.output_dir, "metrics.json"), "w", encoding="utf-8") as file:
+            json.dump(found, file, indent=2)
+    accelerator.wait_for_everyone()
+    return found
 
+
+def _run_steps(
+    loader: DataLoader,
+    checkpointer: Checkpointer,
+    arguments: TrainingArguments,
+    statistics: Statistics,
+    progress: Progress,
+    checkpoint: str | None,
+    evaluate: Callable[[], dict[str, Any]],
+    store: Callable[[], None],
+) -> None:
+    """All steps from `progress` on, with validations by `evaluate`, checkpoints, and the best model by `store`."""
+    from .trackers import Reporter
+
+    accelerator, optimizer = checkpointer.accelerator, checkpointer.optimizer
     done = _is_done(progress, arguments)
     with StopSignals() as signals, Reporter(accelerator, arguments, statistics, progress) as reporter:
         for batch in () if done else loader:
@@ -201,11 +220,11 @@ def _train(
                 checkpointer.restore_random_state(checkpoint)
                 checkpoint = None
             signals.send(accelerator)
-            _learn(accelerator, wrapped, optimizer, batch, progress, arguments.max_grad_norm, statistics)
+            _learn(accelerator, checkpointer.model, optimizer, batch, progress, arguments.max_grad_norm, statistics)
             if not accelerator.sync_gradients:
                 continue
             rates = current_rates(optimizer)
-            schedule.step()
+            checkpointer.schedule.step()
             progress.step += 1
             reporter.stepped(progress)
             due = [
@@ -213,8 +232,8 @@ def _train(
                 for every in (arguments.checkpointing_steps, arguments.eval_steps)
             ]
             scores = None
-            if due[1] or progress.step == steps:
-                scores = validate(model, encoded["validation"], collators["validation"], data, arguments, accelerator)
+            if due[1] or progress.step == arguments.max_train_steps:
+                scores = evaluate()
                 _record(progress, statistics, scores, arguments.keep_best)
             done, stop = _is_done(progress, arguments), signals.agreed(accelerator)
             # Before the checkpoint, which does not hold again what was logged.
@@ -222,21 +241,13 @@ def _train(
             written = checkpointer.save(progress, statistics) if any(due) or done or stop else None
             # After the checkpoint: whoever resumes from it finds the model, or writes it.
             if progress.best.get("step") == progress.step:
-                save(accelerator, wrapped, processor, folder)
+                store()
             if stop:
                 raise TrainingInterrupted(stop, progress.step, written)
             if done:
                 break
             reporter.restart_clock()
     reporter.draw()
-    if progress.step < steps:
-        accelerator.print(f"stopped early: no better macro-F1 in {arguments.early_stopping_patience} validations")
-    found = {"best": progress.best, "history": progress.history}
-    if accelerator.is_main_process:
-        with open(os.path.join(arguments.output_dir, "metrics.json"), "w", encoding="utf-8") as file:
-            json.dump(found, file, indent=2)
-    accelerator.wait_for_everyone()
-    return found
 
 
 def _fewer_to_validate(data: ZeroShotData, count: int | None, accelerator: Accelerator) -> ZeroShotData:
@@ -248,32 +259,6 @@ def _fewer_to_validate(data: ZeroShotData, count: int | None, accelerator: Accel
         file=sys.stderr,
     )
     return replace(data, posts={**data.posts, "validation": sample_posts(posts, count)})
-
-
-def _encode(
-    data: ZeroShotData,
-    processor: MGVMoEProcessor,
-    feature_cache: ImageFeatureCache | None,
-    show: bool,
-    model: MGVMoEForZeroShotIE,
-) -> tuple[dict[str, list[dict[str, Any]]], dict[str, PostCollator]]:
-    """Encoded posts of training and validation, and a collator for each."""
-    with_types = model.config.score == "similarity"
-    splits = ("train", "validation")
-    return encode_splits(data, processor, splits, with_types, feature_cache, show, with_ids=("train",))
-
-
-def _read_once(
-    model: MGVMoEForZeroShotIE,
-    encoded: Mapping[str, Sequence[dict[str, Any]]],
-    collators: Mapping[str, PostCollator],
-    arguments: TrainingArguments,
-    accelerator: Accelerator,
-) -> None:
-    """`cache_states`, unless a process may have only a part of the encoder."""
-    if not is_spread(accelerator):
-        show = accelerator.is_main_process
-        cache_states(model, encoded, collators, arguments.per_device_eval_batch_size, show)
 
 
 def _begin(
@@ -351,8 +336,8 @@ def _train_loader(
     # The accelerator's number of batches per step, which `accelerate launch` may have set.
     per_step = accelerator.gradient_accumulation_steps * batch_size * accelerator.num_processes
     needed = arguments.max_train_steps * per_step
-    sampler = training_sampler(posts, arguments, needed)
-    sampler = From(sampler, start * per_step)
+    # The first posts of a resumed run are drawn, so that the others stay the same, but not loaded.
+    sampler = training_order(posts, arguments, needed)[start * per_step :]
     # Any sequence is a map-style dataset; the type of torch's argument says less.
     return DataLoader(posts, batch_size=batch_size, sampler=sampler, collate_fn=collator, drop_last=True)  # type: ignore[arg-type]
 
@@ -385,7 +370,7 @@ def validate(
     from accelerate.utils import gather_object
 
     number, own = accelerator.num_processes, accelerator.process_index
-    if is_spread(accelerator):
+    if not can_checkpoint(accelerator):
         number, own = 1, 0
     # It shows the first process, whose share is as large as any.
     title = "validation" if accelerator.is_main_process else None
@@ -405,3 +390,55 @@ def save(accelerator: Accelerator, wrapped: nn.Module, processor: MGVMoEProcesso
         with whole_folder(folder, model_bytes(model), GO_ON) as partial:
             model.save_pretrained(partial)
             processor.save_pretrained(partial)
+
+
+def training_order(posts: Sequence[Mapping[str, Any]], arguments: TrainingArguments, num_samples: int) -> list[int]:
+    """Which posts a run reads, in order: the same for any number of processes.
+
+    Args:
+        posts: encoded ones.
+        arguments: of the training.
+        num_samples: number of posts that the whole run reads.
+    """
+    if not arguments.class_balanced:
+        generator = torch.Generator().manual_seed(arguments.seed)
+        epochs = range(-(-num_samples // len(posts)))
+        order = [index for _ in epochs for index in torch.randperm(len(posts), generator=generator).tolist()]
+        return order[:num_samples]
+    classes = [(post["task"], post["label"]) for post in posts]
+    datasets = [post.get("dataset") for post in posts]
+    in_turn = arguments.class_order == "in_turn"
+    if in_turn and len(set(datasets)) > 1:
+        raise ValueError('class_order must be "drawn" where several datasets are trained on, got "in_turn".')
+    return class_balanced_order(classes, num_samples, arguments.seed, in_turn, datasets)
+
+
+def class_balanced_order(
+    classes: Sequence[Any], num_samples: int, seed: int, in_turn: bool = False, datasets: Sequence[Any] | None = None
+) -> list[int]:
+    """Numbers of posts drawn with replacement: first a class, every class alike, then a post of it.
+
+    Args:
+        classes: the class of every post.
+        num_samples: how many to draw.
+        seed: of the draws.
+        in_turn: take the classes in rounds, each once in a round in a new order, as the reference does but for the
+            order, which it keeps (`_generate_data` in `MET/data_loader.py`); else draw them.
+        datasets: the dataset of every post: draw a dataset first, every one alike, then a class of it.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    datasets = [None] * len(classes) if datasets is None else datasets
+    members: dict[Any, list[int]] = {}
+    for index, name in enumerate(zip(datasets, classes, strict=True)):
+        members.setdefault(name, []).append(index)
+    rows, sizes = list(members.values()), Counter(dataset for dataset, _ in members)
+    if len(sizes) > 1:
+        # The classes of a dataset add up to the same weight in all datasets.
+        weights = torch.tensor([1 / sizes[dataset] for dataset, _ in members])
+        chosen = torch.multinomial(weights, num_samples, replacement=True, generator=generator).tolist()
+    elif in_turn:
+        rounds = range(-(-num_samples // len(rows)))
+        chosen = [place for _ in rounds for place in torch.randperm(len(rows), generator=generator).tolist()]
+    else:
+        chosen = torch.randint(len(rows), (num_samples,), generator=generator).tolist()
+    return [rows[k][int(torch.randint(len(rows[k]), (1,), generator=generator))] for k in chosen[:num_samples]]

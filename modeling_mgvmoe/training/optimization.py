@@ -20,8 +20,7 @@ if TYPE_CHECKING:
 def freeze_text_layers(model: MGVMoEForZeroShotIE, number: int) -> None:
     """Take the gradient off the text encoder's embeddings and its first layers.
 
-    Few classes and few posts, as zero-shot learning has them for training, soon spoil what the lower layers know about
-    all the words that are not among them.
+    Few training classes soon spoil what the lower layers know about all other words.
 
     Args:
         model: changed in place.

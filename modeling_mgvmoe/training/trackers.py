@@ -9,14 +9,14 @@ import re
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker, get_available_trackers
 
 from ..data.atomic_io import write_whole
 from ..data.encoding import image_token_mask
-from ..data.precision import choose_precision
+from ..data.environment import choose_precision
 from ..data.progress_bar import progress_bar, writes_lines
 from ..variational_experts import MODALITIES
 from .launch import launch_device
@@ -31,27 +31,6 @@ if TYPE_CHECKING:
 
 # What is summed up: since the last entry of the log, and since the last validation.
 WINDOWS = ("log", "validation")
-
-
-class TermNames(NamedTuple):
-    """How a loss term is called in the bar, in a narrow bar and above its curve, and the scale of the curve."""
-
-    bar: str
-    short: str
-    curve: str
-    scale: str = "linear"
-
-
-# By the names of `MGVMoEConfig.loss_terms`. Terms that are not here are shown by these names.
-TERM_NAMES = {
-    "ranking_loss": TermNames("ranking", "rank", "ranking loss (E9)"),
-    "cross_entropy_loss": TermNames("cross-entropy", "CE", "cross-entropy of the labels"),
-    "kl_loss": TermNames("KL", "KL", "KL of the experts (E4)", "log"),
-    "router_entropy_loss": TermNames("entropy", "ent", "router entropy, the loss term (E5)"),
-    "alignment_loss": TermNames("alignment", "align", "alignment (E6)"),
-    "consistency_loss": TermNames("consistency", "cons", "consistency (E11)"),
-    "type_loss": TermNames("types", "types", "types of heads and tails"),
-}
 
 
 def expert_sums(router_probs: torch.Tensor | None, mask: torch.Tensor | None, num_experts: int) -> torch.Tensor | None:
@@ -112,7 +91,7 @@ class Statistics:
     def means(self, window: str) -> dict[str, float]:
         """Mean of every loss term over the batches of a window; empty before the first.
 
-        Of this process alone: in training it has the terms of the whole batch of all processes.
+        Not reduced: in training every process has the terms of the whole batch.
         """
         batches, *sums = self.sums[WINDOWS.index(window), : 1 + len(self.terms)].tolist()
         return {name: value / batches for name, value in zip(self.terms, sums, strict=True)} if batches else {}
@@ -149,50 +128,8 @@ class Statistics:
 READING = 0.5
 
 
-def short_number(value: float, digits: int = 3) -> str:
-    """So many digits, as narrow as can be read: 1234, 12.3, 1.23, 4e-4; what is below 1e-5 is 0."""
-    if abs(value) < 1e-5:
-        return "0"
-    if abs(value) < 0.5 * 10 ** (1 - digits):
-        return f"{value:.0e}".replace("e-0", "e-")
-    places = max(0, digits - len(str(int(abs(value)))))
-    return f"{value:.{places}f}"
-
-
-def layouts(means: Mapping[str, float], throughput: float, f1: float | None) -> list[str]:
-    """Formats for tqdm, the richest first: the first that fits the terminal is shown.
-
-    Args:
-        means: of `loss` and its terms by name.
-        throughput: posts a second.
-        f1: best validation macro-F1 so far.
-    """
-    terms = [
-        (TERM_NAMES.get(name, TermNames(*[name.removesuffix("_loss")] * 3)), value)
-        for name, value in means.items()
-        if name != "loss"
-    ]
-    long = ", ".join(f"{names.bar} {short_number(value)}" for names, value in terms)
-    short = " ".join(f"{names.short} {short_number(value)}" for names, value in terms)
-    shortest = " ".join(f"{names.short} {short_number(value, 2)}" for names, value in terms)
-    speed = f"{throughput:.0f}" if throughput >= 10 else f"{throughput:.2g}"
-    loss = f"loss {short_number(means['loss'])}" if means else "loss ?"
-    best = "" if f1 is None else f", best F1 {f1:.3f}"
-    bar, steps = "{desc}: {percentage:3.0f}%|{bar}|", "{n_fmt}/{total_fmt}"
-    return [
-        f"{bar} {steps} [{{elapsed}}<{{remaining}}, {speed} posts/s, {loss}: {long}{best}]",
-        f"{bar} {steps} <{{remaining}} {speed} posts/s, {loss}: {short}",
-        f"{{percentage:3.0f}}% {steps} <{{remaining}} {speed} posts/s, {loss}: {short}",
-        f"{{percentage:.0f}}% <{{remaining}} {speed} posts/s, {loss}: {short}",
-        f"{{percentage:.0f}}% <{{remaining}} {speed} posts/s, {loss}: {shortest}",
-        f"{{percentage:.0f}}% <{{remaining}} {speed}/s, {loss}: {shortest}",
-        f"{{percentage:.0f}}% <{{remaining}} {speed}/s, {loss}",
-        "{percentage:.0f}%",
-    ]
-
-
 class ProgressLine:
-    """A bar with loss terms, throughput and time left, in as many columns as there are.
+    """A progress bar over the steps, with loss terms, throughput and best macro-F1.
 
     Args:
         total: steps of the run.
@@ -216,76 +153,52 @@ class ProgressLine:
         return time.monotonic() - self.read >= READING
 
     def advance(self) -> None:
-        """One more step is done."""
+        """Count a step."""
         self.bar.update()
 
     def update(self, means: Mapping[str, float], throughput: float, f1: float | None) -> None:
-        """Show these values from now on."""
-        if self.bar.disable:
-            return
+        """Show these values from now on: means of `loss` and its terms, posts a second, best macro-F1."""
         self.read = time.monotonic()
-        values = self.bar.format_dict
-        formats, columns = layouts(means, throughput, f1), values.pop("ncols")
-        if writes_lines(self.bar):
-            self.bar.bar_format = formats[0].replace("|{bar}|", "")
-            return
-        fitting = (
-            text
-            for text in formats
-            # A line of the whole width would wrap in some terminals. Without a width there is no terminal.
-            if columns is None or len(self.bar.format_meter(**{**values, "bar_format": text})) < columns
-        )
-        self.bar.bar_format = next(fitting, formats[-1])
+        shown = [f"{throughput:.3g} posts/s"]
+        shown += [f"{name.removesuffix('_loss').replace('_', '-')} {value:.3g}" for name, value in means.items()]
+        shown += [] if f1 is None else [f"best F1 {f1:.3f}"]
+        self.bar.set_postfix_str(", ".join(shown), refresh=False)
 
     def close(self) -> None:
         """Leave the line as it is."""
         self.bar.close()
 
 
-# Panels in reading order: title, the entries it draws as a pattern of which the group names a line, vertical scale.
-# Terms that are not among them get a panel each.
+# Panels with several lines: title, and the pattern of their entries in the log, whose group names the line.
 PANELS = (
-    ("loss (E12)", r"train/(loss)", "linear"),
-    *((names.curve, rf"train/({term})", names.scale) for term, names in TERM_NAMES.items()),
-    ("learning rate", r"learning_rate/(.+)", "rate"),
-    ("validation", r"validation/(.*macro_f1)", "score"),
-    ("expert usage, text", r"expert_usage/text_(\d+)", "share"),
-    ("expert usage, picture", r"expert_usage/picture_(\d+)", "share"),
-    ("router entropy, nats per token", r"router_entropy/(.+)", "linear"),
-    ("posts a second", r"train/(posts_per_second)", "linear"),
+    ("learning rate", r"learning_rate/(.+)"),
+    ("validation", r"validation/(.*macro_f1)"),
+    ("expert usage, text", r"expert_usage/text_(\d+)"),
+    ("expert usage, image", r"expert_usage/picture_(\d+)"),
+    ("router entropy, nats per token", r"router_entropy/(.+)"),
 )
 COLUMNS = 4
-# More lines than this are told apart by their place alone.
-LEGEND = 8
+Curve = tuple[list[int], list[float]]
 
 
-def series(entries: Sequence[Mapping[str, Any]], pattern: str) -> dict[str, tuple[list[int], list[float]]]:
-    """Steps and values of everything in the log whose name matches, by the pattern's group."""
-    found: dict[str, tuple[list[int], list[float]]] = {}
+def panels(entries: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Curve]]:
+    """The curves of a log by panel and line, each its steps and values; every `train/...` has its own panel."""
+    found: dict[str, dict[str, Curve]] = {}
     for entry in entries:
         for name, value in entry.items():
-            match = re.fullmatch(pattern, name)
-            if match:
-                steps, values = found.setdefault(match[1], ([], []))
+            places = [(title, match[1]) for title, pattern in PANELS if (match := re.fullmatch(pattern, name))]
+            if name.startswith("train/"):
+                own = name.removeprefix("train/")
+                places.append((own.replace("_", " "), own))
+            for title, line in places:
+                steps, values = found.setdefault(title, {}).setdefault(line, ([], []))
                 steps.append(entry["step"])
                 values.append(value)
     return found
 
 
-def panels(entries: Sequence[Mapping[str, Any]]) -> list[tuple[str, dict[str, tuple[list[int], list[float]]], str]]:
-    """Title, lines and vertical scale of every panel that has something to draw."""
-    chosen = list(PANELS)
-    names = dict.fromkeys(name for entry in entries for name in entry if name.startswith("train/"))
-    for name in names:
-        if not any(re.fullmatch(pattern, name) for _, pattern, _ in PANELS):
-            title = name.removeprefix("train/").replace("_", " ")
-            chosen.insert(1 + len(TERM_NAMES), (title, f"({re.escape(name)})", "linear"))
-    drawn = [(title, series(entries, pattern), scale) for title, pattern, scale in chosen]
-    return [panel for panel in drawn if panel[1]]
-
-
 def draw_curves(entries: Sequence[Mapping[str, Any]], path: str) -> str | None:
-    """Write a PNG: loss terms, learning rates, validation scores, use of the experts, router entropy over the steps.
+    """Draw loss terms, learning rates, validation scores and use of the experts over the steps, as a PNG.
 
     Args:
         entries: of the log.
@@ -302,53 +215,23 @@ def draw_curves(entries: Sequence[Mapping[str, Any]], path: str) -> str | None:
     if not drawn:
         return "the log is empty."
     rows = -(-len(drawn) // COLUMNS)
-    figure = Figure(figsize=(4.1 * COLUMNS, 2.9 * rows))
-    axes = figure.subplots(rows, COLUMNS, squeeze=False)
-    for axis, (title, lines, scale) in zip(axes.flat, drawn, strict=False):
-        _draw_panel(axis, title, lines, scale)
-    for axis in axes.flat[len(drawn) :]:
+    figure = Figure(figsize=(4.1 * COLUMNS, 2.9 * rows), layout="constrained")
+    axes = list(figure.subplots(rows, COLUMNS, squeeze=False).flat)
+    for axis, (title, lines) in zip(axes, drawn.items(), strict=False):
+        for name, (steps, values) in lines.items():
+            axis.plot(steps, values, marker=".", markersize=4, label=name)
+        everything = [value for _, values in lines.values() for value in values]
+        if 0 < 10 * min(everything) < max(everything):
+            axis.set_yscale("log")
+        axis.set_title(title, fontsize=10)
+        axis.grid(alpha=0.25)
+        if len(lines) > 1:
+            axis.legend(fontsize=7, ncols=2)
+    for axis in axes[len(drawn) :]:
         axis.remove()
-    for axis in axes.flat[max(len(drawn) - COLUMNS, 0) : len(drawn)]:
-        axis.set_xlabel("step")
-    figure.subplots_adjust(
-        left=0.04, right=0.99, bottom=0.55 / (2.9 * rows), top=1 - 0.35 / (2.9 * rows), wspace=0.2, hspace=0.3
-    )
+    figure.supxlabel("step")
     figure.savefig(path, dpi=100)
     return None
-
-
-def _draw_panel(axis: Any, title: str, lines: Mapping[str, tuple[list[int], list[float]]], scale: str) -> None:
-    # One place for one number: "typing/macro_f1" is the line of typing, "macro_f1" that of their mean.
-    names = {name: name.replace("/macro_f1", "").replace("macro_f1", "macro-F1, mean") for name in lines}
-    # Lines that are the same, as learning rates often are, would hide all but the last.
-    same: dict[tuple[tuple[int, ...], tuple[float, ...]], list[str]] = {}
-    for name, (steps, values) in lines.items():
-        same.setdefault((tuple(steps), tuple(values)), []).append(names[name])
-    for (across, up), labels in same.items():
-        dots = "o" if len(across) < 30 else ""
-        axis.plot(across, up, label="\n".join(labels), linewidth=1.4, marker=dots, markersize=3)
-    axis.set_title(title, fontsize=10)
-    axis.tick_params(which="both", labelsize=8)
-    axis.grid(alpha=0.25)
-    axis.xaxis.get_major_locator().set_params(integer=True, nbins=5)
-    for side in ("top", "right"):
-        axis.spines[side].set_visible(False)
-    everything = [value for _, column in lines.values() for value in column]
-    highest = [max(column) for _, column in lines.values()]
-    if (scale == "log" and min(everything) > 0 and max(everything) > 10 * min(everything)) or (
-        scale == "rate" and max(highest) > 5 * min(highest) > 0
-    ):
-        axis.set_yscale("log", nonpositive="mask")
-    elif scale == "score":
-        axis.set_ylim(-0.02, 1.02)
-    else:
-        axis.ticklabel_format(axis="y", scilimits=(-3, 5))
-        axis.yaxis.get_offset_text().set_fontsize(8)
-        axis.set_ylim(bottom=min(0, *everything))
-    if scale == "share":
-        axis.axhline(1 / len(lines), color="grey", linewidth=0.8, linestyle=":")
-    if 1 < len(lines) <= LEGEND:
-        axis.legend(fontsize=7, frameon=False, ncols=2 if len(lines) > 4 else 1)
 
 
 PROJECT = "mgvmoe"

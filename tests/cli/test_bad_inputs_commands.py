@@ -102,7 +102,7 @@ COMMANDS = {
     ],
     "export_onnx": [
         ([], "the following arguments are required: --model, --output_dir"),
-        (["--output-dir", "RUN"], "unrecognized arguments: --output-dir (did you mean --output_dir?)"),
+        (["--outputdir", "RUN"], "unrecognized arguments: --outputdir (did you mean --output_dir?)"),
         (["--model", "T/none", "--output_dir", "RUN"], "model: the folder T/none does not exist"),
         (["--model", "T/full", "--output_dir", "RUN"], "model: T/full holds no config.json"),
         (["--model", "M", "--output_dir", "T/full"], "--output_dir: T/full is not empty; --overwrite replaces it"),
@@ -148,7 +148,7 @@ COMMANDS = {
     "prepare_data": [
         ([], "the following arguments are required: dataset"),
         (["x"], "argument dataset: invalid choice: 'x'"),
-        (["mnre"], "the following arguments are required: --output_dir/--output-dir, --data"),
+        (["mnre"], "the following arguments are required: --output_dir, --data"),
         (["mnre", "--data", "T/none", "--output_dir", "RUN"], "folder: none of T/none/train.txt"),
         (["wikidiverse", "--data", "T/full", "--output_dir", "RUN"], "folder: the file 'T/full/train.json' does not"),
         (

@@ -1,11 +1,11 @@
 """`mgvmoe evaluate`: tables, JSON, exit codes, and what is refused."""
 
-import argparse
 import json
 
 import pytest
 
 from modeling_mgvmoe.cli.evaluate import add_flags, evaluation_arguments
+from modeling_mgvmoe.data.flags import FlagParser
 from modeling_mgvmoe.inference import model_folder as loading
 from tests.support.commands import run
 from tests.support.evaluation_data import write_folder
@@ -78,7 +78,7 @@ class TestEvaluate:
 
 
 def flags_of(*words):
-    parser = argparse.ArgumentParser()
+    parser = FlagParser()
     add_flags(parser)
     return parser.parse_args([str(word) for word in words])
 

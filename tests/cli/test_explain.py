@@ -45,7 +45,7 @@ def test_one_post(script, folder, tmp_path, capsys):
     numbers = json.loads(out.with_suffix(".json").read_text(encoding="utf-8"))
     printed = capsys.readouterr().out
     assert f"{numbers['answer']}   uncertainty {numbers['uncertainty']:.2f}" in printed
-    assert f"picture: {out}   numbers: {out.with_suffix('.json')}" in printed
+    assert f"image: {out}   numbers: {out.with_suffix('.json')}" in printed
     assert len(colours(out)) > 50
     assert {entry["label"] for entry in numbers["ranking"]} == set(LABELS) and numbers["patches"]
     arguments = ["post", "--model", f"{folder}/model", "--posts", f"{folder}/posts.json", "--output", str(out)]

@@ -126,7 +126,10 @@ LABEL_SETS = [
     (changed(LABEL_SET, clases={}), "unknown key 'clases'; did you mean 'classes'?"),
     (changed(LABEL_SET, none=1), "none: an object with keys is needed, got 1"),
     (changed(LABEL_SET, left_out=[]), "left_out must be a list of strings that is not empty, got []"),
-    (changed(LABEL_SET, domains={"d": ["b"]}), "domain 'd': classes of the label set are needed, got 'b'"),
+    (
+        changed(LABEL_SET, domains={"d": ["b"]}),
+        "domain 'd': its classes must be among the classes of the label set, got 'b'",
+    ),
 ]
 DIVISION = {"train": ["a"], "validation": ["b"], "test": ["c"]}
 SPLIT_FILE = {"name": "n", "version": 1, "source": "s", "splits": {"one": DIVISION}}

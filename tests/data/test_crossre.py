@@ -5,9 +5,9 @@ import os
 
 import pytest
 
+from modeling_mgvmoe.data.adapters import check_public
 from modeling_mgvmoe.data.crossre import crossre_files, read_crossre
 from modeling_mgvmoe.data.evaluation_data import load_evaluation_data
-from modeling_mgvmoe.data.parquet_folder import check_public
 from modeling_mgvmoe.data.zero_shot_data import data_from_folder
 from tests.support.prepared import prepare
 

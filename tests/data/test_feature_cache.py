@@ -256,18 +256,18 @@ def test_another_tower_preprocessing_or_a_trained_tower_is_refused(built, tmp_pa
     cache.check(model, processor)
 
     processor.image_processor.image_mean = [0.5, 0.5, 0.4]
-    with pytest.raises(ValueError, match=r"header.json: preprocessing.image_mean: the cache has .*0.5\]?; got .*0.4"):
+    with pytest.raises(ValueError, match=r"header.json: preprocessing.image_mean was .*0.5\] and is .*0.4"):
         cache.check(model, processor)
     _, processor = scratch_model()
     known = tower_fingerprint(model)
     with torch.no_grad():
         model.mgvmoe.vision_model.layernorm.bias[3] += 1e-6
     other = tower_fingerprint(model)
-    with pytest.raises(ValueError, match=f"header.json: tower: the cache has '{known}', got '{other}'"):
+    with pytest.raises(ValueError, match=f"header.json: tower was '{known}' and is '{other}'"):
         cache.check(model, processor)
     model, _ = scratch_model()
     model.config.vision_config.hidden_act = "relu"
-    with pytest.raises(ValueError, match="header.json: tower: the cache has"):
+    with pytest.raises(ValueError, match="header.json: tower was"):
         cache.check(model, processor)
     model, _ = scratch_model()
     model.config.freeze_vision = False
@@ -305,7 +305,7 @@ def test_a_corrupt_head_truncation_and_a_missing_shard_are_refused(copied):
     whole = path.read_bytes()
     cache = ImageFeatureCache(copied)
     path.write_bytes(whole[:-2])
-    with pytest.raises(ValueError, match=rf"shard-00001.npy: trunc.* must have {len(whole)} .* got {len(whole) - 2}"):
+    with pytest.raises(ValueError, match="shard-00001.npy: truncated or corrupt"):
         ImageFeatureCache(copied, verify=False)
     with pytest.raises(ValueError, match="shard-00001.npy: truncated"):  # also after it was opened
         cache.read([5])
@@ -313,10 +313,10 @@ def test_a_corrupt_head_truncation_and_a_missing_shard_are_refused(copied):
     with pytest.raises(ValueError, match=r"rows: they must be in \[0, 9\), got 9"):
         cache.read([9])
     path.write_bytes(whole + b"\0")
-    with pytest.raises(ValueError, match="shard-00001.npy: truncated or corrupt"):
-        ImageFeatureCache(copied, verify=False)
+    with pytest.raises(ValueError, match="shard-00001.npy: corrupt, its sha256"):
+        ImageFeatureCache(copied)
     path.write_bytes(b"")
-    with pytest.raises(ValueError, match="shard-00001.npy: corrupt, its head cannot be read"):
+    with pytest.raises(ValueError, match="shard-00001.npy: truncated or corrupt"):
         ImageFeatureCache(copied)
     path.write_bytes(whole)
     shutil.copy(copied / "shard-00002.npy", path)
@@ -335,10 +335,10 @@ def test_a_corrupt_header_or_one_of_another_format_is_refused(copied, tmp_path):
         ImageFeatureCache(copied)
     for content in (b"", whole[:-40], b"\xff"):
         path.write_bytes(content)
-        with pytest.raises(ValueError, match="header.json: corrupt, it is no JSON"):
+        with pytest.raises(ValueError, match="header.json: corrupt: .*a JSON file is needed"):
             ImageFeatureCache(copied)
     path.write_bytes(b"[]")
-    with pytest.raises(ValueError, match=r"header.json: corrupt, a JSON object is needed, got \[\]"):
+    with pytest.raises(ValueError, match=r"header.json: corrupt: .* a JSON object is needed, got \[\]"):
         ImageFeatureCache(copied)
     for name, value in (("version", 2), ("format", "other")):
         path.write_bytes(whole)
@@ -423,10 +423,10 @@ def test_killed_between_batches_only_that_shard_is_made_again(built, tmp_path, m
 def test_going_on_with_something_else_is_refused(built, copied, tmp_path, monkeypatch):
     _, model, processor, _ = built
     settings = {"batch_size": 2, "shard_size": 4}
-    with pytest.raises(ValueError, match=r"header.json: batch_size: the cache has 2, got 3\. Choose another folder"):
+    with pytest.raises(ValueError, match=r"header.json: batch_size was 2 and is 3\. Choose another folder"):
         build_feature_cache(copied, all_posts(), model, processor, **{**settings, "batch_size": 3})
     fewer = {**all_posts(), "validation": [post(20, picture(50), "cake")]}
-    with pytest.raises(ValueError, match="header.json: summary.distinct: the cache has 9, got 10"):
+    with pytest.raises(ValueError, match="header.json: pictures was '9 of them, .* and is '10 of them"):
         build_feature_cache(copied, fewer, model, processor, **settings)
     other, _ = scratch_model()
     with torch.no_grad():
@@ -436,7 +436,7 @@ def test_going_on_with_something_else_is_refused(built, copied, tmp_path, monkey
         kill_at(patch, 10)
         build_feature_cache(tmp_path / "part", all_posts(), model, processor, **settings)
     assert "shard-00000.npy" in os.listdir(tmp_path / "part")
-    with pytest.raises(ValueError, match="plan.json: tower: the cache has"):
+    with pytest.raises(ValueError, match="plan.json: tower was"):
         build_feature_cache(tmp_path / "part", all_posts(), other, processor, **settings)
     # Nothing is lost yet: another batch size is taken, as after running out of memory in the first one.
     with monkeypatch.context() as patch, pytest.raises(Killed):
@@ -453,8 +453,8 @@ def test_a_second_run_into_the_folder_and_wrong_arguments_are_refused(tmp_path):
     model, processor = scratch_model()
     (tmp_path / "cache").mkdir()
     with (
-        feature_cache._lock(str(tmp_path / "cache"), True),
-        pytest.raises(BlockingIOError, match="cache is being filled by another run"),
+        feature_cache.locked(str(tmp_path / "cache")),
+        pytest.raises(FileExistsError, match="folder: a run that is still alive, .* is writing to .*cache"),
     ):
         build_feature_cache(tmp_path / "cache", all_posts(), model, processor)
     for name, value in (("batch_size", 0), ("shard_size", 0), ("num_workers", -1)):

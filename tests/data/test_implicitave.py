@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from modeling_mgvmoe import ZeroShotMultimodalIEPipeline
+from modeling_mgvmoe.data.adapters import check_public
 from modeling_mgvmoe.data.implicitave import COLUMNS, implicitave_class_split, implicitave_files, read_implicitave
-from modeling_mgvmoe.data.parquet_folder import check_public
 from modeling_mgvmoe.data.zero_shot_data import data_from_folder
 from tests.support.from_scratch import scratch_model
 from tests.support.prepared import prepare

@@ -228,18 +228,6 @@ class TestData:
             del classes["/d/e/f"]
             mnre_data(posts, seed=1, label_set=label_set)
 
-    @pytest.mark.parametrize(("limit", "kept"), [(3, [13, 1, 2]), (2, [13, 1]), (0, [13])])
-    def test_fewer_posts_keep_those_with_a_picture(self, tmp_path, limit, kept):
-        Image.new("RGB", (4, 4)).save(tmp_path / "kelo.png")
-        # The validation relation of seed 1 is the first of four, see above.
-        items = [record(relation=f"/{name}/{name}/{name}", image="gone.png") for name in "aaabbbcccddd"]
-        items.append(record(relation="/a/a/a"))
-        posts, _ = read_mnre(write(tmp_path / "train.txt", *items), tmp_path)
-        data, _ = mnre_data(posts, seed=1, validation_posts_per_class=limit)
-        assert [post["id"] for post in data.posts["validation"]] == [f"mnre-train-{number}" for number in kept]
-        assert len(data.posts["test"]) == 3
-        assert [post["id"] for post in posts] == [f"mnre-train-{number}" for number in range(1, 14)]
-
 
 @pytest.mark.real
 class TestRealFiles:

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from modeling_mgvmoe.data import parquet_folder
+from modeling_mgvmoe.data import adapters
+from modeling_mgvmoe.data import prepare as parquet_folder
 from modeling_mgvmoe.data.adapters import prepare_sketchbook
-from modeling_mgvmoe.data.crossner import crossner_data
 from modeling_mgvmoe.data.evaluation_data import read_optional_posts
 from modeling_mgvmoe.data.label_sets import read_label_set
 from modeling_mgvmoe.data.mnre import mnre_data, mnre_files, prepare_mnre, read_mnre
@@ -19,6 +19,7 @@ from modeling_mgvmoe.data.prepare import find_split, hold_out_seen
 from modeling_mgvmoe.data.splits import read_splits
 from modeling_mgvmoe.data.wikidiverse import picture_name
 from modeling_mgvmoe.data.zero_shot_data import data_from_folder
+from tests.support.conll_files import crossner_data
 from tests.support.prepared import prepare
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -297,7 +298,7 @@ class TestFolder:
 
         parquet_folder.write_prepared(prepared, tmp_path / "out")
         with pytest.raises(ValueError, match="private must be set for 'mnre'"):
-            parquet_folder.push_prepared(tmp_path / "out", "us/mnre")
+            adapters.push_prepared(tmp_path / "out", "us/mnre")
         calls = []
 
         class Commit:
@@ -307,7 +308,7 @@ class TestFolder:
             datasets.DatasetDict, "push_to_hub", lambda posts, *given, **named: calls.append((posts, given, named))
         )
         monkeypatch.setattr(huggingface_hub.HfApi, "upload_file", lambda api, **named: calls.append(named) or Commit())
-        assert parquet_folder.push_prepared(tmp_path / "out", "us/mnre", private=True) == Commit.commit_url
+        assert adapters.push_prepared(tmp_path / "out", "us/mnre", private=True) == Commit.commit_url
         (posts, given, named), upload = calls
         assert {name: len(part) for name, part in posts.items()} == {
             "train": 30, "validation": 6, "test": 9, "none": 6

@@ -1,5 +1,7 @@
 """The schema of posts: columns, the check of one post, and what is counted."""
 
+from dataclasses import asdict
+
 import pytest
 
 from modeling_mgvmoe.data.schema import (
@@ -76,4 +78,4 @@ def test_counts_in_words():
     assert (counts.records, counts.none, counts.classes) == (4, 1, {"greets": 2, "chases": 1})
     counts.bad_spans = [f"post-{number}" for number in range(7)]
     assert "4 records (1 without a relation, 2 relations)" in str(counts) and "and 2 more" in str(counts)
-    assert counts.as_dict()["classes"] == counts.classes
+    assert asdict(counts)["classes"] == counts.classes

@@ -123,7 +123,7 @@ class TestFiles:
         runpy.run_path(str(ROOT / "examples" / "make_splits.py"))["main"](["--output_dir", str(tmp_path)])
         made = {path.name: path.read_text(encoding="utf-8") for path in tmp_path.iterdir()}
         assert made == {path.name: path.read_text(encoding="utf-8") for path in FILES.iterdir()}
-        assert "mnre.json: 10 divisions" in capsys.readouterr().out
+        assert "mnre.json: 10 splits" in capsys.readouterr().out
 
     @pytest.mark.parametrize("name", ["mnre", "mnre_v1", "wikidiverse", "crossner", "twitter10000"])
     def test_their_classes_are_those_of_the_label_set(self, name):

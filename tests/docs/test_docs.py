@@ -118,7 +118,10 @@ def test_commands_that_need_data_are_understood_by_their_parsers(place, line, mo
     elif script:
         # Others build their parser and check files in one go: their help has their flags.
         known = flags_of(script, tuple(word for word in flags[:1] if not word.startswith("-")))
-        assert {word.partition("=")[0] for word in flags if word.startswith("--")} <= known
+        given = {word.partition("=")[0] for word in flags if word.startswith("--")}
+        assert {f"--{flag[2:].replace('-', '_')}" for flag in given} <= {
+            f"--{flag[2:].replace('-', '_')}" for flag in known
+        }
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if any(block.fast for block in BLOCKS[page])], ids=name)

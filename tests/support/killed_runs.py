@@ -26,7 +26,7 @@ from modeling_mgvmoe.training.loop import train
 from tests.support.small_runs import small_data, small_trainee
 
 # What is called while something is being written, how often it is in a run at least, and where it is looked up.
-PLACES = {"fsync": (90, whole_folder), "sha256": (50, checkpoints), "save_model": (12, checkpoints),
+PLACES = {"fsync": (90, whole_folder), "file_sha256": (50, checkpoints), "save_model": (12, checkpoints),
           "write_tensors": (24, checkpoints), "write_json": (24, checkpoints), "_take_place": (12, whole_folder),
           "_exchange": (4, whole_folder), "remove_folder": (8, checkpoints)}  # fmt: skip
 STEPS = 30

@@ -6,6 +6,7 @@ import math
 import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -31,7 +32,7 @@ from modeling_mgvmoe.training.arguments import (
     TrainingArguments,
 )
 from modeling_mgvmoe.training.build import build_model, load_data, model_from_scratch
-from modeling_mgvmoe.training.loop import train
+from modeling_mgvmoe.training.loop import class_balanced_order, train, training_order
 from modeling_mgvmoe.training.optimization import parameter_groups
 from tests.support.from_scratch import scratch_config
 from tests.support.small_runs import TERMS
@@ -408,3 +409,76 @@ def test_accelerate_launch(tmp_path):
     assert {"config.json", "model.safetensors", "processor_config.json", "pipeline_mgvmoe.py"} < {
         path.name for path in (tmp_path / "run" / "model").iterdir()
     }
+
+
+def test_class_balanced_order():
+    classes = ["rare"] * 2 + ["common"] * 50 + ["usual"] * 10
+    drawn = class_balanced_order(classes, 6000, seed=1)
+    assert len(drawn) == 6000
+    # Binomial with p = 1/3: standard deviation 37.
+    counts = Counter(classes[index] for index in drawn)
+    assert set(counts) == {"rare", "common", "usual"}
+    assert all(abs(count - 2000) < 150 for count in counts.values())
+    # Within a class every post alike, with replacement: 1000 each for the rare ones, 40 for the common ones.
+    posts = Counter(drawn)
+    assert set(posts) == set(range(len(classes)))
+    assert all(abs(posts[index] - 1000) < 120 for index in (0, 1))
+    assert all(abs(posts[index] - 40) < 30 for index in range(2, 52))
+
+
+def order(size, num_samples, seed=0):
+    """Epochs of posts without classes."""
+    return training_order([{}] * size, TrainingArguments(class_balanced=False, seed=seed), num_samples)
+
+
+def test_orders_are_repeatable_differ_by_seed_and_begin_alike():
+    for make in (lambda count, seed: class_balanced_order("aabbb", count, seed), lambda *given: order(5, *given)):
+        first = make(40, 1)
+        torch.rand(3)
+        assert make(40, 1) == first and make(40, 2) != first
+
+
+def test_without_classes_every_post_is_read_once_per_epoch():
+    drawn = order(5, 13)
+    assert len(drawn) == 13
+    assert sorted(drawn[:5]) == sorted(drawn[5:10]) == list(range(5))
+    assert len(set(drawn[10:])) == 3
+    assert drawn[:5] != drawn[5:10]
+
+
+def test_classes_in_turn():
+    classes = ["rare"] * 2 + ["common"] * 50 + ["usual"] * 10
+    drawn = class_balanced_order(classes, 3 * 20 + 1, seed=1, in_turn=True)
+    rounds = [tuple(classes[index] for index in drawn[start : start + 3]) for start in range(0, 60, 3)]
+    assert all(set(names) == {"rare", "common", "usual"} for names in rounds) and len(drawn) == 61
+    assert len(set(rounds)) > 2  # in a new order every round
+    assert len(set(drawn)) > 15  # and a new post
+    assert class_balanced_order(classes, 0, seed=1, in_turn=True) == []
+
+
+# 12 posts of 4 labels of either task.
+POSTS = [
+    {"task": task, "label": label} for task, label in zip(["typing", "relation"] * 12, "abcdefgh" * 3, strict=True)
+]
+
+
+def test_arguments_of_sampling():
+    with pytest.raises(ValueError, match="class_order must be one of drawn, in_turn, got 'both'"):
+        TrainingArguments(class_order="both")
+    with pytest.raises(ValueError, match="class_order: 'in_turn' needs class_balanced, got class_balanced False"):
+        TrainingArguments(class_order="in_turn", class_balanced=False)
+    in_turn = training_order(POSTS, TrainingArguments(class_order="in_turn"), 16)
+    # 8 pairs of task and label, each twice in two rounds.
+    assert set(Counter((POSTS[index]["task"], POSTS[index]["label"]) for index in in_turn).values()) == {2}
+
+
+def test_datasets_alike():
+    posts = [{"task": "a/typing", "dataset": "a/typing", "label": f"c{index % 3}"} for index in range(9)]
+    posts += [{"task": "b/relation", "dataset": "b/relation", "label": "d"} for _ in range(100)]
+    drawn = training_order(posts, TrainingArguments(), 4000)
+    counts = Counter((posts[index]["dataset"], posts[index]["label"]) for index in drawn)
+    # Half to each dataset, and a sixth of all to each class of the first: standard deviations 32 and 24.
+    assert abs(counts["b/relation", "d"] - 2000) < 130
+    assert all(abs(counts["a/typing", f"c{index}"] - 667) < 100 for index in range(3))
+    with pytest.raises(ValueError, match="class_order"):
+        training_order(posts, TrainingArguments(class_order="in_turn"), 4)

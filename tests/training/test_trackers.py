@@ -1,20 +1,25 @@
 """Where a run is reported, and that a run that goes on reports nothing twice."""
 
+import io
 import json
 import math
 import sys
+import time
 
 import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.tracking import GeneralTracker, get_available_trackers
+from PIL import Image
 
+from modeling_mgvmoe.data import progress_bar as progress
 from modeling_mgvmoe.training import loop
 from modeling_mgvmoe.training.arguments import TrainingArguments
 from modeling_mgvmoe.training.loop import train
 from modeling_mgvmoe.training.trackers import (
     JsonLinesTracker,
+    ProgressLine,
     Statistics,
     draw_curves,
     expert_sums,
@@ -105,8 +110,8 @@ def test_the_loss_is_called_after_the_objective_everywhere(tmp_path):
     for names in (logged[-1], tracked):
         assert "train/cross_entropy_loss" in names and "train/ranking_loss" not in names
     assert metrics["best"]["cross_entropy_loss"] == logged[-1]["train/cross_entropy_loss"]
-    titles = [title for title, _, _ in panels(logged)]
-    assert "cross-entropy of the labels" in titles and not any("ranking" in title for title in titles)
+    titles = list(panels(logged))
+    assert "cross entropy loss" in titles and not any("ranking" in title for title in titles)
 
 
 def test_a_run_that_goes_on_logs_nothing_twice(tmp_path, monkeypatch):
@@ -327,3 +332,110 @@ def test_nothing_is_read_before_it_is_asked_for():
         statistics.add(output, {"attention_mask": torch.ones(2, 3)})
     with pytest.raises(NotImplementedError):
         statistics.means("log")
+
+
+ENTRIES = [
+    {
+        "step": step,
+        **{f"train/{name}": 10.0 / step for name in ("loss", *TERMS, "new_loss", "posts_per_second")},
+        **{f"learning_rate/{part}": rate / step for part, rate in (("text", 1e-5), ("heads", 1e-3), ("vision", 1e-5))},
+        **{f"expert_usage/{modality}_{k}": 0.5 for modality in ("text", "picture") for k in range(2)},
+        **{f"router_entropy/{modality}": 0.7 for modality in ("text", "picture")},
+    }
+    for step in (3, 6, 9)
+]
+ENTRIES[-1] |= {f"validation/{name}": 0.4 for name in ("macro_f1", "typing/macro_f1", "typing/accuracy")}
+
+
+def test_every_term_has_a_panel_of_its_own():
+    found = panels(ENTRIES)
+    drawn = [name for lines in found.values() for name in lines]
+    for name in ("loss", *TERMS, "new_loss", "posts_per_second", "text", "heads", "macro_f1", "typing/macro_f1"):
+        assert name in drawn, name
+    assert found["new loss"] == {"new_loss": ([3, 6, 9], [10 / 3, 10 / 6, 10 / 9])}
+    assert list(found["expert usage, image"]) == ["0", "1"]
+    # Nothing of a modality that was not there.
+    text_only = [{name: value for name, value in entry.items() if "picture" not in name} for entry in ENTRIES]
+    assert "expert usage, image" not in panels(text_only)
+
+
+def test_a_picture_is_written(tmp_path):
+    path = tmp_path / "curves.png"
+    assert draw_curves(ENTRIES, str(path)) is None
+    with Image.open(path) as picture:
+        assert picture.size[0] > 1000 and len(picture.convert("RGB").getcolors(10**6)) > 10
+    assert draw_curves([{"step": 3, "train/loss": 2.0}], str(path)) is None
+
+
+def test_why_there_is_none(tmp_path, monkeypatch):
+    assert draw_curves([], str(tmp_path / "curves.png")) == "the log is empty."
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    found = draw_curves(ENTRIES, str(tmp_path / "curves.png"))
+    assert found == "matplotlib is not installed (it is in the extra `demo`)."
+    assert not (tmp_path / "curves.png").exists()
+
+
+MEANS = {
+    "loss": 1234.5,
+    "ranking_loss": 6.78,
+    "kl_loss": 987.6,
+    "router_entropy_loss": 1.234,
+    "alignment_loss": 0.0449,
+    "consistency_loss": 0.00041,
+    "new_loss": 3.0,
+}
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize("columns", [None, 40, 300])
+def test_the_line_fits_and_names_every_term(columns):
+    line = ProgressLine(600, 20, show=True)
+    line.bar.fp, line.bar.dynamic_ncols, line.bar.ncols = Terminal(), None, columns
+    line.bar.update(250)
+    line.update(MEANS, 812.4, 0.512)
+    shown = line.bar.format_meter(**line.bar.format_dict)
+    line.update({}, 0.0, None)
+    nothing = line.bar.format_meter(**line.bar.format_dict)
+    line.close()
+    assert len(shown) <= (columns or 1000) and "45%" in shown and "best F1" not in nothing
+    if columns != 40:
+        assert "270/600" in shown and shown.endswith(
+            "812 posts/s, loss 1.23e+03, ranking 6.78, kl 988, router-entropy 1.23, alignment 0.0449, "
+            "consistency 0.00041, new 3, best F1 0.512]"
+        )
+
+
+def test_the_loss_is_not_read_at_every_step(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    line = ProgressLine(10, 0, show=True)
+    assert line.due()
+    line.update(MEANS, 1.0, None)
+    assert not line.due()
+    line.close()
+    hidden = ProgressLine(10, 0, show=False)
+    assert not hidden.due()
+    hidden.update(MEANS, 1.0, None)
+    hidden.close()
+
+
+def test_a_training_in_a_log_file(monkeypatch):
+    log = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", log)
+    monkeypatch.setattr(progress, "LOG_INTERVAL", 0.1)
+    line, read = ProgressLine(20, 0, show=True), 0
+    for _ in range(20):
+        time.sleep(0.02)
+        if line.due():
+            read += 1
+            line.update(MEANS, 812.4, 0.5)
+        line.advance()
+    line.close()
+    lines = log.getvalue().splitlines()
+    # The loss is read for what is written, not more often.
+    assert "\r" not in log.getvalue() and 2 <= len(lines) <= 6 and read <= len(lines)
+    assert all("812 posts/s, loss 1.23e+03, ranking 6.78" in text and "|" not in text for text in lines)
+    assert lines[-1].startswith("training: 100% 20/20 [00:")
