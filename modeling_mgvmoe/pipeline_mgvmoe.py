@@ -134,7 +134,7 @@ class ZeroShotMultimodalIEPipeline(_PostPipeline):
     """Types a mention or relates two mentions of a post, with any labels written in words.
 
     ```python
-    pipe({"text": "Kelo sails at dawn", "image": picture, "mention": (0, 4)}, candidate_labels=["boat", "bird"])
+    pipe({"text": "Kelo sails at dawn", "image": image, "mention": (0, 4)}, candidate_labels=["boat", "bird"])
     pipe({"text": "Kelo greets Mura", "head": (0, 4), "tail": (12, 16)}, candidate_labels=["greets", "chases"])
     ```
 
@@ -513,7 +513,7 @@ class MultimodalGraphExtractionPipeline(_PostPipeline):
 
     ```python
     pipe = pipeline("multimodal-graph-extraction", model=folder, trust_remote_code=True)
-    post = {"id": "1", "text": "Kelo greets Mura", "image": picture, "mentions": [(0, 4), (12, 16)]}
+    post = {"id": "1", "text": "Kelo greets Mura", "image": image, "mentions": [(0, 4), (12, 16)]}
     graph = pipe(post, typing_labels=["person", "boat"], relation_labels=["greets", "chases"])
     graph["mentions"][0]["label"], graph["relations"][0]["head"], graph["relations"][0]["label"]
     ```

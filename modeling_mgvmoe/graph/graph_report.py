@@ -67,7 +67,7 @@ def choose_part(graph: networkx.Graph, size: int) -> list[int]:
 def draw_graph(data: HeteroData, path: str | os.PathLike[str], size: int = 24, title: str | None = None) -> int:
     """Write a PNG: entities by name, coloured by type; relations as arrows, coloured by kind.
 
-    The picture is as large as its names need: no two of them overlap, and each connected component has its own place.
+    The image is as large as its names need: no two of them overlap, and each connected component has its own place.
 
     Args:
         data: of `hetero_data.build_hetero_data`.
