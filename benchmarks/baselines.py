@@ -187,7 +187,7 @@ class AttributeRegression(Baseline):
 
 
 # What a batch may hold of its images.
-PICTURES = ("pixel_values", "image_features", "image_mask", "image_index")
+IMAGES = ("pixel_values", "image_features", "image_mask", "image_index")
 
 
 class Concatenation(Baseline):
@@ -208,8 +208,8 @@ class Concatenation(Baseline):
 
     def scores(self, batch: Mapping[str, Any], candidate_embeds: torch.Tensor) -> torch.Tensor:
         states = self.text_states(batch)
-        given = {name: batch.get(name) for name in PICTURES}
-        pictures, has_picture, _ = self.encoders._picture_states(states, **given, extras={})
+        given = {name: batch.get(name) for name in IMAGES}
+        pictures, has_picture, _ = self.encoders._image_states(states, **given, extras={})
         if pictures is not None and given["image_index"] is not None:
             pictures = pictures[given["image_index"]]
         mean = torch.zeros_like(states[:, 0])

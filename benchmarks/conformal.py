@@ -23,7 +23,7 @@ import numpy as np
 from transformers.utils.logging import disable_progress_bar
 
 from modeling_mgvmoe.data.encoding import TypesOfLabels
-from modeling_mgvmoe.data.evaluation_data import load_evaluation_data, posts_of_task, without_pictures
+from modeling_mgvmoe.data.evaluation_data import load_evaluation_data, posts_of_task, without_images
 from modeling_mgvmoe.evaluation.report import markdown_table
 from modeling_mgvmoe.evaluation.runs import load_model
 from modeling_mgvmoe.inference.predict import ModelScorer
@@ -216,7 +216,7 @@ def measure(flags, seed):
         scored = {}
         for split in ("validation", "test"):
             posts, labels = posts_of_task(data.posts[split], task), data.labels[split][task]
-            scored[split] = scorer(posts, labels), labels, [post["label"] for post in without_pictures(posts)]
+            scored[split] = scorer(posts, labels), labels, [post["label"] for post in without_images(posts)]
         for score in SCORES:
             shared = {"task": task, "seed": seed, "score": score, "labels": len(scored["test"][1])}
             found = same_classes(*scored["test"], flags.coverage, score, flags.divisions)

@@ -21,7 +21,7 @@ import numpy as np
 from transformers.utils.logging import disable_progress_bar
 
 from modeling_mgvmoe.data.encoding import TypesOfLabels
-from modeling_mgvmoe.data.evaluation_data import load_evaluation_data, without_pictures
+from modeling_mgvmoe.data.evaluation_data import load_evaluation_data, without_images
 from modeling_mgvmoe.evaluation.protocols import halves_by_id
 from modeling_mgvmoe.evaluation.report import markdown_table
 from modeling_mgvmoe.evaluation.runs import load_model
@@ -57,7 +57,7 @@ def rows_of(scorer, data, shared):
         known[part] = np.repeat([True, False], [len(one) for one in logits])
         if part == "test":
             answers = [labels[part][column] for column in logits[0].argmax(-1)]
-    references = [post["label"] for post in without_pictures(data.posts["test"])]
+    references = [post["label"] for post in without_images(data.posts["test"])]
     shared = {**shared, "known macro-F1": macro_f1(answers, references, labels["test"])}
     rows = []
     for measure, values in found["test"].items():

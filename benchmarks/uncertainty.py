@@ -24,7 +24,7 @@ import torch
 from transformers.utils.logging import disable_progress_bar
 
 from modeling_mgvmoe.data.encoding import TypesOfLabels
-from modeling_mgvmoe.data.evaluation_data import load_evaluation_data, posts_of_task, without_pictures
+from modeling_mgvmoe.data.evaluation_data import load_evaluation_data, posts_of_task, without_images
 from modeling_mgvmoe.evaluation.report import markdown_table
 from modeling_mgvmoe.evaluation.runs import load_model
 from modeling_mgvmoe.inference.metrics import accuracy, rejection_auroc
@@ -127,7 +127,7 @@ def errors(flags):
             posts = posts_of_task(data.posts["test"], task)
             torch.manual_seed(0)
             logits = scorer.with_samples(posts, labels, flags.num_samples)
-            references = [post["label"] for post in without_pictures(posts)]
+            references = [post["label"] for post in without_images(posts)]
             answers = [labels[column] for column in logits[0].argmax(-1)]
             row = {"task": task, "seed": seed, "posts": len(posts), "accuracy": accuracy(answers, references)}
             right = round(row["accuracy"] * len(posts))

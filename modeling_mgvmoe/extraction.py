@@ -28,7 +28,7 @@ from .labels import (
     split_path,
     with_new_names,
 )
-from .processing_mgvmoe import distinct_pictures
+from .processing_mgvmoe import distinct_images
 from .sample_graph import check_num_neighbors, propagate_labels
 from .spans import as_list, check_span, is_absent, read_image_text, warn_of_columns
 
@@ -453,7 +453,7 @@ class GraphExtractor:
                     raise ValueError(str(error) if str(error).startswith(where) else f"{where}: {error}") from error
                 pixels.append(None)
                 work.append(_Work(PostToExtract.of_broken(given), error=str(error)))
-        features = self._encode_pictures(work, pixels)
+        features = self._encode_images(work, pixels)
         if self.types is not None:
             self._type_mentions(work, features)
         else:
@@ -463,12 +463,12 @@ class GraphExtractor:
             self._relate_pairs(work, features)
         return [self._finished(one) for one in work]
 
-    def _encode_pictures(self, work: list[_Work], pixels: list[np.ndarray | None]) -> torch.Tensor | None:
+    def _encode_images(self, work: list[_Work], pixels: list[np.ndarray | None]) -> torch.Tensor | None:
         """The tower's tokens (P, Li, H') of every distinct image; each post gets its row."""
         asked = [
             None if one.error or not one.post.mentions else picture for one, picture in zip(work, pixels, strict=True)
         ]
-        distinct, index = distinct_pictures(asked)
+        distinct, index = distinct_images(asked)
         for one, picture, row in zip(work, asked, index, strict=True):
             one.picture = -1 if picture is None else row
         if not distinct:

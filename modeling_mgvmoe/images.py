@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-MAX_PICTURE_BYTES = 20 * 2**20
+MAX_IMAGE_BYTES = 20 * 2**20
 MAX_SECONDS = 30.0
 MAX_REDIRECTS = 3
 # IPv6 addresses that stand for IPv4 ones, by which a private one could be reached (RFC 6052).
@@ -26,7 +26,7 @@ MAX_PORT = 65535
 
 def fetch_picture(
     url: str,
-    max_bytes: int = MAX_PICTURE_BYTES,
+    max_bytes: int = MAX_IMAGE_BYTES,
     max_seconds: float = MAX_SECONDS,
     max_redirects: int = MAX_REDIRECTS,
     allow_private: bool = False,

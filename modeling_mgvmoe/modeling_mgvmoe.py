@@ -220,6 +220,18 @@ def one_for_all(tensor: torch.Tensor | None, name: str, axes: int, posts: int) -
     return tensor[0]
 
 
+# What describes labels and types may come once for each post, too; here the axes that each has alone.
+SHARED_AXES = {
+    "candidate_input_ids": 2,
+    "candidate_attention_mask": 2,
+    "candidate_index": 1,
+    "candidate_types": 3,
+    "type_input_ids": 2,
+    "type_attention_mask": 2,
+    "type_index": 1,
+}
+
+
 def check_pixels(pixel_values: torch.Tensor) -> None:
     """(B, channels, height, width)."""
     check_tensors(pixel_values=pixel_values)
@@ -1049,7 +1061,7 @@ def _all_true(mask: torch.Tensor) -> bool:
 
 
 IMAGE_TEXT_ARGUMENTS = ("image_text_input_ids", "image_text_attention_mask")
-PICTURE_ARGUMENTS = ("pixel_values", "image_features", "image_mask", "image_index", *IMAGE_TEXT_ARGUMENTS)
+IMAGE_ARGUMENTS = ("pixel_values", "image_features", "image_mask", "image_index", *IMAGE_TEXT_ARGUMENTS)
 
 
 @dataclass
@@ -1256,7 +1268,7 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
         self._check_request(return_variance, noises, pixel_values, image_features)
         if post_states is not None:
             self._check_post_states(post_states, input_ids)
-            pictures, image_mask, _ = self._picture_states(
+            pictures, image_mask, _ = self._image_states(
                 post_states, pixel_values, image_features, image_mask, image_index, {}
             )
             return self._fuse_pooled(
@@ -1280,7 +1292,7 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
         text_states = text_output.last_hidden_state
         text_mask = attention_mask.bool()
         mention_states = self._mention_states(text_states, text_mask, mention_positions)
-        pictures, image_mask, vision_output = self._picture_states(
+        pictures, image_mask, vision_output = self._image_states(
             text_states, pixel_values, image_features, image_mask, image_index, extras
         )
         image_text = self._image_text_states(text_states, image_text_input_ids, image_text_attention_mask)
@@ -1725,7 +1737,7 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
         # A feature map (B, H', h, w) becomes tokens, row by row.
         return states.flatten(2).transpose(1, 2) if states.ndim == 4 else states, output
 
-    def _picture_states(
+    def _image_states(
         self,
         text_states: torch.Tensor,
         pixel_values: torch.Tensor | None,
@@ -1951,55 +1963,33 @@ class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
             ValueError: an argument is missing or a shape does not fit.
         """
         refuse_unknown(kwargs)
+        words = {
+            "candidate_input_ids": candidate_input_ids,
+            "candidate_attention_mask": candidate_attention_mask,
+            "candidate_index": candidate_index,
+            "candidate_states": candidate_states,
+            "candidate_embeds": candidate_embeds,
+            "candidate_types": candidate_types,
+            "type_input_ids": type_input_ids,
+            "type_attention_mask": type_attention_mask,
+            "type_index": type_index,
+            "type_states": type_states,
+            "type_embeds": type_embeds,
+        }
         check_tensors(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            mention_mask=mention_mask,
-            candidate_input_ids=candidate_input_ids,
-            candidate_attention_mask=candidate_attention_mask,
-            candidate_embeds=candidate_embeds,
-            candidate_index=candidate_index,
-            candidate_mask=candidate_mask,
-            candidate_types=candidate_types,
-            type_input_ids=type_input_ids,
-            type_attention_mask=type_attention_mask,
-            type_index=type_index,
-            type_embeds=type_embeds,
-            labels=labels,
-            post_states=post_states,
-            candidate_states=candidate_states,
-            type_states=type_states,
+            **{"input_ids": input_ids, "attention_mask": attention_mask, "mention_mask": mention_mask},
+            **{"post_states": post_states, "candidate_mask": candidate_mask, "labels": labels},
+            **words,
         )
-        self._check_labels(
-            (candidate_input_ids, candidate_embeds, candidate_states),
-            candidate_types,
-            (type_input_ids, type_embeds, type_states),
-        )
-        posts_given = input_ids if post_states is None else post_states
-        number = 0 if posts_given is None else posts_given.shape[0]
-        candidate_input_ids = one_for_all(candidate_input_ids, "candidate_input_ids", 2, number)
-        candidate_attention_mask = one_for_all(candidate_attention_mask, "candidate_attention_mask", 2, number)
-        candidate_index = one_for_all(candidate_index, "candidate_index", 1, number)
-        candidate_types = one_for_all(candidate_types, "candidate_types", 3, number)
-        type_input_ids = one_for_all(type_input_ids, "type_input_ids", 2, number)
-        type_attention_mask = one_for_all(type_attention_mask, "type_attention_mask", 2, number)
-        type_index = one_for_all(type_index, "type_index", 1, number)
+        self._check_labels(words)
+        self._check_posts(mention_mask if post_states is None else post_states, num_samples, sample_noise)
         if attention_mask is None and input_ids is not None:
             attention_mask = torch.ones_like(input_ids)
-        self._check_posts(mention_mask if post_states is None else post_states, num_samples, sample_noise)
-        label_sums: list[torch.Tensor | None] = []
-        if candidate_embeds is None:
-            candidate_embeds, sums = self._embed_words(
-                candidate_input_ids, candidate_attention_mask, candidate_index, candidate_states, labels is not None
-            )
-            label_sums.append(sums)
-        if type_embeds is None and candidate_types is not None:
-            type_embeds, sums = self._embed_words(
-                type_input_ids, type_attention_mask, type_index, type_states, labels is not None
-            )
-            label_sums.append(sums)
-        if candidate_types is not None and type_embeds is not None:
-            check_types(candidate_types, candidate_embeds.shape[-2], type_embeds.shape[0])
+        posts_given = input_ids if post_states is None else post_states
+        number = 0 if posts_given is None else posts_given.shape[0]
+        words |= {name: one_for_all(words[name], name, axes, number) for name, axes in SHARED_AXES.items()}
+        candidate_embeds, type_embeds, label_sums = self._embed_labels(words, labels is not None)
+        candidate_types = words["candidate_types"]
         announced = self.start_row_exchange(labels)
         output = self.mgvmoe(
             input_ids=input_ids,
@@ -2021,11 +2011,10 @@ class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
             post_states=post_states,
             return_dict=True,
         )
-        known_sums = [own for own in label_sums if own is not None]
-        if known_sums:
+        if label_sums is not None:
             # The labels, which pass the same experts, are a third modality of E4 and E5.
             assert output.expert_loss_sums is not None, "it was asked for"
-            output.expert_loss_sums = torch.cat([output.expert_loss_sums, torch.stack(known_sums).sum(0)[None]])
+            output.expert_loss_sums = torch.cat([output.expert_loss_sums, label_sums[None]])
             output.kl_loss, output.router_entropy_loss = losses_of_sums(output.expert_loss_sums)
         posts = self.posts_of(output, attention_mask, mention_positions, mention_mask, num_samples, sample_noise)
         fit = self._type_compatibility(posts, candidate_types, type_embeds)
@@ -2069,22 +2058,33 @@ class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
         """See [`MGVMoEModel.get_candidate_embeds`]."""
         return self.mgvmoe.get_candidate_embeds(candidate_input_ids, candidate_attention_mask, candidate_index)
 
+    def _embed_labels(
+        self, words: Mapping[str, torch.Tensor | None], return_losses: bool
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+        """Labels (C, H), types (T, H) if there are any, and the sums (3,) of E4 and E5 behind residual experts."""
+        embeds: dict[str, torch.Tensor | None] = {name: words[f"{name}_embeds"] for name in ("candidate", "type")}
+        label_sums = []
+        for name in ("candidate", "type"):
+            if embeds[name] is None and (name == "candidate" or words["candidate_types"] is not None):
+                embeds[name], sums = self._embed_words(words, name, return_losses)
+                label_sums += [] if sums is None else [sums]
+        candidates, types = cast(torch.Tensor, embeds["candidate"]), embeds["type"]
+        if words["candidate_types"] is not None and types is not None:
+            check_types(words["candidate_types"], candidates.shape[-2], types.shape[0])
+        return candidates, types, torch.stack(label_sums).sum(0) if label_sums else None
+
     def _embed_words(
-        self,
-        input_ids: torch.Tensor | None,
-        attention_mask: torch.Tensor | None,
-        index: torch.Tensor | None,
-        states: torch.Tensor | None,
-        return_losses: bool,
+        self, words: Mapping[str, torch.Tensor | None], name: str, return_losses: bool
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Labels or types (C, H), from their words or pooled states, and what [`MGVMoEModel.move_candidates`] sums."""
-        if not self.mgvmoe.residual:
-            assert input_ids is not None, "it was checked"
-            return self.get_candidate_embeds(input_ids, attention_mask, index), None
-        if states is None:
-            assert input_ids is not None, "it was checked"
-            states = self.mgvmoe.get_candidate_states(input_ids, attention_mask)
-        return self.mgvmoe.move_candidates(states, index, return_losses)
+        """Labels or types (C, H) from tokens or pooled states, and the sums of [`MGVMoEModel.move_candidates`]."""
+        input_ids, attention_mask, index, states = (
+            words.get(f"{name}_{part}") for part in ("input_ids", "attention_mask", "index", "states")
+        )
+        if self.mgvmoe.residual:
+            if states is None:
+                states = self.mgvmoe.get_candidate_states(cast(torch.Tensor, input_ids), attention_mask)
+            return self.mgvmoe.move_candidates(states, index, return_losses)
+        return self.get_candidate_embeds(cast(torch.Tensor, input_ids), attention_mask, index), None
 
     def encode_candidates(self, encoded: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Labels, and types if there are any, as what `forward` and `score` take instead of their words.
@@ -2092,18 +2092,13 @@ class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
         Args:
             encoded: of `processor.encode_candidates`.
         """
-        taken = {"candidate_embeds": self._embeds_of(encoded, "candidate")}
+        taken = {"candidate_embeds": self._embed_words(encoded, "candidate", False)[0]}
         if "candidate_types" in encoded:
-            taken |= {"type_embeds": self._embeds_of(encoded, "type"), "candidate_types": encoded["candidate_types"]}
+            taken["type_embeds"] = self._embed_words(encoded, "type", False)[0]
+            taken["candidate_types"] = encoded["candidate_types"]
         if "candidate_mask" in encoded:
             taken["candidate_mask"] = encoded["candidate_mask"]
         return taken
-
-    def _embeds_of(self, encoded: Mapping[str, torch.Tensor], name: str) -> torch.Tensor:
-        index = encoded.get(f"{name}_index")
-        if f"{name}_states" in encoded:
-            return self.mgvmoe.move_candidates(encoded[f"{name}_states"], index)[0]
-        return self.get_candidate_embeds(encoded[f"{name}_input_ids"], encoded.get(f"{name}_attention_mask"), index)
 
     def extract(
         self,
@@ -2140,7 +2135,7 @@ class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
             pictures: `pixel_values`, `image_features`, `image_mask`, `image_index`, `image_text_input_ids`,
                 `image_text_attention_mask`: see [`MGVMoEModel.forward`].
         """
-        refuse_unknown({name: value for name, value in pictures.items() if name not in PICTURE_ARGUMENTS})
+        refuse_unknown({name: value for name, value in pictures.items() if name not in IMAGE_ARGUMENTS})
         check_tensors(input_ids=input_ids, attention_mask=attention_mask, mention_mask=mention_mask)
         self._check_posts(mention_mask, num_samples, sample_noise)
         if attention_mask is None and input_ids is not None:
@@ -2156,29 +2151,20 @@ class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
         )
         return self.posts_of(output, attention_mask, mention_positions, mention_mask, num_samples, sample_noise)
 
-    def _check_labels(
-        self,
-        candidates: tuple[torch.Tensor | None, ...],
-        candidate_types: torch.Tensor | None,
-        types: tuple[torch.Tensor | None, ...],
-    ) -> None:
-        """Raise ValueError unless there is one source of labels, and one of types where labels have types.
-
-        Args:
-            candidates, types: ids, embeddings and pooled states of each.
-            candidate_types: (C, 2, T).
-        """
-        given = sum(own is not None for own in candidates)
+    def _check_labels(self, words: Mapping[str, torch.Tensor | None]) -> None:
+        """Raise ValueError unless there is one source of labels, and one of types where labels have types."""
+        sources = ("input_ids", "embeds", "states")
+        given = sum(words[f"candidate_{source}"] is not None for source in sources)
         if given != 1:
             raise ValueError(
                 "Exactly one of candidate_input_ids, candidate_embeds and candidate_states must be given, "
                 f"got {('neither', 'one', 'both', 'all')[given]}."
             )
-        if (candidate_types is None) != all(own is None for own in types):
+        if (words["candidate_types"] is None) != all(words[f"type_{source}"] is None for source in sources):
             raise ValueError("candidate_types and type_input_ids, type_embeds or type_states must be given together.")
-        if not self.mgvmoe.residual and (candidates[-1] is not None or types[-1] is not None):
+        if not self.mgvmoe.residual and not (words["candidate_states"] is None and words["type_states"] is None):
             raise ValueError('candidate_states and type_states need a model with expert_type="residual".')
-        if self.similarity is None and candidate_types is not None:
+        if self.similarity is None and words["candidate_types"] is not None:
             raise ValueError('candidate_types need a model with score="similarity", got one with "projection".')
 
     def _check_posts(

@@ -102,10 +102,10 @@ MENTION_MASK = "mention_mask"
 # Only where posts share images.
 IMAGE_INDEX = "image_index"
 # An image, or what the frozen vision tower made of it.
-PICTURE_NAMES = ("pixel_values", "image_features")
+IMAGE_NAMES = ("pixel_values", "image_features")
 # Words for the image. A post without them has neither.
 IMAGE_TEXT_NAMES = ("image_text_input_ids", "image_text_attention_mask")
-FEATURE_NAMES = (*TEXT_NAMES, MENTION_MASK, *PICTURE_NAMES, *IMAGE_TEXT_NAMES)
+FEATURE_NAMES = (*TEXT_NAMES, MENTION_MASK, *IMAGE_NAMES, *IMAGE_TEXT_NAMES)
 MASK_NAMES = ("image_mask", "candidate_mask", "candidate_types", MENTION_MASK)
 
 
@@ -157,10 +157,10 @@ def pad_features(
         batch["mention_positions"] = [places + [-1] * (slots - len(places)) for places in columns["mention_positions"]]
         if MENTION_MASK in names:
             batch[MENTION_MASK] = _mention_masks(features, slots, [len(row) for row in batch["input_ids"]])
-    if set(PICTURE_NAMES) <= names:
+    if set(IMAGE_NAMES) <= names:
         raise ValueError("features: pixel_values and image_features exclude each other (got both)")
-    for name in PICTURE_NAMES:
-        pictures = [None if post.get(name) is None else _picture(post[name]) for post in features]
+    for name in IMAGE_NAMES:
+        pictures = [None if post.get(name) is None else _image(post[name]) for post in features]
         present = [picture for picture in pictures if picture is not None]
         if len({picture.shape for picture in present}) > 1:
             raise ValueError(
@@ -203,7 +203,7 @@ def _pad_image_texts(
     return {ids_name: padded[TEXT_NAMES[0]], mask_name: padded[TEXT_NAMES[1]]}
 
 
-def distinct_pictures(pictures: Sequence[np.ndarray | None]) -> tuple[list[np.ndarray], list[int]]:
+def distinct_images(pictures: Sequence[np.ndarray | None]) -> tuple[list[np.ndarray], list[int]]:
     """Every distinct image once, and each post's place among them (0 for none)."""
     rows: dict[Any, int] = {}
     distinct, index = [], []
@@ -223,7 +223,7 @@ def _shared(pictures: Sequence[np.ndarray | None]) -> tuple[list[np.ndarray], li
     """The distinct images and each post's place among them; `None` if all are distinct."""
     if len(pictures) < 2:
         return None
-    distinct, index = distinct_pictures(pictures)
+    distinct, index = distinct_images(pictures)
     return (distinct, index) if len(distinct) < sum(picture is not None for picture in pictures) else None
 
 
@@ -250,7 +250,7 @@ def to_tensors(batch: Mapping[str, list[Any]], return_tensors: str | None) -> Ba
         return BatchFeature(dict(batch))
     arrays: dict[str, Any] = {}
     for name, rows in batch.items():
-        if name in PICTURE_NAMES:
+        if name in IMAGE_NAMES:
             array = np.stack(rows)
         elif (
             name == MENTION_MASK
@@ -264,7 +264,7 @@ def to_tensors(batch: Mapping[str, list[Any]], return_tensors: str | None) -> Ba
     return BatchFeature(arrays)
 
 
-def _picture(values: Any) -> np.ndarray:
+def _image(values: Any) -> np.ndarray:
     """An array; in single precision where it came as lists of numbers, as streamed posts have it."""
     return np.asarray(values, dtype=np.float32 if isinstance(values, (list, tuple)) else None)
 
@@ -273,7 +273,7 @@ def _to_list(values: Any) -> list[int]:
     return list(values.tolist() if hasattr(values, "tolist") else values)
 
 
-def _only_picture(image: Any, number: int) -> Any:
+def _only_image(image: Any, number: int) -> Any:
     """Takes the image out of a post's list of one; a list of none is None."""
     if not isinstance(image, (list, tuple)):
         return image
@@ -664,7 +664,7 @@ class MGVMoEProcessor(ProcessorMixin):
         elif mentions is not None:
             raise ValueError("mentions: they need the text they are in (got text=None)")
         if images is not None:
-            pictures = _as_pictures(images)
+            pictures = _as_images(images)
             if text is not None and len(pictures) != len(posts):
                 raise ValueError(f"images: {len(posts)} are needed, one for each text (got {len(pictures)})")
             posts = posts or [{} for _ in pictures]
@@ -946,7 +946,7 @@ class MGVMoEProcessor(ProcessorMixin):
         Raises:
             ValueError: If an image cannot be read, or the processor has no image processor or one of another kind.
         """
-        images = [_only_picture(image, number) for number, image in enumerate(images)]
+        images = [_only_image(image, number) for number, image in enumerate(images)]
         images = [
             None if image is None else to_rgb(image, f"images[{number}]", allow_image_urls)
             for number, image in enumerate(images)
@@ -1075,10 +1075,10 @@ class MGVMoEProcessor(ProcessorMixin):
         return batch if len(index) == len(labels) else {**batch, f"{name}_index": index}
 
 
-def _as_pictures(images: Any) -> list[Any]:
+def _as_images(images: Any) -> list[Any]:
     """One image or a sequence of them as a list; an array of numbers is one image, one of objects is a list."""
-    is_picture = hasattr(images, "tolist") and str(getattr(images, "dtype", "")) not in ("object", "str", "string")
-    pictures = None if is_picture else as_list(images)
+    is_image = hasattr(images, "tolist") and str(getattr(images, "dtype", "")) not in ("object", "str", "string")
+    pictures = None if is_image else as_list(images)
     return [images] if pictures is None else [None if is_absent(one) else one for one in pictures]
 
 

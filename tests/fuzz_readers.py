@@ -51,7 +51,7 @@ def _text_files(pattern):
     return [path.read_bytes() for path in sorted(ROOT.glob(pattern))]
 
 
-def _pictures():
+def _images():
     from PIL import Image
 
     found = []
@@ -92,7 +92,7 @@ READERS = {
     "log": ("log.jsonl", lambda: [b'{"step": 1, "loss": 0.5}\n{"step": 2, "loss": 0.4}\n'], read_log),
     "posts": ("posts.json", lambda: [f"[{POST}]".encode()], lambda p: read_posts(p, None)),
     "post_lines": ("posts.jsonl", lambda: [f"{POST}\n{POST}\n".encode()], lambda p: read_posts(p, ["boat"])),
-    "picture": ("picture.png", _pictures, to_rgb),
+    "picture": ("picture.png", _images, to_rgb),
 }  # fmt: skip
 
 

@@ -24,7 +24,7 @@ class FormError(ValueError):
 
 
 @dataclass(frozen=True)
-class UnreadablePicture:
+class UnreadableImage:
     """Instead of an image that is none.
 
     Attributes:
@@ -40,7 +40,7 @@ class Fields:
 
     Attributes:
         text: the post.
-        image: a PIL image, `None`, or [`UnreadablePicture`].
+        image: a PIL image, `None`, or [`UnreadableImage`].
         kind: `TYPING` or `RELATION`.
         numbers: start and end of the mention or the head, then of the tail; `None` where a field is empty.
         labels: see [`read_label_lines`].
@@ -123,7 +123,7 @@ def _read_post(fields: Fields) -> dict[str, Any]:
         raise FormError(
             f"The image text has {len(fields.image_text):,} characters. At most {MAX_CHARACTERS:,} are taken."
         )
-    if isinstance(fields.image, UnreadablePicture):
+    if isinstance(fields.image, UnreadableImage):
         raise FormError("The image cannot be read. Take another one, such as a PNG, JPEG or WebP file, or none.")
     post: dict[str, Any] = {"text": text, "image": fields.image}
     if image_text := read_image_text((fields.image_text or "").splitlines()):

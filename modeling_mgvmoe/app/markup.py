@@ -151,7 +151,7 @@ def weighed(explanation: Explanation) -> str:
     if explanation.image_text:
         html += f'<p class="mg-hint" dir="auto">Image text: {escape(join_image_texts(explanation.image_text))}</p>'
     if explanation.image is not None:
-        html += _pictures(explanation)
+        html += _images(explanation)
     if explanation.gate is not None:
         html += (
             '<p class="mg-hint">The scores of this model begin as the similarity of post and label; what was weighed '
@@ -180,7 +180,7 @@ def _post(explanation: Explanation) -> str:
     return f'<p class="mg-post" dir="auto">{"".join(html)}</p>'
 
 
-def _pictures(explanation: Explanation) -> str:
+def _images(explanation: Explanation) -> str:
     image = explanation.image
     assert image is not None  # the caller has asked
     shown = _figure(resized(image, LONGEST_SIDE), "The image of the post", "image")

@@ -12,15 +12,15 @@ import gradio as gr
 from . import markup
 from .answers import answer, verdict_again, whole_post
 from .example_posts import ExamplePost
-from .form import MAX_CHARACTERS, RELATION, SLOTS, TYPING, Fields, UnreadablePicture
+from .form import MAX_CHARACTERS, RELATION, SLOTS, TYPING, Fields, UnreadableImage
 from .served_model import ServedModel
 
 
-def picture_input(**kwargs: Any) -> gr.Image:
+def image_input(**kwargs: Any) -> gr.Image:
     """A `gr.Image` that never raises on what was uploaded: Gradio would show no more than "Error".
 
     It gives the image as it was uploaded, a PIL image of any mode; `None` if there is none; or
-    [`UnreadablePicture`].
+    [`UnreadableImage`].
 
     Args:
         kwargs: of `gr.Image`.
@@ -32,7 +32,7 @@ def picture_input(**kwargs: Any) -> gr.Image:
         try:
             return read(payload)
         except Exception as error:  # PIL raises a dozen kinds
-            return UnreadablePicture(type(error).__name__)
+            return UnreadableImage(type(error).__name__)
 
     # Not a subclass: of each, Gradio would write a stub file beside this one.
     component.preprocess = preprocess
@@ -42,7 +42,7 @@ def picture_input(**kwargs: Any) -> gr.Image:
 # Nothing is fetched from elsewhere: the fonts are those of the machine that shows the page.
 FONT = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")
 FONT_MONO = ("ui-monospace", "Menlo", "Consolas", "monospace")
-MAX_PICTURE = "20mb"
+MAX_IMAGE = "20mb"
 LABELS_INFO = (
     "With commas or line ends between them; in quotes where a label has a comma itself. On a line “label | sentence” "
     "the sentence is read instead of the label."
@@ -125,7 +125,7 @@ def launch_page(page: gr.Blocks, server_name: str | None = None, server_port: in
         "enable_monitoring": False,
         "ssr_mode": False,  # it needs Node.js
         "footer_links": [],
-        "max_file_size": MAX_PICTURE,
+        "max_file_size": MAX_IMAGE,
     }
     return page.launch(server_name=server_name, server_port=server_port, **{**fixed, **kwargs})
 
@@ -155,7 +155,7 @@ def _fields(served: ServedModel) -> dict[str, Any]:
                         value=None, label=label, precision=0, min_width=100, elem_id=f"mg-{name}-{end}"
                     )
             found[f"{name}_row"] = row
-    found["image"] = picture_input(
+    found["image"] = image_input(
         label="Image (if there is one)", sources=["upload", "clipboard"], height=240, buttons=[], elem_id="mg-image"
     )
     found["image_text"] = gr.Textbox(

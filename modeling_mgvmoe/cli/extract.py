@@ -37,7 +37,7 @@ from ..graph.model_extractor import (
     load_mention_finder,
     read_candidate_labels,
 )
-from ..graph.post_check import ON_BROKEN_PICTURE
+from ..graph.post_check import ON_BROKEN_IMAGE
 from ..graph.post_files import PostFiles
 from ..graph.runner import BulkArguments, BulkResult, extract_in_bulk
 from ..graph.shards import ERROR_KINDS, HETERO_DATA, SUMMARY
@@ -106,8 +106,8 @@ def _parser(description: str | None) -> argparse.ArgumentParser:
     add("--num_workers", type=int, default=0, help="threads that decode images, for each process (default 0)")
     add("--shard_index", type=int, default=0, help="which of --num_shards this run makes (default 0)")
     add("--num_shards", type=int, default=1, help="for machines that know nothing of each other (default 1)")
-    add("--on_broken_image", choices=ON_BROKEN_PICTURE, default="error", help="what becomes of the post")
-    add("--on_broken_picture", dest="on_broken_image", action=RenamedFlag, choices=ON_BROKEN_PICTURE,
+    add("--on_broken_image", choices=ON_BROKEN_IMAGE, default="error", help="what becomes of the post")
+    add("--on_broken_picture", dest="on_broken_image", action=RenamedFlag, choices=ON_BROKEN_IMAGE,
         default=argparse.SUPPRESS, help=argparse.SUPPRESS)  # fmt: skip
     add("--image_dir", metavar="FOLDER", help="of relative image paths (default: that of their file)")
     add("--picture_features", action="store_true", help="keep the mean of the vision encoder's tokens of each post")

@@ -181,14 +181,14 @@ def _parquet(path: str, shared_labels: Sequence[str] | None) -> tuple[Sequence[A
         import datasets  # noqa: F401 - only to see that it is there
     except ImportError as error:
         raise UsageError(f"--input: to read {path} the extra [train] must be installed (datasets): {error}") from error
-    from ..data.evaluation_data import without_pictures
+    from ..data.evaluation_data import without_images
     from ..data.post_images import undecoded
     from ..data.rows import read_parquet
 
     with usage():
         posts = locate_images(read_parquet(path), os.path.dirname(path))
     faults = {}
-    for number, post in enumerate(without_pictures(posts)):
+    for number, post in enumerate(without_images(posts)):
         try:
             _check(post, shared_labels, f"{path}, row {number}")
         except UsageError as error:

@@ -16,7 +16,7 @@ from .crossre import CROSSRE
 from .fewrel import FEWREL
 from .implicitave import IMPLICITAVE
 from .mnre import MNRE
-from .post_images import read_picture, undecoded
+from .post_images import read_image, undecoded
 from .prepare import DatasetAdapter, PreparedData
 from .rows import ENDINGS, LABELS_FILE
 from .schema import ON_BAD_SPAN, Counts, task_of
@@ -71,7 +71,7 @@ def _counted(post: dict[str, Any], counts: dict[str, Counts]) -> dict[str, Any]:
     own = counts.setdefault(task, Counts(task))
     own.records += 1
     own.classes[post["label"]] = own.classes.get(post["label"], 0) + 1
-    _, reason = read_picture(post["image"])
+    _, reason = read_image(post["image"])
     own.pictures_referenced += reason != "without"
     own.pictures_missing += reason == "missing"
     own.pictures_broken += reason == "broken"

@@ -37,7 +37,7 @@ from typing import Any
 from ..spans import words_to_text
 from .files import Paths, as_paths, nearest, read_lines
 from .label_sets import LabelInfo, LabelSet, name_from_tag, read_label_set
-from .post_images import add_captions_flag, attach_captions, attach_pictures, check_folder, read_captions
+from .post_images import add_captions_flag, attach_captions, attach_images, check_folder, read_captions
 from .prepare import (
     FILES_SPLIT,
     DatasetAdapter,
@@ -519,7 +519,7 @@ def read_multimodal_ner(
         counts.files[os.path.basename(os.fspath(path))] = len(posts) - before
     counts.count_posts(posts)
     attach_captions(posts, captions, counts)
-    attach_pictures(posts, image_dir, counts, progress)
+    attach_images(posts, image_dir, counts, progress)
     return posts, counts
 
 

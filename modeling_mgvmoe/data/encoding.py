@@ -11,7 +11,7 @@ import torch
 
 from ..modeling_mgvmoe import NO_LABEL
 from ..processing_mgvmoe import IMAGE_TEXT_NAMES, MENTION_MASK, TEXT_NAMES, NoTokenError
-from .post_images import read_picture, undecoded
+from .post_images import read_image, undecoded
 from .progress_bar import progress_bar
 from .schema import task_of
 
@@ -85,7 +85,7 @@ def _prepare_images(
     waiting: Sequence[tuple[dict[str, Any], Any]], processor: MGVMoEProcessor, feature_cache: ImageFeatureCache | None
 ) -> list[str]:
     """Add the images to the features that wait for them; the ids of posts with a missing or broken image."""
-    found = [read_picture(image) for _, image in waiting]
+    found = [read_image(image) for _, image in waiting]
     if feature_cache is None:
         arrays = processor.encode_images([picture for picture, _ in found])
         for (features, _), pixel_values in zip(waiting, arrays, strict=True):

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from .post_images import without_pictures as without_pictures  # for the evaluation
+from .post_images import without_images as without_images  # for the evaluation
 from .rows import files_of, find_labels_file, read_parts
 from .schema import task_of
 from .sketchbook import TASKS, generate_posts, split_classes
@@ -125,7 +125,7 @@ def select_posts(posts: Posts, rows: Sequence[int]) -> Posts:
 
 def posts_of_task(posts: Posts, task: str) -> Posts:
     """The posts of one task, in their order."""
-    return select_posts(posts, [row for row, post in enumerate(without_pictures(posts)) if task_of(post) == task])
+    return select_posts(posts, [row for row, post in enumerate(without_images(posts)) if task_of(post) == task])
 
 
 def id_digest(post: Mapping[str, Any]) -> int:
@@ -135,7 +135,7 @@ def id_digest(post: Mapping[str, Any]) -> int:
 
 def sample_posts(posts: Posts, count: int) -> Posts:
     """The posts whose ids have the lowest SHA-256, in their order: the same ones in every process and run."""
-    digests = [id_digest(post) for post in without_pictures(posts)]
+    digests = [id_digest(post) for post in without_images(posts)]
     return select_posts(posts, sorted(sorted(range(len(digests)), key=digests.__getitem__)[:count]))
 
 
@@ -167,8 +167,8 @@ def _check_further(folder: str, data: ZeroShotData, posts: Mapping[str, Posts]) 
     """Held-out posts are of training classes and not trained on, posts without a class of none."""
     path = os.path.join(folder, "{}.parquet")
     if "seen_test" in posts:
-        trained = {post["id"] for post in without_pictures(data.posts["train"])}
-        for post in without_pictures(posts["seen_test"]):
+        trained = {post["id"] for post in without_images(data.posts["train"])}
+        for post in without_images(posts["seen_test"]):
             if post["id"] in trained:
                 raise ValueError(
                     f"{path.format('seen_test')}: posts must not be training posts, got {post['id']!r} of both"
@@ -178,7 +178,7 @@ def _check_further(folder: str, data: ZeroShotData, posts: Mapping[str, Posts]) 
                     f"{path.format('seen_test')}: classes must be training classes, got {post['label']!r} "
                     f"of post {post['id']!r}"
                 )
-    for post in without_pictures(posts.get("none", ())):
+    for post in without_images(posts.get("none", ())):
         of = [split for split in SPLITS if post["label"] in data.labels[split].get(task_of(post), ())]
         if of:
             raise ValueError(

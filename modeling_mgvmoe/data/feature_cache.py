@@ -26,7 +26,7 @@ from .atomic_io import LOCK, locked, whole_file, write_whole
 from .encoding import PostCollator
 from .files import read_json_object
 from .fingerprint import differences, file_sha256, module_fingerprint
-from .post_images import picture_key, read_picture, undecoded
+from .post_images import image_key, read_image, undecoded
 from .progress_bar import progress_bar
 
 if TYPE_CHECKING:
@@ -221,7 +221,7 @@ class ImageFeatureCache:
         Raises:
             ValueError: the cache does not have the image.
         """
-        key = picture_key(picture)
+        key = image_key(picture)
         if key not in self.rows:
             raise ValueError(
                 f"{self.path}: images: {where} is not among the {len(self)} that were cached, got sha256 {key}. "
@@ -263,7 +263,7 @@ class ImageFeatureCache:
         return found
 
 
-class _Pictures:
+class _Images:
     """Map-style dataset of images, for a `DataLoader` whose workers decode and, with a processor, prepare them."""
 
     def __init__(
@@ -280,8 +280,8 @@ class _Pictures:
     def __getitem__(self, index: int) -> tuple[str, str, Any]:
         """Key, reason for there being none, and pixel values if there is a processor."""
         key, split, row = self.places[index]
-        picture, reason = read_picture(self.posts[split][row].get("image"))
-        found = "" if picture is None else picture_key(picture)
+        picture, reason = read_image(self.posts[split][row].get("image"))
+        found = "" if picture is None else image_key(picture)
         if self.processor is None:
             return found, reason, None
         if found != key:
@@ -289,7 +289,7 @@ class _Pictures:
         return found, reason, self.processor.encode_images([picture])[0]
 
 
-def _load(pictures: _Pictures, batch_size: int, num_workers: int) -> Iterator[list[Any]]:
+def _load(pictures: _Images, batch_size: int, num_workers: int) -> Iterator[list[Any]]:
     # Anything with a length and places is a map-style dataset; the type of torch's argument says less.
     return iter(DataLoader(pictures, batch_size, num_workers=num_workers, collate_fn=list))  # type: ignore[arg-type]
 
@@ -329,7 +329,7 @@ def build_feature_cache(
     check_cache_arguments(batch_size, shard_size, num_workers)
     check_frozen(model)
     folder = os.fspath(folder)
-    posts = {split: _only_pictures(undecoded(rows)) for split, rows in posts.items()}
+    posts = {split: _only_images(undecoded(rows)) for split, rows in posts.items()}
     rank, processes = (0, 1) if state is None else (state.process_index, state.num_processes)
     with locked(folder, rank == 0, argument="folder"):
         if rank == 0:
@@ -361,7 +361,7 @@ def check_cache_arguments(batch_size: int, shard_size: int, num_workers: int) ->
             raise ValueError(f"{name} must be at least {lowest}, got {value}")
 
 
-def _only_pictures(posts: Any) -> Any:
+def _only_images(posts: Any) -> Any:
     return posts.select_columns(["image"]) if hasattr(posts, "select_columns") else posts
 
 
@@ -370,7 +370,7 @@ def _plan(posts: Mapping[str, Any], num_workers: int, progress: bool) -> dict[st
     places = [("", split, row) for split, rows in posts.items() for row in range(len(rows))]
     counts = {"records": len(places), "with_picture": 0, "distinct": 0, "without": 0, "missing": 0, "broken": 0}
     distinct: dict[str, tuple[str, int]] = {}
-    found = (item for batch in _load(_Pictures(posts, places), 16, num_workers) for item in batch)
+    found = (item for batch in _load(_Images(posts, places), 16, num_workers) for item in batch)
     bar = progress_bar(found, "looking for distinct images", len(places), show=progress)
     for (_, split, row), (key, reason, _) in zip(places, bar, strict=True):
         counts[reason or "with_picture"] += 1
@@ -423,7 +423,7 @@ def _fill(
         for number in numbers:
             shard = places[number * size : (number + 1) * size]
             if not os.path.exists(os.path.join(folder, shard_name(number))):
-                loader = _load(_Pictures(posts, shard, processor), plan["batch_size"], num_workers)
+                loader = _load(_Images(posts, shard, processor), plan["batch_size"], num_workers)
                 write_shard(folder, number, np.concatenate([_features(model, batch, bar) for batch in loader]))
             else:
                 bar.update(len(shard))

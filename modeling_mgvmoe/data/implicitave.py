@@ -25,7 +25,7 @@ from typing import Any
 
 from .files import read_json_object
 from .label_sets import LabelInfo, LabelSet
-from .post_images import attach_pictures, check_folder
+from .post_images import attach_images, check_folder
 from .prepare import DatasetAdapter, PreparedData, add_source_flags, choose_split, divide
 from .schema import ON_BAD_SPAN, Counts, check_choice, keep_post, new_post
 from .splits import ClassSplit, grouped_class_split
@@ -141,7 +141,7 @@ def read_implicitave(
                 posts.append(post)
         counts.files[os.path.basename(path)] = len(posts) - before
     counts.count_posts(posts)
-    attach_pictures(posts, image_dir, counts, progress)
+    attach_images(posts, image_dir, counts, progress)
     return posts, counts
 
 

@@ -23,7 +23,7 @@ from typing import Any
 from ..spans import word_span_to_char_span, words_to_text
 from .files import Paths, as_paths, read_lines
 from .label_sets import LabelSet, read_label_set
-from .post_images import add_captions_flag, attach_captions, attach_pictures, check_folder, read_captions
+from .post_images import add_captions_flag, attach_captions, attach_images, check_folder, read_captions
 from .prepare import DatasetAdapter, PreparedData, add_source_flags, choose_split, divide, label_file
 from .schema import ON_BAD_SPAN, Counts, check_choice, new_post, validate_post
 from .splits import MNRE_NONE, ClassSplit, mre_class_split
@@ -113,7 +113,7 @@ def read_mnre(
                 raise ValueError(f"{where}: {error}") from error
     counts.count_posts(posts, NONE_OF_VERSION[version])
     attach_captions(posts, captions, counts)
-    attach_pictures(posts, image_dir, counts, progress)
+    attach_images(posts, image_dir, counts, progress)
     return posts, counts
 
 

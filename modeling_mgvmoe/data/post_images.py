@@ -19,7 +19,7 @@ from .schema import Counts
 CAPTION = re.compile(r"(\S+\.\w+) :(.*)")
 
 
-def attach_pictures(
+def attach_images(
     posts: Iterable[dict[str, Any]],
     image_dir: str | os.PathLike[str] | None,
     counts: Counts,
@@ -93,7 +93,7 @@ def read_captions(paths: Paths) -> dict[str, list[str]]:
 def attach_captions(
     posts: Iterable[dict[str, Any]], captions: Mapping[str, Sequence[str]] | None, counts: Counts
 ) -> None:
-    """Give posts the captions of their images as `image_text`; before [`attach_pictures`], which takes the names.
+    """Give posts the captions of their images as `image_text`; before [`attach_images`], which takes the names.
 
     Args:
         posts: their `image` is the name of a file, or `None`; they are changed in place.
@@ -120,7 +120,7 @@ def check_folder(image_dir: str | os.PathLike[str] | None) -> None:
         raise FileNotFoundError(f"image_dir: the folder {os.fspath(image_dir)!r} does not exist")
 
 
-def picture_key(picture: Image.Image) -> str:
+def image_key(picture: Image.Image) -> str:
     """SHA-256, in hex, of the size and the pixels of an RGB image."""
     digest = hashlib.sha256(f"{picture.width}x{picture.height}".encode())
     digest.update(picture.tobytes())
@@ -135,14 +135,14 @@ def undecoded(posts: Any) -> Any:
     return posts.cast_column("image", type(feature)(decode=False))
 
 
-def without_pictures(posts: Any) -> Any:
+def without_images(posts: Any) -> Any:
     """The posts of a dataset without their images, so that reading them decodes none; other posts as they are."""
     if hasattr(posts, "remove_columns") and "image" in getattr(posts, "column_names", ()):
         return posts.remove_columns("image")
     return posts
 
 
-def read_picture(image: Any) -> tuple[Image.Image | None, str]:
+def read_image(image: Any) -> tuple[Image.Image | None, str]:
     """The RGB image of a post, or `None` and the reason: "without" an image, file "missing", or "broken"."""
     if isinstance(image, list | tuple):  # as the processor takes it: a list of one image at most
         image = image[0] if image else None

@@ -541,11 +541,11 @@ def read_parquet(path: str) -> Dataset:
         posts = Dataset.from_parquet(path)
     except (pyarrow.ArrowException, DatasetsError, NotImplementedError) as error:
         raise ValueError(f"{path}: damaged or of types that are not read: {error.__cause__ or error}") from error
-    _check_pictures(posts, path)
+    _check_images(posts, path)
     return posts
 
 
-def _check_pictures(posts: Dataset, path: str) -> None:
+def _check_images(posts: Dataset, path: str) -> None:
     import pyarrow.compute
     from datasets import Image
 

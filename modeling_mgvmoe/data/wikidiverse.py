@@ -5,7 +5,7 @@ A file is one JSON list of captions, each with its picture's URL, its topic and 
     [["Kelo opens the bay.", "https://example.org/a/ab/Kelo.svg", "politics", [["Kelo", "People", 0, 4, "https://..."]]]]
 
 A mention is its text, type, start and end in characters of the caption, end exclusive, and the page of its entity.
-Images lie in a folder, named after their URL; see [`picture_name`]. The files are not part of this project. The
+Images lie in a folder, named after their URL; see [`image_name`]. The files are not part of this project. The
 release with candidates for entity linking ("w_10cands") has another format, and is refused.
 """
 
@@ -19,7 +19,7 @@ from typing import Any
 from ..spans import check_unicode
 from .files import Paths, as_paths, read_json
 from .label_sets import read_label_set
-from .post_images import attach_pictures, check_folder
+from .post_images import attach_images, check_folder
 from .prepare import DatasetAdapter, PreparedData, add_source_flags, divide_by_class, label_file
 from .schema import ON_BAD_SPAN, Counts, check_choice, new_post, validate_post
 
@@ -36,7 +36,7 @@ def wikidiverse_files(folder: str | os.PathLike[str]) -> list[str]:
     return paths
 
 
-def picture_name(url: str) -> str | None:
+def image_name(url: str) -> str | None:
     """Name of the file of an image as the authors' README makes it, or `None` where the URL names none.
 
     It is the MD5, in hex, of the last part of the URL and its extension, with ".png" for ".svg", for drawings are
@@ -102,7 +102,7 @@ def read_wikidiverse(
                 validate_post(post, at)
                 posts.append(post)
     counts.count_posts(posts)
-    attach_pictures(posts, image_dir, counts, progress)
+    attach_images(posts, image_dir, counts, progress)
     return posts, counts
 
 
@@ -147,7 +147,7 @@ def _read_record(record: Any, where: str) -> tuple[str, str | None, list[Any]]:
     check_unicode(url or "", f"{where}: the URL")
     if not isinstance(mentions, list):
         raise ValueError(f"{where}: the mentions must be a list, got {mentions!r:.80}")
-    return text, None if url is None else picture_name(url), mentions
+    return text, None if url is None else image_name(url), mentions
 
 
 def _read_mention(entry: Any, where: str) -> tuple[str, str, int, int]:

@@ -11,7 +11,7 @@ from ..labels import label_texts
 from ..spans import read_image_text
 from .files import check_keys, read_json_object
 from .label_sets import LabelSet
-from .post_images import undecoded, without_pictures
+from .post_images import undecoded, without_images
 from .rows import LABELS_FILE, candidates_of, find_labels_file, hold_out, read_parts
 from .schema import Counts, task_of
 from .sketchbook import load_sketchbook, split_classes
@@ -65,7 +65,7 @@ class ZeroShotData:
         """Sentences, image texts and class names of the training split, for a tokenizer to be learned from."""
         names = [name for task in self.labels["train"].values() for name in task]
         texts = label_texts(names, self.label_descriptions, "{}")
-        posts = without_pictures(self.posts["train"])
+        posts = without_images(self.posts["train"])
         words = [text for post in posts for text in read_image_text(post.get("image_text"))]
         return [post["text"] for post in posts] + words + [text for own in texts for text in own]
 
@@ -243,7 +243,7 @@ def _seen(labels: Mapping[str, Mapping[str, tuple[str, ...]]]) -> str:
 
 def _check_labels(posts: Sequence[Mapping[str, Any]], known: Mapping[str, tuple[str, ...]], where: str) -> None:
     """Every label is a candidate of its split."""
-    for number, post in enumerate(without_pictures(posts)):
+    for number, post in enumerate(without_images(posts)):
         if post["label"] not in known.get(task_of(post), ()):
             raise ValueError(
                 f"{where}, row {number}: post {post['id']!r}: label must be a candidate of its split in "

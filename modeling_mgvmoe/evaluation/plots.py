@@ -534,8 +534,8 @@ def _fill(figure: Figure, explanation: Explanation, glyphs: Glyphs, title: str |
     left = 0.0
     if has_picture:
         side = heights["middle"] - 0.2
-        _draw_picture(_axes(figure, 0, top, side, side), explanation, weighed=False)
-        _draw_picture(_axes(figure, side + 0.1, top, side, side), explanation, weighed=True)
+        _draw_image(_axes(figure, 0, top, side, side), explanation, weighed=False)
+        _draw_image(_axes(figure, side + 0.1, top, side, side), explanation, weighed=True)
         left = 2 * side + 0.35
     room = WIDTH - 2 * MARGIN - left
     _draw_labels(_axes(figure, left, top - 0.25, room, heights["middle"] - 0.45), explanation, shown, glyphs)
@@ -610,7 +610,7 @@ def _draw_post(
     axis.text(0, height - 0.04, f"darker: weighed more;  {legend}", fontsize=8, color="#555555", va="bottom")
 
 
-def _draw_picture(axis: Axes, explanation: Explanation, weighed: bool) -> None:
+def _draw_image(axis: Axes, explanation: Explanation, weighed: bool) -> None:
     image = explanation.image
     assert image is not None  # the caller has asked
     if weighed and explanation.patches is None:

@@ -166,9 +166,9 @@ def _of_task(posts: Posts, task: str) -> Posts:
 
 
 def _columns(posts: Posts, *names: str) -> list[tuple[str, ...]]:
-    from ..data.evaluation_data import without_pictures
+    from ..data.evaluation_data import without_images
 
-    return [tuple(post[name] for name in names) for post in without_pictures(posts)]
+    return [tuple(post[name] for name in names) for post in without_images(posts)]
 
 
 def _unseen(task: str, scorers: Mapping[str, Scorer], posts: Mapping[str, Posts], labels: Mapping) -> TaskResult:
@@ -354,10 +354,10 @@ def _open(task: str, scorers: Mapping[str, Scorer], posts: Mapping[str, Posts], 
 
 def halves_by_id(posts: Posts) -> tuple[Posts, Posts]:
     """Posts for fitting and for testing, divided by a hash of the id, so that neither moves the other."""
-    from ..data.evaluation_data import id_digest, select_posts, without_pictures
+    from ..data.evaluation_data import id_digest, select_posts, without_images
 
     rows: tuple[list[int], list[int]] = ([], [])
-    for row, post in enumerate(without_pictures(posts)):
+    for row, post in enumerate(without_images(posts)):
         rows[id_digest(post) % 2].append(row)
     return select_posts(posts, rows[0]), select_posts(posts, rows[1])
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from ..data.evaluation_data import without_pictures
+from ..data.evaluation_data import without_images
 from ..data.progress_bar import progress_bar
 from ..labels import check_labels, in_evaluation, label_texts
 from ..modeling_mgvmoe import label_mean, token_mean
@@ -82,7 +82,7 @@ class SimilarityScorer:
         """Cosines times `SCALE` (posts, labels)."""
         texts = [
             (" and ".join(post["text"][start:end] for start, end in post["mentions"]) + ": " + post["text"]).strip()
-            for post in without_pictures(posts)
+            for post in without_images(posts)
         ]
         targets = self._labels(
             label_texts(check_labels(list(labels)), self.label_descriptions, self.hypothesis_template)

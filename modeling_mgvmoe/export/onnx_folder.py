@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 # Sizes of what is traced: all different, and none of them 0 or 1, which torch would take for constants.
-POSTS, TEXT_TOKENS, PICTURE_TOKENS, LABELS, TEXTS, LABEL_TOKENS, TYPES, IMAGE_TEXT_TOKENS = 3, 11, 7, 4, 6, 5, 2, 9
+POSTS, TEXT_TOKENS, IMAGE_TOKENS, LABELS, TEXTS, LABEL_TOKENS, TYPES, IMAGE_TEXT_TOKENS = 3, 11, 7, 4, 6, 5, 2, 9
 
 
 class VisionGraph(nn.Module):
@@ -184,7 +184,7 @@ def parts_of(
         "input_ids": tokens(POSTS, TEXT_TOKENS),
         "attention_mask": torch.ones(POSTS, TEXT_TOKENS, dtype=torch.long),
         "mention_positions": positions,
-        "image_features": numbers(POSTS, PICTURE_TOKENS, config.vision_width),
+        "image_features": numbers(POSTS, IMAGE_TOKENS, config.vision_width),
         "image_mask": torch.arange(POSTS) != 1,
     }
     if image_text:

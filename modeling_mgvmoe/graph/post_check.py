@@ -72,7 +72,7 @@ def find_duplicates(ids: Iterable[tuple[int, Any]], folder: str) -> np.ndarray:
 
 
 # What to do with a post whose image is missing or broken: refuse it, or extract it from its text alone.
-ON_BROKEN_PICTURE = ("error", "text_only")
+ON_BROKEN_IMAGE = ("error", "text_only")
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ class RowCheck:
 
     Args:
         duplicates: of `duplicate_ids.find_duplicates`.
-        on_broken_picture: of [`ON_BROKEN_PICTURE`].
+        on_broken_picture: of [`ON_BROKEN_IMAGE`].
         image_dir: what paths of images are relative to; default: the folder of their file.
         needs_mentions: a post must say which mentions it has; false where they are looked for.
     """
@@ -126,7 +126,7 @@ class RowCheck:
         image_dir: str | None = None,
         needs_mentions: bool = True,
     ) -> None:
-        check_choice("on_broken_picture", on_broken_picture, ON_BROKEN_PICTURE)
+        check_choice("on_broken_picture", on_broken_picture, ON_BROKEN_IMAGE)
         self.duplicates, self.on_broken_picture = duplicates, on_broken_picture
         self.image_dir, self.needs_mentions = image_dir, needs_mentions
 
@@ -142,7 +142,7 @@ class RowCheck:
             warn_of_columns(raw.values, KNOWN)
             mentions = self._mentions(raw.values.get("mentions"), text)
             image_text = _image_text(raw.values.get("image_text"))
-            picture, picture_error = self._picture(raw)
+            picture, picture_error = self._image(raw)
         except RowError as error:
             return CheckedRow(raw.row, name, kind=error.kind, reason=str(error))
         post = {"id": name, "text": text, "image": picture}
@@ -177,7 +177,7 @@ class RowCheck:
             spans[pair] = number
         return list(spans)
 
-    def _picture(self, raw: RawRow) -> tuple[Any, str | None]:
+    def _image(self, raw: RawRow) -> tuple[Any, str | None]:
         assert raw.values is not None
         try:
             return _open(raw.values.get("image"), self.image_dir or raw.folder), None

@@ -23,7 +23,7 @@ from ..data.atomic_io import LOCK, locked
 from ..data.progress_bar import progress_bar
 from ..data.schema import check_choice
 from ..training.launch import StopSignals
-from .post_check import ON_BROKEN_PICTURE, CheckedRow, RowCheck, RowError
+from .post_check import ON_BROKEN_IMAGE, CheckedRow, RowCheck, RowError
 from .post_files import PostFiles, RawRow
 from .shards import (
     Part,
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 # Posts to what is found in them, as `extract` of a model gives it.
 Extractor = Callable[[Sequence[Mapping[str, Any]]], Sequence[Mapping[str, Any]]]
 # RGB images to features (n, H').
-PictureFeatures = Callable[[Sequence[Any]], np.ndarray]
+ImageFeatures = Callable[[Sequence[Any]], np.ndarray]
 # Seconds between two looks at what the other processes have done.
 LOOK = 1.0
 
@@ -89,7 +89,7 @@ class BulkArguments:
                 raise ValueError(f"{name} must be at least {lowest}, got {getattr(self, name)}")
         if not 0 <= self.shard_index < self.num_shards:
             raise ValueError(f"shard_index must be in [0, {self.num_shards}), got {self.shard_index}")
-        check_choice("on_broken_image", self.on_broken_image, ON_BROKEN_PICTURE)
+        check_choice("on_broken_image", self.on_broken_image, ON_BROKEN_IMAGE)
         if self.image_dir is not None and not os.path.isdir(self.image_dir):
             raise FileNotFoundError(f"image_dir: the folder {self.image_dir!r} does not exist")
         if self.overwrite and self.num_shards > 1:
@@ -125,7 +125,7 @@ def extract_in_bulk(
     extractor: Extractor,
     arguments: BulkArguments,
     identity: Mapping[str, Any],
-    picture_features: PictureFeatures | None = None,
+    picture_features: ImageFeatures | None = None,
     feature_size: int | None = None,
     state: PartialState | None = None,
     progress: bool = False,
@@ -196,7 +196,7 @@ class _Worker:
         extractor: Extractor,
         arguments: BulkArguments,
         fingerprint: str,
-        picture_features: PictureFeatures | None,
+        picture_features: ImageFeatures | None,
         feature_size: int | None,
         signals: StopSignals,
         bar: _Progress,

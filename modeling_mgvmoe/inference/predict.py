@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from ..data.encoding import PostCollator, TypesOfLabels, encode_posts, has_image_text, has_picture
-from ..data.evaluation_data import select_posts, without_pictures
+from ..data.evaluation_data import select_posts, without_images
 from ..data.progress_bar import progress_bar
 from ..data.schema import task_of
 from ..data.sketchbook import neutral_text
@@ -136,7 +136,7 @@ class ModelScorer:
         return self._score(posts, labels, num_samples)
 
     def _score(self, posts: Sequence[Mapping[str, Any]], labels: Sequence[str], num_samples: int | None) -> np.ndarray:
-        tasks = {task_of(post) for post in without_pictures(posts)}
+        tasks = {task_of(post) for post in without_images(posts)}
         if len(tasks) != 1:
             raise ValueError(f"posts must be of one task, got {sorted(tasks) or 'none'}.")
         collator = PostCollator(self.processor, {tasks.pop(): labels}, self.label_descriptions, types=self.types)

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from ..processing_mgvmoe import MGVMoEProcessor
 
 
-def even_pictures(
+def even_images(
     accelerator: Accelerator, collator: PostCollator, processor: MGVMoEProcessor
 ) -> Callable[[Sequence[Mapping[str, Any]]], dict[str, Any]]:
     """The collator; where the model is spread over processes, it adds blank, masked images to a batch without any.
@@ -164,7 +164,7 @@ def _train(
     splits = ("train", "validation")
     encoded, collators = encode_splits(data, processor, splits, with_types, feature_cache, show, with_ids=("train",))
     start = 0 if checkpoint is None else read_progress(checkpoint).step
-    collator = even_pictures(accelerator, collators["train"], processor)
+    collator = even_images(accelerator, collators["train"], processor)
     loader = _train_loader(encoded["train"], collator, arguments, accelerator, start)
     optimizer = make_optimizer(model, arguments)
     # Not prepared: a prepared schedule would step once per process.

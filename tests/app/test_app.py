@@ -27,7 +27,7 @@ from modeling_mgvmoe.app.form import (
     TYPING,
     Fields,
     FormError,
-    UnreadablePicture,
+    UnreadableImage,
     read_fields,
     read_label_lines,
     read_spans,
@@ -121,7 +121,7 @@ def test_numbers_of_the_tail_are_not_asked_for_with_one_mention():
         ({"text": None}, "There is no post yet."),
         ({"text": "a" * (MAX_CHARACTERS + 1)}, "The post has 5,001 characters. At most 5,000 are taken."),
         ({"image_text": "a" * (MAX_CHARACTERS + 1)}, "The image text has 5,001 characters. At most 5,000 are taken."),
-        ({"image": UnreadablePicture("OSError")}, "The image cannot be read. Take another one, such as a PNG"),
+        ({"image": UnreadableImage("OSError")}, "The image cannot be read. Take another one, such as a PNG"),
         ({"kind": "both"}, "Choose whether one mention or a pair is asked about."),
         ({"numbers": (None,) * 4}, "No mention is marked. Select its words in the post, then press “Mark as mention”"),
         ({"kind": RELATION}, "No tail is marked."),
@@ -266,7 +266,7 @@ def test_nothing_that_people_write_becomes_html(served):
     assert not any("onerror" in attrs for _, attrs in Text(shown.weighed).tags)
 
 
-def test_pictures_are_shown_beside_each_other(served):
+def test_images_are_shown_beside_each_other(served):
     shown = answer(served, GOOD, 1.0)
     images = [attrs for tag, attrs in Text(shown.weighed).tags if tag == "img"]
     assert len(images) == 2
@@ -446,7 +446,7 @@ def test_patches_are_tinted_and_what_was_not_shown_turns_pale(served):
 @pytest.mark.parametrize(
     ("size", "expected"), [((10, 4), (50, 20)), ((52, 30), (52, 30)), ((104, 52), (52, 26)), ((3000, 1), (52, 1))]
 )
-def test_sizes_of_shown_pictures(size, expected):
+def test_sizes_of_shown_images(size, expected):
     assert resized(Image.new("RGB", size), 52).size == expected
 
 

@@ -415,7 +415,7 @@ def test_nothing_that_is_written_runs(page):
     assert evil in page.locator("#mg-weighed .mg-post").inner_text()
 
 
-def test_a_dropped_picture(page, tmp_path):
+def test_a_dropped_image(page, tmp_path):
     picture(2).save(tmp_path / "dropped.png")
     content = list((tmp_path / "dropped.png").read_bytes())
     page.evaluate(

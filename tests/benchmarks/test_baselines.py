@@ -156,7 +156,7 @@ class TestEach:
         expected = 0.6 * 0.45 + 0.4 * torch.tensor(3.0).log()
         torch.testing.assert_close(baseline.loss_of(logits, torch.tensor([0, 0]), None), expected)
 
-    def test_concatenation_sees_the_picture(self, material):
+    def test_concatenation_sees_the_image(self, material):
         torch.manual_seed(0)
         baseline = Concatenation(copy.deepcopy(material[0])).eval()
         batch = material[2]([material[1][2]])

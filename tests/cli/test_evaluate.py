@@ -23,7 +23,7 @@ def folder(tmp_path_factory):
 
 class TestEvaluate:
     @pytest.fixture(autouse=True)
-    def no_pictures(self, monkeypatch):
+    def no_images(self, monkeypatch):
         """Drawing takes most of a run's time; test_runs.py has it done."""
         for name in ("draw_confusion", "draw_classes"):
             monkeypatch.setattr(f"modeling_mgvmoe.evaluation.plots.{name}", lambda *given: None)

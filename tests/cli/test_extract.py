@@ -93,7 +93,7 @@ def test_all_forms_come_of_a_finished_graph_without_a_model(undisturbed, capsys)
     (undisturbed / "hetero_data").rmdir()
 
 
-def test_picture_features_are_the_mean_of_the_towers_tokens(inputs, tmp_path):
+def test_image_features_are_the_mean_of_the_towers_tokens(inputs, tmp_path):
     extract_command([*inputs, "--output", str(tmp_path), "--picture_features", "--num_workers", "2"])
     posts = pq.read_table(tmp_path / "posts").to_pylist()
     model, processor = scratch_model()

@@ -46,7 +46,7 @@ class TestOnePost:
         code, out, _ = run(capsys, *base[:5], "--labels", *LABELS, "--mention-text", "Mura", "--top-k", 2)
         assert code == 0 and out == "".join(f"{own['score']:.2f}  {own['label']}\n" for own in expected[:2])
 
-    def test_a_pair_with_a_picture_descriptions_and_a_threshold(self, capsys, folder, pipe, tmp_path):
+    def test_a_pair_with_an_image_descriptions_and_a_threshold(self, capsys, folder, pipe, tmp_path):
         sentences = {"greets": ["Somebody says hello.", "greets"], "chases": "One runs after another."}
         (tmp_path / "words.json").write_text(json.dumps(sentences), encoding="utf-8")
         image = str(folder / "one.png")

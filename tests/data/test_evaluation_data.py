@@ -2,7 +2,7 @@
 
 import pytest
 
-from modeling_mgvmoe.data.evaluation_data import load_evaluation_data, posts_of_task, without_pictures
+from modeling_mgvmoe.data.evaluation_data import load_evaluation_data, posts_of_task, without_images
 from modeling_mgvmoe.data.schema import task_of
 from modeling_mgvmoe.data.sketchbook import generate_posts, split_classes
 from modeling_mgvmoe.data.zero_shot_data import SPLITS
@@ -72,8 +72,8 @@ def test_a_folder(folder):
         split: {task: set(names) for task, names in own.items()} for split, own in labels.items()
     }
     relations = posts_of_task(data.posts["none"], "relation")
-    assert len(relations) == 12 and {task_of(post) for post in without_pictures(relations)} == {"relation"}
-    assert relations[0]["image"].size == (16, 16) and "image" not in without_pictures(relations)[0]
+    assert len(relations) == 12 and {task_of(post) for post in without_images(relations)} == {"relation"}
+    assert relations[0]["image"].size == (16, 16) and "image" not in without_images(relations)[0]
 
 
 def test_words_and_types_of_the_labels_come_along(tmp_path):

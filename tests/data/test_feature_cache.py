@@ -22,7 +22,7 @@ from modeling_mgvmoe import MGVMoEForZeroShotIE, MGVMoEProcessor
 from modeling_mgvmoe.data import feature_cache
 from modeling_mgvmoe.data.encoding import PostCollator, encode_posts, encode_splits
 from modeling_mgvmoe.data.feature_cache import ImageFeatureCache, build_feature_cache, tower_fingerprint, write_header
-from modeling_mgvmoe.data.post_images import picture_key
+from modeling_mgvmoe.data.post_images import image_key
 from modeling_mgvmoe.data.schema import post_features
 from modeling_mgvmoe.data.zero_shot_data import ZeroShotData
 from modeling_mgvmoe.inference.predict import predict_labels
@@ -82,7 +82,7 @@ def rewrite_header(folder, **changes):
 # What is in it
 
 
-def test_each_distinct_picture_is_there_once_with_the_towers_features(built):
+def test_each_distinct_image_is_there_once_with_the_towers_features(built):
     folder, model, processor, summary = built
     assert summary == {"records": 14, "with_picture": 11, "distinct": 9, "without": 3, "missing": 0, "broken": 0}
     assert sorted(os.listdir(folder)) == ["header.json", *(f"shard-0000{n}.npy" for n in range(3))]
@@ -101,7 +101,7 @@ def test_each_distinct_picture_is_there_once_with_the_towers_features(built):
     np.testing.assert_array_equal(mapped[0], features[1])
 
 
-def test_the_tower_runs_once_a_distinct_picture(tmp_path, monkeypatch):
+def test_the_tower_runs_once_a_distinct_image(tmp_path, monkeypatch):
     model, processor = scratch_model()
     sizes = []
     original = model.get_image_features
@@ -121,12 +121,12 @@ def test_the_tower_runs_once_a_distinct_picture(tmp_path, monkeypatch):
     assert len(sizes) == 4
 
 
-def test_the_key_is_the_picture_not_its_file(tmp_path):
+def test_the_key_is_the_image_not_its_file(tmp_path):
     image = picture(3)
-    assert picture_key(image) == picture_key(image.copy())
-    assert picture_key(image) != picture_key(picture(4))
+    assert image_key(image) == image_key(image.copy())
+    assert image_key(image) != image_key(picture(4))
     # The same bytes in another shape are another image.
-    assert picture_key(image) != picture_key(Image.frombytes("RGB", image.size[::-1], image.tobytes()))
+    assert image_key(image) != image_key(Image.frombytes("RGB", image.size[::-1], image.tobytes()))
     image.save(tmp_path / "a.png")
     image.save(tmp_path / "b.bmp")
     model, processor = scratch_model()
@@ -134,7 +134,7 @@ def test_the_key_is_the_picture_not_its_file(tmp_path):
     assert build_feature_cache(tmp_path / "cache", {"train": same}, model, processor)["distinct"] == 1
 
 
-def test_missing_and_broken_pictures_are_counted_and_taken_as_none(tmp_path):
+def test_missing_and_broken_images_are_counted_and_taken_as_none(tmp_path):
     (tmp_path / "broken.png").write_bytes(b"no picture")
     rows = [
         post(0, {"bytes": None, "path": str(tmp_path / "nowhere.png")}),
@@ -279,10 +279,10 @@ def test_another_tower_preprocessing_or_a_trained_tower_is_refused(built, tmp_pa
         build_feature_cache(tmp_path / "cache", all_posts(), model, processor)
 
 
-def test_a_picture_that_is_not_in_it_is_refused(built):
+def test_an_image_that_is_not_in_it_is_refused(built):
     folder, _, processor, _ = built
     rows = [post(0, picture(0)), post(1, picture(99))]
-    key = picture_key(picture(99))
+    key = image_key(picture(99))
     with pytest.raises(ValueError, match=f"header.json: images: the image of post '1' is not among the 9.*{key}"):
         encode_posts(rows, processor, feature_cache=ImageFeatureCache(folder))
 

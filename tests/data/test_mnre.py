@@ -171,7 +171,7 @@ class TestReading:
             read_mnre(path, tmp_path / "images")
 
 
-class TestPictures:
+class TestImages:
     def test_each_kind_is_counted_and_only_sound_ones_are_kept(self, tmp_path):
         Image.effect_noise((40, 40), 50).save(tmp_path / "sound.png")
         content = (tmp_path / "sound.png").read_bytes()

@@ -3,7 +3,7 @@
 import pytest
 from datasets import Dataset, Image
 
-from modeling_mgvmoe.data.post_images import attach_pictures, picture_key, read_picture, undecoded
+from modeling_mgvmoe.data.post_images import attach_images, image_key, read_image, undecoded
 from modeling_mgvmoe.data.schema import Counts
 from tests.support.from_scratch import picture
 
@@ -19,22 +19,22 @@ def folder(tmp_path):
 def test_paths_are_put_in_the_place_of_names(folder):
     names = ["a.png", "same.png", "broken.png", "missing.png", None, "a.png"]
     posts, counts = [{"image": name} for name in names], Counts("typing")
-    attach_pictures(posts, folder, counts)
+    attach_images(posts, folder, counts)
     a, same = str(folder / "a.png"), str(folder / "same.png")
     assert [post["image"] for post in posts] == [a, same, None, None, None, a]
     assert (counts.pictures_referenced, counts.pictures_missing, counts.pictures_broken) == (4, 1, 1)
     assert (counts.pictures_duplicate, counts.records_with_picture) == (1, 3)
     without = [{"image": "a.png"}]
-    attach_pictures(without, None, counts)
+    attach_images(without, None, counts)
     assert without == [{"image": None}] and counts.records_with_picture == 0
     with pytest.raises(FileNotFoundError, match="image_dir: .*nowhere"):
-        attach_pictures([], folder / "nowhere", counts)
+        attach_images([], folder / "nowhere", counts)
 
 
 def test_an_image_or_the_reason_why_there_is_none(folder):
-    image, reason = read_picture([str(folder / "a.png")])
-    assert reason == "" and picture_key(image) == picture_key(picture(1)) != picture_key(picture(2))
-    reasons = [read_picture(given)[1] for given in (None, [], str(folder / "missing.png"), b"no picture")]
+    image, reason = read_image([str(folder / "a.png")])
+    assert reason == "" and image_key(image) == image_key(picture(1)) != image_key(picture(2))
+    reasons = [read_image(given)[1] for given in (None, [], str(folder / "missing.png"), b"no picture")]
     assert reasons == ["without", "without", "missing", "broken"]
 
 

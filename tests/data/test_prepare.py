@@ -17,7 +17,7 @@ from modeling_mgvmoe.data.label_sets import read_label_set
 from modeling_mgvmoe.data.mnre import mnre_data, mnre_files, prepare_mnre, read_mnre
 from modeling_mgvmoe.data.prepare import find_split, hold_out_seen
 from modeling_mgvmoe.data.splits import read_splits
-from modeling_mgvmoe.data.wikidiverse import picture_name
+from modeling_mgvmoe.data.wikidiverse import image_name
 from modeling_mgvmoe.data.zero_shot_data import data_from_folder
 from tests.support.conll_files import crossner_data
 from tests.support.prepared import prepare
@@ -44,7 +44,7 @@ def mnre_folder(folder, relations=RELATIONS, prefix=""):
     return folder
 
 
-def without_picture(posts):
+def without_image(posts):
     return [{key: value for key, value in post.items() if key != "image"} for post in posts]
 
 
@@ -66,7 +66,7 @@ class TestMnre:
         for name, labels in vars(split).items():
             assert data.labels[name] == {"relation": labels}  # most of them without a post
             raw = [post for label in labels for post in label_set.in_words(posts) if post["label"] == label]
-            assert without_picture(data.posts[name]) == without_picture(raw)
+            assert without_image(data.posts[name]) == without_image(raw)
             assert [post["image"] is None for post in data.posts[name]] == [post["image"] is None for post in raw]
         assert data.posts["test"][0]["image"].size == (30, 20)
         assert data.label_descriptions == label_set.texts()
@@ -156,7 +156,7 @@ class TestOtherDataSets:
     def test_wikidiverse(self, tmp_path, capsys):
         (tmp_path / "images").mkdir()
         url = "https://example.org/Kelo.jpg"
-        Image.new("RGB", (8, 6)).save(tmp_path / "images" / picture_name(url))
+        Image.new("RGB", (8, 6)).save(tmp_path / "images" / image_name(url))
         records = []
         for kind in ("People", "Book", "APP", "Movie"):
             mentions = [["Kelo", kind, 0, 4, ""], ["Mura", "Other", 11, 15, ""], ["Mura", kind, 0, 4, ""]]
@@ -201,7 +201,7 @@ class TestOtherDataSets:
         assert found["train"] + found["seen_test"] == 160
         data, given = data_from_folder(tmp_path / "out"), prepare_sketchbook(1, 2, 1).data
         assert data.labels == given.labels
-        assert list(without_picture(data.posts["test"])) == without_picture(given.posts["test"])
+        assert list(without_image(data.posts["test"])) == without_image(given.posts["test"])
         assert data.posts["test"][0]["image"].tobytes() == given.posts["test"][0]["image"].tobytes()
         seen = read_optional_posts(tmp_path / "out", "seen_test")
         assert {post["label"] for post in seen} <= {name for names in data.labels["train"].values() for name in names}

@@ -145,7 +145,7 @@ def test_every_kind_of_file_gives_the_same_posts(tmp_path, ending):
     assert [image is not None for image in posts["image"]] == [False, False, False, True]
 
 
-def test_a_class_label_is_read_as_its_name_and_pictures_stay_closed(tmp_path):
+def test_a_class_label_is_read_as_its_name_and_images_stay_closed(tmp_path):
     rows = Dataset.from_dict(
         {"text": [TEXT] * 3, "mention": [[0, 4], [12, 16], [0, 4]], "label": [1, 0, 1]},
         features=Features(
@@ -208,7 +208,7 @@ def test_files_that_are_none(tmp_path):
             read_data(str(source))
 
 
-def test_pictures_are_relative_to_the_file_in_training_as_in_extraction(tmp_path, monkeypatch):
+def test_images_are_relative_to_the_file_in_training_as_in_extraction(tmp_path, monkeypatch):
     (tmp_path / "pictures").mkdir()
     Image.new("RGB", (16, 16), "red").save(tmp_path / "pictures" / "a.png")
     rows = [{**row, "mentions": [[0, 4]], "id": str(place), "image": "pictures/a.png"}
@@ -225,7 +225,7 @@ def test_pictures_are_relative_to_the_file_in_training_as_in_extraction(tmp_path
         assert all(check(row).post["image"] is not None for row in PostFiles([path]).rows(0, 4))
 
 
-def test_pictures_within_a_file_beside_pictures_named_by_a_path(tmp_path):
+def test_images_within_a_file_beside_images_named_by_a_path(tmp_path):
     Image.new("RGB", (16, 16), "red").save(tmp_path / "a.png")
     Image.new("RGB", (16, 16), "blue").save(tmp_path / "b.png")
     images = [{"bytes": (tmp_path / "b.png").read_bytes(), "path": "no.png"}, {"bytes": None, "path": "a.png"}, None]
@@ -238,7 +238,7 @@ def test_pictures_within_a_file_beside_pictures_named_by_a_path(tmp_path):
     assert [image and image.getpixel((0, 0)) for image in found] == [(0, 0, 255), (255, 0, 0), None]
 
 
-def test_what_names_no_picture():
+def test_what_names_no_image():
     nothing = (None, "", float("nan"), [], {"bytes": None, "path": None}, {"bytes": None, "path": ""})
     assert [locate_image(image, "folder") for image in nothing] == [None] * len(nothing)
     assert locate_image(["a.png"], "folder") == "folder/a.png" == locate_image({"path": "a.png"}, "folder")
@@ -316,7 +316,7 @@ def test_a_folder_as_the_hub_has_it(tmp_path):
         data_from_folder(tmp_path)
 
 
-def test_a_folder_of_pictures_with_metadata(tmp_path):
+def test_a_folder_of_images_with_metadata(tmp_path):
     (tmp_path / "train").mkdir()
     for place in range(4):
         Image.new("RGB", (16, 16), (place, 0, 0)).save(tmp_path / "train" / f"{place}.png")

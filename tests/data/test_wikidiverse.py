@@ -6,7 +6,7 @@ import json
 import pytest
 from PIL import Image
 
-from modeling_mgvmoe.data.wikidiverse import picture_name, read_wikidiverse, wikidiverse_files
+from modeling_mgvmoe.data.wikidiverse import image_name, read_wikidiverse, wikidiverse_files
 
 URL = "https://example.org/commons/0/06/Kelo_Bay.svg"
 
@@ -90,22 +90,22 @@ class TestReading:
             read_wikidiverse(path, tmp_path / "images")
 
 
-class TestPictures:
+class TestImages:
     def test_names(self):
         # md5("Kelo_Bay.svg"), by `printf Kelo_Bay.svg | md5sum`.
-        assert picture_name(URL) == "38f719138f1be07eead06cec6b744cec.png"
+        assert image_name(URL) == "38f719138f1be07eead06cec6b744cec.png"
         digest = hashlib.md5(b"Mura%20Bay.JPG").hexdigest()
-        assert picture_name("https://example.org/a/Mura%20Bay.JPG") == f"{digest}.JPG"
+        assert image_name("https://example.org/a/Mura%20Bay.JPG") == f"{digest}.JPG"
         digest = hashlib.md5(b"Kelo.jpg.SVG").hexdigest()
-        assert picture_name("Kelo.jpg.SVG") == f"{digest}.png"
+        assert image_name("Kelo.jpg.SVG") == f"{digest}.png"
         digest = hashlib.md5(b"Kelo.gif").hexdigest()
-        assert picture_name("https://example.org/Kelo.gif") == f"{digest}Kelo.gif"
-        assert picture_name("https://example.org/") is None
+        assert image_name("https://example.org/Kelo.gif") == f"{digest}Kelo.gif"
+        assert image_name("https://example.org/") is None
 
     def test_found_by_name(self, tmp_path):
-        Image.new("RGB", (4, 4)).save(tmp_path / picture_name(URL))
+        Image.new("RGB", (4, 4)).save(tmp_path / image_name(URL))
         records = caption(MURA, BAY), caption(MURA, url="https://example.org/b.jpg"), caption(MURA, url=None)
         posts, counts = read_wikidiverse(write(tmp_path, *records), tmp_path)
-        path = str(tmp_path / picture_name(URL))
+        path = str(tmp_path / image_name(URL))
         assert [post["image"] for post in posts] == [path, path, None, None]
         assert (counts.pictures_referenced, counts.pictures_missing, counts.records_with_picture) == (2, 1, 2)

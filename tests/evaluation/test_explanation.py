@@ -145,7 +145,7 @@ def test_every_kind_of_tower_has_a_grid(vision):
     assert bool(found.patches.sum() < found.shares["picture"] - 1e-9) is has_class_token
 
 
-def test_patches_lie_where_they_are_in_the_picture(parts):
+def test_patches_lie_where_they_are_in_the_image(parts):
     """A weight moves with what is drawn: the lower right quarter is changed, and only its patch answers."""
     model, processor = parts
     grid = [explain_post(model, processor, {**POST, "image": image}, LABELS).patch_experts for image in _quarters()]
@@ -263,7 +263,7 @@ def test_words_and_strength_of_what_the_image_changes(parts, before, strength, w
     )
 
 
-def test_json_has_everything_but_the_picture(parts):
+def test_json_has_everything_but_the_image(parts):
     found = explain_post(*parts, RELATION, RELATIONS, threshold=0.99)
     content = json.loads(json.dumps(found.as_json()))
     assert content["answer"] is None and content["threshold"] == 0.99
@@ -315,7 +315,7 @@ def test_usage_is_the_mean_over_tokens():
             assert found.by_class[task][label][name] == pytest.approx(np.concatenate(probs).mean(0), abs=1e-6)
 
 
-def test_posts_without_pictures_have_no_use_by_pictures(tmp_path):
+def test_posts_without_images_have_no_use_by_images(tmp_path):
     model, processor = scratch_model()
     chosen = [{**post, "image": None} for post in drawn_posts()[0]["test"][:3]]
     found = expert_usage(model.train(), processor, chosen)

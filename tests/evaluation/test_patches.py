@@ -69,7 +69,7 @@ def test_the_processors_of_transformers():
     assert crop_region(cropping, 45, 90) == pytest.approx((0, 22.5, 45, 67.5), abs=0.8)
 
 
-def test_pictures_of_one_pixel_and_processors_that_see_nothing():
+def test_images_of_one_pixel_and_processors_that_see_nothing():
     assert crop_region(Crop(0, 0, 1, 1), 1, 1) == (0, 0, 1, 1)
 
     def blind(images):

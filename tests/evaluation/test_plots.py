@@ -82,7 +82,7 @@ def test_invisible_characters_are_left_out_without_a_word(monkeypatch):
     assert not found.missing and found.note == "" and found.show("a\u0007") == "a"
 
 
-def test_no_picture_of_an_evaluation_has_boxes(installed, tmp_path):
+def test_no_image_of_an_evaluation_has_boxes(installed, tmp_path):
     explanation = explain_post(*scratch_model(), POST, PAINTERS)
     draw_explanation(explanation, tmp_path / "explanation.png", f"of {SMILE}")
     post = {**POST, "mentions": [[0, 1]], "label": PAINTERS[1]}
@@ -119,7 +119,7 @@ def test_odd_posts_are_drawn(tmp_path):
         assert image.width == other.width and image.height > other.height > 400
 
 
-def test_names_in_pictures():
+def test_names_in_images():
     assert shortened("red star boat") == "red star boat"
     assert shortened("members of an organisation", 24, 2) == "members of an\norganisation"
     long = "/people/person/place_of_birth_or_of_residence_before"
@@ -135,7 +135,7 @@ def test_names_in_pictures():
 
 
 @pytest.mark.parametrize("count", [1, *(pytest.param(count, marks=pytest.mark.slow) for count in (26, 160))])
-def test_pictures_of_any_number_of_classes(count, tmp_path):
+def test_images_of_any_number_of_classes(count, tmp_path):
     labels = [f"class {number} with a rather long name" for number in range(count)]
     scores = {name: {"precision": 0.5, "recall": 0.2, "f1": 2 / 7, "support": place % 3} for place, name in
               enumerate(labels)}  # fmt: skip
@@ -146,7 +146,7 @@ def test_pictures_of_any_number_of_classes(count, tmp_path):
             assert min(picture.size) > 100 and max(picture.size) < 8000
 
 
-def test_pictures_of_nothing_are_refused(tmp_path):
+def test_images_of_nothing_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"matrix must be \(2, 2\)"):
         draw_confusion(np.zeros((2, 3)), ["a", "b"], tmp_path / "a.png")
     with pytest.raises(ValueError, match="there must be at least one class, got none"):

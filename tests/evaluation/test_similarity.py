@@ -71,7 +71,7 @@ def test_mentions_in_brackets(mentions, shown):
     assert mark_mentions(make_post(mentions=mentions)) == shown
 
 
-def test_the_tower_runs_only_for_batches_with_a_picture(monkeypatch):
+def test_the_tower_runs_only_for_batches_with_an_image(monkeypatch):
     model, processor = scratch_model()
     posts = [make_post(f"{TEXT} {'again ' * number}") for number in range(6)]
     posts[1]["image"], posts[4]["image"] = picture(1), picture(2)

@@ -91,7 +91,7 @@ def assert_close(pipes, given, **arguments):
 
 
 @pytest.mark.slow
-def test_any_batch_length_picture_and_number_of_labels(pipes):
+def test_any_batch_length_image_and_number_of_labels(pipes):
     pairs = pipes[0].model.config.max_mentions > 1
     given = [post for post in posts() if pairs or ("head" not in post and len(post.get("mentions", [1])) == 1)]
     spread = []

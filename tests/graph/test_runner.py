@@ -295,7 +295,7 @@ def test_another_number_of_answers_is_no_bad_post():
         answers_of(lambda posts: [{"mentions": [], "relations": []}], [{}, {}])
 
 
-def test_picture_features_and_workers(undisturbed, posts_file, tmp_path):
+def test_image_features_and_workers(undisturbed, posts_file, tmp_path):
     result = extract_all(posts_file, tmp_path / "graph", features=colours, num_workers=3)
     posts = read(tmp_path / "graph", "posts")
     assert result.summary["posts"] == COUNT

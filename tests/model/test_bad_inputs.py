@@ -93,7 +93,7 @@ def test_labels(pipe, labels, message, place):
     assert_says(error, message)
 
 
-def bad_pictures(folder):
+def bad_images(folder):
     (folder / "text.png").write_text("no picture")
     picture().save(folder / "whole.png")
     whole = (folder / "whole.png").read_bytes()
@@ -116,8 +116,8 @@ def bad_pictures(folder):
 
 
 @pytest.mark.parametrize("case", ["missing", "text", "half", "empty", "folder", "bytes", "number", "array", "range"])
-def test_picture(pipe, tmp_path, case):
-    image, message = bad_pictures(tmp_path)[case]
+def test_image(pipe, tmp_path, case):
+    image, message = bad_images(tmp_path)[case]
     with pytest.raises(ValueError) as error:
         pipe({"text": "Kelo sails", "mention": (0, 4), "image": image}, candidate_labels=LABELS)
     assert_says(error, "images[0]: ", message)

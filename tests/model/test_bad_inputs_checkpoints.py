@@ -607,7 +607,7 @@ def typed(folder, image):
 
 
 @pytest.mark.parametrize("address", ADDRESSES)
-def test_pictures_of_a_parquet_file_are_not_fetched(tmp_path, monkeypatch, address):
+def test_images_of_a_parquet_file_are_not_fetched(tmp_path, monkeypatch, address):
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
     typed(tmp_path, {"bytes": None, "path": address})
     message = "row 0: image must hold the picture's bytes or the path of a file, got the address"
@@ -618,7 +618,7 @@ def test_pictures_of_a_parquet_file_are_not_fetched(tmp_path, monkeypatch, addre
 
 
 @pytest.mark.parametrize("path", [*PATHS, None])
-def test_a_path_or_bytes_that_are_no_picture_are_none(tmp_path, monkeypatch, path):
+def test_a_path_or_bytes_that_are_no_image_are_none(tmp_path, monkeypatch, path):
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
     typed(tmp_path, BYTES if path is None else {"bytes": None, "path": path})
     posts = data_from_folder(tmp_path).posts["train"]
@@ -628,7 +628,7 @@ def test_a_path_or_bytes_that_are_no_picture_are_none(tmp_path, monkeypatch, pat
     assert "pixel_values" not in encoded
 
 
-def test_a_picture_inside_the_file_is_read_whatever_its_name_was(tmp_path, monkeypatch):
+def test_an_image_inside_the_file_is_read_whatever_its_name_was(tmp_path, monkeypatch):
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
     picture().save(tmp_path / "x.png")
     typed(tmp_path, {"bytes": (tmp_path / "x.png").read_bytes(), "path": "http://example.org/x.png"})

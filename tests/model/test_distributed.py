@@ -33,32 +33,32 @@ POSTS, TEXT_LENGTH, IMAGE_TOKENS, HIDDEN_SIZE = 8, 11, 5, 32
 SIZES = {2: ([4, 4], [5, 3], [1, 7]), 4: ([2, 2, 2, 2], [3, 1, 2, 2], [1, 4, 1, 2])}
 
 
-def no_pictures(posts, processes):
+def no_images(posts, processes):
     return torch.zeros(POSTS, dtype=torch.bool)
 
 
-def most_pictures(posts, processes):
+def most_images(posts, processes):
     return torch.arange(POSTS) != 1
 
 
-def pictures_on_the_first_process(posts, processes):
+def images_on_the_first_process(posts, processes):
     return torch.arange(POSTS) < posts[0]
 
 
-def one_picture_on_the_last_process(posts, processes):
+def one_image_on_the_last_process(posts, processes):
     return torch.arange(POSTS) == POSTS - 1
 
 
 # One optimizer step each: which posts have an image, which of SIZES, and whether a process without images gets
 # masked ones or none at all.
 STEPS = [
-    (most_pictures, 0, "left out"),
-    (most_pictures, 1, "left out"),
-    (pictures_on_the_first_process, 1, "left out"),
-    (no_pictures, 1, "left out"),
-    (one_picture_on_the_last_process, 2, "left out"),
-    (pictures_on_the_first_process, 0, "masked"),
-    (no_pictures, 0, "masked"),
+    (most_images, 0, "left out"),
+    (most_images, 1, "left out"),
+    (images_on_the_first_process, 1, "left out"),
+    (no_images, 1, "left out"),
+    (one_image_on_the_last_process, 2, "left out"),
+    (images_on_the_first_process, 0, "masked"),
+    (no_images, 0, "masked"),
 ]
 
 # A whole training of STEPS each: fields of the configuration, dtype, and batches per optimizer step.
@@ -351,7 +351,7 @@ def test_several_processes_equal_one(several, case):
             absent = (
                 (name == "consistency_loss" and CASES[case][0]["adversary"] == "none")
                 or (name == "type_loss" and "score" not in CASES[case][0])
-                or (name == "alignment_loss" and STEPS[step][0] in (no_pictures, one_picture_on_the_last_process))
+                or (name == "alignment_loss" and STEPS[step][0] in (no_images, one_image_on_the_last_process))
             )
             assert (expected[f"{step} {name}"] == 0) == absent, (step, name)
     assert_equal_to_one_process(folder, processes, case, expected, TOLERANCES.get(case, 1e-9))
@@ -393,7 +393,7 @@ def test_the_loop_in_several_processes_equals_one(several, tmp_path, monkeypatch
 
 
 @pytest.mark.parametrize("freeze_vision", [True, False])
-def test_pictures_left_out_train_like_pictures_masked_out(freeze_vision):
+def test_images_left_out_train_like_images_masked_out(freeze_vision):
     gradients = []
     for absent in ("left out", "masked"):
         model = tiny_model(freeze_vision=freeze_vision).double().train()

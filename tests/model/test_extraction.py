@@ -92,7 +92,7 @@ def test_scores_of_a_model_whose_scores_begin_as_similarity():
         assert_ranking(relation["scores"], pairs[relation["head"], relation["tail"]])
 
 
-def test_the_tower_sees_every_picture_once_and_labels_are_encoded_once():
+def test_the_tower_sees_every_image_once_and_labels_are_encoded_once():
     model, processor = scratch_model(torch.double)
     pictures, texts = [], []
     model.mgvmoe.vision_model.register_forward_pre_hook(

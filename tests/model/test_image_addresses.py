@@ -78,7 +78,7 @@ def server():
     thread.join()
 
 
-def test_a_picture_is_fetched_only_when_asked_for(server):
+def test_an_image_is_fetched_only_when_asked_for(server):
     with pytest.raises(ValueError, match=r"images: cannot read image 'http.*only with allow_image_urls=True"):
         to_rgb(f"{server}/red.png")
     assert Handler.seen == []

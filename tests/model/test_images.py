@@ -166,7 +166,7 @@ def test_half_precision_tensor():
         (Image.new("RGB", (0, 3)), r"<PIL image, mode RGB, size \(0, 3\)>: the image is empty"),
     ],
 )
-def test_unreadable_pictures(picture, message):
+def test_unreadable_images(picture, message):
     with pytest.raises(ValueError, match=message) as caught:
         to_rgb(picture, "images[3]")
     assert caught.value.__cause__ is not None
@@ -192,7 +192,7 @@ def png(width, height):
 
 
 @pytest.mark.parametrize(("width", "height"), [(20_000, 20_000), (89_478_486, 1), (65_500, 65_500)])
-def test_a_picture_that_would_fill_the_memory_is_refused(width, height):
+def test_an_image_that_would_fill_the_memory_is_refused(width, height):
     with pytest.raises(ValueError, match=r"cannot read image.*(more than 89,478,485 in all are refused|bomb)"):
         to_rgb(png(width, height))
 
@@ -223,7 +223,7 @@ SVG = b'<svg xmlns="http://www.w3.org/2000/svg" width="4" height="4"></svg>'
         (encoded(Image.new("RGB", (64, 64), RED), "JPEG")[:300], "[Tt]runcated"),
     ],
 )
-def test_what_is_no_picture_is_named(content, rule):
+def test_what_is_no_image_is_named(content, rule):
     with pytest.raises(ValueError, match=f"images: cannot read image <{len(content)} bytes>: .*{rule}"):
         to_rgb(content)
 

@@ -353,8 +353,8 @@ def test_scores_do_not_depend_on_where_in_memory_the_weights_lie(fusion, batch_s
         assert torch.equal(model(**inputs).logits, expected)
 
 
-class TestSharedPictures:
-    def test_scores_are_those_of_the_pictures_repeated(self):
+class TestSharedImages:
+    def test_scores_are_those_of_the_images_repeated(self):
         model, inputs = tiny_model().double().eval(), doubled(tiny_inputs())
         inputs.pop("labels")
         batch = len(inputs["input_ids"])
@@ -368,7 +368,7 @@ class TestSharedPictures:
         double_close(model(**shared).logits, model(**repeated).logits)
         assert seen[0] <= 2
 
-    def test_a_picture_that_no_post_has_is_not_encoded(self):
+    def test_an_image_that_no_post_has_is_not_encoded(self):
         model, inputs = tiny_model().double().eval(), doubled(tiny_inputs())
         inputs.pop("labels")
         inputs["pixel_values"][1] = float("nan")
@@ -392,7 +392,7 @@ class TestSharedPictures:
         with pytest.raises(ValueError, match=message):
             tiny_model()(**tiny_inputs(), image_index=torch.tensor(index))
 
-    def test_an_index_without_pictures_is_refused(self):
+    def test_an_index_without_images_is_refused(self):
         inputs = {name: value for name, value in tiny_inputs().items() if name not in ("pixel_values", "image_mask")}
         with pytest.raises(ValueError, match="image_index came, but neither pixel_values nor image_features"):
             tiny_model()(**inputs, image_index=torch.zeros(4, dtype=torch.long))

@@ -226,16 +226,16 @@ class TestOrderAndPadding:
         close(output.logits, expected.logits)
         close(output.loss, expected.loss)
 
-    def test_posts_without_a_picture_leave_those_with_one(self, double_model, double_inputs):
-        with_pictures = rows(double_inputs, torch.tensor([0, 2]))
+    def test_posts_without_an_image_leave_those_with_one(self, double_model, double_inputs):
+        with_images = rows(double_inputs, torch.tensor([0, 2]))
         added = rows(double_inputs, torch.tensor([0, 2, 1, 1]))
-        expected, output = double_model(**with_pictures), double_model(**added)
+        expected, output = double_model(**with_images), double_model(**added)
         close(output.logits[:2], expected.logits)
         close(output.alignment_loss, expected.alignment_loss)  # they take no part in E6
 
     @pytest.mark.parametrize("garbage", [math.nan, math.inf, 1e30, 0.0])
     @pytest.mark.parametrize("source", ["pixel_values", "image_features"])
-    def test_what_stands_in_the_row_of_a_missing_picture_does_not_matter(
+    def test_what_stands_in_the_row_of_a_missing_image_does_not_matter(
         self, double_model, double_inputs, source, garbage
     ):
         if source == "image_features":
@@ -250,14 +250,14 @@ class TestOrderAndPadding:
 
     @pytest.mark.parametrize("freeze_vision", [True, False])
     @pytest.mark.parametrize("garbage", [math.nan, math.inf])
-    def test_the_row_of_a_missing_picture_spoils_no_gradient(self, inputs, freeze_vision, garbage):
+    def test_the_row_of_a_missing_image_spoils_no_gradient(self, inputs, freeze_vision, garbage):
         model = tiny_model(freeze_vision=freeze_vision).train()
         inputs["pixel_values"][1] = garbage
         model(**inputs).loss.backward()
         for name, parameter in model.named_parameters():
             assert parameter.grad is None or torch.isfinite(parameter.grad).all(), name
 
-    def test_a_post_without_a_picture_equals_one_in_a_batch_without_pictures(self, double_model, double_inputs):
+    def test_a_post_without_an_image_equals_one_in_a_batch_without_images(self, double_model, double_inputs):
         expected = double_model(**double_inputs).logits[1:2]
         text_only = without(rows(double_inputs, torch.tensor([1])), "pixel_values", "image_mask")
         close(double_model(**text_only).logits, expected)
@@ -322,7 +322,7 @@ class TestRepeatability:
         assert torch.equal(first.kl_loss, second.kl_loss)
         assert torch.equal(first.router_entropy_loss, second.router_entropy_loss)
 
-    def test_given_noise_replaces_the_drawn_noise_of_text_and_picture(self, double_model, double_inputs):
+    def test_given_noise_replaces_the_drawn_noise_of_text_and_image(self, double_model, double_inputs):
         model, inputs = double_model, double_inputs
         noise = doubled({"text_noise": torch.randn(4, 11, 32), "image_noise": torch.randn(4, 5, 32)})
         model.train()
@@ -474,8 +474,8 @@ class TestCandidates:
         assert (output.text_router_probs == 1).all()
 
 
-class TestPictures:
-    def test_the_tower_runs_on_posts_with_a_picture_only(self, model, inputs, monkeypatch):
+class TestImages:
+    def test_the_tower_runs_on_posts_with_an_image_only(self, model, inputs, monkeypatch):
         sizes = []
         tower = model.mgvmoe.vision_model.forward
         monkeypatch.setattr(
@@ -496,7 +496,7 @@ class TestPictures:
         close(output.logits, expected.logits)  # not bitwise: pixels run through the tower without the blank rows
         close(output.loss, expected.loss)
 
-    def test_experts_get_the_projected_tokens_of_the_picture(self, double_model, double_inputs):
+    def test_experts_get_the_projected_tokens_of_the_image(self, double_model, double_inputs):
         base = double_model.mgvmoe
         projected = base.vision_projection(base.get_image_features(double_inputs["pixel_values"]))
         output = double_model(**double_inputs)
@@ -510,7 +510,7 @@ class TestPictures:
         assert isinstance(model.mgvmoe.vision_projection, torch.nn.Identity)
         assert torch.isfinite(model(**inputs).loss)
 
-    def test_a_batch_without_pictures_has_a_loss(self, model, inputs):
+    def test_a_batch_without_images_has_a_loss(self, model, inputs):
         inputs = without(inputs, "pixel_values", "image_mask")
         output = model(**inputs)
         assert output.image_embeds is None and output.image_router_probs is None
@@ -520,7 +520,7 @@ class TestPictures:
         assert torch.isfinite(output.loss)
 
     @pytest.mark.parametrize("adversary", ADVERSARIES)
-    def test_pictures_that_are_all_masked_equal_a_batch_without_pictures(self, adversary, inputs):
+    def test_images_that_are_all_masked_equal_a_batch_without_images(self, adversary, inputs):
         model = tiny_model(adversary=adversary).double()
         inputs = doubled(inputs)
         expected = model(**without(inputs, "pixel_values", "image_mask"))
@@ -536,7 +536,7 @@ class TestPictures:
         close(output.kl_loss, (mixtures[0].kl_loss + mixtures[1].kl_loss) / 2)
         close(output.router_entropy_loss, (mixtures[0].router_entropy + mixtures[1].router_entropy) / 2)
 
-    def test_a_picture_changes_the_score(self, double_model, double_inputs):
+    def test_an_image_changes_the_score(self, double_model, double_inputs):
         expected = double_model(**double_inputs).logits
         double_inputs["pixel_values"] = double_inputs["pixel_values"].flip(-1)
         moved = (double_model(**double_inputs).logits - expected).abs().amax(1)
@@ -752,12 +752,12 @@ class TestRefusals:
         message = r"mention_positions must be in \[0, 11\), or -1 for an absent second mention, got "
         self.refuse(message, mention_positions=torch.tensor([positions] * 4))
 
-    def test_pictures_given_twice_or_not_at_all(self):
+    def test_images_given_twice_or_not_at_all(self):
         features = torch.zeros(4, 5, 24)
         self.refuse("pixel_values and image_features exclude each other, got both", image_features=features)
         self.refuse("image_mask marks posts with an image, but neither", ("pixel_values",))
 
-    def test_pictures_of_a_wrong_shape(self):
+    def test_images_of_a_wrong_shape(self):
         self.refuse(
             r"pixel_values must be \(B, channels, height, width\), got \(4, 8, 8\)", pixel_values=torch.zeros(4, 8, 8)
         )
@@ -765,7 +765,7 @@ class TestRefusals:
         self.refuse(message + r"\(4, 5, 32\)", ("pixel_values",), image_features=torch.zeros(4, 5, 32))
         self.refuse(message + r"\(4, 24\)", ("pixel_values",), image_features=torch.zeros(4, 24))
 
-    def test_pictures_and_posts_that_do_not_match(self):
+    def test_images_and_posts_that_do_not_match(self):
         message = "image_mask and the images must have one row for each of the 4 posts, got image_mask "
         self.refuse(message + r"\(3,\)", image_mask=torch.ones(3))
         self.refuse(message + r"\(4, 1\)", image_mask=torch.ones(4, 1))

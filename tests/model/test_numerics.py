@@ -46,7 +46,7 @@ def test_half_precision_ranks_as_single(dtype):
 
 
 @pytest.mark.parametrize("dtype", ERRORS)
-def test_a_single_label_a_single_post_and_no_pictures(dtype):
+def test_a_single_label_a_single_post_and_no_images(dtype):
     model = tiny_model().eval().to(dtype)
     inputs = tiny_inputs()
     inputs.pop("labels", None)
@@ -87,7 +87,7 @@ def test_huge_weights_give_no_nan():
     assert scores(model, inputs).isfinite().all()
 
 
-def test_all_pictures_missing_in_training():
+def test_all_images_missing_in_training():
     model = tiny_model().train()
     inputs = tiny_inputs()
     output = model(**{**inputs, "image_mask": torch.zeros(len(inputs["input_ids"]), dtype=torch.bool)})

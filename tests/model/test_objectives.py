@@ -224,7 +224,7 @@ class TestInfoNCE:
             rows.append(-(math.log(over_images) + math.log(over_texts)) / 2)
         assert info_nce(text, image, temperature).item() == pytest.approx(sum(rows) / 5, rel=1e-12)
 
-    def test_text_and_picture_are_on_equal_terms_and_so_are_the_posts(self):
+    def test_text_and_image_are_on_equal_terms_and_so_are_the_posts(self):
         text, image, order = torch.randn(5, 7).double(), torch.randn(5, 7).double(), torch.randperm(5)
         expected = info_nce(text, image)
         torch.testing.assert_close(info_nce(image, text), expected)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from modeling_mgvmoe.processing_mgvmoe import distinct_pictures, pad_features, pad_rows, to_tensors
+from modeling_mgvmoe.processing_mgvmoe import distinct_images, pad_features, pad_rows, to_tensors
 
 
 class Tokenizer:
@@ -56,7 +56,7 @@ def test_arrays_become_lists_of_numbers_and_rows_stay_as_long_as_they_are_withou
     assert places == [[1], [0]] and type(places[0][0]) is int
 
 
-def test_a_missing_picture_is_zeros_and_masked():
+def test_a_missing_image_is_zeros_and_masked():
     picture = np.full((3, 2, 2), 7.0, dtype=np.float32)
     batch = pad_features(Tokenizer(), [{"pixel_values": None}, {"pixel_values": picture}])
     assert set(batch) == {"pixel_values", "image_mask"} and batch["image_mask"] == [False, True]
@@ -65,7 +65,7 @@ def test_a_missing_picture_is_zeros_and_masked():
     assert pad_features(Tokenizer(), [{"pixel_values": None}]) == {}
 
 
-def test_shared_pictures_are_there_once():
+def test_shared_images_are_there_once():
     one, two = np.ones((1, 1, 1)), np.zeros((1, 1, 1))
     posts = [{"pixel_values": picture} for picture in (one, two, None, one.copy())]
     batch = pad_features(Tokenizer(), posts, share_pictures=True)
@@ -79,13 +79,13 @@ def test_shared_pictures_are_there_once():
     assert "image_index" not in pad_features(Tokenizer(), posts)
 
 
-def test_pictures_differ_by_shape_and_type_too():
+def test_images_differ_by_shape_and_type_too():
     pictures = [np.zeros((1, 4)), np.zeros((2, 2)), np.zeros((1, 4), dtype=np.int64), None, np.zeros((1, 4))]
-    distinct, index = distinct_pictures(pictures)
+    distinct, index = distinct_images(pictures)
     assert index == [0, 1, 2, 0, 0] and [picture is pictures[i] for i, picture in enumerate(distinct)] == [True] * 3
     # And not by the order in which memory holds them.
     picture = np.arange(4.0).reshape(2, 2)
-    assert distinct_pictures([picture.T, np.ascontiguousarray(picture.T), picture])[1] == [0, 0, 1]
+    assert distinct_images([picture.T, np.ascontiguousarray(picture.T), picture])[1] == [0, 0, 1]
 
 
 @pytest.mark.parametrize(

@@ -236,13 +236,13 @@ def test_a_list_of_one_gives_a_list(pipe):
     assert pipe([POST], candidate_labels=LABELS) == [pipe(POST, candidate_labels=LABELS)]
 
 
-def test_a_picture_changes_the_scores(pipe):
+def test_an_image_changes_the_scores(pipe):
     plain = pipe(POST, candidate_labels=LABELS)
     assert pipe({**POST, "image": None}, candidate_labels=LABELS) == plain
     assert pipe({**POST, "image": picture(1)}, candidate_labels=LABELS) != plain
 
 
-def test_pictures_of_several_kinds_are_the_same(pipe, tmp_path):
+def test_images_of_several_kinds_are_the_same(pipe, tmp_path):
     picture(1).save(tmp_path / "one.png")
     kinds = [picture(1), str(tmp_path / "one.png"), np.asarray(picture(1)), (tmp_path / "one.png").read_bytes()]
     found = pipe([{**POST, "image": kind} for kind in kinds], candidate_labels=LABELS)

@@ -501,7 +501,7 @@ def test_processor_without_image_processor():
 # Posts processed one by one
 
 
-def test_pad_posts_keeps_a_shared_picture_once(processor):
+def test_pad_posts_keeps_a_shared_image_once(processor):
     post = processor.encode_post("rain again", (0, 4))
     sun, moon = np.full((3, 8, 8), 0.5, np.float32), np.full((3, 8, 8), 0.25, np.float32)
     posts = [{**post, "pixel_values": picture} for picture in (moon, sun, moon.copy())] + [post]

@@ -104,7 +104,7 @@ def test_the_variance_is_that_of_tokens_drawn_one_by_one(fusion):
     torch.testing.assert_close(draws.var(0), output.fused_variance, rtol=0.32, atol=1e-4)
 
 
-def test_posts_that_share_a_picture_have_the_variance_that_they_have_alone():
+def test_posts_that_share_an_image_have_the_variance_that_they_have_alone():
     model = tiny_model().double().mgvmoe
     inputs = doubled(tiny_inputs(labels=False))
     inputs = {name: value for name, value in inputs.items() if not name.startswith("candidate")}

@@ -391,7 +391,7 @@ def test_addresses_can_be_forbidden(repository, handler, monkeypatch):
     handler.allow_image_urls = True
 
 
-def test_a_picture_of_a_request():
+def test_an_image_of_a_request():
     assert read_image(None, 0) is None
     assert read_image("https://example.org/a.png", 0) == "https://example.org/a.png"
     assert read_image(encoded(Image.new("RGB", (1, 1))), 0).startswith(b"\x89PNG")

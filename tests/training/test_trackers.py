@@ -359,7 +359,7 @@ def test_every_term_has_a_panel_of_its_own():
     assert "expert usage, image" not in panels(text_only)
 
 
-def test_a_picture_is_written(tmp_path):
+def test_an_image_is_written(tmp_path):
     path = tmp_path / "curves.png"
     assert draw_curves(ENTRIES, str(path)) is None
     with Image.open(path) as picture:
