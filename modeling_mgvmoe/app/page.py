@@ -10,10 +10,9 @@ from typing import Any
 import gradio as gr
 
 from . import markup
-from .answers import answer, verdict_again, whole_post
 from .example_posts import ExamplePost
 from .form import MAX_CHARACTERS, RELATION, SLOTS, TYPING, Fields, UnreadableImage
-from .served_model import ServedModel
+from .served_model import ServedModel, answer, verdict_again, whole_post
 
 
 def image_input(**kwargs: Any) -> gr.Image:

@@ -1,22 +1,27 @@
-"""The model behind the page, loaded with care: the package's own code unless the repository's is asked for."""
+"""The model behind the page and its answers; runs the package's own code unless the repository's is asked for."""
 
 from __future__ import annotations
 
 import inspect
+import logging
 import os
 import re
 import warnings
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..inference.model_folder import check_device, check_model_folder, load_model
 from ..training.run_metadata import RUN_FILE, read_run_record
+from . import markup
+from .form import Fields, FormError, read_fields, read_whole_post
 
 if TYPE_CHECKING:
     from ..modeling_mgvmoe import MGVMoEForZeroShotIE
     from ..processing_mgvmoe import MGVMoEProcessor
 
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -155,3 +160,74 @@ def _load_with_its_code(name: str, device: str, revision: str | None) -> tuple[A
             "this package's own code runs."
         )
     return model.to(device).eval(), processor
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What the page shows after a click.
+
+    Attributes:
+        verdict: HTML of the answer and the scores, or of a message.
+        weighed, experts: HTML of the explanation; empty beside a message.
+        ranking: the scores, for another threshold; `None` beside a message.
+    """
+
+    verdict: str
+    weighed: str = ""
+    experts: str = ""
+    ranking: list[dict[str, Any]] | None = None
+
+
+def answer(served: ServedModel, fields: Fields, least: float) -> Shown:
+    """Score the labels and explain the scores; an error becomes a message on the page.
+
+    Args:
+        served: the model.
+        fields: the values of the page's inputs.
+        least: see [`markup.verdict`].
+    """
+    from ..evaluation.explanation import explain_post
+
+    def explain() -> Shown:
+        known = fields if served.has_types else replace(fields, label_types="", type_sentences="")
+        explanation = explain_post(served.model, served.processor, **read_fields(known))
+        return Shown(
+            markup.verdict(explanation.ranking, least),
+            markup.side_by_side(explanation) + markup.weighed(explanation),
+            markup.experts(explanation),
+            explanation.ranking,
+        )
+
+    done = _in_words(explain)
+    return Shown(done) if isinstance(done, str) else done
+
+
+def whole_post(served: ServedModel, fields: Fields) -> str:
+    """The graph of a post as HTML; an error becomes a message on the page."""
+
+    def extract() -> str:
+        arguments = read_whole_post(fields)
+        if not served.has_types:
+            arguments.pop("label_types", None)
+        (graph,) = served.model.extract(processor=served.processor, **arguments)
+        return markup.post_graph(graph)
+
+    return _in_words(extract)
+
+
+def _in_words(work: Callable[[], T]) -> T | str:
+    """The result of `work`, or its error as a message."""
+    try:
+        return work()
+    except FormError as error:
+        return markup.message(str(error))
+    except ValueError as error:  # of processor or model, which name the argument and the rule
+        return markup.message(f"This cannot be answered. {error}")
+    except Exception:
+        logger.exception("the page could not answer")
+        return markup.message("Something went wrong on the server while answering; its log says what.")
+
+
+def verdict_again(ranking: Sequence[Mapping[str, Any]] | None, least: float) -> str | None:
+    """The verdict of given scores under another threshold; `None` without scores."""
+    return None if ranking is None else markup.verdict(ranking, least)

@@ -250,8 +250,7 @@ def _ending(flags: argparse.Namespace, result: BulkResult) -> str:
 
 def _export(flags: argparse.Namespace) -> dict[str, Any]:
     """Write the other forms of a finished graph; the numbers of `summary.json`."""
-    from ..graph.hetero_data import build_hetero_data
-    from ..graph.hetero_data_files import save_hetero_data
+    from ..graph.hetero_data import build_hetero_data, save_hetero_data
     from ..graph.writers import write_json_lines, write_n_triples
 
     graph = GraphTables(flags.output)

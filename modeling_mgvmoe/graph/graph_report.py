@@ -14,8 +14,7 @@ import torch
 
 from ..data.atomic_io import write_whole
 from ..evaluation.plots import MOST_PIXELS, Glyphs, _pyplot, drawable, shortened, widened
-from .hetero_data import build_hetero_data, relation_types
-from .hetero_data_files import STRUCTURE, load_hetero_data
+from .hetero_data import STRUCTURE, build_hetero_data, load_hetero_data, relation_types
 from .tables import GraphTables
 
 if TYPE_CHECKING:

@@ -21,6 +21,8 @@ Strings are arrays of NumPy.
 
 from __future__ import annotations
 
+import json
+import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -29,12 +31,20 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
+from safetensors.torch import load_file, save_file
 
+from ..data.atomic_io import whole_folder
+from ..data.files import read_json_object
 from ..data.progress_bar import progress_bar
 from .tables import GraphTables, entity_key
 
 if TYPE_CHECKING:
     from torch_geometric.data import HeteroData
+
+FORMAT, VERSION = "mgvmoe hetero data", 2
+# Version 1 named the node type "type".
+OLD_VERSION, OLD_NAMES = 1, {"type": "entity_type"}
+TENSORS, STRUCTURE = "graph.safetensors", "graph.json"
 
 
 def build_hetero_data(graph: GraphTables, merging: str = "name", progress: bool = False) -> HeteroData:
@@ -235,3 +245,82 @@ def _strings(values: Sequence[str]) -> np.ndarray:
 def relation_types(data: HeteroData) -> Sequence[tuple[str, str, str]]:
     """The kinds of edges between entities, which are the relations."""
     return [kind for kind in data.edge_types if kind[0] == kind[2] == "entity"]
+
+
+def save_hetero_data(data: HeteroData, folder: str | os.PathLike[str]) -> str:
+    """Write a graph atomically, without pickle: tensors as safetensors, names and structure as JSON.
+
+    Args:
+        data: its attributes must be tensors, arrays of strings or JSON values.
+        folder: replaced if it exists.
+
+    Returns:
+        The folder.
+
+    Raises:
+        TypeError: an attribute is none of these.
+    """
+    tensors: dict[str, torch.Tensor] = {}
+    stores: list[dict[str, Any]] = []
+    for store in (*data.node_stores, *data.edge_stores):
+        values: dict[str, Any] = {}
+        named: dict[str, str] = {}
+        arrays: dict[str, list[str]] = {}
+        for name, value in store.items():
+            if isinstance(value, torch.Tensor):
+                named[name] = f"{len(stores)}.{name}"
+                tensors[named[name]] = value.contiguous()
+            elif isinstance(value, np.ndarray):
+                arrays[name] = value.tolist()
+            else:
+                values[name] = value
+        stores.append({"type": store._key, "tensors": named, "arrays": arrays, "values": values})
+    structure = json.dumps({"format": FORMAT, "version": VERSION, "stores": stores}, ensure_ascii=False)
+    needed = len(structure.encode()) + sum(one.numel() * one.element_size() for one in tensors.values()) + 2**16
+    with whole_folder(os.fspath(folder), needed, "run the command again") as partial:
+        save_file(tensors, os.path.join(partial, TENSORS))
+        with open(os.path.join(partial, STRUCTURE), "w", encoding="utf-8") as file:
+            file.write(structure)
+    return os.fspath(folder)
+
+
+def load_hetero_data(folder: str | os.PathLike[str]) -> HeteroData:
+    """Read a graph that [`save_hetero_data`] wrote, of format version 1 or 2.
+
+    Raises:
+        FileNotFoundError: the folder lacks one of the two files.
+        ValueError: a file is damaged or has another format.
+    """
+    from torch_geometric.data import HeteroData
+
+    path, tensor_path = (os.path.join(folder, name) for name in (STRUCTURE, TENSORS))
+    if not (os.path.isfile(path) and os.path.isfile(tensor_path)):
+        raise FileNotFoundError(f"{os.fspath(folder)!r} must hold {STRUCTURE} and {TENSORS}")
+    structure = read_json_object(path)
+    if structure.get("format") != FORMAT:
+        raise ValueError(f"{path}: format must be {FORMAT!r}, got {structure.get('format')!r}")
+    version = structure.get("version")
+    if version not in (OLD_VERSION, VERSION):
+        raise ValueError(f"{path}: version must be {OLD_VERSION} or {VERSION}, got {version!r}")
+    renamed = OLD_NAMES if version == OLD_VERSION else {}
+    try:
+        tensors = load_file(tensor_path)
+    except Exception as error:  # safetensors has its own class, which it does not document
+        raise ValueError(f"{tensor_path} cannot be read: {error}") from error
+    data = HeteroData()
+    for one in structure["stores"]:
+        kind = one["type"]
+        if isinstance(kind, str):
+            store = data[renamed.get(kind, kind)]
+        else:
+            head, relation, tail = kind
+            store = data[renamed.get(head, head), relation, renamed.get(tail, tail)]
+        for name, key in one["tensors"].items():
+            if key not in tensors:
+                raise ValueError(f"{tensor_path} lacks {key!r}, which {path} names")
+            store[name] = tensors[key]
+        for name, value in one["arrays"].items():
+            store[name] = np.array(value, dtype=object)
+        for name, value in one["values"].items():
+            store[name] = value
+    return data

@@ -12,7 +12,6 @@ import pytest
 from PIL import Image
 
 from modeling_mgvmoe.app import markup
-from modeling_mgvmoe.app.answers import answer, verdict_again, whole_post
 from modeling_mgvmoe.app.example_posts import (
     ExamplePost,
     examples_for,
@@ -35,7 +34,7 @@ from modeling_mgvmoe.app.form import (
     read_whole_post,
     write_label_lines,
 )
-from modeling_mgvmoe.app.served_model import ServedModel, load_served_model
+from modeling_mgvmoe.app.served_model import ServedModel, answer, load_served_model, verdict_again, whole_post
 from modeling_mgvmoe.evaluation.explanation import explain_post
 from modeling_mgvmoe.evaluation.plots import PALE, STRONGEST, TINT, attention_overlay, resized
 from modeling_mgvmoe.training.build import model_from_scratch

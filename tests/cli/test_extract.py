@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from modeling_mgvmoe.cli.extract import _parser, extract_command
-from modeling_mgvmoe.graph.hetero_data_files import load_hetero_data
+from modeling_mgvmoe.graph.hetero_data import load_hetero_data
 from modeling_mgvmoe.graph.model_extractor import ExtractionOptions, ModelExtractor, processor_fingerprint
 from modeling_mgvmoe.graph.runner import extract_in_bulk
 from modeling_mgvmoe.graph.tables import GraphTables

@@ -17,7 +17,7 @@ from modeling_mgvmoe.graph.graph_report import (
     read_graph,
     write_report,
 )
-from modeling_mgvmoe.graph.hetero_data_files import save_hetero_data
+from modeling_mgvmoe.graph.hetero_data import save_hetero_data
 
 
 def strings(values):
