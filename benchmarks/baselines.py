@@ -302,10 +302,10 @@ class FitArguments:
     Attributes:
         max_train_steps: optimizer steps.
         batch_size: posts, drawn class-balanced.
-        learning_rate: of the encoders.
-        head_learning_rate: of everything else.
-        freeze_text_layers: the text encoder's embeddings and so many of its first layers stay as they are; `None`:
-            nothing does.
+        learning_rate: for the encoders.
+        head_learning_rate: for everything else.
+        freeze_text_layers: number of first layers of the text encoder to freeze, with the embeddings; `None`: freeze
+            nothing.
         eval_steps: steps between validations; the weights of the best one are kept.
         seed: of weights and order.
         mixed_precision: "no", "bf16", or "auto": bf16 where the hardware has it.

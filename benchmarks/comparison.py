@@ -1,4 +1,4 @@
-"""The methods that are compared, their trainings and their scores: baselines, MG-VMoE, MG-VMoE without its parts."""
+"""Methods of the comparison, their training and scoring: baselines, MG-VMoE, and its ablations."""
 
 from __future__ import annotations
 
@@ -39,16 +39,16 @@ class Method:
     """One row of the comparison.
 
     Attributes:
-        name: as it is asked for.
-        what: in one line.
-        kind: how it is made.
-        words: what it reads for a label.
-        mention_style: how it is shown the mentions; `None`: as the recipe says.
+        name: value of `--methods`.
+        what: one-line description.
+        kind: how it is built.
+        words: label texts it reads.
+        mention_style: how mentions are marked; `None`: as in the recipe.
         baseline: class in `baselines.py`, for baselines.
         model_config: fields of MGVMoEConfig that differ from the recipe, for MG-VMoE.
-        types: whether it is told the types of heads and tails.
+        types: whether it gets the types of heads and tails.
         training: fields of the training's arguments that differ from the recipe.
-        experts: whether the experts are trained; else they stay as they begin, and move nothing.
+        experts: whether the experts are trained; untrained residual experts change no score.
     """
 
     name: str
@@ -64,7 +64,7 @@ class Method:
 
     @property
     def trained(self) -> bool:
-        """Whether it depends on the seed of a training."""
+        """Whether its scores depend on a training seed."""
         return self.kind in ("baseline", "mgvmoe") and self.training.get("max_train_steps") != 0
 
 
@@ -171,7 +171,7 @@ def choose_methods(names: Sequence[str]) -> list[Method]:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What all methods of a comparison share.
+    """Data, recipe and caches that all methods share.
 
     Attributes:
         data: posts and classes.
@@ -196,7 +196,7 @@ class Comparison:
     states: dict[Any, Any] = field(default_factory=dict)
 
     def words(self, method: Method) -> Mapping[str, Any]:
-        """What a method reads for labels, instead of their names."""
+        """The label texts that a method reads, by label name."""
         if method.words == "all":
             return self.data.label_descriptions
         return self.one_sentence if method.words == "description" else self.names
@@ -295,7 +295,7 @@ def _predict(
 
 
 def fewer_posts(posts: Sequence[Mapping[str, Any]], per_class: int, seed: int = 0) -> list[Mapping[str, Any]]:
-    """At most so many posts of each class, drawn without regard to anything but the class; the order stays.
+    """At most `per_class` randomly drawn posts of each class, in their order.
 
     Validation classes are many times larger than is needed to choose a step.
     """

@@ -82,7 +82,7 @@ def serve(pipe, numbers, labels, file, lock, errors, bar):
 
 
 def run(flags, threads, numbers):
-    """Requests from so many threads on one pipeline: answers, errors, labels in the cache, memory early and late."""
+    """Requests from several threads on one pipeline: answers, errors, labels in the cache, memory early and late."""
     torch.set_num_threads(1)
     pipe, lock, errors, early = make_pipeline(flags.cache), threading.Lock(), [], []
     first, rest = numbers[: int(len(numbers) * WARM)], numbers[int(len(numbers) * WARM) :]

@@ -39,7 +39,7 @@ from modeling_mgvmoe.data.sketchbook import (
 from modeling_mgvmoe.inference.model_folder import check_output_folder
 
 CLANS = 4
-# Of the people of a clan so many are of its type, and of names so many are in capitals.
+# Share of a clan's people who have its type, and share of names in capitals.
 OF_CLAN_TYPE, CAPITALS = 0.85, 0.1
 POSTS_FILE, LABELS_FILE = "posts.parquet", "labels.json"
 # Posts that are in memory at a time when they are written.
@@ -77,13 +77,13 @@ def make_world(people: int = 150, acquaintances: int = 8, seed: int = 0, sketchb
 
     Args:
         people: how many.
-        acquaintances: that somebody has on average.
-        seed: of names, clans and acquaintances.
+        acquaintances: mean number per person.
+        seed: for names, clans and acquaintances.
         sketchbook_seed: its test classes are the candidates; a model trained on the sketchbook of this seed has not
             seen them.
 
     Raises:
-        ValueError: there are too few people for so many acquaintances, or too many for the names.
+        ValueError: there are too few people for that number of acquaintances, or more people than names.
     """
     if not 1 <= acquaintances < people:
         raise ValueError(f"acquaintances must be in [1, {people}), the number of people, got {acquaintances}")
@@ -128,10 +128,10 @@ def world_posts(
     """Posts about a world, one by one.
 
     Args:
-        world: that they are about.
-        count: of the posts.
-        seed: of the posts.
-        typing_share: of these so many name one person and say of which type; the others name two who know each other.
+        world: the people and acquaintances that posts name.
+        count: number of posts.
+        seed: for the posts.
+        typing_share: share of posts that name one person and the type; the others name two who know each other.
         picture_share: share of the posts with an image.
         image_size: width and height of the images in pixels.
 

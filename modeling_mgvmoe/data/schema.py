@@ -101,7 +101,7 @@ def check_choice(name: str, value: Any, choices: Sequence[Any]) -> None:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
 
 
-# So many identifiers stand in a message; the rest are counted.
+# A message names this many identifiers and counts the rest.
 SHOWN = 5
 
 

@@ -170,7 +170,7 @@ def starting_point(arguments: TrainingArguments) -> str | None:
     if fault is not None:
         others = [folder for folder in reversed(checkpoints) if folder != path and find_fault(folder) is None]
         advice = (
-            f"The last whole one is {others[0]}: --resume_from_checkpoint {shlex.quote(others[0])} goes on from it."
+            f"The last whole one is {others[0]}: --resume_from_checkpoint {shlex.quote(others[0])} continues from it."
             if others
             else "No other whole one is there: --overwrite_output_dir begins anew."
         )
