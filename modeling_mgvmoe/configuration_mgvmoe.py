@@ -330,7 +330,7 @@ class MGVMoEConfig(PreTrainedConfig):
     def get_config_dict(
         cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """As transformers has it, of a file that is there, whole, and of a model of this type.
+        """`PretrainedConfig.get_config_dict`, with an error that names a missing, damaged or foreign file.
 
         Raises:
             OSError: there is no such file, or it is damaged.
@@ -347,7 +347,7 @@ class MGVMoEConfig(PreTrainedConfig):
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
-        """As transformers has it, of a dict that is whole, or was saved by version 0.1 (`DEFAULTS_0_1`).
+        """`PretrainedConfig.from_dict`; fields that version 0.1 did not write get its defaults (`DEFAULTS_0_1`).
 
         Raises:
             ValueError: the message names the field, the rule and the value.

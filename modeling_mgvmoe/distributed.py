@@ -1,4 +1,4 @@
-"""What couples the processes of a training run: the rows of all of them, gathered with gradient.
+"""Rows of all training processes, gathered with gradient.
 
 Some objectives couple the posts of a batch (E6, E10, E11) or are means over its tokens (E4, E5). Under several
 processes they are taken over the batch of all processes. Each process gathers what they need, computes the same loss
@@ -14,12 +14,12 @@ import torch.distributed as distributed
 
 
 def number_of_processes() -> int:
-    """How many processes train together; 1 if `torch.distributed` is not in use."""
+    """Number of processes that train together; 1 without `torch.distributed`."""
     return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
 
 
 class Announcement:
-    """What the processes must know of each other before they can gather: how many rows each brings, and one seed.
+    """Exchange before a gather: the number of rows of each process, and one seed for all.
 
     Made at the beginning of a step and needed at its end, it is on its way meanwhile, and no process waits for it.
 

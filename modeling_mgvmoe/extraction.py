@@ -58,7 +58,7 @@ class PostToExtract:
 
     @classmethod
     def of_broken(cls, post: object) -> "PostToExtract":
-        """What can be told of a post that could not be read."""
+        """The result of a post that could not be read."""
         known = post if isinstance(post, Mapping) else {}
         text = known.get("text")
         return cls(known.get("id"), text if isinstance(text, str) else "", None, ())
@@ -546,7 +546,7 @@ class GraphExtractor:
         ]
 
     def _try(self, one: _Work, function: Callable[..., Any], *arguments: Any) -> Any:
-        """What a function returns; `None` if it finds the post broken and errors are to be returned."""
+        """Result of a function; `None` if it refuses the post and errors are returned, not raised."""
         try:
             return function(*arguments)
         except ValueError as error:

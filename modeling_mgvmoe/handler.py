@@ -1,4 +1,4 @@
-"""What a Hugging Face Inference Endpoint runs: JSON in, ranked labels as JSON out.
+"""Handler of a Hugging Face Inference Endpoint: JSON in, ranked labels as JSON out.
 
 The platform imports this file from the repository, makes `EndpointHandler(folder)` once, and calls it with each
 request's JSON:

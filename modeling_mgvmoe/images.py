@@ -31,7 +31,7 @@ def fetch_picture(
     max_redirects: int = MAX_REDIRECTS,
     allow_private: bool = False,
 ) -> bytes:
-    """What lies at an http(s) address.
+    """Download the bytes at an http(s) address.
 
     Every address that a name stands for must be public, and the connection goes to the address that was checked, so
     that neither a redirect nor a second answer of the name server leads inside. Proxies of the environment are not
@@ -255,7 +255,7 @@ def _open(picture: Any, allow_urls: bool | str) -> Image.Image:
 
 
 def _content(source: str | bytes, allow_urls: bool | str) -> bytes:
-    """What lies at an address, in a data URL or in a file."""
+    """Read the bytes at an address, in a data URL or in a file."""
     if isinstance(source, str) and source.startswith(("http://", "https://")):
         if not allow_urls:
             raise ValueError("addresses are fetched only with allow_image_urls=True")

@@ -92,7 +92,7 @@ class LabelPaths:
         return f" {self.separator} ".join(node)
 
     def node_descriptions(self, descriptions: Mapping[str, Any] | None) -> dict[str, Any]:
-        """What is read for the nodes: a description of the path, else one of its last part, else this part.
+        """Texts of the nodes: a description of the path, else of its last part, else that part itself.
 
         Args:
             descriptions: of paths, in any spacing around the separator, or of parts.
@@ -618,7 +618,7 @@ def _is_slip(key: str, label: str) -> bool:
 def as_nodes(
     candidate_labels: Any, separator: str | None
 ) -> tuple[list[str] | list[list[str]] | Any, list[LabelPaths] | None]:
-    """What the model scores instead of paths: every node of their tree.
+    """Nodes of the tree, which the model scores in place of the paths.
 
     Args:
         candidate_labels: shared by the batch or given per post.
@@ -927,7 +927,7 @@ def check_threshold(threshold: Any, reject_by: str = "probability", bounded: boo
 
 
 def threshold_values(scores: torch.Tensor, logits: torch.Tensor, reject_by: str) -> torch.Tensor:
-    """What of each label is compared with a threshold.
+    """The value of each label that a threshold is compared with.
 
     Args:
         scores: (C,), "probability" itself, of which "ratio" is made.

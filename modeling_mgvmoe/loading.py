@@ -220,7 +220,7 @@ SIZES = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediat
 
 @contextmanager
 def reading(source: Any, part: str) -> Iterator[None]:
-    """What fails while transformers reads a saved folder names the folder, and says in one line why.
+    """Re-raise errors from reading a saved folder in one line that names the folder and the cause.
 
     Args:
         source: folder or Hub name; `None`, or what is no text, is left to transformers.

@@ -389,7 +389,7 @@ def lexsort_rows(keys: torch.Tensor) -> torch.Tensor:
 
 
 class MGVMoEPreTrainedModel(PreTrainedModel):
-    """What the base model and the model with scores share: loading, initial weights, attention back ends."""
+    """Common base of both models: loading, saving, initial weights, attention back ends."""
 
     config: MGVMoEConfig
     base_model_prefix = "mgvmoe"
@@ -451,7 +451,7 @@ class MGVMoEPreTrainedModel(PreTrainedModel):
             base.text_model.requires_grad_(False)
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """As torch has it, and also of the names that `save_pretrained` writes.
+        """Load a state dict whose names are those in memory or those that `save_pretrained` writes.
 
         Some backbones (ViT) have other names on the disk than in memory. `Trainer` reads its checkpoints by this
         method, and would leave the weights of other names as they are, with no more than a warning.
@@ -470,7 +470,7 @@ class MGVMoEPreTrainedModel(PreTrainedModel):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
-        """As transformers has it, but of safetensors only: no pickle is read.
+        """Load a saved model, from safetensors only; no pickle is read.
 
         Raises:
             OSError: a file is missing or damaged.
@@ -555,7 +555,7 @@ class MGVMoEPreTrainedModel(PreTrainedModel):
     def save_pretrained(
         self, save_directory: str | os.PathLike, *args: Any, trained_only: bool = False, **kwargs: Any
     ) -> Any:
-        """As transformers has it; see its `PreTrainedModel.save_pretrained`.
+        """Save configuration and weights; see `PreTrainedModel.save_pretrained`.
 
         Args:
             save_directory: folder.
@@ -693,7 +693,7 @@ class Fusion:
         raise NotImplementedError
 
     def query(self, mention_states: torch.Tensor, hidden_size: int) -> torch.Tensor:
-        """What tokens are multiplied with: (B, H), or (H,) for all posts, of q (B, Q).
+        """The vector that tokens are multiplied with: (B, H), or (H,) for all posts, from q (B, Q).
 
         The products are the scores, but for a summand that all tokens of a post share: the softmax drops it.
         """
@@ -1002,7 +1002,7 @@ class SimilarityScore(nn.Module):
     def type_compatibility(
         log_probs: torch.Tensor, candidate_types: torch.Tensor, mention_mask: torch.Tensor
     ) -> torch.Tensor:
-        """How well the mentions fit the types that each label allows: sum over the mentions of log P(allowed).
+        """Sum over the mentions of log P(types that the label allows).
 
         Args:
             log_probs: (B, S, T).
@@ -1066,7 +1066,7 @@ IMAGE_ARGUMENTS = ("pixel_values", "image_features", "image_mask", "image_index"
 
 @dataclass
 class PostEmbeds(ModelOutput):
-    """All that the scores of posts are made of: to be kept, and scored against labels that are not known yet.
+    """Vectors of encoded posts, to be scored later against any labels.
 
     Args:
         mention_embeds: (B, D), the posts' side of E8.
@@ -1427,7 +1427,7 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
         image_text_input_ids: torch.Tensor | None = None,
         image_text_attention_mask: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """What residual experts move, before any trained part: to be cached while the text encoder is frozen.
+        """Pooled states that residual experts move; they may be cached while the text encoder is frozen.
 
         Args:
             input_ids, attention_mask, image_text_input_ids, image_text_attention_mask: see `forward`.
@@ -1583,7 +1583,7 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
     def _losses(
         self, mixtures: Sequence[VariationalMixtureOutput], masks: Sequence[torch.Tensor], with_pixels: bool
     ) -> dict[str, torch.Tensor]:
-        """Those of `expert_losses`, which without pixels depend on all that is trained for pixels, by 0."""
+        """KL and router entropy (E4, E5). Without pixels, adds 0 times every trained vision parameter, for DDP."""
         if not with_pixels and self.training:
             assert mixtures[0].kl_loss is not None, "it was asked for"
             mixtures[0].kl_loss = mixtures[0].kl_loss + self._zero_of_the_vision_side()
@@ -1592,7 +1592,7 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
     def get_candidate_states(
         self, candidate_input_ids: torch.Tensor, candidate_attention_mask: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """What residual experts move of labels' texts: to be cached while the text encoder is frozen.
+        """Pooled states of label texts, which may be cached while the text encoder is frozen.
 
         Args:
             candidate_input_ids, candidate_attention_mask: (P, Lc).
@@ -2271,7 +2271,7 @@ class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
     def _type_compatibility(
         self, posts: PostEmbeds, candidate_types: torch.Tensor | None, type_embeds: torch.Tensor | None
     ) -> torch.Tensor | None:
-        """How well the mentions fit the types of each label, (B, C), if there are types."""
+        """Log probability that the mentions have the types of each label, (B, C); `None` without types."""
         if candidate_types is None or type_embeds is None or posts.mention_directions is None:
             return None
         assert self.similarity is not None  # for the type checker: only its posts have directions of mentions
@@ -2289,7 +2289,7 @@ class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
         candidate_mask: torch.Tensor | None,
         fit: torch.Tensor | None,
     ) -> torch.Tensor | None:
-        """What the loss of the types is of, (B, C): for pairs the types of both, else the label by the mention alone.
+        """Log probabilities (B, C) for the type loss: of both types for pairs, else of the label by the mention alone.
 
         A mention by itself should tell its label: whoever types it in a pair has no more. Only for the loss; the score
         of a post with one mention has the mention in it already.

@@ -146,7 +146,7 @@ def info_nce(text_embeds: torch.Tensor, image_embeds: torch.Tensor, temperature:
 
 
 def entropy(probs: torch.Tensor) -> torch.Tensor:
-    """Of distributions (..., C), in nats."""
+    """Entropy of distributions (..., C), in nats."""
     return -torch.xlogy(probs, probs).sum(-1)
 
 

@@ -91,7 +91,7 @@ class ImageCaptioner:
 
 
 class _PostPipeline(Pipeline):
-    """What both pipelines share: the processor, the cache of label embeddings, and how posts come in."""
+    """Common base of both pipelines: processor, cache of label embeddings, reading of posts."""
 
     # Optional for `pipeline()`, so that a checkpoint without it comes to the message of `__init__`.
     _load_processor = None
@@ -117,7 +117,7 @@ class _PostPipeline(Pipeline):
         return super().__call__(inputs, **kwargs)
 
     def _captioner(self, captioner: Any) -> ImageCaptioner | None:
-        """What captions images, if anything does. A model that is named is loaded once for the pipeline."""
+        """The image captioner, or `None`. A named model is loaded once for the pipeline."""
         if captioner is None or isinstance(captioner, ImageCaptioner):
             return captioner
         known: dict[str, ImageCaptioner] = self.__dict__.setdefault("_captioners", {})
@@ -309,7 +309,7 @@ class ZeroShotMultimodalIEPipeline(_PostPipeline):
         label_separator: str | None,
         warn: bool = True,
     ) -> dict[str, Any]:
-        """What the model reads for labels, checked."""
+        """The checked texts that the model reads for labels."""
         labels, label_descriptions, label_types, _ = plain_labels(labels, label_descriptions, label_types)
         columns = names = check_labels(labels)
         separator = check_separator(label_separator)

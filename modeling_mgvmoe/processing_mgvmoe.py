@@ -67,7 +67,7 @@ ADDED_MARKERS = ("<m1>", "<m2>", "<m3>", "<m4>")
 def choose_markers(
     tokenizer: Any, typing: Sequence[str] | None, relation: Sequence[str] | None
 ) -> tuple[list[str], list[str]]:
-    """Those that were asked for, or else the paper's; `ADDED_MARKERS` are added where the vocabulary has not these.
+    """The markers asked for, else the paper's; else `ADDED_MARKERS`, if the vocabulary lacks the paper's.
 
     Args:
         tokenizer: A fast tokenizer.
@@ -335,7 +335,7 @@ class PostEncoding:
         return split_at_mentions(named, [span for both in spans_of for span in both])
 
     def segments(self) -> list[Segment]:
-        """What the tokenizer is to read."""
+        """Text that the tokenizer reads."""
         return [piece for piece in self.pieces if isinstance(piece, Segment)]
 
     def finish(self, encoded: Sequence[Sequence[Token]], return_offsets_mapping: bool = False) -> dict[str, Any]:
@@ -872,7 +872,7 @@ class MGVMoEProcessor(ProcessorMixin):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any) -> Any:  # type: ignore[override]
-        """As transformers has it; OSError or ValueError that names the folder where a file is damaged."""
+        """Load a saved processor; OSError or ValueError names the folder if a file is damaged."""
         with reading(pretrained_model_name_or_path, "processor"):
             return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
 

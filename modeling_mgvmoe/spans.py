@@ -522,7 +522,7 @@ Token = tuple[int, tuple[int, int]]
 
 @dataclass(frozen=True)
 class TokenizerRules:
-    """What is learnt about a tokenizer by trying it.
+    """Properties of a tokenizer, found by trying it.
 
     Attributes:
         prefix_ids: Token ids it puts before a text.
@@ -602,7 +602,7 @@ def encode_segments(tokenizer: Any, rules: TokenizerRules, segments: Sequence[Se
 
 
 def encode_with_places(tokenizer: Any, rules: TokenizerRules, segments: Sequence[Segment]) -> list[list[Token]]:
-    """As `encode_segments`, and each token's (start, end) in the post that the segments were cut from."""
+    """`encode_segments`, with each token's (start, end) in the post that the segments were cut from."""
     if not segments:
         return []
     # A tokenizer that begins every text with a word sign would make a second one of a leading space.

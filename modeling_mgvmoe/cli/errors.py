@@ -20,7 +20,7 @@ class UsageError(ValueError):
 
 @contextlib.contextmanager
 def usage() -> Iterator[None]:
-    """What is checked in here before any work is the user's to mend: ValueError and OSError become `UsageError`."""
+    """Turn ValueError and OSError of checks that run before any work into `UsageError`."""
     try:
         yield
     except (ValueError, OSError) as error:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def add_loading_flags(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
-    """How a model is loaded, as [`load_model`] takes it."""
+    """Arguments of [`load_model`], from the flags."""
     parser.add_argument("--device", help="cpu, cuda, ... (default: a GPU if there is one)")
     parser.add_argument(
         "--dtype", help=f"of the weights: {', '.join(DTYPES)} (default: as saved; auto: by the hardware)"

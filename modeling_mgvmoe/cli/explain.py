@@ -1,4 +1,4 @@
-"""What an answer is made of, and which experts a dataset goes to.
+"""Command `explain`: the parts of one answer, and the use of the experts over a dataset.
 
     mgvmoe explain post --model runs/demo/model --posts runs/demo/posts/posts.json --number 1
     mgvmoe explain experts --model runs/demo/model --dataset sketchbook

@@ -198,7 +198,7 @@ def _parquet(path: str, shared_labels: Sequence[str] | None) -> tuple[Sequence[A
 
 
 def _check(post: Any, shared_labels: Sequence[str] | None, where: str) -> None:
-    """What can be told of a post without a model or its image."""
+    """Check a post as far as that needs neither a model nor its image."""
     with usage():
         try:
             mentions = mentions_of(post)
@@ -518,7 +518,7 @@ def _from(posts: Sequence[Any], faults: Mapping[int, str], start: int, text_only
 
 
 def _kept(post: Any) -> dict[str, Any]:
-    """What an answer says of its post."""
+    """The line that is printed for a post's answer."""
     if not isinstance(post, Mapping):
         return {}
     kept = {name: post[name] for name in ("id", "text", *SLOTS, "mentions") if post.get(name) is not None}

@@ -141,7 +141,7 @@ def write_whole(target: str | os.PathLike[str], content: bytes) -> None:
 
 
 def partial_name(name: str) -> str:
-    """What a file or folder is called while this process writes it."""
+    """Temporary name of a file or folder while this process writes it."""
     return f".{name}.{_host()}.{os.getpid()}.partial"
 
 

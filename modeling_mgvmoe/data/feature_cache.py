@@ -1,4 +1,4 @@
-"""What frozen encoders give, computed once: the vision tower's tokens on disk, the text encoder's pooled states.
+"""Cache of frozen encoders' outputs: the vision encoder's tokens on disk, the text encoder's pooled states in memory.
 
 A cache is a folder: `header.json` and shards `shard-00000.npy`, ..., each a plain NumPy file (images, Li, H') in
 half precision. A shard is written whole or not at all, always from the same batches, so a run that was killed and

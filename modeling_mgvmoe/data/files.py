@@ -42,7 +42,7 @@ def read_lines(path: str | os.PathLike[str]) -> Iterator[tuple[int, str]]:
 
 
 def read_json(path: str | os.PathLike[str]) -> Any:
-    """What a JSON file in UTF-8 holds.
+    """The value in a UTF-8 JSON file.
 
     Raises:
         FileNotFoundError: there is no such file.

@@ -88,7 +88,7 @@ def identity(
     labels: Mapping[str, Any],
     num_processes: int,
 ) -> dict[str, Any]:
-    """What must be the same for a run to go on from a checkpoint: arguments, model, data.
+    """Arguments, model and data that a resumed run must share with its checkpoint.
 
     Args:
         arguments: of the training, with the precision that is computed in for "auto".

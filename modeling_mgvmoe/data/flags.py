@@ -10,7 +10,7 @@ from typing import Any
 
 
 def unknown_flags(words: Sequence[str], known: Iterable[str]) -> str | None:
-    """What is wrong with the flags of a command line, or `None`.
+    """The error in a command line's flags, or `None`.
 
     Args:
         words: of the command line.
@@ -56,7 +56,7 @@ class FlagParser(argparse.ArgumentParser):
     """Reports unknown flags first; takes dashes for underscores and the names of transformers' scripts."""
 
     def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
-        """As argparse's own."""
+        """See `argparse.ArgumentParser.error`."""
         words = sys.argv[1:] if args is None else list(args)
         known = _flags_of(self, words)
         words = with_our_names(words, known)

@@ -303,7 +303,7 @@ def _image_text(row: Mapping[str, Any], where: str) -> list[str] | None:
 
 
 def locate_image(image: Any, folder: str) -> Any:
-    """What a row names as its image, ready to be read.
+    """The image of a row, ready to be read.
 
     Args:
         image: a path, an address, a data URL, bytes, a dict of "bytes" and "path", an image, or nothing: None, NaN,

@@ -1,4 +1,4 @@
-"""The one schema that every dataset is brought into, and the check of a single post against it."""
+"""The common schema of all datasets, and the check of a post against it."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ SHOWN = 5
 
 @dataclass
 class Counts:
-    """What was found in the files of a dataset.
+    """Counts from reading a dataset's files.
 
     Attributes:
         task: "typing" or "relation".

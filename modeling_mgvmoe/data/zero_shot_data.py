@@ -230,7 +230,7 @@ def read_data(source: str, on_bad_span: str = "error", counts: Counts | None = N
 
 
 def _seen(labels: Mapping[str, Mapping[str, tuple[str, ...]]]) -> str:
-    """How many classes there are, and how many of validation are seen in training."""
+    """Number of classes by split, and of validation classes seen in training."""
     trained = {(task, name) for task, names in labels["train"].items() for name in names}
     validated = {(task, name) for task, names in labels["validation"].items() for name in names}
     if not trained:

@@ -326,7 +326,7 @@ REJECT_BY = ("probability", "ratio", "logit")  # as in `labels`, which imports t
 
 
 def confidence(logits: np.ndarray, reject_by: str) -> np.ndarray:
-    """How much each row speaks for its best candidate, as `threshold` and `reject_by` have it.
+    """Confidence of each row in its best candidate, on the scale of `threshold` and `reject_by`.
 
     Args:
         logits: (posts, candidates).

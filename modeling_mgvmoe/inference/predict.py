@@ -38,7 +38,7 @@ def outputs_in_batches(
     num_samples: int | None = None,
     leave: bool = True,
 ) -> Iterator[tuple[list[int], MGVMoEOutput]]:
-    """What the model gives, batch by batch.
+    """Yield the model's outputs batch by batch.
 
     Args:
         model: left in the mode, training or evaluation, in which it came.

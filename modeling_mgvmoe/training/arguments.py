@@ -99,7 +99,7 @@ class DataArguments:
 
 @dataclass
 class TrainingArguments:
-    """How it is trained."""
+    """Arguments of the training loop."""
 
     output_dir: str = argument("runs/train", "Folder for the model, in `model/`, and the metrics.")
     overwrite_output_dir: bool = argument(False, "Write into a folder that holds a run.")
@@ -291,7 +291,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> tuple[ModelArguments, 
 
 
 def _flags() -> list[str]:
-    """What HfArgumentParser will know, told without the seconds that importing it takes."""
+    """The flags of HfArgumentParser, without the seconds that importing it takes."""
     found = ["help", "config"]
     for item in (item for kind in ARGUMENT_CLASSES for item in fields(kind)):
         found += [item.name, f"no_{item.name}"] if item.default is True else [item.name]

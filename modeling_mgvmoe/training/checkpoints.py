@@ -73,7 +73,7 @@ STATE, CHECKSUMS = "state.json", "checksums.json"
 
 
 def find_fault(folder: str) -> str | None:
-    """What is wrong with a checkpoint's files, by name; `None` if they are as they were written."""
+    """The damage in a checkpoint's files, by name; `None` if they are as written."""
     try:
         with open(os.path.join(folder, CHECKSUMS), encoding="utf-8") as file:
             checksums = json.load(file)
@@ -185,7 +185,7 @@ GO_ON = "--resume_from_checkpoint latest"
 
 @dataclasses.dataclass
 class Progress:
-    """How far a run has come, but for its tensors.
+    """State of a run, without its tensors.
 
     Attributes:
         step: optimizer steps done.
@@ -207,7 +207,7 @@ class Progress:
 
 @contextlib.contextmanager
 def _reading(folder: str) -> Iterator[None]:
-    """What fails for files that are as their checksums say, but not as we write them, is reported with the folder."""
+    """Re-raise errors from files with the right checksum but another format, naming the folder."""
     try:
         yield
     except (json.JSONDecodeError, AttributeError, LookupError, RecursionError, RuntimeError, SafetensorError,
@@ -217,7 +217,7 @@ def _reading(folder: str) -> Iterator[None]:
 
 
 def read_progress(folder: str) -> Progress:
-    """How far the run of a checkpoint had come."""
+    """State of the run at a checkpoint."""
     with _reading(folder), open(os.path.join(folder, STATE), encoding="utf-8") as file:
         return Progress(**json.load(file)["progress"])
 

@@ -1,4 +1,4 @@
-"""What transformers' `Trainer` needs of this package: posts, a collator that knows the splits, and scores.
+"""Posts, collator and metrics for transformers' `Trainer`.
 
     parts = trainer_parts(data, processor, model.config)
     trainer = Trainer(

@@ -1,4 +1,4 @@
-"""What is trained and how fast: parameter groups, optimizer, schedule of the learning rates."""
+"""Parameter groups, optimizer and learning rate schedule."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def freeze_text_layers(model: MGVMoEForZeroShotIE, number: int) -> None:
 
 
 def freeze_layers(text_model: PreTrainedModel, number: int) -> None:
-    """As [`freeze_text_layers`], for a text encoder by itself."""
+    """[`freeze_text_layers`] for a text encoder by itself."""
     total = text_model.config.num_hidden_layers
     if not 0 <= number <= total:
         raise ValueError(f"freeze_text_layers must be between 0 and {total}, the text encoder's layers, got {number}.")

@@ -71,7 +71,7 @@ def dataset_facts(arguments: DataArguments) -> dict[str, Any]:
 
 
 def read_run_record(folder: str) -> dict[str, Any] | None:
-    """What [`write_run_record`] wrote, or `None` where there is nothing; ValueError if the file is no such record."""
+    """The record from [`write_run_record`], or `None` without a file; ValueError if the file is damaged."""
     path = os.path.join(folder, RUN_FILE)
     if not os.path.isfile(path):
         return None

@@ -452,7 +452,7 @@ class Reporter:
             self.accelerator.log(values, step=progress.step)
 
     def restart_clock(self) -> None:
-        """What was done since the last step is not training."""
+        """Leave the time since the last step out of the training time."""
         self.since = time.perf_counter()
 
     def draw(self) -> None:
