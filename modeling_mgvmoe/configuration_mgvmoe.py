@@ -363,7 +363,7 @@ class MGVMoEConfig(PreTrainedConfig):
 
         Args:
             task: "met", entity typing, or "mre", relations.
-            fields: that differ from it.
+            fields: fields that differ from the preset.
 
         Raises:
             ValueError: the task is neither.

@@ -116,8 +116,8 @@ def read_post(post: object, where: str, finder: MentionFinder) -> PostToExtract:
     Args:
         post: a dict with `text`, and optionally `id`, `image`, `image_text` and `mentions`, a list of spans
             (`spans.check_span`).
-        where: how to call the post in messages.
-        finder: of mentions.
+        where: name of the post in messages.
+        finder: finds mentions.
 
     Raises:
         ValueError: it is no such dict, or a span does not fit its text.
@@ -661,7 +661,7 @@ def extract(
         typing_labels: candidates for every mention, strings or [`labels.Label`] objects; `None`: mentions get no
             types.
         relation_labels: candidates for every pair; `None`: no relations.
-        processor: of the model.
+        processor: the model's processor.
         options:
             mention_finder: a token-classification pipeline, or any function of a text that returns a list of dicts
                 with `start` and `end`. Asked for posts without `mentions`.
@@ -680,7 +680,7 @@ def extract(
             batch_size: marked texts, and images, at a time; changes nothing but speed and memory.
             num_samples: draws from the experts; see `objectives.py`. Scores are then means over them, and come with
                 `deviation` and, for each mention and relation, `mutual_information`.
-            max_length: of a tokenized text.
+            max_length: most tokens of a text.
             num_neighbors: marked texts that are scored together, at most 16 * batch_size mentions or pairs of 64
                 posts, share their probabilities with this many nearest ones; see `sample_graph.propagate_labels`. 0:
                 with none, and each post's answer depends on that post alone.

@@ -95,7 +95,7 @@ class LabelPaths:
         """Texts of the nodes: a description of the path, else of its last part, else that part itself.
 
         Args:
-            descriptions: of paths, in any spacing around the separator, or of parts.
+            descriptions: descriptions of paths, in any spacing around the separator, or of parts.
         """
         given: dict[Path, Any] = {}
         for label, texts in (descriptions or {}).items():
@@ -133,7 +133,7 @@ class LabelPaths:
 
         Args:
             label: one of the paths.
-            sums: of [`sums`].
+            sums: output of [`sums`].
         """
         path = split_path(label, self.separator)
         steps = [path[:depth] for depth in range(1, len(path) + 1)]
@@ -222,7 +222,7 @@ def refuse_unknown_arguments(arguments: Mapping[str, Any], where: str) -> None:
     """Refuse arguments that a call does not have, with what ours is called for those of transformers' pipelines.
 
     Args:
-        arguments: that are left over.
+        arguments: unknown arguments.
         where: the call, for the message.
 
     Raises:
@@ -443,7 +443,7 @@ def plain_labels(
     Args:
         candidate_labels: shared by the batch or given per post, strings, objects and dicts in any mixture.
         label_descriptions, label_types: of labels that are given as strings.
-        where: how to call the labels in messages.
+        where: name of the labels in messages.
 
     Raises:
         ValueError: a label is given as an object and has an entry in a loose argument, or is given twice with
@@ -469,7 +469,7 @@ def plain_label_lists(
     """[`plain_labels`] of several lists that are read together; `labels` of the result is a dict with the same keys.
 
     Args:
-        lists: of labels, by how to call them in messages.
+        lists: lists of labels by their names in messages.
         label_descriptions, label_types: as of [`plain_labels`].
     """
     names: dict[str, Any] = {}
@@ -622,7 +622,7 @@ def as_nodes(
 
     Args:
         candidate_labels: shared by the batch or given per post.
-        separator: of the parts of paths; `None`: labels are no paths.
+        separator: separator of the parts of paths; `None`: labels are no paths.
 
     Returns:
         The nodes, shared or per post as the labels were, and the tree, or that of each post; without a separator the
@@ -783,7 +783,7 @@ class CandidateEmbedder:
 
     Args:
         model: encodes; what it made before its weights changed must be forgotten with `clear`.
-        processor: of the model.
+        processor: the model's processor.
         size: texts that are remembered.
         batch_size: labels that are encoded in one forward pass.
     """
@@ -802,7 +802,7 @@ class CandidateEmbedder:
         """(C, H), of C labels or types; each is known by all its texts.
 
         Args:
-            texts: of each.
+            texts: texts of each label.
             labels: their names, for messages; default: their first texts.
         """
         names = dict(zip(texts, labels or [own[0] for own in texts], strict=True))
@@ -908,7 +908,7 @@ def check_threshold(threshold: Any, reject_by: str = "probability", bounded: boo
 
     Args:
         threshold: a number, or `None`, which keeps every label.
-        reject_by: of `REJECT_BY`.
+        reject_by: one of `REJECT_BY`.
         bounded: whether a probability must be between 0 and 1.
 
     Raises:
@@ -932,7 +932,7 @@ def threshold_values(scores: torch.Tensor, logits: torch.Tensor, reject_by: str)
     Args:
         scores: (C,), "probability" itself, of which "ratio" is made.
         logits: (C,), "logit" itself; -inf for labels that are not open.
-        reject_by: of `REJECT_BY`.
+        reject_by: one of `REJECT_BY`.
 
     Returns:
         (C,). A ratio is how many times as likely as the average other open label a label is; inf for a single one.
@@ -970,7 +970,7 @@ class Threshold:
         """Whether the label of a column is none that holds.
 
         Args:
-            column: of the answered label.
+            column: column of the answered label.
             probs: (C,).
             logits: (C,), -inf for labels that are not open.
         """
@@ -1000,7 +1000,7 @@ def read_thresholds(threshold: Any, reject_by: str = "probability", rejection: A
 
     Args:
         threshold: a number, a dict of numbers by task, or `None`.
-        reject_by: of `REJECT_BY`.
+        reject_by: one of `REJECT_BY`.
         rejection: as version 0.1 called it: a number, a [`Rejection`], or a dict of these by task.
 
     Raises:
@@ -1028,7 +1028,7 @@ class LabelSet:
 
     Args:
         labels: C of them.
-        name: of the argument they came as, for messages.
+        name: name of their argument, for messages.
         embedder: encodes and remembers them.
         descriptions, label_types, type_descriptions, template: as of the pipeline.
         separator: makes the labels paths.
@@ -1084,7 +1084,7 @@ class LabelSet:
         Args:
             logits: (1 + samples, C), first those without noise; -inf for labels that are not open to it.
             threshold: decides whether it has any of the labels.
-            top_k: of the ranking; default all.
+            top_k: length of the ranking; default all.
             probs: (1 + samples, C), instead of the softmax of the logits.
             answer: column of the label, instead of the best.
 

@@ -181,7 +181,7 @@ def check_tensors(**arguments: Any) -> None:
     """Refuse what is no tensor: lists of a processor without `return_tensors`, labels as words.
 
     Args:
-        arguments: of `forward`, by name; `None` for those that are left out.
+        arguments: arguments of `forward` by name; `None` if left out.
 
     Raises:
         ValueError: naming the argument and what it is.
@@ -200,9 +200,9 @@ def one_for_all(tensor: torch.Tensor | None, name: str, axes: int, posts: int) -
     """Take what all posts share out of a batch that has it once for each post.
 
     Args:
-        tensor: as it is, of `axes` axes, or (B, ...) with that many behind the posts'.
-        name: of the argument.
-        axes: of the tensor alone.
+        tensor: with `axes` axes, or (B, ...) with `axes` further ones.
+        name: name of the argument.
+        axes: number of axes without that of the posts.
         posts: B.
 
     Raises:
@@ -251,9 +251,9 @@ def check_tokens(
 
     Args:
         input_ids, attention_mask: (rows, tokens).
-        name: what their names begin with.
+        name: prefix of their names.
         limit: most tokens of a row; `None`: no limit.
-        vocab_size: of the text encoder.
+        vocab_size: size of the text encoder's vocabulary.
         may_be_empty: a row may have no token at all.
     """
     if input_ids.ndim != 2 or 0 in input_ids.shape:
@@ -559,7 +559,7 @@ class MGVMoEPreTrainedModel(PreTrainedModel):
 
         Args:
             save_directory: folder.
-            args, kwargs: of transformers.
+            args, kwargs: arguments of `PreTrainedModel.save_pretrained`.
             trained_only: leave out the text encoder, which must be frozen, so that the folder takes a few MB.
                 `from_pretrained` then fetches the encoder that `config.text_base` names.
 
@@ -653,7 +653,7 @@ class AdditiveFusionScore(nn.Module):
     call it with the concatenation, and one row has neither a lower rank nor bytes to save.
 
     Args:
-        size: of the concatenation, Q + H.
+        size: width of the concatenation, Q + H.
     """
 
     def __init__(self, size: int) -> None:
@@ -677,7 +677,7 @@ class Fusion:
     [`FUSIONS`] and in the field `fusion` of the configuration.
 
     Args:
-        layer: of [`make_layer`], or what took its place.
+        layer: result of [`make_layer`], or the layer that replaced it.
     """
 
     layer_name: str
@@ -771,7 +771,7 @@ def fuse_means(
 
     Args:
         fusion: as in [`fuse`]; weights that it reads, and those of the experts, must be plain: [`experts_of_means`].
-        experts: of the tokens.
+        experts: experts of the tokens.
         mention_states: (B, Q), q.
         modalities: states (B, L, H) before the experts and mask (B, L) of each.
 
@@ -807,7 +807,7 @@ def fuse_modalities(
 
     Args:
         fusion, mention_states: as in [`fuse`].
-        experts: of the tokens.
+        experts: experts of the tokens.
         modalities: states (B, L, H) before the experts and mask (B, L) of each, text last.
         noises: (B, L, H) of each, or `None`: of the experts' own.
         sampled: whether the mixtures have noise.
@@ -846,7 +846,7 @@ def fused_variance(
     The sum of independent Gaussians is Gaussian, so that mean and variance are the whole distribution of f.
 
     Args:
-        experts: of the tokens.
+        experts: experts of the tokens.
         modalities: of each the states before the experts (P, L, H), the weights (B, L), and the row of each post among
             the states (B,), or `None` where every post has its own. A row of several posts is computed once.
 
@@ -1035,7 +1035,7 @@ def _tokens_of_images(
         pictures: (P, L, H), of the pixels, `None` without any.
         mask: (B,), true for posts with pixels.
         index: (B,), the row of each post in `pictures`; `None` where every post has its own.
-        image_text: of the image texts, `None` without any.
+        image_text: tokens of the image texts; `None` without any.
 
     Returns:
         For pixels and for image texts, if there are any, the states (B, L, H) with their mask (B, L); and (B,).
@@ -1472,7 +1472,7 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
         `image_text_weight`; a summand of what a post lacks is 0.
 
         Args:
-            post_states: of [`get_post_states`].
+            post_states: output of [`get_post_states`].
             pixels: their projected tokens (P, Li, H) or `None`, `image_mask` and `image_index` of `forward`.
             noises: (B, 1 + max_mentions, H) and (B, 2, H), or `None`.
             return_losses, return_variance: see `forward`.
@@ -1561,7 +1561,7 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
         """Tell the weights and the routing of pooled states token by token: each is the mean of its tokens.
 
         Args:
-            output: of [`_fuse_pooled`]; its `fusion_attentions` and router probabilities become those of tokens.
+            output: output of [`_fuse_pooled`]; its `fusion_attentions` and router probabilities become those of tokens.
             image_masks: (B, L) of the tokens of pixels (0) and image text (1), of those that are there.
             text_mask: (B, Lt).
             mention_mask: (B, S, Lt).
@@ -2090,7 +2090,7 @@ class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
         """Labels, and types if there are any, as what `forward` and `score` take instead of their words.
 
         Args:
-            encoded: of `processor.encode_candidates`.
+            encoded: output of `processor.encode_candidates`.
         """
         taken = {"candidate_embeds": self._embed_words(encoded, "candidate", False)[0]}
         if "candidate_types" in encoded:
@@ -2361,7 +2361,7 @@ class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
         processes may well evaluate different numbers of batches.
 
         Args:
-            output: of [`MGVMoEModel`], with losses.
+            output: output of [`MGVMoEModel`], with losses.
             logits: (B, C).
             labels: (B,); `NO_LABEL` for posts without a class.
             candidate_mask: (B, C).

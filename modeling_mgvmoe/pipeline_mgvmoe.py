@@ -44,7 +44,7 @@ class ImageCaptioner:
         captioner: the name or folder of a model that `pipeline("image-text-to-text")` of transformers loads (BLIP,
             GIT, models that chat), such a pipeline, or any function of an RGB image that returns a string or a list of
             strings.
-        device: of a model that is given by its name; it is loaded when the first image comes.
+        device: device of a captioner given by name; it is loaded when the first image comes.
 
     Raises:
         ValueError: `captioner` is something else.

@@ -297,7 +297,7 @@ class PostEncoding:
     Attributes:
         text: the post.
         spans: one or two mentions, characters of the text.
-        rules: of the tokenizer.
+        rules: the tokenizer's span rules.
         markers: ids of the tokens around the mentions, opening and closing in turn; `None`: mentions are named before
             the post instead.
         limit: most tokens, those around the text included.
