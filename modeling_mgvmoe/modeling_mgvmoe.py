@@ -1561,7 +1561,7 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
         """Tell the weights and the routing of pooled states token by token: each is the mean of its tokens.
 
         Args:
-            output: output of [`_fuse_pooled`]; its `fusion_attentions` and router probabilities become those of tokens.
+            output: output of [`_fuse_pooled`]; its `fusion_attentions` and router probabilities become token-wise.
             image_masks: (B, L) of the tokens of pixels (0) and image text (1), of those that are there.
             text_mask: (B, Lt).
             mention_mask: (B, S, Lt).
