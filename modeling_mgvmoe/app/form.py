@@ -1,4 +1,4 @@
-"""What the fields of the page mean: a post, its mentions and its labels. Whatever is wrong is said in plain words."""
+"""Read the fields of the page: a post, its mentions and its labels, with errors in plain words."""
 
 from __future__ import annotations
 

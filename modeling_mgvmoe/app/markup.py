@@ -1,4 +1,4 @@
-"""What the page shows of an explanation, as HTML. Everything that people wrote is escaped."""
+"""HTML of the page's answers and explanations. Text from users is escaped."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ NOTHING_MARKED = '<p class="mg-hint">Nothing is marked. Select words in the post
 
 
 def message(text: str) -> str:
-    """What went wrong, in words."""
+    """An error as HTML."""
     return f'<div class="mg-message" role="alert">{escape(text)}</div>'
 
 
 def lead(ranking: Sequence[Mapping[str, Any]]) -> float:
-    """How many times as likely as the average other label the best one is; infinite for a single label.
+    """Ratio of the best label's probability to the mean of the others; infinite for a single label.
 
     A share of the whole falls with every label that is added. This does not: against 11 or 99 labels that fit equally
     badly it is the same number.

@@ -207,7 +207,7 @@ def _whole_post(fields: dict[str, Any], shown: dict[str, Any]) -> Any:
 
 
 def _connect_whole_post(served: ServedModel, fields: dict[str, Any], shown: dict[str, Any], draw: Any) -> None:
-    """What the button of the whole post does."""
+    """Handler of the button "whole post"."""
     names = ("text", "image", "image_text", "label_types", "mentions", "typing_labels", "relation_labels")
 
     def respond(*values: Any) -> str:
@@ -244,7 +244,7 @@ def _fill_in(
 
 
 def _connect(served: ServedModel, fields: dict[str, Any], shown: dict[str, Any], ask: Any) -> None:
-    """What happens when something is pressed or written."""
+    """Connect buttons and fields to their handlers."""
     numbers = _numbers(fields)
     marks = [fields["kind"], fields["text"], *numbers]
     marked = [*numbers, fields["marked"]]

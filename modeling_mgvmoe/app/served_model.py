@@ -53,7 +53,7 @@ class ServedModel:
 
     @property
     def training(self) -> str:
-        """What it was trained on, in words."""
+        """Name of the training data, in words."""
         if self.record is None and os.path.isfile(os.path.join(self.name, "README.md")):
             return "whose card, README.md in its folder, says what it was trained on"
         if self.record is None:
@@ -164,7 +164,7 @@ def _load_with_its_code(name: str, device: str, revision: str | None) -> tuple[A
 
 @dataclass(frozen=True)
 class Shown:
-    """What the page shows after a click.
+    """The page's outputs after a click.
 
     Attributes:
         verdict: HTML of the answer and the scores, or of a message.

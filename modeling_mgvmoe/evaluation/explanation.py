@@ -238,7 +238,7 @@ class Explanation:
 
     @property
     def image_strength(self) -> float:
-        """How strongly the weights of the patches are drawn, 0 (the image changes nothing) to 1."""
+        """Opacity of the drawn patch weights, from 0 (the image changes nothing) to 1."""
         effect = abs(self.image_effect or 0.0)
         if effect < NO_EFFECT and not self.image_changes_answer:
             return 0.0
@@ -375,7 +375,7 @@ def explain_post(
         image=image,
         image_text=image_text,
         ranking_without_image=without,
-        gate=None if gate is None else float(gate),
+        gate=None if gate is None else float(gate.detach()),
         **_weights(output, text, offsets, num_words),
         **_patches(output, model, processor, image, pixel_values, num_words),
     )

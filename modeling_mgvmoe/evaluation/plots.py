@@ -36,7 +36,7 @@ MOST_NAMED = 6
 
 @dataclass(frozen=True)
 class Glyphs:
-    """What can be drawn.
+    """Characters that the fonts can draw.
 
     Attributes:
         families: names of fonts for matplotlib, in the order in which they are asked for a character.
@@ -164,7 +164,7 @@ def _package(char: str) -> str:
 
 
 def widened(width: int, text: str) -> int:
-    """How many characters of `text` take the room of `width` Latin ones: Chinese ones are twice as wide."""
+    """Number of characters of `text` that fit into `width` Latin ones; Chinese ones are twice as wide."""
     columns = sum(2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text)
     return max(1, width * len(text) // columns) if columns else width
 

@@ -35,7 +35,7 @@ Scorer = Callable[[Sequence[Mapping[str, Any]], Sequence[str]], np.ndarray]
 
 @dataclass(frozen=True)
 class Answers:
-    """What a scorer answers.
+    """Answer of a scorer.
 
     Attributes:
         predictions: the best candidate per post.
@@ -257,7 +257,7 @@ def _generalised(task: str, scorers: Mapping[str, Scorer], posts: Mapping[str, P
 
 @dataclass(frozen=True)
 class _GammaFitting:
-    """What gamma is fitted on: kinds of posts, their right labels, and all candidates, seen ones first."""
+    """Data that gamma is fitted on: kinds of posts, their right labels, all candidates with seen ones first."""
 
     parts: list[Posts]
     references: list[str]

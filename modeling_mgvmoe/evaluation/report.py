@@ -1,4 +1,4 @@
-"""What a person reads of an evaluation: a table and an image."""
+"""Table and image of an evaluation."""
 
 from __future__ import annotations
 
@@ -234,7 +234,7 @@ def seed_table(results: Mapping[int, TaskResult]) -> str:
 
 
 def counts_line(results: Mapping[int, TaskResult]) -> str:
-    """How many posts and candidates, once if all seeds have as many, else by seed."""
+    """Number of posts and candidates, once if all seeds agree, else by seed."""
     lines = {
         seed: ", ".join(f"{name} {count:,}" for name, count in result.counts.items())
         for seed, result in results.items()

@@ -34,7 +34,7 @@ PLACEHOLDER = "{seed}"
 
 @dataclass(frozen=True)
 class EvaluationArguments:
-    """What to evaluate.
+    """Arguments of an evaluation.
 
     Attributes:
         model: folder or Hub name of a model with its processor; "{seed}" in it is each seed.

@@ -68,7 +68,7 @@ class OnnxModelForZeroShotIE:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the weights."""
+        """Data type of the weights."""
         return self.exported.dtype
 
     @property

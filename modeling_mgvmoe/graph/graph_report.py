@@ -180,7 +180,7 @@ def _boxes(figure: Figure, names: Mapping[int, str], radii: Mapping[int, float])
 
 
 def _shown_edges(data: HeteroData, nodes: set[int]) -> list[tuple[int, int, str]]:
-    """Of each ordered pair the relation that most mentions have; of several the one with the higher score."""
+    """The most frequent relation of each ordered pair; of several, the one with the higher score."""
     best: dict[tuple[int, int], tuple[int, float, str]] = {}
     for kind in relation_types(data):
         store = data[kind]
@@ -289,7 +289,7 @@ def _legends(
     with_none: bool,
     glyphs: Glyphs,
 ) -> None:
-    """What the colours mean, to the right of the image, one legend below the other."""
+    """Draw the legends to the right of the image, one below the other."""
     from matplotlib.lines import Line2D
 
     dots = dict(types) | ({"no type": NO_TYPE} if with_none else {})
@@ -324,7 +324,7 @@ def entity_graph(data: HeteroData) -> networkx.Graph:
 
 
 def best_types(data: HeteroData) -> list[str | None]:
-    """Of each entity the type with the highest mean score among those that its mentions have; `None`: it has none."""
+    """The type of each entity with the highest mean score over its mentions; `None` without one."""
     store, names = data["entity", "has_type", "entity_type"], data["entity_type"].name
     best: list[tuple[float, str] | None] = [None] * data["entity"].num_nodes
     for entity, kind, score in zip(*store.edge_index.tolist(), store.edge_attr.flatten().tolist(), strict=True):

@@ -196,7 +196,7 @@ class _Builder:
         entity: torch.Tensor,
         y: torch.Tensor,
     ) -> None:
-        """Of each entity the types that a mention has, with their mean score over its mentions that have any type."""
+        """Types of each entity, with their mean score over its typed mentions."""
         typed = y >= 0
         kept = typed[scored_mention]
         scored_entity, scored_type, scored = entity[scored_mention[kept]], scored_type[kept], scored[kept]
@@ -238,7 +238,7 @@ def _numbered(labels: pa.Array, numbers: _Numbers) -> np.ndarray:
 
 
 def _strings(values: Sequence[str]) -> np.ndarray:
-    """As an array: torch-geometric picks nodes out of arrays, but not out of lists."""
+    """Make an array, since torch-geometric picks nodes out of arrays but not out of lists."""
     return np.array(values, dtype=object)
 
 

@@ -45,7 +45,7 @@ OPTIONS = (
 
 @dataclass(frozen=True)
 class CandidateLabels:
-    """What mentions and pairs may be.
+    """Allowed labels of mentions and pairs.
 
     Attributes:
         typing, relation: labels; empty for a task that is not asked for.
@@ -57,7 +57,7 @@ class CandidateLabels:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def identity(self) -> dict[str, Any]:
-        """As JSON values."""
+        """JSON form."""
         return {"typing": list(self.typing), "relation": list(self.relation), "options": dict(self.options)}
 
 
@@ -152,7 +152,7 @@ TRIAL = {"id": "trial", "text": "this and that", "mentions": [(0, 4), (9, 13)]}
 
 @dataclass(frozen=True)
 class ExtractionOptions:
-    """How a model extracts, beside its labels.
+    """Options of extraction, besides the labels.
 
     Attributes:
         texts_at_once: marked texts in one forward pass.
@@ -177,7 +177,7 @@ class ExtractionOptions:
         check_choice("mixed_precision", self.mixed_precision, MIXED_PRECISIONS)
 
     def identity(self) -> dict[str, Any]:
-        """As JSON values."""
+        """JSON form."""
         return {name: value if not isinstance(value, Mapping) else dict(value) for name, value in vars(self).items()}
 
 

@@ -55,7 +55,7 @@ LOOK = 1.0
 
 @dataclass(frozen=True)
 class BulkArguments:
-    """How to extract in bulk.
+    """Arguments of bulk extraction.
 
     Attributes:
         output: folder of the graph.
@@ -103,7 +103,7 @@ class BulkArguments:
 
 @dataclass(frozen=True)
 class BulkResult:
-    """How a run ended.
+    """Result of a run.
 
     Attributes:
         summary: counts of the whole graph; `None` while it lacks a part, and in all processes but the first.
@@ -271,7 +271,7 @@ def checked_batches(
 
 
 def answers_of(extractor: Extractor, posts: Sequence[Any]) -> list[Mapping[str, Any] | RowError]:
-    """What was extracted from each post, or why nothing could be; a bad post costs the others nothing.
+    """Results of the posts; a bad post gets an error and leaves the others unchanged.
 
     Raises:
         RuntimeError: the extractor gave another number of answers.
@@ -308,7 +308,7 @@ class _Progress:
         self.bar.close()
 
     def advance(self, rows: int, tables: PartTables) -> None:
-        """So many rows of one's own are done."""
+        """Count rows that this process has done."""
         self.bar.update(rows)
         self.errors = self.errors_before + tables.counts["errors"]
         if not self.bar.disable and time.monotonic() - self.looked > LOOK:

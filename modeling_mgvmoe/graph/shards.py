@@ -105,11 +105,11 @@ class Part(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Of its file in the folder of each table."""
+        """Path of its file in the folder of each table."""
         return f"rows-{self.start:012d}-{self.end:012d}.parquet"
 
     def path(self, folder: str, table: str) -> str:
-        """Of its file of one table."""
+        """Path of its file of one table."""
         return os.path.join(folder, table, self.name)
 
 
@@ -151,7 +151,7 @@ def write_part(
 
 
 def read_note(path: str) -> dict[str, Any]:
-    """What [`write_part`] has noted in a file.
+    """The note that [`write_part`] left in a file.
 
     Raises:
         ValueError: the file cannot be read, or was not written by it.
@@ -291,7 +291,7 @@ def check_answer(answer: Mapping[str, Any]) -> None:
 
 
 def _answer(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """What is said of a mention or pair; `None` for what was not asked for."""
+    """Result of a mention or pair; `None` for what was not asked for."""
     return {name: entry.get(name) for name in ANSWER}
 
 
@@ -307,7 +307,7 @@ def as_json(value: Any) -> Any:
 
 
 def read_identity(folder: str) -> dict[str, Any]:
-    """What the run of a folder was started with.
+    """Arguments that the run of a folder was started with.
 
     Raises:
         FileNotFoundError: the folder holds no extraction.
@@ -393,7 +393,7 @@ def read_todo(folder: str, shard: str) -> tuple[list[Part], str]:
 
 
 def missing_parts(folder: str, parts: Sequence[Part], fingerprint: str) -> tuple[list[Part], list[str]]:
-    """Those of some parts that have to be made, and what is wrong with those of them that are there."""
+    """Parts that are still to be made, and the damage in those that exist."""
     there = parts_there(folder)
     missing, faults = [], []
     for part in parts:

@@ -98,7 +98,7 @@ LABELS_SHOWN = 4
 
 @dataclass(frozen=True)
 class CardFacts:
-    """What a card is made of.
+    """Contents of a model card.
 
     Attributes:
         repo_id: "user/name".
@@ -342,7 +342,7 @@ def _index(facts: CardFacts) -> list[EvalResult]:
 
 
 def _dataset_name(evaluation: Mapping[str, Any], facts: CardFacts) -> str:
-    """As in the record, or the last part of the folder that was evaluated on."""
+    """Name in the record, or the last part of the evaluation folder's path."""
     folder = os.path.basename(os.path.normpath(evaluation["dataset"].strip("`")))
     return facts.record["dataset"]["name"] if facts.record else folder
 
@@ -446,7 +446,7 @@ CHECK_SECONDS = 600
 
 @dataclass(frozen=True)
 class Source:
-    """What is published.
+    """Contents of a publication.
 
     Attributes:
         model: folder of the saved model and its processor.
@@ -688,7 +688,7 @@ def _visibility(api: HfApi, repo_id: str) -> str | None:
 
 @contextmanager
 def plain_errors(repo_id: str) -> Iterator[None]:
-    """What the Hub's client raises, in words that say what to do.
+    """Turn the Hub client's errors into messages that say what to do.
 
     Raises:
         ValueError, ConnectionError: see [`push_folder`].
