@@ -52,10 +52,13 @@ def has_bf16(device: torch.device | str = "cpu") -> bool:
     if kind != "cpu":
         supported = getattr(getattr(torch, kind, None), "is_bf16_supported", None)
         return supported is not None and bool(supported())
+    # oneDNN multiplies the matrices; ONEDNN_MAX_CPU_ISA may keep it from what the processor has.
+    if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return False
     if platform.machine().lower() in ("aarch64", "arm64"):
-        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-    # On x86-64 the question above is answered with yes for AVX-512 without BF16, which emulates it. Every processor
-    # with AMX tiles multiplies bf16 in them.
+        return True
+    # On x86-64 oneDNN says yes for AVX-512 without BF16, too, which emulates it. Every processor with AMX tiles
+    # multiplies bf16 in them.
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
