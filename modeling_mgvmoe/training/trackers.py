@@ -360,6 +360,11 @@ def make_accelerator(arguments: TrainingArguments, model: nn.Module) -> Accelera
 
 def _precision(asked: str) -> str:
     """The argument, with "auto" resolved."""
+    from accelerate.state import AcceleratorState, is_initialized
+
+    if asked == "auto" and is_initialized():
+        # A process has one precision, here that of an earlier training, of `Trainer` for one.
+        return AcceleratorState().mixed_precision
     # Without a word about precision, `accelerate launch` says "no".
     launched = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
     if asked == "auto" and launched != "no":

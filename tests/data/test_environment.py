@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from baselines import FitArguments
 
@@ -115,6 +116,12 @@ def test_training_by_default(monkeypatch, capsys):
         hardware(monkeypatch, found)
         accelerator = trackers.make_accelerator(TrainingArguments(), torch.nn.Linear(1, 1))
         assert accelerator.mixed_precision == name and capsys.readouterr().err == f"mixed_precision: {name}\n"
+
+
+def test_auto_keeps_the_precision_of_an_earlier_training(monkeypatch):
+    Accelerator(mixed_precision="no")
+    hardware(monkeypatch, True)
+    assert trackers.make_accelerator(TrainingArguments(), torch.nn.Linear(1, 1)).mixed_precision == "no"
 
 
 def test_bf16_is_asked_for_on_a_processor_without_it(monkeypatch):

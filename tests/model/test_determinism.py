@@ -122,7 +122,8 @@ from modeling_mgvmoe.training.arguments import TrainingArguments
 from modeling_mgvmoe.training.loop import train
 from tests.support.small_runs import small_data, small_trainee
 train(*small_trainee(), small_data(), TrainingArguments(
-    output_dir=sys.argv[1], max_train_steps=4, eval_steps=2, per_device_train_batch_size=4, learning_rate=3e-3))
+    output_dir=sys.argv[1], max_train_steps=4, eval_steps=2, per_device_train_batch_size=4, learning_rate=3e-3,
+    mixed_precision="no"))
 """
 
 
