@@ -618,7 +618,7 @@ def _is_slip(key: str, label: str) -> bool:
 def as_nodes(
     candidate_labels: Any, separator: str | None
 ) -> tuple[list[str] | list[list[str]] | Any, list[LabelPaths] | None]:
-    """Nodes of the tree, which the model scores in place of the paths.
+    """Nodes of the tree, which the model scores instead of the paths.
 
     Args:
         candidate_labels: shared by the batch or given per post.

@@ -1977,8 +1977,12 @@ class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
             "type_embeds": type_embeds,
         }
         check_tensors(
-            **{"input_ids": input_ids, "attention_mask": attention_mask, "mention_mask": mention_mask},
-            **{"post_states": post_states, "candidate_mask": candidate_mask, "labels": labels},
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            mention_mask=mention_mask,
+            post_states=post_states,
+            candidate_mask=candidate_mask,
+            labels=labels,
             **words,
         )
         self._check_labels(words)
