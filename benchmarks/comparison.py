@@ -312,11 +312,12 @@ def fewer_posts(posts: Sequence[Mapping[str, Any]], per_class: int, seed: int = 
 
 
 def _by_task(posts: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
+    """Posts by what their candidates are listed under: the dataset, or the task where there is but one."""
     from modeling_mgvmoe.data.schema import task_of
 
     found: dict[str, list[Mapping[str, Any]]] = {}
     for post in posts:
-        found.setdefault(task_of(post), []).append(post)
+        found.setdefault(post.get("dataset") or task_of(post), []).append(post)
     return found
 
 

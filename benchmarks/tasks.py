@@ -26,7 +26,7 @@ TASKS: dict[str, tuple[str, str | None, tuple[str, ...]]] = {
 # Captions of these tasks' images: in the folder itself, or in that of Twitter10000 beside it.
 CAPTIONED = ("mre_v1", "tweets")
 CAPTION_FOLDERS = ("captions", os.path.join("..", "twitter10000", "captions"))
-IMAGE_TEXTS = ("own", "none", "shuffled")
+KINDS = ("own", "none", "shuffled")
 
 Words = tuple[Mapping[str, str], Mapping[str, str]]
 
@@ -51,15 +51,18 @@ def image_folder(folder: str) -> str | None:
     return next((path for path in paths if os.path.isdir(path)), None)
 
 
-def load_task(task: str, folder: str, seed: int, image_text: str, pixels: bool) -> tuple[ZeroShotData, Words]:
+def load_task(
+    task: str, folder: str, seed: int, image_text: str, pixels: bool, image: str = "own"
+) -> tuple[ZeroShotData, Words]:
     """A dataset, its classes split by `seed`, and for each label its name and one sentence.
 
     Args:
         task: of `TASKS`.
         folder: of its files.
         seed: of the split of its classes.
-        image_text: of `IMAGE_TEXTS`.
+        image_text: of `KINDS`.
         pixels: read the images, where there are some.
+        image: of `KINDS`; "own" for data without images.
 
     Raises:
         FileNotFoundError: files or captions are not there.
@@ -78,7 +81,7 @@ def load_task(task: str, folder: str, seed: int, image_text: str, pixels: bool) 
         words = ({label: texts[0] for label, texts in label_set.texts().items()}, label_set.descriptions())
     if task == "implicitave":
         data = by_attribute(data)
-    return with_image_text(data, image_text), words
+    return with_images(with_image_text(data, image_text), image), words
 
 
 def by_attribute(data: ZeroShotData) -> ZeroShotData:
@@ -95,19 +98,28 @@ def by_attribute(data: ZeroShotData) -> ZeroShotData:
     return replace(data, posts=posts, labels=labels)
 
 
-def with_image_text(data: ZeroShotData, image_text: str) -> ZeroShotData:
+def with_image_text(data: ZeroShotData, kind: str) -> ZeroShotData:
     """The posts with their own image text, without any, or with that of another post of their split."""
-    if image_text == "own":
+    return _with(data, "image_text", kind)
+
+
+def with_images(data: ZeroShotData, kind: str) -> ZeroShotData:
+    """The posts with their own image, without any, or with that of another post of their split."""
+    return _with(data, "image", kind)
+
+
+def _with(data: ZeroShotData, column: str, kind: str) -> ZeroShotData:
+    if kind == "own":
         return data
     posts: dict[str, Sequence[Mapping[str, Any]]] = {}
     for split in SPLITS:
         own = list(data.posts[split])
-        texts: list[Any] = [None] * len(own)
-        if image_text == "shuffled":
-            rows = [row for row, post in enumerate(own) if post.get("image_text")]
+        values: list[Any] = [None] * len(own)
+        if kind == "shuffled":
+            rows = [row for row, post in enumerate(own) if post.get(column)]
             turned = list(rows)
             random.Random(0).shuffle(turned)
             for row, other in zip(rows, turned, strict=True):
-                texts[row] = own[other]["image_text"]
-        posts[split] = [{**post, "image_text": text} for post, text in zip(own, texts, strict=True)]
+                values[row] = own[other][column]
+        posts[split] = [{**post, column: value} for post, value in zip(own, values, strict=True)]
     return replace(data, posts=posts)

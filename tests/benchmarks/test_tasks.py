@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from comparison import METHODS, Comparison, run_method
 
 from modeling_mgvmoe.data.zero_shot_data import ZeroShotData
 
@@ -25,18 +26,20 @@ def data_of(posts, names):
     return ZeroShotData(posts=dict.fromkeys(SPLITS, posts), labels=dict.fromkeys(SPLITS, names), unseen=False)
 
 
-def test_image_text_of_the_post_of_none_and_of_another(tasks):
-    posts = [{"id": str(row), "text": "Kelo", "mentions": [[0, 4]], "label": "boat", "image_text": [f"picture {row}"]}
+@pytest.mark.parametrize("column", ["image_text", "image"])
+def test_a_column_of_the_post_of_none_and_of_another(tasks, column):
+    posts = [{"id": str(row), "text": "Kelo", "mentions": [[0, 4]], "label": "boat", column: f"{row}.png"}
              for row in range(20)]  # fmt: skip
-    posts.append({**posts[0], "id": "bare", "image_text": None})
+    posts.append({**posts[0], "id": "bare", column: None})
     data = data_of(posts, {"typing": ("boat",)})
-    assert tasks.with_image_text(data, "own") is data
-    assert not any(post["image_text"] for post in tasks.with_image_text(data, "none").posts["test"])
-    shuffled = tasks.with_image_text(data, "shuffled").posts["test"]
-    assert shuffled[-1]["image_text"] is None
-    texts = [post["image_text"] for post in shuffled[:-1]]
-    assert sorted(texts) == sorted(post["image_text"] for post in posts[:-1])
-    assert sum(one == post["image_text"] for one, post in zip(texts, posts, strict=False)) < 5
+    change = {"image_text": tasks.with_image_text, "image": tasks.with_images}[column]
+    assert change(data, "own") is data
+    assert not any(post[column] for post in change(data, "none").posts["test"])
+    shuffled = change(data, "shuffled").posts["test"]
+    assert shuffled[-1][column] is None
+    values = [post[column] for post in shuffled[:-1]]
+    assert sorted(values) == sorted(post[column] for post in posts[:-1])
+    assert sum(one == post[column] for one, post in zip(values, posts, strict=False)) < 5
 
 
 def test_a_product_competes_among_the_values_of_its_attribute(tasks):
@@ -46,6 +49,10 @@ def test_a_product_competes_among_the_values_of_its_attribute(tasks):
     # Nothing has a sole here.
     assert data.labels["test"] == {"Heel": ("Heel: Flat", "Heel: High"), "Toe": ("Toe: Round",)}
     assert [post["dataset"] for post in data.posts["test"]] == ["Heel", "Toe"]
+    # A method that answers by list of candidates has one for each attribute.
+    shared = Comparison(data, None, None, None, {}, {})
+    scores = run_method(shared, METHODS["majority"], 0)["none"]
+    assert {name: (own["n"], own["accuracy"]) for name, own in scores.items()} == {"Heel": (1, 1.0), "Toe": (1, 1.0)}
 
 
 def test_tweets_with_captions(tasks, tmp_path):
