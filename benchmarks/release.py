@@ -236,7 +236,9 @@ def check(flags: argparse.Namespace) -> None:
         # Relations of a test that are validation relations of no seed: nothing was chosen on these.
         blind = tuple(name for name in tested if name not in looked_at)
         kept = [post for post in everything.values() if post["label"] in blind]
-        data = replace(data, posts={**data.posts, "test": kept}, labels={**data.labels, "test": {"relation": blind}})
+        # Some of them are training relations of the last seed, which plays no part here: nothing is trained.
+        labels = {**data.labels, "test": {"relation": blind}}
+        data = replace(data, posts={**data.posts, "test": kept}, labels=labels, unseen=False)
         add("mnre, never validated", data, "test", image_text="none")
     if flags.twitter:
         captions = [os.path.join(flags.twitter, "captions", name) for name in ("BLIP2_15.txt", "BLIP2_17.txt")]

@@ -14,14 +14,13 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-import torch
 from comparison import ABLATIONS, BASELINES, GROUPS, METHODS, choose_methods, fewer_posts
 from transformers.utils import logging
 
 from modeling_mgvmoe import MGVMoEConfig
+from tests.support.made_up_mnre import NAMES, save_encoder, write_mnre
 
 ROOT = Path(__file__).resolve().parents[2]
-NAMES = ["Kelo", "Mura", "Torvek", "Tordra", "Molbru", "Quinlun"]
 
 
 class TestMethods:
@@ -59,22 +58,6 @@ class TestFewerPosts:
         assert fewer_posts(self.posts, 100) == self.posts
 
 
-def write_mnre(folder):
-    """Files in the form of MNRE whose relations are the label set's own; head and tail are made-up names."""
-    folder.mkdir()
-    raw = json.loads((ROOT / "configuration" / "labels" / "mnre.json").read_text(encoding="utf-8"))["classes"]
-    lines = []
-    for number, relation in enumerate(list(raw)[:9] * 4):
-        head, tail = NAMES[number % 6], NAMES[(number + 1) % 6]
-        words = [head, *raw[relation]["name"].split(), tail]
-        lines.append(str({"token": words, "h": {"name": head, "pos": [0, 1]},
-                          "t": {"name": tail, "pos": [len(words) - 1, len(words)]}, "img_id": "x.jpg",
-                          "relation": relation}))  # fmt: skip
-    for name in ("train", "val", "test"):
-        (folder / f"{name}.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return folder
-
-
 def write_domains(folder):
     """Two domains in CrossNER's form, one of whose types the label set does not know."""
     types = {"sea": ["person", "location", "award", "event"], "sky": ["song", "rockBand"]}
@@ -88,19 +71,7 @@ def write_domains(folder):
 
 @pytest.fixture(scope="module")
 def encoder(tmp_path_factory):
-    """A tiny text encoder with its tokenizer, in a folder."""
-    from modeling_mgvmoe.training.build import train_tokenizer
-    from tests.support.tiny import tiny_text_config
-
-    folder = tmp_path_factory.mktemp("encoder")
-    from transformers import BertModel
-
-    tokenizer = train_tokenizer([" ".join(NAMES), "met lives in plays for person location award event song"], 99, 48)
-    torch.manual_seed(0)
-    model = BertModel(tiny_text_config(vocab_size=len(tokenizer), max_position_embeddings=96), add_pooling_layer=False)
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+    return save_encoder(tmp_path_factory.mktemp("encoder"))
 
 
 @functools.cache

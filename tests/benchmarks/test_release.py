@@ -8,9 +8,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import release
+import torch
 from safetensors import safe_open
 
 from modeling_mgvmoe.configuration_mgvmoe import MGVMoEConfig
+from modeling_mgvmoe.data.mnre import mnre_data, mnre_files, read_mnre
+from tests.support.made_up_mnre import save_encoder, write_mnre
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "configuration" / "models" / "mgvmoe-small"
@@ -37,6 +41,28 @@ def test_no_folder_of_a_machine_is_named():
         content = json.loads(path.read_text(encoding="utf-8"))
         if path.name != "tokenizer.json":
             assert not re.search(r'": "(/|[A-Z]:)', json.dumps(content)), path.name
+
+
+def test_relations_that_are_validated_on_with_no_seed_are_measured_by_themselves(tmp_path, monkeypatch, capsys):
+    # They would hold for all tests of this process.
+    for name in ("disable_progress_bar", "set_verbosity_error"):
+        monkeypatch.setattr(release, name, lambda: None)
+    encoder, file = save_encoder(tmp_path / "encoder"), tmp_path / "rows.json"
+    data = write_mnre(tmp_path / "mnre")
+    release.main(["--check", "untrained", "--mnre", str(data), "--split-seeds", "0", "1", "--json", str(file),
+                  "--text_model", str(encoder), "--num_threads", str(torch.get_num_threads())])  # fmt: skip
+    rows = json.loads(file.read_text(encoding="utf-8"))
+    assert [row["dataset"] for row in rows] == ["mnre"] * 4 + ["mnre, never validated"] * 2
+    posts, _ = read_mnre(mnre_files(str(data)))
+    splits = [mnre_data(posts, seed)[0].labels for seed in (0, 1)]
+    tested, validated = (
+        {name for split in splits for name in split[part]["relation"]} for part in ("test", "validation")
+    )
+    blind = tested - validated
+    assert 0 < len(blind) < tested
+    # Four posts of each relation in each of three files.
+    assert (rows[-1]["n"], rows[-1]["chance"]) == (12 * len(blind), 1 / len(blind))
+    assert capsys.readouterr().out.count("never validated") == 2
 
 
 @pytest.mark.real
