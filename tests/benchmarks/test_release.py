@@ -59,7 +59,7 @@ def test_relations_that_are_validated_on_with_no_seed_are_measured_by_themselves
         {name for split in splits for name in split[part]["relation"]} for part in ("test", "validation")
     )
     blind = tested - validated
-    assert 0 < len(blind) < number
+    assert 0 < len(blind) < len(tested)
     # Four posts of each relation in each of three files.
     assert (rows[-1]["n"], rows[-1]["chance"]) == (12 * len(blind), 1 / len(blind))
     assert capsys.readouterr().out.count("never validated") == 2
