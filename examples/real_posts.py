@@ -116,7 +116,7 @@ def main(argv=None):
     flags, (model_arguments, _, arguments) = read_flags(argv)
     if arguments.num_threads is not None:
         torch.set_num_threads(arguments.num_threads)
-    posts, counts = read_mnre(flags.files, flags.images, progress="checking pictures")
+    posts, counts = read_mnre(flags.files, flags.images, progress="checking images")
     print(counts, flush=True)
     data, _ = mnre_data(posts, flags.split_seed, read_label_set(LABELS))
     limits = {"validation": flags.validation_posts_per_class, "test": flags.test_posts_per_class}

@@ -306,7 +306,7 @@ class _Work:
     """A post on its way: what was read of it and what has been found so far."""
 
     post: PostToExtract
-    picture: int = -1
+    image_row: int = -1
     # The features of the image text.
     words: dict[str, list[int]] = field(default_factory=dict)
     mentions: list[dict[str, Any]] = field(default_factory=list)
@@ -466,11 +466,11 @@ class GraphExtractor:
     def _encode_images(self, work: list[_Work], pixels: list[np.ndarray | None]) -> torch.Tensor | None:
         """The tower's tokens (P, Li, H') of every distinct image; each post gets its row."""
         asked = [
-            None if one.error or not one.post.mentions else picture for one, picture in zip(work, pixels, strict=True)
+            None if one.error or not one.post.mentions else image for one, image in zip(work, pixels, strict=True)
         ]
         distinct, index = distinct_images(asked)
-        for one, picture, row in zip(work, asked, index, strict=True):
-            one.picture = -1 if picture is None else row
+        for one, image, row in zip(work, asked, index, strict=True):
+            one.image_row = -1 if image is None else row
         if not distinct:
             return None
         found = []
@@ -491,7 +491,7 @@ class GraphExtractor:
         order = sorted(
             (place for place, post in enumerate(encoded) if post is not None),
             key=lambda place: (
-                asked[place][0].picture >= 0,
+                asked[place][0].image_row >= 0,
                 bool(asked[place][0].words),
                 len(encoded[place]["input_ids"]),  # type: ignore[index]
             ),
@@ -502,7 +502,7 @@ class GraphExtractor:
             chunk = order[start : start + self.batch_size]
             batch = self.processor.pad_posts([encoded[place] for place in chunk], return_tensors="pt")
             batch = dict(batch.to(self.model.device))
-            rows = torch.tensor([asked[place][0].picture for place in chunk], device=self.model.device)
+            rows = torch.tensor([asked[place][0].image_row for place in chunk], device=self.model.device)
             if features is not None and bool((rows >= 0).any()):
                 needed, index = rows.clamp(min=0).unique(return_inverse=True)
                 batch |= {"image_features": features[needed], "image_index": index, "image_mask": rows >= 0}
@@ -515,7 +515,7 @@ class GraphExtractor:
                 raise ValueError("logits: a post has NaN scores, so the weights are damaged or there was an overflow")
             image_embeds = None if output.image_embeds is None else output.image_embeds.float().cpu().numpy()
             for place, row in enumerate(chunk):
-                has_image = asked[row][0].picture >= 0 or bool(asked[row][0].words)
+                has_image = asked[row][0].image_row >= 0 or bool(asked[row][0].words)
                 own = image_embeds[place] if image_embeds is not None and has_image else None
                 found[row] = (labels.scores_of(logits[:, place]), own)
                 nodes[row] = output.mention_embeds[place].cpu() if self.num_neighbors else None

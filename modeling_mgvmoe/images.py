@@ -24,7 +24,7 @@ NAT64 = ipaddress.ip_network("64:ff9b::/96")
 MAX_PORT = 65535
 
 
-def fetch_picture(
+def fetch_image(
     url: str,
     max_bytes: int = MAX_IMAGE_BYTES,
     max_seconds: float = MAX_SECONDS,
@@ -188,19 +188,19 @@ FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "ICO", "AVIF")
 SVG_BEGINNINGS = (b"<svg", b"<?xml", b"<!DOCTYPE svg", b"\xef\xbb\xbf<")
 
 
-def to_rgb(picture: Any, where: str = "images", allow_urls: bool | str = False) -> Image.Image:
+def to_rgb(image: Any, where: str = "images", allow_urls: bool | str = False) -> Image.Image:
     """Reads one image.
 
     The EXIF orientation is applied, transparency is laid on white, 16-bit grey is scaled (not clipped) to 8 bits,
     and of an animation the first frame is taken.
 
     Args:
-        picture: A PIL image of any mode; a path; a data URL; with `allow_urls` an http(s) URL; encoded bytes; a
+        image: A PIL image of any mode; a path; a data URL; with `allow_urls` an http(s) URL; encoded bytes; a
             `datasets` dict with "bytes" and "path"; or a numpy array or torch tensor, (H,W), (H,W,C) or (C,H,W) with
             C 1, 3 or 4, uint8 or floating point in [0,1]. Where both layouts fit, an array is read as (H,W,C), a
             tensor as (C,H,W).
         where: How to call the argument in messages.
-        allow_urls: Fetch http(s) addresses of public hosts, within the limits of [`fetch_picture`]; "private": also of
+        allow_urls: Fetch http(s) addresses of public hosts, within the limits of [`fetch_image`]; "private": also of
             other hosts. Not by default: who decides what a server fetches can look behind its walls.
 
     Returns:
@@ -212,46 +212,46 @@ def to_rgb(picture: Any, where: str = "images", allow_urls: bool | str = False) 
     if allow_urls not in (False, True, "private"):
         raise ValueError(f'allow_image_urls must be False, True or "private", got {allow_urls!r}')
     try:
-        if isinstance(picture, (np.ndarray, torch.Tensor)):
-            return _from_array(picture)
-        return _flatten(_open(picture, allow_urls))
+        if isinstance(image, (np.ndarray, torch.Tensor)):
+            return _from_array(image)
+        return _flatten(_open(image, allow_urls))
     except Exception as error:  # PIL and the file system raise a dozen kinds
-        raise ValueError(f"{where}: cannot read image {_name(picture)}: {error}") from error
+        raise ValueError(f"{where}: cannot read image {_name(image)}: {error}") from error
 
 
-def _name(picture: Any) -> str:
-    if isinstance(picture, dict):
-        path = picture.get("path")
-        return repr(path) if path else _name(picture.get("bytes"))
-    if isinstance(picture, (bytes, bytearray, memoryview)):
-        return f"<{len(picture)} bytes>"
-    if isinstance(picture, (str, os.PathLike)):
-        name = str(picture)
+def _name(image: Any) -> str:
+    if isinstance(image, dict):
+        path = image.get("path")
+        return repr(path) if path else _name(image.get("bytes"))
+    if isinstance(image, (bytes, bytearray, memoryview)):
+        return f"<{len(image)} bytes>"
+    if isinstance(image, (str, os.PathLike)):
+        name = str(image)
         return repr(name if len(name) <= 200 else name[:200] + "...")
-    if isinstance(picture, (np.ndarray, torch.Tensor)):
-        return f"<{type(picture).__name__} of shape {tuple(picture.shape)}, {picture.dtype}>"
-    if isinstance(picture, Image.Image):
-        return f"<PIL image, mode {picture.mode}, size {picture.size}>"
-    return f"<{type(picture).__name__}>"
+    if isinstance(image, (np.ndarray, torch.Tensor)):
+        return f"<{type(image).__name__} of shape {tuple(image.shape)}, {image.dtype}>"
+    if isinstance(image, Image.Image):
+        return f"<PIL image, mode {image.mode}, size {image.size}>"
+    return f"<{type(image).__name__}>"
 
 
-def _open(picture: Any, allow_urls: bool | str) -> Image.Image:
-    if isinstance(picture, dict):
-        encoded, path = picture.get("bytes"), picture.get("path")
+def _open(image: Any, allow_urls: bool | str) -> Image.Image:
+    if isinstance(image, dict):
+        encoded, path = image.get("bytes"), image.get("path")
         if encoded is None and path is None:
             raise ValueError("an image dict needs 'bytes' or 'path'")
-        picture = path if encoded is None else encoded
-    if isinstance(picture, (str, os.PathLike)):
-        picture = _content(os.fspath(picture), allow_urls)
-    if isinstance(picture, (bytes, bytearray, memoryview)):
-        picture = _decoded(bytes(picture))
-    if not isinstance(picture, Image.Image):
+        image = path if encoded is None else encoded
+    if isinstance(image, (str, os.PathLike)):
+        image = _content(os.fspath(image), allow_urls)
+    if isinstance(image, (bytes, bytearray, memoryview)):
+        image = _decoded(bytes(image))
+    if not isinstance(image, Image.Image):
         raise ValueError(
             "a PIL image, path, URL, bytes, array, tensor or dict of bytes and path is needed "
-            f"(got {type(picture).__name__})"
+            f"(got {type(image).__name__})"
         )
-    _check_size(picture)
-    return ImageOps.exif_transpose(picture)
+    _check_size(image)
+    return ImageOps.exif_transpose(image)
 
 
 def _content(source: str | bytes, allow_urls: bool | str) -> bytes:
@@ -260,7 +260,7 @@ def _content(source: str | bytes, allow_urls: bool | str) -> bytes:
         if not allow_urls:
             raise ValueError("addresses are fetched only with allow_image_urls=True")
         # The bytes, and not transformers' `load_image`, which drops transparency and clips 16-bit greys.
-        return fetch_picture(source, allow_private=allow_urls == "private")
+        return fetch_image(source, allow_private=allow_urls == "private")
     if isinstance(source, str) and source.startswith("data:"):
         head, _, content = source.partition(",")
         if not head.endswith(";base64"):
@@ -323,12 +323,12 @@ def _grey_to_uint8(values: np.ndarray, mode: str) -> np.ndarray:
     return np.rint(values.astype(np.float64) * scale).astype(np.uint8)
 
 
-def _from_array(picture: np.ndarray | torch.Tensor) -> Image.Image:
-    channels_first = isinstance(picture, torch.Tensor)
-    if isinstance(picture, torch.Tensor):
-        picture = picture.detach().cpu()
-        picture = (picture.float() if picture.is_floating_point() else picture).numpy()
-    values = picture
+def _from_array(image: np.ndarray | torch.Tensor) -> Image.Image:
+    channels_first = isinstance(image, torch.Tensor)
+    if isinstance(image, torch.Tensor):
+        image = image.detach().cpu()
+        image = (image.float() if image.is_floating_point() else image).numpy()
+    values = image
     if values.ndim == 3:
         fits_first, fits_last = values.shape[0] in (1, 3, 4), values.shape[2] in (1, 3, 4)
         if fits_first and (channels_first or not fits_last):
@@ -337,7 +337,7 @@ def _from_array(picture: np.ndarray | torch.Tensor) -> Image.Image:
             raise ValueError(f"an array needs 1, 3 or 4 channels, first or last (got shape {values.shape})")
         values = values[:, :, 0] if values.shape[2] == 1 else values
     if values.ndim not in (2, 3) or values.size == 0:
-        raise ValueError(f"an array is (H,W), (H,W,C) or (C,H,W) and not empty (got shape {picture.shape})")
+        raise ValueError(f"an array is (H,W), (H,W,C) or (C,H,W) and not empty (got shape {image.shape})")
     if np.issubdtype(values.dtype, np.floating):
         lowest, highest = float(values.min()), float(values.max())
         if not (lowest >= 0 and highest <= 1):  # also catches NaN
@@ -349,6 +349,6 @@ def _from_array(picture: np.ndarray | torch.Tensor) -> Image.Image:
 
 
 __all__ = [
-    "fetch_picture",
+    "fetch_image",
     "is_public",
 ]

@@ -311,7 +311,7 @@ def check_mention_positions(mention_positions: torch.Tensor, text_mask: torch.Te
             raise ValueError(f"mention_positions must not be on padding, got {mention_positions.tolist()}.")
 
 
-def check_image_index(image_index: torch.Tensor, batch_size: int, pictures: torch.Tensor | None) -> None:
+def check_image_index(image_index: torch.Tensor, batch_size: int, image_states: torch.Tensor | None) -> None:
     """Each post's row of the images must be one.
 
     Raises:
@@ -319,13 +319,13 @@ def check_image_index(image_index: torch.Tensor, batch_size: int, pictures: torc
     """
     if image_index.shape != (batch_size,):
         raise ValueError(f"image_index must be (B,) = ({batch_size},), got {tuple(image_index.shape)}.")
-    if pictures is None:
+    if image_states is None:
         raise ValueError("image_index came, but neither pixel_values nor image_features, of which it names rows.")
     if torch.compiler.is_compiling():
         return
-    if not bool(((image_index >= 0) & (image_index < len(pictures))).all()):
+    if not bool(((image_index >= 0) & (image_index < len(image_states))).all()):
         raise ValueError(
-            f"image_index must be in [0, {len(pictures)}), the rows of images, got {image_index.tolist()}."
+            f"image_index must be in [0, {len(image_states)}), the rows of images, got {image_index.tolist()}."
         )
 
 
@@ -1027,22 +1027,22 @@ def token_mean(states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 
 
 def _tokens_of_images(
-    pictures: torch.Tensor | None, mask: torch.Tensor, index: torch.Tensor | None, image_text: Tokens | None
+    image_states: torch.Tensor | None, mask: torch.Tensor, index: torch.Tensor | None, image_text: Tokens | None
 ) -> tuple[list[Tokens], torch.Tensor]:
     """The tokens of the posts' images, by source, and which posts have an image.
 
     Args:
-        pictures: (P, L, H), of the pixels, `None` without any.
+        image_states: (P, L, H), of the pixels, `None` without any.
         mask: (B,), true for posts with pixels.
-        index: (B,), the row of each post in `pictures`; `None` where every post has its own.
+        index: (B,), the row of each post in `image_states`; `None` where every post has its own.
         image_text: tokens of the image texts; `None` without any.
 
     Returns:
         For pixels and for image texts, if there are any, the states (B, L, H) with their mask (B, L); and (B,).
     """
     images: list[Tokens] = []
-    if pictures is not None:
-        pixels = pictures if index is None else pictures[index]
+    if image_states is not None:
+        pixels = image_states if index is None else image_states[index]
         images.append((pixels, mask[:, None].expand(pixels.shape[:2])))
     if image_text is not None:
         images.append(image_text)
@@ -1268,11 +1268,11 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
         self._check_request(return_variance, noises, pixel_values, image_features)
         if post_states is not None:
             self._check_post_states(post_states, input_ids)
-            pictures, image_mask, _ = self._image_states(
+            image_states, image_mask, _ = self._image_states(
                 post_states, pixel_values, image_features, image_mask, image_index, {}
             )
             return self._fuse_pooled(
-                post_states, (pictures, image_mask, image_index), noises, return_losses, return_variance
+                post_states, (image_states, image_mask, image_index), noises, return_losses, return_variance
             )
         if input_ids is None or mention_positions is None:
             raise ValueError("input_ids and mention_positions must be given.")
@@ -1292,7 +1292,7 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
         text_states = text_output.last_hidden_state
         text_mask = attention_mask.bool()
         mention_states = self._mention_states(text_states, text_mask, mention_positions)
-        pictures, image_mask, vision_output = self._image_states(
+        image_states, image_mask, vision_output = self._image_states(
             text_states, pixel_values, image_features, image_mask, image_index, extras
         )
         image_text = self._image_text_states(text_states, image_text_input_ids, image_text_attention_mask)
@@ -1304,14 +1304,14 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
             "vision_hidden_states": vision_output.get("hidden_states") if vision_output else None,
             "vision_attentions": vision_output.get("attentions") if vision_output else None,
         }
-        pixels = (pictures, image_mask, image_index)
+        pixels = (image_states, image_mask, image_index)
         if not self.residual:
             return self._fuse_tokens(encoded, text_mask, pixels, image_text, noises, return_losses, return_variance)
         check_given_mention_mask(mention_mask, mention_positions, attention_mask)
         assert mention_mask is not None  # for the type checker
         pooled = self._pool(text_states, text_mask, mention_mask, image_text)
         output = self._fuse_pooled(pooled, pixels, noises, return_losses, return_variance)
-        self._spread(output, self._image_masks(pictures, image_mask, image_text), text_mask, mention_mask)
+        self._spread(output, self._image_masks(image_states, image_mask, image_text), text_mask, mention_mask)
         output.text_states, output.mention_states = encoded.pop("text_states"), encoded.pop("mention_states")
         for name, states in encoded.items():
             output[name] = states
@@ -1337,7 +1337,7 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
             noises, return_losses, return_variance: see `forward`.
         """
         text_states, mention_states = encoded["text_states"], encoded["mention_states"]
-        pictures, _, image_index = pixels
+        image_states, _, image_index = pixels
         images, image_mask = _tokens_of_images(*pixels, image_text)
         modalities = [(text_states, text_mask)]
         if images:
@@ -1353,15 +1353,15 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
             return_losses,
         )
         losses: dict[str, Any] = (
-            self._losses(mixtures, [mask for _, mask in modalities], pictures is not None) if return_losses else {}
+            self._losses(mixtures, [mask for _, mask in modalities], image_states is not None) if return_losses else {}
         )
         variance = None
         if return_variance:
             assert isinstance(self.experts, VariationalMixtureOfExperts)  # checked above
             shares = weights.split([*(mask.shape[1] for _, mask in images), text_states.shape[1]], dim=1)
             parts: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]] = [(text_states, shares[-1], None)]
-            if pictures is not None:
-                parts.append((pictures, shares[0], image_index))
+            if image_states is not None:
+                parts.append((image_states, shares[0], image_index))
             if image_text is not None:
                 parts.append((image_text[0], shares[-2], None))
             variance = fused_variance(self.experts, parts)
@@ -1398,10 +1398,10 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
 
     @staticmethod
     def _image_masks(
-        pictures: torch.Tensor | None, image_mask: torch.Tensor, image_text: Tokens | None
+        image_states: torch.Tensor | None, image_mask: torch.Tensor, image_text: Tokens | None
     ) -> dict[int, torch.Tensor]:
         """Masks (B, L) of the tokens of pixels (0) and image text (1), of those that are there."""
-        masks = {} if pictures is None else {0: image_mask[:, None].expand(-1, pictures.shape[1])}
+        masks = {} if image_states is None else {0: image_mask[:, None].expand(-1, image_states.shape[1])}
         return masks if image_text is None else {**masks, 1: image_text[1]}
 
     def _text_gradient(self) -> Any:
@@ -1478,9 +1478,9 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
             return_losses, return_variance: see `forward`.
         """
         assert self.image_gate is not None and isinstance(self.experts, ResidualMixtureOfExperts)
-        pictures, image_mask, image_index = pixels
+        image_states, image_mask, image_index = pixels
         if (
-            pictures is not None
+            image_states is not None
             and not self.training
             and not torch.compiler.is_compiling()
             and not self.image_gate.any()
@@ -1493,9 +1493,9 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
         has_words = words.any(-1)
         text_mask = text.any(-1)
         modalities: list[Tokens] = [(text, text_mask)]
-        with_image = pictures is not None or torch.compiler.is_compiling() or bool(has_words.any())
+        with_image = image_states is not None or torch.compiler.is_compiling() or bool(has_words.any())
         if with_image:
-            modalities.insert(0, self._pooled_images(words, pictures, image_mask, image_index))
+            modalities.insert(0, self._pooled_images(words, image_states, image_mask, image_index))
         mixtures = [
             self.experts(states, mask, noise, return_losses)
             for (states, mask), noise in zip(modalities, noises[::-1][-len(modalities) :], strict=True)
@@ -1512,7 +1512,7 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
             weights = torch.cat([gates * modalities[0][1], weights], dim=1)
         fused = torch.einsum("br,brh->bh", weights, torch.cat(directions, dim=1))
         losses: dict[str, Any] = (
-            self._losses(mixtures, [mask for _, mask in modalities], pictures is not None) if return_losses else {}
+            self._losses(mixtures, [mask for _, mask in modalities], image_states is not None) if return_losses else {}
         )
         variance = None
         if return_variance:
@@ -1537,16 +1537,16 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
     @staticmethod
     def _pooled_images(
         words: torch.Tensor,
-        pictures: torch.Tensor | None,
+        image_states: torch.Tensor | None,
         image_mask: torch.Tensor,
         image_index: torch.Tensor | None,
     ) -> Tokens:
         """Directions (B, 2, H) of pixels and image text, zeros for absent ones, and their mask (B, 2)."""
         has_words = words.any(-1)
-        if pictures is None:
+        if image_states is None:
             rows, has_pixels = torch.zeros_like(words), torch.zeros_like(has_words)
         else:
-            means = F.normalize(at_least_float32(pictures).mean(1, keepdim=True), dim=-1)
+            means = F.normalize(at_least_float32(image_states).mean(1, keepdim=True), dim=-1)
             has_pixels = image_mask[:, None]
             rows = (means if image_index is None else means[image_index]) * has_pixels[..., None]
         return torch.cat([rows, words], dim=1), torch.cat([has_pixels, has_words], dim=1)
@@ -2123,7 +2123,7 @@ class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
         mention_mask: torch.Tensor | None = None,
         num_samples: int | None = None,
         sample_noise: torch.Tensor | None = None,
-        **pictures: Any,
+        **image_arguments: Any,
     ) -> PostEmbeds:
         """The posts' side of the scores, for labels that may change without a second pass of the encoders.
 
@@ -2136,10 +2136,10 @@ class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
         Args:
             input_ids, attention_mask, mention_positions, mention_mask: see `forward`.
             num_samples, sample_noise: see `forward`.
-            pictures: `pixel_values`, `image_features`, `image_mask`, `image_index`, `image_text_input_ids`,
+            image_arguments: `pixel_values`, `image_features`, `image_mask`, `image_index`, `image_text_input_ids`,
                 `image_text_attention_mask`: see [`MGVMoEModel.forward`].
         """
-        refuse_unknown({name: value for name, value in pictures.items() if name not in IMAGE_ARGUMENTS})
+        refuse_unknown({name: value for name, value in image_arguments.items() if name not in IMAGE_ARGUMENTS})
         check_tensors(input_ids=input_ids, attention_mask=attention_mask, mention_mask=mention_mask)
         self._check_posts(mention_mask, num_samples, sample_noise)
         if attention_mask is None and input_ids is not None:
@@ -2151,7 +2151,7 @@ class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
             return_variance=num_samples is not None or sample_noise is not None,
             mention_mask=mention_mask if self.mgvmoe.residual else None,
             return_dict=True,
-            **pictures,
+            **image_arguments,
         )
         return self.posts_of(output, attention_mask, mention_positions, mention_mask, num_samples, sample_noise)
 

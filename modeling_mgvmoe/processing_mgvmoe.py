@@ -160,21 +160,21 @@ def pad_features(
     if set(IMAGE_NAMES) <= names:
         raise ValueError("features: pixel_values and image_features exclude each other (got both)")
     for name in IMAGE_NAMES:
-        pictures = [None if post.get(name) is None else _image(post[name]) for post in features]
-        present = [picture for picture in pictures if picture is not None]
-        if len({picture.shape for picture in present}) > 1:
+        images = [None if post.get(name) is None else _image(post[name]) for post in features]
+        present = [image for image in images if image is not None]
+        if len({image.shape for image in present}) > 1:
             raise ValueError(
-                f"{name}: images of one size are needed (got {sorted({picture.shape for picture in present})})"
+                f"{name}: images of one size are needed (got {sorted({image.shape for image in present})})"
             )
         if not present:
             continue
-        shared = _shared(pictures) if share_pictures else None
+        shared = _shared(images) if share_pictures else None
         if shared is not None:
             batch[name], batch[IMAGE_INDEX] = shared
         else:
             blank = np.zeros(present[0].shape, present[0].dtype)  # "like" would keep a transposed layout
-            batch[name] = [blank if picture is None else picture for picture in pictures]
-        batch["image_mask"] = [picture is not None for picture in pictures]
+            batch[name] = [blank if image is None else image for image in images]
+        batch["image_mask"] = [image is not None for image in images]
     return batch | _pad_image_texts(tokenizer, features, padding, image_text_length, multiple)
 
 
@@ -203,28 +203,28 @@ def _pad_image_texts(
     return {ids_name: padded[TEXT_NAMES[0]], mask_name: padded[TEXT_NAMES[1]]}
 
 
-def distinct_images(pictures: Sequence[np.ndarray | None]) -> tuple[list[np.ndarray], list[int]]:
+def distinct_images(images: Sequence[np.ndarray | None]) -> tuple[list[np.ndarray], list[int]]:
     """Every distinct image once, and each post's place among them (0 for none)."""
     rows: dict[Any, int] = {}
     distinct, index = [], []
-    for picture in pictures:
-        if picture is None:
+    for image in images:
+        if image is None:
             index.append(0)
             continue
-        key = picture.shape, picture.dtype.str, hashlib.blake2b(picture.tobytes()).digest()
+        key = image.shape, image.dtype.str, hashlib.blake2b(image.tobytes()).digest()
         if key not in rows:
             rows[key] = len(rows)
-            distinct.append(picture)
+            distinct.append(image)
         index.append(rows[key])
     return distinct, index
 
 
-def _shared(pictures: Sequence[np.ndarray | None]) -> tuple[list[np.ndarray], list[int]] | None:
+def _shared(images: Sequence[np.ndarray | None]) -> tuple[list[np.ndarray], list[int]] | None:
     """The distinct images and each post's place among them; `None` if all are distinct."""
-    if len(pictures) < 2:
+    if len(images) < 2:
         return None
-    distinct, index = distinct_images(pictures)
-    return (distinct, index) if len(distinct) < sum(picture is not None for picture in pictures) else None
+    distinct, index = distinct_images(images)
+    return (distinct, index) if len(distinct) < sum(image is not None for image in images) else None
 
 
 def _mention_masks(
@@ -597,7 +597,7 @@ class MGVMoEProcessor(ProcessorMixin):
         """Prepares one post or a batch; outputs always have the batch axis.
 
         Args:
-            images: One image or None, or a list with one for each post; see `pictures.to_rgb` for the kinds. Where
+            images: One image or None, or a list with one for each post; see `images.to_rgb` for the kinds. Where
                 other processors of transformers want a list for each post, such a list may hold one image or none.
                 This list and those below may be any sequence: a tuple, an array, a Series, a column of a dataset.
             text: A post or a list of posts. With `is_split_into_words`, a list of words or a list of such lists.
@@ -936,7 +936,7 @@ class MGVMoEProcessor(ProcessorMixin):
         """Reads images and runs the image processor.
 
         Args:
-            images: Images (see `pictures.to_rgb`) or None.
+            images: Images (see `images.to_rgb`) or None.
             allow_image_urls: Whether they may be http(s) addresses; see `__call__`.
             **kwargs: Arguments of the image processor.
 
@@ -954,7 +954,7 @@ class MGVMoEProcessor(ProcessorMixin):
         if all(image is None for image in images):
             return [None] * len(images)
         if self.image_processor is None:
-            raise ValueError("images: this processor has no image_processor, so it takes no pictures")
+            raise ValueError("images: this processor has no image_processor, so it takes no images")
         pictures = [image for image in images if image is not None]
         pixels = iter(self.image_processor(images=pictures, **kwargs)["pixel_values"])
         arrays = [None if image is None else np.asarray(next(pixels)) for image in images]

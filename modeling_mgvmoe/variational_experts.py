@@ -605,7 +605,7 @@ def expert_losses(
     """E4 and E5, means over the modalities, and the sums behind them.
 
     Args:
-        mixtures: with their terms, of the pictures' tokens, if there are any, and last of the text's.
+        mixtures: with their terms, of the images' tokens, if there are any, and last of the text's.
         masks: (B, L) of each.
 
     Returns:

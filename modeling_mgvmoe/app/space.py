@@ -97,7 +97,7 @@ def write_space(
         raise ValueError(f"revision: a folder has none, it is for names on the Hub (got {revision!r} for {model})")
     _check_place(folder, overwrite)
     copied = "model" if is_folder else model
-    description = "Zero-shot entity types and relations of posts with pictures"
+    description = "Zero-shot entity types and relations of posts with images"
     assert len(description) <= MOST_OF_DESCRIPTION
     needed = sum(file.stat().st_size for file in Path(model).rglob("*") if file.is_file()) if is_folder else 0
     with whole_folder(os.fspath(folder), needed + 10**6) as partial:

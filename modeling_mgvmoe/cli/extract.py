@@ -242,9 +242,9 @@ def _ending(flags: argparse.Namespace, result: BulkResult) -> str:
         found = ", ".join(f"{kind} {count:,}" for kind, count in errors.items())
         lines.append(f"{summary['errors']:,} posts could not be extracted ({found}); why: {flags.output}/errors")
     if errors.get("picture"):
-        lines.append("--on_broken_image text_only, in another folder, takes them without their pictures")
+        lines.append("--on_broken_image text_only, in another folder, takes them without their images")
     if summary["posts without their picture"]:
-        lines.append(f"{summary['posts without their picture']:,} posts have lost a missing or broken picture")
+        lines.append(f"{summary['posts without their picture']:,} posts have lost a missing or broken image")
     return "\n".join(lines)
 
 

@@ -87,14 +87,14 @@ def _prepare_images(
     """Add the images to the features that wait for them; the ids of posts with a missing or broken image."""
     found = [read_image(image) for _, image in waiting]
     if feature_cache is None:
-        arrays = processor.encode_images([picture for picture, _ in found])
+        arrays = processor.encode_images([image for image, _ in found])
         for (features, _), pixel_values in zip(waiting, arrays, strict=True):
             if pixel_values is not None:
                 features["pixel_values"] = pixel_values
     else:
-        for (features, _), (picture, _) in zip(waiting, found, strict=True):
-            if picture is not None:
-                features["image_row"] = feature_cache.row_of(picture, f"the image of post {features['id']!r}")
+        for (features, _), (image, _) in zip(waiting, found, strict=True):
+            if image is not None:
+                features["image_row"] = feature_cache.row_of(image, f"the image of post {features['id']!r}")
     return [
         f"{features['id']} ({reason})"
         for (features, _), (_, reason) in zip(waiting, found, strict=True)

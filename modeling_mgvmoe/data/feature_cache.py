@@ -215,13 +215,13 @@ class ImageFeatureCache:
         }
         check_same(self.path, self.header, wanted, "Make the cache again.")
 
-    def row_of(self, picture: Image.Image, where: str = "picture") -> int:
+    def row_of(self, image: Image.Image, where: str = "image") -> int:
         """Where the features of an RGB image are.
 
         Raises:
             ValueError: the cache does not have the image.
         """
-        key = image_key(picture)
+        key = image_key(image)
         if key not in self.rows:
             raise ValueError(
                 f"{self.path}: images: {where} is not among the {len(self)} that were cached, got sha256 {key}. "
@@ -280,18 +280,18 @@ class _Images:
     def __getitem__(self, index: int) -> tuple[str, str, Any]:
         """Key, reason for there being none, and pixel values if there is a processor."""
         key, split, row = self.places[index]
-        picture, reason = read_image(self.posts[split][row].get("image"))
-        found = "" if picture is None else image_key(picture)
+        image, reason = read_image(self.posts[split][row].get("image"))
+        found = "" if image is None else image_key(image)
         if self.processor is None:
             return found, reason, None
         if found != key:
             raise ValueError(f"post {row} of {split}: its image changed while the cache was being filled")
-        return found, reason, self.processor.encode_images([picture])[0]
+        return found, reason, self.processor.encode_images([image])[0]
 
 
-def _load(pictures: _Images, batch_size: int, num_workers: int) -> Iterator[list[Any]]:
+def _load(images: _Images, batch_size: int, num_workers: int) -> Iterator[list[Any]]:
     # Anything with a length and places is a map-style dataset; the type of torch's argument says less.
-    return iter(DataLoader(pictures, batch_size, num_workers=num_workers, collate_fn=list))  # type: ignore[arg-type]
+    return iter(DataLoader(images, batch_size, num_workers=num_workers, collate_fn=list))  # type: ignore[arg-type]
 
 
 def build_feature_cache(

@@ -120,10 +120,10 @@ def check_folder(image_dir: str | os.PathLike[str] | None) -> None:
         raise FileNotFoundError(f"image_dir: the folder {os.fspath(image_dir)!r} does not exist")
 
 
-def image_key(picture: Image.Image) -> str:
+def image_key(image: Image.Image) -> str:
     """SHA-256, in hex, of the size and the pixels of an RGB image."""
-    digest = hashlib.sha256(f"{picture.width}x{picture.height}".encode())
-    digest.update(picture.tobytes())
+    digest = hashlib.sha256(f"{image.width}x{image.height}".encode())
+    digest.update(image.tobytes())
     return digest.hexdigest()
 
 

@@ -244,7 +244,7 @@ def read_row(
         row: its columns.
         where: its file and place, for messages.
         default_id: of a row without one.
-        folder: what its picture's path is relative to.
+        folder: what its image's path is relative to.
         on_bad_span, counts: as of [`read_rows`].
 
     Returns:
@@ -342,7 +342,7 @@ def _stored_image(image: Any, folder: str, where: str) -> Any:
     if isinstance(found, str) and is_address(found):
         # `datasets` would fetch it from any host without asking.
         raise ValueError(
-            f"{where}: image must hold the picture's bytes or the path of a file, got the address {found!r:.200}"
+            f"{where}: image must hold the image's bytes or the path of a file, got the address {found!r:.200}"
         )
     if isinstance(found, bytes):
         return {"bytes": found, "path": None}
@@ -557,6 +557,6 @@ def _check_images(posts: Dataset, path: str) -> None:
     for row, (name, alone) in enumerate(zip(paths.to_pylist(), outside.to_pylist(), strict=True)):
         if alone and name is not None and ("://" in name or "::" in name):
             raise ValueError(
-                f"{path}, row {row}: image must hold the picture's bytes or the path of a file, got the address "
+                f"{path}, row {row}: image must hold the image's bytes or the path of a file, got the address "
                 f"{name!r:.200}"
             )

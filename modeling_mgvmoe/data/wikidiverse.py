@@ -1,6 +1,6 @@
 """WikiDiverse v2: captions of news images with typed mentions, brought into the package's schema.
 
-A file is one JSON list of captions, each with its picture's URL, its topic and its mentions:
+A file is one JSON list of captions, each with its image's URL, its topic and its mentions:
 
     [["Kelo opens the bay.", "https://example.org/a/ab/Kelo.svg", "politics", [["Kelo", "People", 0, 4, "https://..."]]]]
 

@@ -110,8 +110,8 @@ def crop_region(image_processor: Any, width: int, height: int) -> Area:
     """
 
     def processed(pixels: np.ndarray) -> np.ndarray:
-        picture = Image.fromarray(np.broadcast_to(pixels.astype(np.uint8)[..., None], (height, width, 3)).copy())
-        return np.asarray(image_processor(images=[picture])["pixel_values"][0], dtype=float)[0]
+        image = Image.fromarray(np.broadcast_to(pixels.astype(np.uint8)[..., None], (height, width, 3)).copy())
+        return np.asarray(image_processor(images=[image])["pixel_values"][0], dtype=float)[0]
 
     plain = np.zeros((height, width))
     middle = tuple(side // 2 for side in processed(plain).shape)
@@ -386,16 +386,16 @@ def _weights(output: Any, text: str, offsets: Sequence[tuple[int, int]], num_wor
     text_probs = _array(output.text_router_probs)
     image_probs = None if output.image_router_probs is None else _array(output.image_router_probs)
     weights = _array(output.fusion_attentions)
-    of_picture, of_text = np.split(weights, [len(weights) - len(text_probs)])
+    of_image, of_text = np.split(weights, [len(weights) - len(text_probs)])
     words = weigh_words(text, offsets, of_text)
-    of_pixels, of_image_text = np.split(of_picture, [len(of_picture) - num_words])
+    of_pixels, of_image_text = np.split(of_image, [len(of_image) - num_words])
     shares = {"words": sum(word.weight for word in words), "picture": float(of_pixels.sum())}
     if num_words:
         shares["image_text"] = float(of_image_text.sum())
     shares["other"] = max(0.0, 1 - sum(shares.values()))
     usage, expert_shares = {"text": text_probs.mean(0)}, {"text": of_text @ text_probs}
     if image_probs is not None:
-        usage["picture"], expert_shares["picture"] = image_probs.mean(0), of_picture @ image_probs
+        usage["picture"], expert_shares["picture"] = image_probs.mean(0), of_image @ image_probs
     return {"words": words, "shares": shares, "expert_usage": usage, "expert_shares": expert_shares}
 
 

@@ -1,4 +1,4 @@
-"""Pictures of an evaluation as PNG: the confusion matrix, a chart of the classes, the use of the experts."""
+"""Charts of an evaluation as PNG: the confusion matrix, a chart of the classes, the use of the experts."""
 
 from __future__ import annotations
 
@@ -463,10 +463,10 @@ def attention_overlay(explanation: Explanation, longest_side: int) -> Image.Imag
     patches, area, image = explanation.patches, explanation.patch_area, explanation.image
     if patches is None or area is None or image is None:
         raise ValueError("explanation: one with an image and a grid of patches is needed (got none)")
-    picture = resized(image, longest_side)
+    small = resized(image, longest_side)
     left, top, right, bottom = area
-    x = (np.arange(picture.width) + 0.5) * image.width / picture.width
-    y = (np.arange(picture.height) + 0.5) * image.height / picture.height
+    x = (np.arange(small.width) + 0.5) * image.width / small.width
+    y = (np.arange(small.height) + 0.5) * image.height / small.height
     rows, columns = patches.shape
     column = np.floor((x - left) / (right - left) * columns).astype(int)
     row = np.floor((y - top) / (bottom - top) * rows).astype(int)
@@ -474,7 +474,7 @@ def attention_overlay(explanation: Explanation, longest_side: int) -> Image.Imag
     share = STRONGEST * explanation.image_strength * patches / max(patches.max(), np.finfo(float).tiny)
     alpha = np.where(shown, share[row.clip(0, rows - 1)][:, column.clip(0, columns - 1)], PALE)[..., None]
     over = np.where(shown[..., None], np.array(TINT), 255)
-    grey = np.asarray(picture.convert("L"), dtype=float)[..., None]
+    grey = np.asarray(small.convert("L"), dtype=float)[..., None]
     return Image.fromarray((grey * (1 - alpha) + over * alpha).round().astype(np.uint8))
 
 
@@ -510,7 +510,7 @@ def draw_explanation(
 def _fill(figure: Figure, explanation: Explanation, glyphs: Glyphs, title: str | None, shown: int) -> None:
     """Lay everything out from top to bottom; the figure becomes as high as it needs to be."""
     lines = _wrap(figure, explanation, glyphs)
-    has_picture = explanation.image is not None
+    has_image = explanation.image is not None
     effect = textwrap.wrap(
         image_effect_words(explanation, lambda label: shortened(glyphs.show(label), 40, 1)), SMALL_WIDTH
     )
@@ -518,7 +518,7 @@ def _fill(figure: Figure, explanation: Explanation, glyphs: Glyphs, title: str |
     heights = {
         "title": 0.35 if title else 0.0,
         "post": LINE * len(lines) + 0.3,
-        "middle": max(2.1 if has_picture else 0.0, 0.3 * shown + 0.5),
+        "middle": max(2.1 if has_image else 0.0, 0.3 * shown + 0.5),
         "effect": SMALL_LINE * len(effect) + 0.15 if effect else 0.0,
         "experts": 1.75 if explanation.expert_usage["text"].size else 0.9,
         "note": SMALL_LINE * len(note) + 0.05 if note else 0.0,
@@ -532,7 +532,7 @@ def _fill(figure: Figure, explanation: Explanation, glyphs: Glyphs, title: str |
     _draw_post(_axes(figure, 0, top, WIDTH - 2 * MARGIN, heights["post"]), lines, explanation, glyphs)
     top -= heights["post"] + 0.1
     left = 0.0
-    if has_picture:
+    if has_image:
         side = heights["middle"] - 0.2
         _draw_image(_axes(figure, 0, top, side, side), explanation, weighed=False)
         _draw_image(_axes(figure, side + 0.1, top, side, side), explanation, weighed=True)

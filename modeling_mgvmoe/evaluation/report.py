@@ -92,9 +92,9 @@ def draw_predictions(
         for axis in axes.flat:
             axis.axis("off")
         for number, (post, ranking) in enumerate(zip(posts, rankings, strict=True)):
-            picture, bars = axes[number // columns][2 * (number % columns) : 2 * (number % columns) + 2]
+            drawn, bars = axes[number // columns][2 * (number % columns) : 2 * (number % columns) + 2]
             if post.get("image") is not None:
-                picture.imshow(post["image"])
+                drawn.imshow(post["image"])
             bars.axis("on")
             best = list(ranking[:top_k])[::-1]
             colours = ["#b8c4d0"] * (len(best) - 1)

@@ -62,9 +62,9 @@ def check_onnx(torch_pipe: ZeroShotMultimodalIEPipeline, onnx_pipe: ZeroShotMult
     long = [{**post, "text": post["text"] + " and on it went, as such days do," * 40} for post in both]
     cases: list[tuple[str, list[dict[str, Any]], dict[str, Any]]] = [
         ("one post, one label", typing[:1], {"candidate_labels": labels["typing"][:1]}),
-        ("pictures", typing, {"candidate_labels": labels["typing"]}),
-        ("no pictures", bare[:5], {"candidate_labels": labels["relation"]}),
-        ("some pictures", both[:3] + bare[3:], {"candidate_labels": labels["typing"][:5]}),
+        ("images", typing, {"candidate_labels": labels["typing"]}),
+        ("no images", bare[:5], {"candidate_labels": labels["relation"]}),
+        ("some images", both[:3] + bare[3:], {"candidate_labels": labels["typing"][:5]}),
         ("long posts", long, {"candidate_labels": labels["relation"][:2]}),
         ("several sentences", both, {"candidate_labels": labels["typing"], "label_descriptions": sentences}),
     ]

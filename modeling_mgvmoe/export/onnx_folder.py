@@ -38,7 +38,7 @@ POSTS, TEXT_TOKENS, IMAGE_TOKENS, LABELS, TEXTS, LABEL_TOKENS, TYPES, IMAGE_TEXT
 
 
 class VisionGraph(nn.Module):
-    """Pictures to the vision encoder's tokens, which may be cached."""
+    """Images to the vision encoder's tokens, which may be cached."""
 
     def __init__(self, model: MGVMoEForZeroShotIE):
         super().__init__()
@@ -255,7 +255,7 @@ def export_graphs(
 ) -> ExportedModel:
     """The four graphs "vision", "mention", "labels" and "score" of a model; see `graphs.py` for what each takes.
 
-    Posts, tokens of a post, pictures' tokens, labels, their texts and tokens, and types may be of any number; the size
+    Posts, tokens of a post, images' tokens, labels, their texts and tokens, and types may be of any number; the size
     of an image is that of the processor.
 
     Args:

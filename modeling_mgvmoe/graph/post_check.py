@@ -142,15 +142,15 @@ class RowCheck:
             warn_of_columns(raw.values, KNOWN)
             mentions = self._mentions(raw.values.get("mentions"), text)
             image_text = _image_text(raw.values.get("image_text"))
-            picture, picture_error = self._image(raw)
+            image, image_error = self._image(raw)
         except RowError as error:
             return CheckedRow(raw.row, name, kind=error.kind, reason=str(error))
-        post = {"id": name, "text": text, "image": picture}
+        post = {"id": name, "text": text, "image": image}
         if image_text:
             post["image_text"] = image_text
         if mentions is not None:
             post["mentions"] = mentions
-        return CheckedRow(raw.row, name, post, picture_error)
+        return CheckedRow(raw.row, name, post, image_error)
 
     def _refuse_duplicate(self, row: int, name: str) -> None:
         place = np.searchsorted(self.duplicates[:, 0], row)

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from modeling_mgvmoe import images as picture_urls
-from modeling_mgvmoe.images import fetch_picture, is_public, to_rgb
+from modeling_mgvmoe.images import fetch_image, is_public, to_rgb
 
 RED = (255, 0, 0)
 
@@ -93,7 +93,7 @@ def test_loopback_and_private_hosts_are_not_reached(server):
     port = server.rpartition(":")[2]
     for host in ("127.0.0.1", "localhost", "0.0.0.0", "2130706433", "0x7f.1", "[::ffff:127.0.0.1]"):
         with pytest.raises(ValueError, match="not public|not known"):
-            fetch_picture(f"http://{host}:{port}/red.png")
+            fetch_image(f"http://{host}:{port}/red.png")
     with pytest.raises(ValueError, match=r"cannot read image.*address 127.0.0.1, which is not public"):
         to_rgb(f"{server}/red.png", allow_urls=True)
     assert Handler.seen == []
@@ -108,12 +108,12 @@ def test_a_redirect_does_not_lead_inside(server, monkeypatch):
         socket, "getaddrinfo", lambda host, *rest, **more: resolve(names.get(host, host), *rest, **more)
     )
     monkeypatch.setattr(picture_urls, "is_public", lambda address: address == "127.0.0.1")
-    assert fetch_picture(f"http://outside.example:{port}/red.png")
+    assert fetch_image(f"http://outside.example:{port}/red.png")
     assert Handler.seen == [("/red.png", f"outside.example:{port}")]
     with pytest.raises(ValueError, match="'inside.example' has the address 127.0.0.2, which is not public"):
-        fetch_picture(f"http://outside.example:{port}/to?http://inside.example:{port}/red.png")
+        fetch_image(f"http://outside.example:{port}/to?http://inside.example:{port}/red.png")
     with pytest.raises(ValueError, match="must begin with http:// or https://"):
-        fetch_picture(f"http://outside.example:{port}/to?file:///etc/hostname")
+        fetch_image(f"http://outside.example:{port}/to?file:///etc/hostname")
 
 
 def test_a_name_is_asked_for_once(server, monkeypatch):
@@ -130,7 +130,7 @@ def test_a_name_is_asked_for_once(server, monkeypatch):
 
     monkeypatch.setattr(socket, "getaddrinfo", changing)
     monkeypatch.setattr(picture_urls, "is_public", lambda address: address == "127.0.0.1")
-    assert fetch_picture(f"http://changing.example:{port}/red.png")
+    assert fetch_image(f"http://changing.example:{port}/red.png")
     assert len(asked) == 1
 
 
@@ -151,7 +151,7 @@ def test_addresses_that_are_public(address):
 
 def test_size_time_and_redirects_are_limited(server):
     def fetch(path, **limits):
-        return fetch_picture(server + path, allow_private=True, **limits)
+        return fetch_image(server + path, allow_private=True, **limits)
 
     assert len(fetch("/long", max_bytes=4096)) == 4096
     with pytest.raises(ValueError, match="it has more than 4,095 bytes"):
@@ -179,7 +179,7 @@ def test_size_time_and_redirects_are_limited(server):
 )
 def test_what_is_no_address(url, rule):
     with pytest.raises(ValueError, match=re.escape(rule)):
-        fetch_picture(url)
+        fetch_image(url)
 
 
 def test_without_httpx(server, monkeypatch):
@@ -191,7 +191,7 @@ def test_without_httpx(server, monkeypatch):
 
 def test_a_name_and_a_password_of_an_address_are_not_sent(server, monkeypatch):
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")  # nor is a proxy asked
-    assert fetch_picture(server.replace("//", "//kelo:secret@") + "/red.png?a b", allow_private=True)
+    assert fetch_image(server.replace("//", "//kelo:secret@") + "/red.png?a b", allow_private=True)
     assert Handler.seen == [("/red.png?a%20b", server.removeprefix("http://"))]
     assert "Authorization" not in Handler.headers_seen
 
@@ -201,4 +201,4 @@ def test_nobody_listens():
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     with pytest.raises(ValueError, match="cannot be fetched.*refused"):
-        fetch_picture(f"http://127.0.0.1:{port}/a.png", allow_private=True)
+        fetch_image(f"http://127.0.0.1:{port}/a.png", allow_private=True)
