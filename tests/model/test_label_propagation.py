@@ -23,6 +23,12 @@ def test_by_hand():
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
 
 
+def test_two_posts_may_share_all_they_have():
+    probs = torch.tensor([[1.0, 0.0], [0.0, 1.0]], dtype=torch.float64)
+    found = propagate_labels(probs, torch.ones(2, 3, dtype=torch.float64), share=1.0)
+    torch.testing.assert_close(found, probs.flip(0), rtol=0, atol=1e-12)
+
+
 def test_equals_a_plain_loop(monkeypatch):
     monkeypatch.setattr("modeling_mgvmoe.sample_graph.ROWS_AT_ONCE", 4)
     nodes, probs = torch.randn(11, 5).double(), torch.rand(11, 3).double().softmax(-1)
@@ -93,6 +99,7 @@ def test_posts_share_with_those_of_the_same_candidates_only():
     "wrong",
     [
         {"num_neighbors": -1},
+        {"num_neighbors": True},
         {"num_neighbors": 1, "num_samples": 2},
         {"num_neighbors": 1, "threshold": 1.0, "reject_by": "logit"},
     ],

@@ -66,6 +66,8 @@ class TestExperts:
         found = experts.eval()(states, mask)
         torch.testing.assert_close(found.hidden_states, mean, rtol=0, atol=1e-12)
         torch.testing.assert_close(found.kl_loss, divergence[mask.bool()].mean(), rtol=0, atol=1e-12)
+        entropy = -(probs * probs.log()).sum(-1)[mask.bool()].mean()
+        torch.testing.assert_close(found.router_entropy, entropy, rtol=0, atol=1e-12)
         drawn = experts(states, mask, noise).hidden_states
         torch.testing.assert_close(drawn, mean + variance.sqrt() * noise, rtol=0, atol=1e-12)
         assert torch.equal(experts.train()(states, mask, noise).hidden_states, drawn)
@@ -102,6 +104,11 @@ class TestExperts:
         arguments = {"hidden_states": torch.zeros(2, 5, 4), "attention_mask": torch.ones(2, 5)}
         with pytest.raises(ValueError, match=name):
             experts(**{**arguments, name: torch.zeros(2, 3)})
+
+    @pytest.mark.parametrize("sizes", [(0, 3, 2), (4, 0, 2), (4, 3, 0)])
+    def test_sizes_below_one(self, sizes):
+        with pytest.raises(ValueError, match="hidden_size, num_experts and rank"):
+            ResidualMixtureOfExperts(*sizes)
 
     def test_without_a_prior_nothing_is_drawn(self):
         experts = ResidualMixtureOfExperts(4, 3, prior_std=0.0).train()

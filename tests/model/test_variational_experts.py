@@ -8,7 +8,7 @@ from torch import nn
 
 from modeling_mgvmoe import MGVMoEForZeroShotIE, VariationalMixtureOfExperts
 from modeling_mgvmoe.configuration_mgvmoe import EXPERTS_IMPLEMENTATIONS
-from modeling_mgvmoe.variational_experts import NoExperts, is_plain
+from modeling_mgvmoe.variational_experts import NoExperts, is_plain, losses_of_sums
 from tests.support.tiny import doubled, tiny_config, tiny_inputs, tiny_model
 
 pytestmark = pytest.mark.numerical
@@ -16,9 +16,11 @@ pytestmark = pytest.mark.numerical
 H, K = 4, 3
 
 
-@pytest.fixture
-def experts():
-    return VariationalMixtureOfExperts(H, K).double()
+@pytest.fixture(params=["chunked", "eager"])
+def experts(request):
+    config = tiny_config()
+    config._experts_implementation = request.param
+    return VariationalMixtureOfExperts(H, K, config=config).double()
 
 
 @pytest.fixture
@@ -71,6 +73,14 @@ class TestMixture:
         output = VariationalMixtureOfExperts(H, 1).double().eval()(states)
         assert (output.router_probs == 1).all()
         assert output.router_entropy.item() == 0.0
+
+
+def test_losses_of_the_sums_of_all_processes_by_hand():
+    # E4 and E5 of 4 tokens of the text, of 2 of the images, and of no token at all.
+    sums = torch.tensor([[8.0, 2.0, 4.0], [6.0, 1.0, 2.0], [0.0, 0.0, 0.0]])
+    torch.testing.assert_close(losses_of_sums(sums[:2]), torch.tensor([2.5, 0.5]), rtol=0, atol=1e-6)
+    torch.testing.assert_close(losses_of_sums(sums[[0, 2]]), torch.tensor([2.0, 0.5]), rtol=0, atol=1e-6)
+    torch.testing.assert_close(losses_of_sums(torch.tensor([[3.0, 1.0, 1.0]])), torch.tensor([3.0, 1.0]))
 
 
 class TestNoiseContract:
