@@ -1,9 +1,10 @@
 """MG-VMoE: two encoders, a variational mixture of experts over both, fusion, scores, losses (E7, E8, E12).
 
 Axes: B = posts, L = tokens, Lt = text tokens, Li = image tokens, Lw = tokens of the image text, H = hidden size,
-H' = width of the vision encoder, K = experts, C = candidate labels, Lc = label tokens, P = texts of labels,
-D = projection size, S = marked mentions of a post (1 for typing, 2 for a relation), T = types of heads and tails,
-Q = (max_mentions + 1) H, the size of the query q of E7, N = draws from the experts.
+H' = width of the vision encoder, K = experts, C = candidate labels, Lc = label tokens, P = rows that posts or labels
+share (distinct images, texts of labels), D = projection size, S = marked mentions of a post (1 for typing, 2 for a
+relation), T = types of heads and tails, Q = (max_mentions + 1) H, the size of the query q of E7, N = draws from the
+experts. Equations E1 to E12: docs/method.md.
 """
 
 import os
@@ -67,8 +68,10 @@ class MGVMoEModelOutput(ModelOutput):
     """Output of [`MGVMoEModel`]. Fields typed as plain tensors are always there.
 
     Args:
-        fused_embeds: (B, H), f of E7. With residual experts, whose tokens are pooled states, see `_fuse_pooled`; there
-            text_states and mention_states are `None` where the posts came as `post_states`.
+        fused_embeds: (B, H), f of E7; with residual experts the sum of [`MGVMoEModel._fuse_pooled`]. Where such posts
+            came as `post_states` there are no tokens: text_states and mention_states are `None`, fusion_attentions
+            the signed weights (B, R) of the R = max_mentions + 1 pooled states, two more in front with images,
+            text_router_probs (B, 1, K) and image_router_probs (B, 2, K).
         fused_variance: (B, H), its variance where tokens are drawn as in E3; only if asked for.
         text_states: (B, Lt, H), the text encoder's states.
         mention_states: (B, (max_mentions + 1) H), q of E7: the text encoder's states of the first token and of the
@@ -78,8 +81,8 @@ class MGVMoEModelOutput(ModelOutput):
         image_mask: (B,), true for posts with an image: pixels, image text or both.
         image_text_embeds: (B, H), the mean of the text encoder's states of the image text, in no less than single
             precision; zeros for posts without one. `None` if no post has one.
-        mention_embeds: (B, max_mentions, H), the mentions' directions behind residual experts, zeros for absent ones;
-            `None` with others.
+        mention_directions: (B, max_mentions, H), the mentions behind residual experts, of length 1 or zeros for absent
+            ones; `None` with others.
         kl_loss: scalar, E4 averaged over the modalities present; only if losses were asked for.
         router_entropy_loss: scalar, E5, likewise.
         expert_loss_sums: (2, 3), what several processes add up: for text and for images the sum of E4 and the sum of
@@ -100,7 +103,7 @@ class MGVMoEModelOutput(ModelOutput):
     image_embeds: torch.Tensor | None = None
     image_mask: torch.Tensor = None  # type: ignore[assignment]
     image_text_embeds: torch.Tensor | None = None
-    mention_embeds: torch.Tensor | None = None
+    mention_directions: torch.Tensor | None = None
     kl_loss: torch.Tensor | None = None
     router_entropy_loss: torch.Tensor | None = None
     expert_loss_sums: torch.Tensor | None = None
@@ -247,7 +250,9 @@ def check_tokens(
     vocab_size: int,
     may_be_empty: bool = False,
 ) -> None:
-    """Ids and mask, (rows, tokens): what torch would say from inside an embedding, or not at all.
+    """Raise ValueError for wrong shapes, ids outside the vocabulary, or rows without a token.
+
+    Torch reports these from inside an embedding, or not at all.
 
     Args:
         input_ids, attention_mask: (rows, tokens).
@@ -275,25 +280,26 @@ def check_tokens(
         raise ValueError(
             f"{name}input_ids must be in [0, {vocab_size}), the vocabulary, got {int(lowest)} to {int(highest)}. "
             "If the processor added markers to the tokenizer, call "
-            "model.resize_token_embeddings(len(processor.tokenizer)) first."
+            "model.resize_token_embeddings(processor.vocabulary_size) first."
         )
     if not may_be_empty and not bool(attention_mask.any(1).all()):
         empty = (~attention_mask.any(1)).nonzero().flatten().tolist()
         raise ValueError(f"{name}attention_mask must leave every row at least one token, got none in rows {empty}.")
 
 
-def check_index(index: torch.Tensor, number: int) -> None:
-    """(P,), the label of each of `number` texts; every label from 0 on has one."""
+def check_index(index: torch.Tensor, number: int, name: str) -> None:
+    """Raise ValueError unless `index` (P,) names the label of each of `number` texts, every label from 0 on."""
     if index.shape != (number,):
-        raise ValueError(f"candidate_index must be ({number},), one a text, got {tuple(index.shape)}.")
+        raise ValueError(f"{name} must be ({number},), one a text, got {tuple(index.shape)}.")
     if not torch.compiler.is_compiling() and (bool(index.min() < 0) or not bool(index.bincount().all())):
-        raise ValueError(
-            f"candidate_index must hold every number from 0 to its largest, the labels, got {index.tolist()}."
-        )
+        raise ValueError(f"{name} must hold every number from 0 to its largest, the labels, got {index.tolist()}.")
 
 
 def check_mention_positions(mention_positions: torch.Tensor, text_mask: torch.Tensor, slots: int) -> None:
-    """(B, S), S at most `slots`, on real tokens of `text_mask` (B, Lt); -1 for an absent second mention."""
+    """Raise ValueError unless positions (B, S), S at most `slots`, are on real tokens of `text_mask` (B, Lt).
+
+    -1 stands for an absent second mention.
+    """
     size = text_mask.shape
     if mention_positions.ndim != 2 or mention_positions.shape[0] != size[0] or mention_positions.shape[1] > slots:
         raise ValueError(
@@ -312,11 +318,7 @@ def check_mention_positions(mention_positions: torch.Tensor, text_mask: torch.Te
 
 
 def check_image_index(image_index: torch.Tensor, batch_size: int, image_states: torch.Tensor | None) -> None:
-    """Each post's row of the images must be one.
-
-    Raises:
-        ValueError: it is not.
-    """
+    """Raise ValueError unless every entry of `image_index` (B,) is a row of the images."""
     if image_index.shape != (batch_size,):
         raise ValueError(f"image_index must be (B,) = ({batch_size},), got {tuple(image_index.shape)}.")
     if image_states is None:
@@ -332,7 +334,7 @@ def check_image_index(image_index: torch.Tensor, batch_size: int, image_states: 
 def check_mention_mask(
     mention_mask: torch.Tensor, mention_positions: torch.Tensor, attention_mask: torch.Tensor
 ) -> None:
-    """(B, S, Lt), boolean: tokens of every mention that `mention_positions` (B, S) has, and of no other."""
+    """Raise ValueError unless the mask (B, S, Lt) marks tokens of every mention of `mention_positions` (B, S)."""
     shape = (*mention_positions.shape, attention_mask.shape[-1])
     if tuple(mention_mask.shape) != shape or mention_mask.dtype != torch.bool:
         raise ValueError(
@@ -347,17 +349,8 @@ def check_mention_mask(
         raise ValueError("mention_mask must mark a token of every mention, and none of an absent one.")
 
 
-def check_given_mention_mask(
-    mention_mask: torch.Tensor | None, mention_positions: torch.Tensor, attention_mask: torch.Tensor
-) -> None:
-    """[`check_mention_mask`] of a model that cannot do without one."""
-    if mention_mask is None:
-        raise ValueError('mention_mask must be given with expert_type="residual".')
-    check_mention_mask(mention_mask, mention_positions, attention_mask)
-
-
 def check_types(candidate_types: torch.Tensor, number: int, types: int) -> None:
-    """(C, 2, T), boolean, at least one type allowed for every label and slot."""
+    """Raise ValueError unless types (C, 2, T) are boolean and allow every label at least one for head and tail."""
     if tuple(candidate_types.shape) != (number, 2, types) or candidate_types.dtype != torch.bool:
         raise ValueError(
             f"candidate_types must be (C, 2, T) = {(number, 2, types)} and boolean, got "
@@ -438,7 +431,7 @@ class MGVMoEPreTrainedModel(PreTrainedModel):
         own = {"": experts_implementation} if isinstance(experts_implementation, str) else experts_implementation
         super().set_experts_implementation(own)
 
-    def _freeze_tower(self) -> None:
+    def _freeze_encoders(self) -> None:
         """Take the gradient off every parameter of an encoder that the configuration freezes.
 
         Done at construction and after loading, not in `train()`: parameters that are added later, such as adapters,
@@ -503,7 +496,7 @@ class MGVMoEPreTrainedModel(PreTrainedModel):
             nothing_loaded = source is not None and len(report["missing_keys"]) == len(model.state_dict())
             if nothing_loaded and not with_report:
                 raise ValueError(f"model: {str(source)!r} must hold weights of {cls.__name__}, no tensor of it is one")
-            model._freeze_tower()  # loading made new parameters, which require a gradient
+            model._freeze_encoders()  # loading made new parameters, which require a gradient
             return loaded if with_report else model
 
     @classmethod
@@ -549,7 +542,7 @@ class MGVMoEPreTrainedModel(PreTrainedModel):
                 f"{sorted(report['missing_keys'])[:5]}."
             )
         model.config._name_or_path = model.name_or_path = str(source)
-        model._freeze_tower()
+        model._freeze_encoders()
         return model
 
     def save_pretrained(
@@ -630,15 +623,15 @@ class MGVMoEPreTrainedModel(PreTrainedModel):
 
 # States (B, L, H) of one modality and their mask (B, L).
 Tokens = tuple[torch.Tensor, torch.Tensor]
-# Whose variances are in memory together.
+# Tokens whose variances `fused_variance` holds in memory at once.
 TOKENS_AT_ONCE = 512
 
 
 def stable_linear(layer: nn.Module, rows: torch.Tensor) -> torch.Tensor:
     """`layer` of rows (..., n), bitwise the same wherever in memory its weights lie.
 
-    BLAS takes another way for the product with a single row, whose last bit depends on the weights' alignment: a model
-    would score otherwise once it is saved and loaded.
+    For a single row BLAS multiplies a matrix and a vector, and the last bit depends on the weights' alignment: a model
+    that was saved and loaded would score slightly otherwise. So such a row is computed twice, as a pair.
     """
     if torch.compiler.is_compiling() or rows.shape[:-1].numel() != 1:
         return layer(rows)
@@ -767,7 +760,7 @@ def fuse_means(
     mention_states: torch.Tensor,
     modalities: Sequence[Tokens],
 ) -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor], list[torch.Tensor]]:
-    """E7 and the means of E6 at evaluation, of mixtures that are never written out ("Linearity" in the design).
+    """E7 and the means of E6 at evaluation, of mixtures that are never written out ("Linearity" in docs/method.md).
 
     Args:
         fusion: as in [`fuse`]; weights that it reads, and those of the experts, must be plain: [`experts_of_means`].
@@ -1055,8 +1048,8 @@ def _side_by_side(parts: Sequence[Tokens]) -> Tokens:
     return torch.cat([states for states, _ in parts], dim=1), torch.cat([mask for _, mask in parts], dim=1)
 
 
-def _all_true(mask: torch.Tensor) -> bool:
-    """Whether nothing is masked, where asking costs no wait for a device and no branch of a compiled graph."""
+def _surely_all_true(mask: torch.Tensor) -> bool:
+    """True if nothing is masked; False also where asking would wait for a device or break a compiled graph."""
     return mask.device.type == "cpu" and not torch.compiler.is_compiling() and bool(mask.all())
 
 
@@ -1151,10 +1144,12 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
         self.vision_model = vision_model or random_backbone(config.vision_config)
         # One configuration object each, so that `resize_token_embeddings` and the attention back end stay in step.
         self.text_model.config, self.vision_model.config = config.text_config, config.vision_config
-        # Names and classes of the tower as it is now: what is added later, adapters, is not frozen with it.
-        tower = self.vision_model.named_modules()
-        self._tower: dict[str, type[nn.Module]] = {name: type(module) for name, module in tower}
-        self._freeze_tower()
+        # Names and classes of the encoders' modules as they are now: what is added later, adapters, is not frozen.
+        self._encoder_modules: dict[str, dict[str, type[nn.Module]]] = {
+            encoder: {name: type(module) for name, module in getattr(self, encoder).named_modules()}
+            for encoder in ("text_model", "vision_model")
+        }
+        self._freeze_encoders()
         self.vision_projection = (
             nn.Identity() if config.vision_width == hidden_size else nn.Linear(config.vision_width, hidden_size)
         )
@@ -1192,12 +1187,11 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
 
     def train(self, mode: bool = True) -> Self:
         super().train(mode)
-        if self.config.freeze_text:
-            self.text_model.eval()
-        if self.config.freeze_vision:
-            # The reference leaves dropout on inside its frozen tower; without it, features can be cached.
-            for name, module in self.vision_model.named_modules():
-                if name in self._tower and isinstance(module, self._tower[name]):
+        frozen = {"text_model": self.config.freeze_text, "vision_model": self.config.freeze_vision}
+        for encoder, own in self._encoder_modules.items():
+            for name, module in getattr(self, encoder).named_modules():
+                # Unlike the reference, no dropout inside frozen encoders: their outputs can be cached.
+                if frozen[encoder] and name in own and isinstance(module, own[name]):
                     module.training = False
         return self
 
@@ -1295,7 +1289,8 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
         image_states, image_mask, vision_output = self._image_states(
             text_states, pixel_values, image_features, image_mask, image_index, extras
         )
-        image_text = self._image_text_states(text_states, image_text_input_ids, image_text_attention_mask)
+        with self._text_gradient():
+            image_text = self._image_text_states(text_states, image_text_input_ids, image_text_attention_mask)
         encoded: dict[str, Any] = {
             "text_states": text_states,
             "mention_states": mention_states,
@@ -1307,8 +1302,9 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
         pixels = (image_states, image_mask, image_index)
         if not self.residual:
             return self._fuse_tokens(encoded, text_mask, pixels, image_text, noises, return_losses, return_variance)
-        check_given_mention_mask(mention_mask, mention_positions, attention_mask)
-        assert mention_mask is not None  # for the type checker
+        if mention_mask is None:
+            raise ValueError('mention_mask must be given with expert_type="residual".')
+        check_mention_mask(mention_mask, mention_positions, attention_mask)
         pooled = self._pool(text_states, text_mask, mention_mask, image_text)
         output = self._fuse_pooled(pooled, pixels, noises, return_losses, return_variance)
         self._spread(output, self._image_masks(image_states, image_mask, image_text), text_mask, mention_mask)
@@ -1405,7 +1401,7 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
         return masks if image_text is None else {**masks, 1: image_text[1]}
 
     def _text_gradient(self) -> Any:
-        """No gradient for a frozen text encoder, unless something that trains was added to it, such as adapters."""
+        """Context manager: no gradient for a frozen text encoder, unless something in it trains, such as adapters."""
         trains = not self.config.freeze_text or any(one.requires_grad for one in self.text_model.parameters())
         return torch.set_grad_enabled(torch.is_grad_enabled() and trains)
 
@@ -1524,7 +1520,7 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
             fused_embeds=fused,
             fused_variance=variance,
             text_embeds=directions[-1][:, 0],
-            mention_embeds=directions[-1][:, 1:],
+            mention_directions=directions[-1][:, 1:],
             image_embeds=image_embeds,
             image_mask=image_mask | has_words[:, 0],
             image_text_embeds=words[:, 0] if with_image else None,
@@ -1558,7 +1554,9 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
         text_mask: torch.Tensor,
         mention_mask: torch.Tensor,
     ) -> None:
-        """Tell the weights and the routing of pooled states token by token: each is the mean of its tokens.
+        """Expand the weights and router probabilities of pooled states to their tokens, in place.
+
+        A pooled state is the mean of its tokens, so they share its weight alike; weights become absolute and sum to 1.
 
         Args:
             output: output of [`_fuse_pooled`]; its `fusion_attentions` and router probabilities become token-wise.
@@ -1576,7 +1574,10 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
         total = torch.cat([*parts, whole * share(text_mask) + mention * share(mention_mask[:, 0])], dim=1)
         output.fusion_attentions = total / total.sum(1, keepdim=True)
         output.text_router_probs = output.text_router_probs.expand(-1, text_mask.shape[1], -1)
-        if probs is not None:
+        if not image_masks:
+            # Where a graph is compiled, rows of zeros stand for images that no post has.
+            output.image_router_probs = None
+        elif probs is not None:
             rows = [probs[:, row, None].expand(-1, mask.shape[1], -1) for row, mask in image_masks.items()]
             output.image_router_probs = torch.cat(rows, dim=1)
 
@@ -1590,20 +1591,25 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
         return expert_losses(mixtures, masks)
 
     def get_candidate_states(
-        self, candidate_input_ids: torch.Tensor, candidate_attention_mask: torch.Tensor | None = None
+        self,
+        candidate_input_ids: torch.Tensor,
+        candidate_attention_mask: torch.Tensor | None = None,
+        prefix: str = "candidate_",
     ) -> torch.Tensor:
         """Pooled states of label texts, which may be cached while the text encoder is frozen.
 
         Args:
             candidate_input_ids, candidate_attention_mask: (P, Lc).
+            prefix: of the arguments' names in errors.
 
         Returns:
             (P, H), the mean of the text encoder's states over each text, of length 1.
         """
-        check_tensors(candidate_input_ids=candidate_input_ids, candidate_attention_mask=candidate_attention_mask)
+        given = {"input_ids": candidate_input_ids, "attention_mask": candidate_attention_mask}
+        check_tensors(**{prefix + name: value for name, value in given.items()})
         if candidate_attention_mask is None:
             candidate_attention_mask = torch.ones_like(candidate_input_ids)
-        self._check_tokens(candidate_input_ids, candidate_attention_mask, "candidate_")
+        self._check_tokens(candidate_input_ids, candidate_attention_mask, prefix)
         if torch.compiler.is_exporting():
             return self._pool_texts(candidate_input_ids, candidate_attention_mask)
         order = lexsort_rows(candidate_input_ids.masked_fill(~candidate_attention_mask.bool(), -1))
@@ -1615,7 +1621,11 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
         return F.normalize(token_mean(at_least_float32(states), attention_mask.bool()), dim=-1)
 
     def move_candidates(
-        self, states: torch.Tensor, index: torch.Tensor | None = None, return_losses: bool = False
+        self,
+        states: torch.Tensor,
+        index: torch.Tensor | None = None,
+        return_losses: bool = False,
+        prefix: str = "candidate_",
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Labels by residual experts.
 
@@ -1623,13 +1633,14 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
             states: (P, H), of [`get_candidate_states`].
             index: (P,), the label of each text, every label from 0 on present; `None` for one text a label.
             return_losses: compute E4 and E5.
+            prefix: of the arguments' names in errors.
 
         Returns:
             (C, H), the mean of the directions of each label's texts, of length 1; and (3,), the sums of E4 and E5
             over the texts and their number, or `None`.
         """
         if index is not None:
-            check_index(index, states.shape[0])
+            check_index(index, states.shape[0], f"{prefix}index")
             if self.training and self.config.sample_candidate_texts:
                 states, index = states[one_of_each(index)], None
         # A score must not depend on the place of its label: see `lexsort_rows`.
@@ -1648,6 +1659,7 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
         candidate_input_ids: torch.Tensor,
         candidate_attention_mask: torch.Tensor | None = None,
         candidate_index: torch.Tensor | None = None,
+        prefix: str = "candidate_",
     ) -> torch.Tensor:
         """E8: l_c, the mean over the real tokens of the text encoder's states for the words of each label.
 
@@ -1655,24 +1667,26 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
             candidate_input_ids: (C, Lc), or (P, Lc) where labels have several texts.
             candidate_attention_mask: (C, Lc) or (P, Lc).
             candidate_index: (P,), to which label from 0 to C - 1 each text belongs.
+            prefix: of the arguments' names in errors.
 
         Returns:
             (C, H), the mean over a label's texts; with `score="similarity"` of their directions, of length 1, and with
             residual experts of what these make of the texts.
         """
         if self.residual:
-            states = self.get_candidate_states(candidate_input_ids, candidate_attention_mask)
-            return self.move_candidates(states, candidate_index)[0]
-        check_tensors(
-            candidate_input_ids=candidate_input_ids,
-            candidate_attention_mask=candidate_attention_mask,
-            candidate_index=candidate_index,
-        )
+            states = self.get_candidate_states(candidate_input_ids, candidate_attention_mask, prefix)
+            return self.move_candidates(states, candidate_index, prefix=prefix)[0]
+        given = {
+            "input_ids": candidate_input_ids,
+            "attention_mask": candidate_attention_mask,
+            "index": candidate_index,
+        }
+        check_tensors(**{prefix + name: value for name, value in given.items()})
         if candidate_attention_mask is None:
             candidate_attention_mask = torch.ones_like(candidate_input_ids)
-        self._check_tokens(candidate_input_ids, candidate_attention_mask, "candidate_")
+        self._check_tokens(candidate_input_ids, candidate_attention_mask, prefix)
         if candidate_index is not None:
-            check_index(candidate_index, candidate_input_ids.shape[0])
+            check_index(candidate_index, candidate_input_ids.shape[0], f"{prefix}index")
         if candidate_index is not None and self.training and self.config.sample_candidate_texts:
             drawn = one_of_each(candidate_index)
             candidate_input_ids, candidate_attention_mask = candidate_input_ids[drawn], candidate_attention_mask[drawn]
@@ -1776,7 +1790,7 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
             raise ValueError(f"image_features must be (B, Li, {self.config.vision_width}), got {tuple(source.shape)}.")
         # Rows without an image may hold anything, also NaN, which a weight of 0 would let through.
         states = source.to(self.dtype)
-        if not _all_true(present):
+        if not _surely_all_true(present):
             states = torch.where(present[:, None, None], states, 0)
         return self.vision_projection(states), image_mask, output
 
@@ -1826,16 +1840,16 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
     def _encode_present(
         self, pixel_values: torch.Tensor, image_mask: torch.Tensor, extras: dict[str, Any]
     ) -> tuple[torch.Tensor, ModelOutput]:
-        """The tower's tokens (B, Li, H'), for the posts with an image only where some have none; zeros for those."""
+        """The vision encoder's tokens (rows, Li, H'); zeros for rows that `image_mask` (rows,) says are no image."""
         check_pixels(pixel_values)
-        if _all_true(image_mask):
+        if _surely_all_true(image_mask):
             return self._encode_images(pixel_values, **extras)
         number = image_mask.shape[0] if torch.compiler.is_compiling() or extras else int(image_mask.sum())
         if 0 < number < image_mask.shape[0]:
             present = image_mask.nonzero().flatten()
             states, output = self._encode_images(pixel_values[present])
             return states.new_zeros(image_mask.shape[0], *states.shape[1:]).index_copy(0, present, states), output
-        # NaN in a row without an image would spoil the gradient of the tower, even with a weight of 0 further up.
+        # NaN in a row without an image would spoil the gradient of the encoder, even with a weight of 0 further up.
         row_mask = image_mask.view(-1, *[1] * (pixel_values.ndim - 1))
         return self._encode_images(torch.where(row_mask, pixel_values, 0), **extras)
 
@@ -1939,25 +1953,26 @@ class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
             input_ids, attention_mask, mention_positions, pixel_values, image_features, image_mask, image_index,
             image_text_input_ids, image_text_attention_mask, text_noise, image_noise, output_attentions,
             output_hidden_states: see [`MGVMoEModel.forward`].
-            candidate_input_ids: (C, Lc), the words of the labels, each label once, or
+            candidate_input_ids: (C, Lc), the words of the labels, each label once; or give `candidate_embeds`.
             candidate_embeds: (C, H) or (B, C, H), the output of [`get_candidate_embeds`].
             candidate_attention_mask: (C, Lc). What describes labels and types may also come once for each post,
                 (B, ...), all rows the same: `Trainer` and Accelerate take a batch apart along the first axis.
             candidate_index: (P,), to which label each text belongs; see [`MGVMoEModel.get_candidate_embeds`].
             candidate_mask: (B, C), true for the candidates that a post has.
-            labels: (B,), index of the right candidate; -100 for a post of none of them.
+            labels: (B,), index of the right candidate; -100 for a post that has none of them, not under
+                `torch.compile`.
             mention_mask: (B, S, Lt), true for the tokens of each mention. With `score="similarity"` it is needed.
             candidate_types: (C, 2, T), true for the types that a label allows for head and tail. Only with
-                `score="similarity"`, and together with
-            type_input_ids: (T, Lc), the words of the types, with type_attention_mask and type_index, or
+                `score="similarity"`, and together with `type_input_ids` or `type_embeds`.
+            type_input_ids: (T, Lc), the words of the types, with type_attention_mask and type_index.
             type_embeds: (T, H), the output of [`get_candidate_embeds`] for them.
             num_samples: N draws of the fused vector at inference, beside the mean that gives `logits`; see
                 `objectives.py` for what is drawn and what comes out.
             sample_noise: (N, B, H), standard normal, takes the place of their noise.
             post_states: (B, max_mentions + 2, H), of [`MGVMoEModel.get_post_states`], instead of `input_ids` and all
-                that belongs to them; like
-            candidate_states: (P, H), and type_states, of [`MGVMoEModel.get_candidate_states`], instead of
-                `candidate_input_ids` and `type_input_ids`, with residual experts.
+                that belongs to them; residual experts only.
+            candidate_states, type_states: (P, H), of [`MGVMoEModel.get_candidate_states`], instead of
+                `candidate_input_ids` and `type_input_ids`; residual experts only.
 
         Raises:
             ValueError: an argument is missing or a shape does not fit.
@@ -1986,7 +2001,7 @@ class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
             **words,
         )
         self._check_labels(words)
-        self._check_posts(mention_mask if post_states is None else post_states, num_samples, sample_noise)
+        self._check_posts(mention_mask is not None or post_states is not None, num_samples, sample_noise)
         if attention_mask is None and input_ids is not None:
             attention_mask = torch.ones_like(input_ids)
         posts_given = input_ids if post_states is None else post_states
@@ -1994,6 +2009,7 @@ class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
         words |= {name: one_for_all(words[name], name, axes, number) for name, axes in SHARED_AXES.items()}
         candidate_embeds, type_embeds, label_sums = self._embed_labels(words, labels is not None)
         candidate_types = words["candidate_types"]
+        # Before the encoders, so that the exchange of the numbers of rows runs beside them.
         announced = self.start_row_exchange(labels)
         output = self.mgvmoe(
             input_ids=input_ids,
@@ -2021,20 +2037,19 @@ class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
             output.expert_loss_sums = torch.cat([output.expert_loss_sums, label_sums[None]])
             output.kl_loss, output.router_entropy_loss = losses_of_sums(output.expert_loss_sums)
         posts = self.posts_of(output, attention_mask, mention_positions, mention_mask, num_samples, sample_noise)
-        fit = self._type_compatibility(posts, candidate_types, type_embeds)
-        logits = self.score(posts.mention_embeds, candidate_embeds, candidate_mask)
-        if fit is not None:
-            logits = logits + self.config.type_score_coef * fit
-        fit = self._mention_fit(posts, candidate_embeds, candidate_mask, fit)
+        logits, fit = self._logits(
+            posts.mention_embeds, posts, candidate_embeds, candidate_mask, candidate_types, type_embeds
+        )
         statistics = {}
         if posts.sample_embeds is not None:
             samples = self.score_samples(posts, candidate_embeds, candidate_mask, candidate_types, type_embeds)
             statistics = {"sample_logits": samples, **predictive_statistics(samples)}
-        # Inner products of whole vectors overflow in float16, and the KL of E11 is a difference that bfloat16 loses.
-        with torch.autocast(logits.device.type, enabled=False):
-            terms = (
-                self.objectives(output, logits, labels, candidate_mask, fit, announced) if labels is not None else {}
-            )
+        terms: dict[str, torch.Tensor] = {}
+        if labels is not None:
+            type_log_probs = self._mention_fit(posts, candidate_embeds, candidate_mask, fit)
+            # Inner products of whole vectors overflow in float16; the KL of E11 is a difference that bfloat16 loses.
+            with torch.autocast(logits.device.type, enabled=False):
+                terms = self.objectives(output, logits, labels, candidate_mask, type_log_probs, announced)
         return MGVMoEOutput(
             loss=self.total_loss(terms) if terms else None,
             logits=logits,
@@ -2086,9 +2101,9 @@ class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
         )
         if self.mgvmoe.residual:
             if states is None:
-                states = self.mgvmoe.get_candidate_states(cast(torch.Tensor, input_ids), attention_mask)
-            return self.mgvmoe.move_candidates(states, index, return_losses)
-        return self.get_candidate_embeds(cast(torch.Tensor, input_ids), attention_mask, index), None
+                states = self.mgvmoe.get_candidate_states(cast(torch.Tensor, input_ids), attention_mask, f"{name}_")
+            return self.mgvmoe.move_candidates(states, index, return_losses, f"{name}_")
+        return self.mgvmoe.get_candidate_embeds(cast(torch.Tensor, input_ids), attention_mask, index, f"{name}_"), None
 
     def encode_candidates(self, encoded: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Labels, and types if there are any, as what `forward` and `score` take instead of their words.
@@ -2141,7 +2156,7 @@ class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
         """
         refuse_unknown({name: value for name, value in image_arguments.items() if name not in IMAGE_ARGUMENTS})
         check_tensors(input_ids=input_ids, attention_mask=attention_mask, mention_mask=mention_mask)
-        self._check_posts(mention_mask, num_samples, sample_noise)
+        self._check_posts(mention_mask is not None, num_samples, sample_noise)
         if attention_mask is None and input_ids is not None:
             attention_mask = torch.ones_like(input_ids)
         output = self.mgvmoe(
@@ -2162,7 +2177,7 @@ class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
         if given != 1:
             raise ValueError(
                 "Exactly one of candidate_input_ids, candidate_embeds and candidate_states must be given, "
-                f"got {('neither', 'one', 'both', 'all')[given]}."
+                f"got {given} of them."
             )
         if (words["candidate_types"] is None) != all(words[f"type_{source}"] is None for source in sources):
             raise ValueError("candidate_types and type_input_ids, type_embeds or type_states must be given together.")
@@ -2171,10 +2186,9 @@ class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
         if self.similarity is None and words["candidate_types"] is not None:
             raise ValueError('candidate_types need a model with score="similarity", got one with "projection".')
 
-    def _check_posts(
-        self, mention_mask: torch.Tensor | None, num_samples: int | None, sample_noise: torch.Tensor | None
-    ) -> None:
-        if self.similarity is not None and mention_mask is None:
+    def _check_posts(self, has_mentions: bool, num_samples: int | None, sample_noise: torch.Tensor | None) -> None:
+        """Raise ValueError where posts lack their mentions, or draws are asked for that cannot be made."""
+        if self.similarity is not None and not has_mentions:
             raise ValueError(
                 'mention_mask must be given with score="similarity"; a processor with mention_style="prefix" makes it.'
             )
@@ -2196,14 +2210,14 @@ class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
         num_samples: int | None = None,
         sample_noise: torch.Tensor | None = None,
     ) -> PostEmbeds:
-        """E8's vectors of posts, of the output of the model without scores."""
+        """The posts' side of E8 from the output of [`MGVMoEModel`], with draws if it has a variance."""
         fused, query = output.fused_embeds, output.mention_states
-        if output.mention_embeds is not None:
+        if output.mention_directions is not None:
             deviation = None if output.fused_variance is None else output.fused_variance.sqrt()
             drawn = None if deviation is None else fused + deviation * _noise(deviation, num_samples, sample_noise)
             return PostEmbeds(
                 mention_embeds=F.normalize(fused, dim=-1),
-                mention_directions=output.mention_embeds,
+                mention_directions=output.mention_directions,
                 sample_embeds=None if drawn is None else F.normalize(drawn, dim=-1),
             )
         assert attention_mask is not None and mention_positions is not None  # for the type checker: it was checked
@@ -2253,9 +2267,8 @@ class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
             raise ValueError(
                 'candidate_types need a model with score="similarity", and posts as its encode_posts gives them.'
             )
-        logits = self._products(posts.mention_embeds, candidate_embeds, candidate_mask)
-        fit = self._type_compatibility(posts, candidate_types, type_embeds)
-        return logits if fit is None else logits + self.config.type_score_coef * fit
+        embeds = posts.mention_embeds
+        return self._logits(embeds, posts, candidate_embeds, candidate_mask, candidate_types, type_embeds)[0]
 
     def score_samples(
         self,
@@ -2268,9 +2281,22 @@ class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
         """[`score`] for each draw, (N, B, C); `posts` must have been encoded with `num_samples`."""
         if posts.sample_embeds is None:
             raise ValueError("posts: they have no draws; encode them with num_samples.")
-        logits = self._products(posts.sample_embeds, candidate_embeds, candidate_mask)
+        embeds = posts.sample_embeds
+        return self._logits(embeds, posts, candidate_embeds, candidate_mask, candidate_types, type_embeds)[0]
+
+    def _logits(
+        self,
+        embeds: torch.Tensor,
+        posts: PostEmbeds,
+        candidate_embeds: torch.Tensor,
+        candidate_mask: torch.Tensor | None,
+        candidate_types: torch.Tensor | None,
+        type_embeds: torch.Tensor | None,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """E8 of `embeds` (..., B, D), the posts' own or draws of them, and the fit (B, C) of the types in it."""
+        logits = self._products(embeds, candidate_embeds, candidate_mask)
         fit = self._type_compatibility(posts, candidate_types, type_embeds)
-        return logits if fit is None else logits + self.config.type_score_coef * fit
+        return logits if fit is None else logits + self.config.type_score_coef * fit, fit
 
     def _type_compatibility(
         self, posts: PostEmbeds, candidate_types: torch.Tensor | None, type_embeds: torch.Tensor | None
@@ -2375,7 +2401,7 @@ class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
         has_image, kl_loss, router_entropy_loss = output.image_mask, output.kl_loss, output.router_entropy_loss
         assert kl_loss is not None and router_entropy_loss is not None, "the output lacks its losses"
         known = labels != NO_LABEL
-        ranking, types = self._of_labels(logits, labels, known, candidate_mask, type_compatibility)
+        ranking, types = self._label_losses(logits, labels, known, candidate_mask, type_compatibility)
         text_embeds, image_embeds = output.text_embeds, output.image_embeds
         # A post without an image is a node of the graph whose image half is 0.
         image_embeds = torch.zeros_like(text_embeds) if image_embeds is None else image_embeds
@@ -2404,7 +2430,7 @@ class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
             "type_loss": types,
         }
 
-    def _of_labels(
+    def _label_losses(
         self,
         logits: torch.Tensor,
         labels: torch.Tensor,
@@ -2421,7 +2447,7 @@ class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
                 return zero, zero
             mask = None if candidate_mask is None else candidate_mask[rows]
             fit = None if type_compatibility is None else type_compatibility[rows]
-            return self._of_labels(logits[rows], labels[rows], known[rows], mask, fit)
+            return self._label_losses(logits[rows], labels[rows], known[rows], mask, fit)
         if self.config.objective == "ranking":
             ranking = ranking_loss(logits, labels, self.config.margin, candidate_mask)
         else:
@@ -2442,6 +2468,7 @@ class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
         """
         if labels is None or not self.training or not torch.is_grad_enabled() or number_of_processes() == 1:
             return None
+        # What `objectives` gathers: text and image embeddings and flags, a row a post, and one row of sums.
         return Announcement([len(labels)] * 3 + [1], labels.device)
 
     def total_loss(self, terms: dict[str, torch.Tensor]) -> torch.Tensor:

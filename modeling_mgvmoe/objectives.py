@@ -1,4 +1,4 @@
-"""The objectives of MG-VMoE as pure functions (E4, E5, E6 and E9 of the design).
+"""The objectives of MG-VMoE as pure functions (E4, E5, E6 and E9 of docs/method.md).
 
 Axes: B = posts, L = tokens, C = candidate labels, K = experts, H = hidden size. Every function returns a scalar and
 an unweighted loss; the coefficients are the model's.

@@ -1,4 +1,4 @@
-"""The variational mixture of experts that text and image share (E1-E5 of the design).
+"""The variational mixture of experts that text and image share (E1 to E5 of docs/method.md).
 
 Axes: B = posts, L = tokens, H = hidden size, K = experts.
 """
@@ -59,12 +59,12 @@ class _ChunkedMixture(torch.autograd.Function):
         router_bias: torch.Tensor,
         means: torch.Tensor,
         means_bias: torch.Tensor,
-        variances: torch.Tensor,
-        variances_bias: torch.Tensor,
+        log_variances: torch.Tensor,
+        log_variances_bias: torch.Tensor,
         draw: bool,
         keep: bool,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        states, weights, biases = _operands(hidden_states, (means, variances), (means_bias, variances_bias))
+        states, weights, biases = _operands(hidden_states, (means, log_variances), (means_bias, log_variances_bias))
         logits = at_least_float32(torch.addmm(router_bias.to(states.dtype), states, router.to(states.dtype).T))
         log_probs = logits.log_softmax(-1)
         probs = log_probs.exp()
@@ -101,7 +101,7 @@ class _ChunkedMixture(torch.autograd.Function):
                 # Where every variance underflows its gradient is 0, and not infinite.
                 ratio[rows] = torch.where(deviation > 0, drawn / deviation, 0)
             mixture[rows] = mean
-        parameters = (means, means_bias, variances, variances_bias)
+        parameters = (means, means_bias, log_variances, log_variances_bias)
         ctx.save_for_backward(hidden_states, log_probs, ratio, kept, router, *parameters)
         ctx.dtype = states.dtype
         return mixture, divergence, logits
@@ -129,6 +129,7 @@ class _ChunkedMixture(torch.autograd.Function):
             g = mixture_gradient[rows].to(log_probs.dtype)
             g_n = divergence_gradient[rows, None]
             q = None if ratio is None else g * ratio[rows]
+            # A view: the mixture's variance is summed up in it; its root times g, the noise's gradient, stays there.
             variance = None if noise_gradient is None else noise_gradient[rows]
             x = states[rows]
             for expert in range(experts):
@@ -203,8 +204,8 @@ def chunked_mixture(
 
     Args:
         hidden_states: (N, H).
-        noise: (N, H), or `None` for the mean, or for
-        draw: noise that is drawn here, chunk by chunk.
+        noise: (N, H), epsilon of E3; `None`: drawn here if `draw`, else z is the mean.
+        draw: draw the noise chunk by chunk; ignored if `noise` is given.
         router: H to K.
         expert_means, expert_log_variances: H to H*K, hidden-major.
 
@@ -374,10 +375,11 @@ class VariationalMixtureOfExperts(nn.Module):
 
     @property
     def is_chunked(self) -> bool:
-        """Whether the experts' weights are multiplied by other means than their layers' own forward, and this one.
+        """Whether [`chunked_mixture`] runs, which reads the layers' weights and does not call their forward.
 
-        `experts_implementation` says so. `"auto"` has to look: adapters, offloading and quantised weights come after
-        the model is made, and must be called. It also leaves `torch.compile` the written-out form, which that fuses.
+        `experts_implementation` decides. `"auto"` has to look in every pass: adapters, offloading and quantised
+        weights come after the model is made, and must be called. Under `torch.compile` it takes the form that is
+        written out, which the compiler fuses.
 
         Raises:
             ValueError: `"chunked"` was asked for, and would pass over what hooks into a layer or replaces it.
@@ -422,8 +424,8 @@ class VariationalMixtureOfExperts(nn.Module):
             router_entropy=router_entropy(router_logits, attention_mask) if return_losses else None,
         )
 
-    # Given the router, the means are linear in the tokens ("Linearity" in the design). What evaluation wants of them
-    # are inner products with a few vectors and weighted sums, for which no token is multiplied by an expert.
+    # Given the router, the means are linear in the tokens ("Linearity" in docs/method.md). Evaluation needs inner
+    # products of them with a few vectors and weighted sums, for which no token is multiplied by an expert.
 
     def route(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """(B, L, K), p of E1."""
@@ -520,6 +522,7 @@ class ResidualMixtureOfExperts(nn.Module):
             )
         self.hidden_size, self.num_experts, self.rank, self.prior_std = hidden_size, num_experts, rank, prior_std
         self.router = nn.Linear(hidden_size, num_experts)
+        # B_k of all experts, H to K r; and A_k transposed, named as in the Gaussian experts.
         self.down = nn.Linear(hidden_size, num_experts * rank, bias=False)
         self.expert_means = nn.Parameter(torch.zeros(num_experts, rank, hidden_size))
         if prior_std:
@@ -536,26 +539,26 @@ class ResidualMixtureOfExperts(nn.Module):
         check_mixture_inputs(self.hidden_size, hidden_states, attention_mask, noise)
         router_logits = self.router(hidden_states)
         probs = router_logits.softmax(-1)
-        inside = self.down(hidden_states).unflatten(-1, (self.num_experts, self.rank))
-        mixture = hidden_states + torch.einsum("blk,blkr,krh->blh", probs, inside, self.expert_means)
+        low_rank = self.down(hidden_states).unflatten(-1, (self.num_experts, self.rank))
+        mixture = hidden_states + torch.einsum("blk,blkr,krh->blh", probs, low_rank, self.expert_means)
         if self.prior_std and (self.training or noise is not None):
             noise = torch.randn_like(mixture) if noise is None else noise
             mixture = mixture + self.token_variances(hidden_states, probs).sqrt().to(mixture.dtype) * noise
         kl_loss = entropy = None
         if return_losses:
             entropy = router_entropy(router_logits, attention_mask)
-            kl_loss = masked_mean(self._divergences(inside, probs), attention_mask)
+            kl_loss = masked_mean(self._divergences(low_rank, probs), attention_mask)
         return VariationalMixtureOutput(
             hidden_states=mixture, router_probs=probs, kl_loss=kl_loss, router_entropy=entropy
         )
 
-    def _divergences(self, inside: torch.Tensor, probs: torch.Tensor) -> torch.Tensor:
+    def _divergences(self, low_rank: torch.Tensor, probs: torch.Tensor) -> torch.Tensor:
         """E4 of every token, (B, L), of B_k x (B, L, K, r) and p (B, L, K), in no less than single precision."""
         probs = at_least_float32(probs)
         if not self.prior_std:
             return torch.zeros_like(probs[..., 0])
-        means, inside = at_least_float32(self.expert_means), at_least_float32(inside)
-        moves = torch.einsum("blkr,krs,blks->blk", inside, means @ means.transpose(1, 2), inside)
+        means, low_rank = at_least_float32(self.expert_means), at_least_float32(low_rank)
+        moves = torch.einsum("blkr,krs,blks->blk", low_rank, means @ means.transpose(1, 2), low_rank)
         log_variances = at_least_float32(self.expert_log_variances)
         spread = (log_variances.exp() - log_variances - 1).mean(-1)
         return 0.5 * (probs * (moves / (self.hidden_size * self.prior_std**2) + spread)).sum(-1)

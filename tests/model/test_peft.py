@@ -50,6 +50,17 @@ def test_dropout_of_adapters_is_on_and_that_of_the_frozen_tower_is_off():
     assert not any(module.training for module in model.eval().modules())
 
 
+def test_dropout_of_adapters_is_on_in_a_frozen_text_encoder():
+    model = adapted(tiny_model(freeze_text=True), lora_dropout=0.5).train()
+    encoder = model.base_model.model.mgvmoe.text_model
+    training = {name for name, module in encoder.named_modules() if module.training}
+    dropouts = {name for name, module in encoder.named_modules() if "lora_dropout.default" in name}
+    assert dropouts and dropouts <= training
+    assert not any(
+        encoder.get_submodule(name).training for name in ("embeddings.dropout", "encoder.layer.0.output.dropout")
+    )
+
+
 def test_features_of_a_tower_with_adapters_are_not_cached():
     plain = tiny_model()
     check_frozen(plain)

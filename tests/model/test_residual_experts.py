@@ -187,6 +187,19 @@ class TestModel:
             alone = {name: value if name in shared else value[post : post + 1] for name, value in inputs.items()}
             torch.testing.assert_close(model(**alone).logits[0], together[post], rtol=0, atol=1e-10)
 
+    @pytest.mark.parametrize("with_images", [True, False])
+    def test_compiled_it_scores_as_it_does_uncompiled(self, inputs, with_images):
+        model = residual_model().eval()
+        given = {
+            name: value for name, value in inputs.items() if with_images or not name.startswith(("pixel", "image"))
+        }
+        torch.compiler.reset()
+        with torch.no_grad():
+            found = torch.compile(model, backend="eager")(**given)
+            own = model(**given)
+        torch.testing.assert_close(found.logits, own.logits, rtol=0, atol=1e-12)
+        assert (found.image_router_probs is None) == (not with_images)
+
     def test_label_order_changes_no_bit(self, inputs):
         model, order = residual_model(), torch.tensor([3, 0, 4, 2, 1])
         changed = {**inputs, **{name: inputs[name][order] for name in
@@ -219,6 +232,18 @@ class TestModel:
     def test_refused_settings(self, changes, name):
         with pytest.raises(Exception, match=name):
             tiny_config(**{**SETTINGS, **changes})
+
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [("type_input_ids", 10**6), ("type_index", 7), ("candidate_input_ids", 10**6), ("candidate_index", 7)],
+    )
+    def test_errors_name_types_as_types_and_labels_as_labels(self, inputs, name, value):
+        for side in ("type", "candidate"):
+            inputs[f"{side}_index"] = torch.arange(len(inputs[f"{side}_input_ids"]))
+        inputs[name] = inputs[name].clone()
+        inputs[name].view(-1)[0] = value
+        with pytest.raises(ValueError, match=f"^{name} "):
+            residual_model().eval()(**inputs)
 
     def test_refused_inputs(self, inputs):
         with pytest.raises(ValueError, match="mention_mask"):
