@@ -287,7 +287,7 @@ def check_tokens(
         raise ValueError(f"{name}attention_mask must leave every row at least one token, got none in rows {empty}.")
 
 
-def check_index(index: torch.Tensor, number: int, name: str) -> None:
+def check_index(index: torch.Tensor, number: int, name: str = "candidate_index") -> None:
     """Raise ValueError unless `index` (P,) names the label of each of `number` texts, every label from 0 on."""
     if index.shape != (number,):
         raise ValueError(f"{name} must be ({number},), one a text, got {tuple(index.shape)}.")
