@@ -2177,7 +2177,7 @@ class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
         if given != 1:
             raise ValueError(
                 "Exactly one of candidate_input_ids, candidate_embeds and candidate_states must be given, "
-                f"got {given} of them."
+                f"got {('neither', 'one', 'both', 'all')[given]}."
             )
         if (words["candidate_types"] is None) != all(words[f"type_{source}"] is None for source in sources):
             raise ValueError("candidate_types and type_input_ids, type_embeds or type_states must be given together.")

@@ -739,7 +739,7 @@ class TestRefusals:
     def test_token_ids_beyond_the_vocabulary_tell_the_way_out(self, name):
         ids = tiny_inputs()[name]
         ids[0, 0] = 99
-        message = rf"{name} must be in \[0, 99\), .* to 99. .* model.resize_token_embeddings\(len\(processor"
+        message = rf"{name} must be in \[0, 99\), .* to 99. .* model.resize_token_embeddings\(processor"
         self.refuse(message, **{name: ids})
 
     def test_mention_positions_of_a_wrong_shape(self):
