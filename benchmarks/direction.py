@@ -63,7 +63,7 @@ def read_posts(format_: str, folder: str) -> tuple[Posts, set[str]]:
     elif format_ == "mnre":
         parts = [("mnre", read_mnre(mnre_files(folder))[0])]
     else:
-        parts = [("crossre", read_crossre(crossre_files(folder))[0])]
+        parts = [("crossre", read_crossre(crossre_files(folder), on_bad_span="skip")["relation"][0])]
     found: Posts = {}
     judged = set()
     for labels, posts in parts:

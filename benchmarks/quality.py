@@ -272,8 +272,10 @@ def key_of(row):
 
 def by_task(data, tasks):
     """Scores by the task's name in a row; of ImplicitAVE's attributes the mean, every product alike for accuracy."""
+    if data in ("mre", "met", "sketchbook"):
+        return {TASK_NAMES[task]: own for task, own in tasks.items()}
     if data != "implicitave":
-        return {TASK_NAMES[task] if data in ("mre", "met", "sketchbook") else data: own for task, own in tasks.items()}
+        return {data if len(tasks) == 1 else f"{data} {task}": own for task, own in tasks.items()}
     own, total = list(tasks.values()), sum(scores["n"] for scores in tasks.values())
     pooled = {name: sum(one[name] * one["n"] for one in own) / total for name in ("accuracy", "chance", "majority")}
     return {data: {**pooled, "n": total, "macro_f1": statistics.mean(one["macro_f1"] for one in own)}}

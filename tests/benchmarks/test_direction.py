@@ -1,6 +1,7 @@
 """Head and tail: what the benchmark asks, on posts of our own."""
 
 import importlib.util
+import json
 import sys
 from pathlib import Path
 
@@ -46,6 +47,18 @@ def test_no_text_is_trained_on_and_held_out(direction):
     own, held = direction.divide(twice, 80)
     assert len(own) + len(held) == 80 and 4 <= len(held) <= 36
     assert not {post["text"] for post in own} & {post["text"] for post in held}
+
+
+def test_relations_of_crossre(direction, tmp_path):
+    # Entities and relations by word, the end inclusive.
+    record = {"sentence": ["Kelo", "belongs", "to", "Mura"], "ner": [[0, 0, "misc"], [3, 3, "misc"]],
+              "relations": [[0, 0, 3, 3, "part-of", "", False, False]]}  # fmt: skip
+    for part in ("train", "dev", "test"):
+        (tmp_path / f"ai-{part}.json").write_text(json.dumps({**record, "doc_key": f"ai-{part}-1"}) + "\n")
+    found, judged = direction.read_posts("crossre", str(tmp_path))
+    ((info, own),) = found.items()
+    assert info.inverse and info.name in judged
+    assert len(own) == 3 and {post["label"] for post in own} == {"part-of"}
 
 
 def test_balanced_accuracy_is_a_half_where_order_changes_nothing(direction, monkeypatch):
