@@ -2073,9 +2073,10 @@ class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
         candidate_input_ids: torch.Tensor,
         candidate_attention_mask: torch.Tensor | None = None,
         candidate_index: torch.Tensor | None = None,
+        prefix: str = "candidate_",
     ) -> torch.Tensor:
         """See [`MGVMoEModel.get_candidate_embeds`]."""
-        return self.mgvmoe.get_candidate_embeds(candidate_input_ids, candidate_attention_mask, candidate_index)
+        return self.mgvmoe.get_candidate_embeds(candidate_input_ids, candidate_attention_mask, candidate_index, prefix)
 
     def _embed_labels(
         self, words: Mapping[str, torch.Tensor | None], return_losses: bool
@@ -2103,7 +2104,8 @@ class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
             if states is None:
                 states = self.mgvmoe.get_candidate_states(cast(torch.Tensor, input_ids), attention_mask, f"{name}_")
             return self.mgvmoe.move_candidates(states, index, return_losses, f"{name}_")
-        return self.mgvmoe.get_candidate_embeds(cast(torch.Tensor, input_ids), attention_mask, index, f"{name}_"), None
+        # By this model's own method, which a wrapper that shards the weights knows.
+        return self.get_candidate_embeds(cast(torch.Tensor, input_ids), attention_mask, index, f"{name}_"), None
 
     def encode_candidates(self, encoded: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Labels, and types if there are any, as what `forward` and `score` take instead of their words.
