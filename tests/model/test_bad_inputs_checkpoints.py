@@ -610,7 +610,7 @@ def typed(folder, image):
 def test_images_of_a_parquet_file_are_not_fetched(tmp_path, monkeypatch, address):
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
     typed(tmp_path, {"bytes": None, "path": address})
-    message = "row 0: image must hold the picture's bytes or the path of a file, got the address"
+    message = "row 0: image must hold the image's bytes or the path of a file, got the address"
     for read in (lambda: data_from_folder(tmp_path), lambda: read_posts(str(tmp_path / "train.parquet"), LABELS)):
         with pytest.raises(ValueError, match=message) as error:
             read()
