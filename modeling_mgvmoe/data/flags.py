@@ -62,6 +62,9 @@ class FlagParser(argparse.ArgumentParser):
         words = with_our_names(words, known)
         fault = unknown_flags(words, known)
         if fault:
+            needed = [one for one in self._actions if isinstance(one, argparse._SubParsersAction) and one.required]
+            if needed and not needed[0].choices.keys() & set(words):
+                fault = f"a command is needed before its flags: {' or '.join(needed[0].choices)}"
             self.error(fault)
         return super().parse_args(words, namespace)
 
