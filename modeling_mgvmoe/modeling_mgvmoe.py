@@ -1188,10 +1188,11 @@ class MGVMoEModel(MGVMoEPreTrainedModel):
     def train(self, mode: bool = True) -> Self:
         super().train(mode)
         frozen = {"text_model": self.config.freeze_text, "vision_model": self.config.freeze_vision}
-        for encoder, own in self._encoder_modules.items():
+        for encoder in (name for name, is_frozen in frozen.items() if is_frozen):
+            own = self._encoder_modules[encoder]
             for name, module in getattr(self, encoder).named_modules():
                 # Unlike the reference, no dropout inside frozen encoders: their outputs can be cached.
-                if frozen[encoder] and name in own and isinstance(module, own[name]):
+                if name in own and isinstance(module, own[name]):
                     module.training = False
         return self
 
