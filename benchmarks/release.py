@@ -17,21 +17,18 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 import torch
-from comparison import fewer_posts
+from pools import DOMAINS, LABELS, read_pools, seen_data
 from transformers import AutoTokenizer, ViTConfig, ViTImageProcessorPil, ViTModel, set_seed
 from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
-from modeling_mgvmoe.data.conll import complete_label_set, multimodal_ner_files, read_crossner, read_multimodal_ner
 from modeling_mgvmoe.data.encoding import PostCollator, TypesOfLabels, encode_posts
 from modeling_mgvmoe.data.feature_cache import cache_post_states
-from modeling_mgvmoe.data.fewrel import fewrel_files, read_fewrel
-from modeling_mgvmoe.data.label_sets import LabelSet, read_label_set
+from modeling_mgvmoe.data.label_sets import read_label_set
 from modeling_mgvmoe.data.mnre import mnre_data, mnre_files, read_mnre
-from modeling_mgvmoe.data.post_images import read_captions
 from modeling_mgvmoe.data.splits import SPLITS
 from modeling_mgvmoe.data.zero_shot_data import ZeroShotData, combine_data
 from modeling_mgvmoe.evaluation.report import markdown_table
@@ -44,13 +41,11 @@ from modeling_mgvmoe.training.arguments import TrainingArguments
 from modeling_mgvmoe.training.loop import train
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-LABELS = os.path.join(HERE, "..", "configuration", "labels")
 PACKAGE = os.path.join(HERE, "..", "modeling_mgvmoe")
 BASE = {
     "name": "sentence-transformers/all-MiniLM-L6-v2",
     "revision": "c9745ed1d9f207416be6d2e6f8de32d1f16199bf",
 }
-DOMAINS = ("politics", "science", "ai")
 MODEL = {
     "expert_type": "residual",
     "num_experts": 8,
@@ -71,27 +66,21 @@ MODEL = {
 }
 
 
-def training_data(crossner: str, fewrel: str, posts_per_class: int, by_dataset: bool = False) -> ZeroShotData:
-    """Types of CrossNER and relations of FewRel's news; nothing is held out, for other datasets judge.
+def training_data(folders: Mapping[str, str], posts_per_class: int, by_dataset: bool = False) -> ZeroShotData:
+    """All classes of some datasets; nothing is held out, for other datasets judge.
 
     Args:
-        crossner, fewrel: folders.
+        folders: by name of `pools.READERS`; what ships has CrossNER's and FewRel's.
         posts_per_class: the most that are taken of a class.
         by_dataset: each domain of CrossNER by itself, and each dataset drawn alike; else a mention competes among the
             types of all domains, and each class is drawn alike.
     """
-    label_set = read_label_set(os.path.join(LABELS, "crossner.json"))
-    by_domain, _ = read_crossner(crossner, DOMAINS)
-    label_set, known = complete_label_set(label_set, (post["label"] for posts in by_domain.values() for post in posts))
-    if not by_dataset:
-        by_domain = {"": [post for posts in by_domain.values() for post in posts]}
-    sets = {}
-    for domain, posts in by_domain.items():
-        renamed = [{**post, "label": known[post["label"]]} for post in posts]
-        sets[f"crossner_{domain}"] = label_set, [post for post in renamed if post["label"] not in label_set.left_out]
-    sets["fewrel"] = read_label_set(os.path.join(LABELS, "fewrel.json")), read_fewrel(fewrel_files(fewrel, "nyt"))[0]
-    parts = {name: seen_data(*own, posts_per_class) for name, own in sets.items()}
-    return combine_data(parts) if by_dataset else by_task(parts.values())
+    pools = read_pools(folders)
+    if by_dataset:
+        return combine_data({name: seen_data(pool, posts_per_class) for name, pool in pools.items()})
+    domains = [pools.pop(f"crossner_{domain}") for domain in DOMAINS]
+    types = domains[0][0], [post for _, posts in domains for post in posts]
+    return by_task([seen_data(pool, posts_per_class) for pool in (types, *pools.values())])
 
 
 def by_task(parts: Iterable[ZeroShotData]) -> ZeroShotData:
@@ -102,21 +91,6 @@ def by_task(parts: Iterable[ZeroShotData]) -> ZeroShotData:
     words = ("label_descriptions", "label_types", "type_descriptions")
     merged = {name: {key: value for data in parts for key, value in getattr(data, name).items()} for name in words}
     return ZeroShotData(posts=posts, labels=dict.fromkeys(SPLITS, names), unseen=False, **merged)
-
-
-def seen_data(label_set: LabelSet, posts: Sequence[dict], posts_per_class: int) -> ZeroShotData:
-    """Some posts of each class to train on, one each to watch, and the classes that have posts."""
-    chosen = list(label_set.in_words(fewer_posts(posts, posts_per_class)))
-    names = {label_set.task: tuple(dict.fromkeys(post["label"] for post in chosen))}
-    typed = bool(label_set.types)
-    return ZeroShotData(
-        posts={"train": chosen, "validation": fewer_posts(chosen, 1), "test": []},
-        labels=dict.fromkeys(("train", "validation", "test"), names),
-        label_descriptions={name: text for name, text in label_set.texts().items() if name in names[label_set.task]},
-        label_types=label_set.allowed_types() if typed else {},
-        type_descriptions=label_set.type_texts() if typed else {},
-        unseen=False,
-    )
 
 
 def blind_tower(folder: str) -> str:
@@ -164,7 +138,9 @@ def release(flags: argparse.Namespace) -> None:
     """Train and save."""
     started = time.time()
     torch.set_num_threads(flags.num_threads)
-    data = training_data(flags.crossner, flags.fewrel, flags.posts_per_class, flags.by_dataset)
+    names = {"crossner": flags.crossner, "fewrel": flags.fewrel, "mnre": flags.mnre, "twitter10000": flags.twitter}
+    folders = {name: folder for name, folder in names.items() if folder is not None}
+    data = training_data(folders, flags.posts_per_class, flags.by_dataset or len(folders) > 2)
     print({task: len(names) for task, names in data.labels["train"].items()}, len(data.posts["train"]), "posts")
     model, processor = untrained(flags.seed, flags.text_model)
     with tempfile.TemporaryDirectory() as folder:
@@ -241,10 +217,8 @@ def check(flags: argparse.Namespace) -> None:
         data = replace(data, posts={**data.posts, "test": kept}, labels=labels, unseen=False)
         add("mnre, never validated", data, "test", image_text="none")
     if flags.twitter:
-        captions = [os.path.join(flags.twitter, "captions", name) for name in ("BLIP2_15.txt", "BLIP2_17.txt")]
-        posts, _ = read_multimodal_ner(multimodal_ner_files(flags.twitter), None, read_captions(captions), "fine")
-        label_set = read_label_set(os.path.join(LABELS, "twitter10000.json"))
-        kept = label_set.in_words([post for post in posts if post["label"] not in label_set.left_out])
+        label_set, kept = read_pools({"twitter10000": flags.twitter})["twitter10000"]
+        kept = label_set.in_words(kept)
         names = tuple(dict.fromkeys(post["label"] for post in kept))
         empty = dict.fromkeys(("train", "validation"), {"typing": ()})
         data = ZeroShotData(
