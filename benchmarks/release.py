@@ -13,13 +13,15 @@ classes unseen.
 import argparse
 import json
 import os
+import random
 import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
+import numpy as np
 import torch
 from pools import DOMAINS, LABELS, read_pools, seen_data
 from transformers import AutoTokenizer, ViTConfig, ViTImageProcessorPil, ViTModel, set_seed
@@ -29,9 +31,11 @@ from modeling_mgvmoe.data.encoding import PostCollator, TypesOfLabels, encode_po
 from modeling_mgvmoe.data.feature_cache import cache_post_states
 from modeling_mgvmoe.data.label_sets import read_label_set
 from modeling_mgvmoe.data.mnre import mnre_data, mnre_files, read_mnre
+from modeling_mgvmoe.data.schema import task_of
 from modeling_mgvmoe.data.splits import SPLITS
 from modeling_mgvmoe.data.zero_shot_data import ZeroShotData, combine_data
 from modeling_mgvmoe.evaluation.report import markdown_table
+from modeling_mgvmoe.inference.metrics import expected_calibration_error, fit_calibration
 from modeling_mgvmoe.inference.predict import outputs_in_batches, score_predictions
 from modeling_mgvmoe.loading import find_text_base
 from modeling_mgvmoe.modeling_mgvmoe import MGVMoEForZeroShotIE
@@ -158,28 +162,92 @@ def release(flags: argparse.Namespace) -> None:
         )
         train(model, processor, data, arguments)
     model.eval()
+    model.config.score_calibration = calibration_of(model, processor, data)
     save(model, processor, flags.output)
     print(f"{flags.output}: {time.time() - started:.0f} s with reading the posts once")
 
 
-def measured(model: MGVMoEForZeroShotIE, processor: MGVMoEProcessor, data: ZeroShotData, split: str) -> dict:
-    """Scores on the classes of a split, by graph at test time."""
+def scored(
+    model: MGVMoEForZeroShotIE, processor: MGVMoEProcessor, data: ZeroShotData, split: str
+) -> tuple[list[dict], torch.Tensor, torch.Tensor, Sequence[str]]:
+    """The posts of a split, encoded; their logits (posts, labels), their nodes, and the labels of the columns."""
     types = TypesOfLabels(data.label_types, data.type_descriptions)
     collator = PostCollator(processor, data.labels[split], data.label_descriptions, types=types)
     posts = encode_posts(data.posts[split], processor)
-    # Read and scored once for both.
     cache_post_states(model, posts, collator)
     logits, nodes = [None] * len(posts), [None] * len(posts)
     for rows, output in outputs_in_batches(model, posts, collator):
         for row, own, node in zip(rows, output.logits, output.mention_embeds, strict=True):
             logits[row], nodes[row] = own, node
-    probs = torch.stack(logits).double().softmax(-1)
-    found = {"none": probs, "20 neighbors": propagate_labels(probs, torch.stack(nodes))}
+    return posts, torch.stack(logits).double(), torch.stack(nodes), collator.candidate_labels
+
+
+def measured(model: MGVMoEForZeroShotIE, processor: MGVMoEProcessor, data: ZeroShotData, split: str) -> dict:
+    """Scores on the classes of a split, by graph at test time."""
+    posts, logits, nodes, labels = scored(model, processor, data, split)
+    probs = logits.softmax(-1)
+    found = {"none": probs, "20 neighbors": propagate_labels(probs, nodes)}
     scores = {}
     for graph, values in found.items():
-        predictions = [collator.candidate_labels[column] for column in values.argmax(-1).tolist()]
+        predictions = [labels[column] for column in values.argmax(-1).tolist()]
         (scores[graph],) = score_predictions(posts, predictions, data.labels[split]).values()
+    calibration = (model.config.score_calibration or {}).get(*data.labels[split])
+    if calibration is not None:
+        best, is_right = random_lists(logits, [labels.index(post["label"]) for post in posts])
+        probabilities = 1 / (1 + np.exp(-(calibration[0] * best + calibration[1])))
+        error = expected_calibration_error(probabilities, is_right)
+        kept = probabilities >= 0.5
+        scores["none"] |= {
+            "calibration_error": error, "mean_calibrated": probabilities.mean(), "right": is_right.mean(),
+            "answered_at_half": kept.mean(), "right_at_half": is_right[kept].mean(),
+        }  # fmt: skip
     return scores
+
+
+REPORTED = ("macro_f1", "accuracy", "n", "chance", "majority", "calibration_error", "mean_calibrated", "right",
+            "answered_at_half", "right_at_half")  # fmt: skip
+
+
+def random_lists(
+    logits: torch.Tensor, right: Sequence[int], lists: int = 2, sizes: Sequence[int] = (3, 4, 6, 8, 10)
+) -> tuple[np.ndarray, np.ndarray]:
+    """Answers to lists of labels, half of them with the right one: the best logit of each, and whether it is right.
+
+    Args:
+        logits: (posts, labels); a label's does not depend on the others.
+        right: column of the right label of each post.
+        lists: for each post.
+        sizes: of the lists; one is drawn for each.
+    """
+    draw, best, is_right = random.Random(0), [], []
+    for row, column in zip(logits.tolist(), right, strict=True):
+        others = [place for place in range(len(row)) if place != column]
+        for _ in range(lists):
+            own = draw.sample(others, min(draw.choice(sizes), len(others)))
+            if draw.random() < 0.5:
+                own[0] = column
+            answer = max(own, key=row.__getitem__)
+            best.append(row[answer])
+            is_right.append(answer == column)
+    return np.array(best), np.array(is_right)
+
+
+def calibration_of(
+    model: MGVMoEForZeroShotIE, processor: MGVMoEProcessor, data: ZeroShotData, posts_per_list: int = 1500
+) -> dict[str, list[float]]:
+    """`score_calibration` of a model, fitted on random lists of the classes that it was trained on."""
+    answers: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
+    for name, labels in data.labels["train"].items():
+        own = [post for post in data.posts["train"] if (post.get("dataset") or task_of(post)) == name]
+        posts = random.Random(0).sample(own, min(posts_per_list, len(own)))
+        part = replace(data, posts={**data.posts, "test": posts}, labels={**data.labels, "test": {name: labels}})
+        encoded, logits, _, columns = scored(model, processor, part, "test")
+        found = random_lists(logits, [columns.index(post["label"]) for post in encoded])
+        answers.setdefault(name.rpartition("/")[2], []).append(found)
+    return {
+        task: [round(number, 4) for number in fit_calibration(*map(np.concatenate, zip(*found, strict=True)))]
+        for task, found in answers.items()
+    }
 
 
 def check(flags: argparse.Namespace) -> None:
@@ -194,7 +262,7 @@ def check(flags: argparse.Namespace) -> None:
 
     def add(dataset: str, data: ZeroShotData, split: str, **more: object) -> None:
         for graph, scores in measured(model.eval(), processor, data, split).items():
-            kept = {name: scores[name] for name in ("macro_f1", "accuracy", "n", "chance", "majority")}
+            kept = {name: scores[name] for name in REPORTED if name in scores}
             rows.append({"model": flags.check, "dataset": dataset, "split": split, **more, "graph": graph, **kept})
             print(rows[-1], file=sys.stderr, flush=True)
 

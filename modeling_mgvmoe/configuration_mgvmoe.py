@@ -236,6 +236,10 @@ class MGVMoEConfig(PreTrainedConfig):
         text_base (`dict`, *optional*):
             The pretrained text encoder that a folder saved with `trained_only=True` leaves out: `{"name": Hub name or
             folder, "revision": commit or None}`. `from_pretrained` fetches it.
+        score_calibration (`dict`, *optional*):
+            For "typing" and "relation" a pair (a, b): sigmoid(a z + b), z the logit of the best label, is the
+            probability that this label is right, also where no label of the list is; what
+            `reject_by="calibrated"` compares with the threshold. [`inference.metrics.fit_calibration`] fits one.
         initializer_range (`float`, defaults to 0.02):
             Standard deviation of the initial weights of everything after the backbones.
 
@@ -302,6 +306,7 @@ class MGVMoEConfig(PreTrainedConfig):
     freeze_vision: bool = True
     freeze_text: bool = True
     text_base: dict[str, Any] | None = None
+    score_calibration: dict[str, Any] | None = None
     initializer_range: float | int = 0.02
 
     def __post_init__(self, **kwargs: Any) -> None:
@@ -418,6 +423,16 @@ class MGVMoEConfig(PreTrainedConfig):
             raise ValueError(f'text_base must be {{"name": ..., "revision": ...}}, got {base!r:.80}.')
         if not isinstance(base.get("revision"), str | None):
             raise ValueError(f"text_base: revision must be a string or None, got {base['revision']!r:.80}.")
+
+    def validate_score_calibration(self) -> None:
+        for task, pair in (self.score_calibration or {}).items():
+            numbers = pair if isinstance(pair, list | tuple) else ()
+            finite = all(type(number) in (int, float) and math.isfinite(number) for number in numbers)
+            if task not in ("typing", "relation") or len(numbers) != 2 or not finite or numbers[0] <= 0:
+                raise ValueError(
+                    'score_calibration must hold for "typing" or "relation" a pair of numbers, a slope above 0 and '
+                    f"an intercept, got {task!r}: {pair!r:.80}."
+                )
 
     def validate_experts(self) -> None:
         if self.expert_type == "residual" and (self.score != "similarity" or self.num_experts == 0):

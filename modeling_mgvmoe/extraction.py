@@ -397,7 +397,8 @@ class GraphExtractor:
                 None if labels is None else LabelSet(labels, name, embedder, **words)
                 for labels, name in ((typing_labels, "typing_labels"), (relation_labels, "relation_labels"))
             )
-        self.thresholds = read_thresholds(threshold, reject_by, rejection)
+        calibration = getattr(model.config, "score_calibration", None)  # an exported model may lack one
+        self.thresholds = read_thresholds(threshold, reject_by, rejection, calibration)
         if label_separator is not None and any(one and one.reject_by == "logit" for one in self.thresholds.values()):
             raise ValueError("reject_by: paths have no logits of their own; another is needed (got 'logit')")
         if num_neighbors and any(one and one.reject_by == "logit" for one in self.thresholds.values()):

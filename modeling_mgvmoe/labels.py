@@ -4,6 +4,7 @@ Axes: C = labels (or paths), N = nodes of the paths, T = types of heads and tail
 """
 
 import difflib
+import math
 import os
 import re
 import warnings
@@ -13,7 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache, wraps
 from threading import Lock
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 from weakref import WeakKeyDictionary
 
 import torch
@@ -660,6 +661,11 @@ def rank_labels(
         )
     if trees is not None and reject_by == "logit":
         raise ValueError("reject_by: paths have no logits of their own; another is needed (got 'logit')")
+    if reject_by == "calibrated":
+        raise ValueError(
+            "reject_by: another is needed, for 'calibrated' takes the score_calibration of a model's configuration, "
+            "which its pipeline and `extract` read (got 'calibrated')"
+        )
     if reject_by == "probability" and not threshold:
         threshold = None  # 0 keeps raw logits below 0, too
     ranked: list[list[dict[str, Any]]] = []
@@ -900,7 +906,9 @@ def _why_no_processor(source: str) -> str:
 
 
 TASKS = ("typing", "relation")
-REJECT_BY = ("probability", "ratio", "logit")
+COMPARED = ("probability", "ratio", "logit")
+# What a calibrated threshold is compared with, the logit, `logit_threshold` says.
+REJECT_BY = (*COMPARED, "calibrated")
 
 
 def check_threshold(threshold: Any, reject_by: str = "probability", bounded: bool = True) -> None:
@@ -924,6 +932,33 @@ def check_threshold(threshold: Any, reject_by: str = "probability", bounded: boo
         raise ValueError(f"threshold: a score between 0 and 1 is needed (got {threshold!r})")
     if reject_by == "ratio" and threshold < 0:
         raise ValueError(f"threshold: a ratio that is not negative is needed (got {threshold!r})")
+    if reject_by == "calibrated" and not 0 < threshold < 1:
+        raise ValueError(f"threshold: a probability between 0 and 1, neither of them, is needed (got {threshold!r})")
+
+
+def logit_threshold(
+    threshold: float | None, reject_by: str, calibration: Mapping[str, Sequence[float]] | None, task: str
+) -> tuple[float | None, str]:
+    """The threshold of the logit that a calibrated one stands for, with its `reject_by`; any other as it is.
+
+    Args:
+        threshold: a probability.
+        reject_by: one of `REJECT_BY`.
+        calibration: `score_calibration` of the model's configuration.
+        task: "typing" or "relation".
+
+    Raises:
+        ValueError: the model has no calibration for the task.
+    """
+    if reject_by != "calibrated" or threshold is None:
+        return threshold, reject_by
+    if task not in (calibration or {}):
+        raise ValueError(
+            f"reject_by: 'calibrated' needs a model whose configuration has a score_calibration for {task!r} "
+            f"(got one for {sorted(calibration or {})})"
+        )
+    slope, intercept = cast(Mapping[str, Sequence[float]], calibration)[task]
+    return (math.log(threshold / (1 - threshold)) - intercept) / slope, "logit"
 
 
 def threshold_values(scores: torch.Tensor, logits: torch.Tensor, reject_by: str) -> torch.Tensor:
@@ -932,7 +967,7 @@ def threshold_values(scores: torch.Tensor, logits: torch.Tensor, reject_by: str)
     Args:
         scores: (C,), "probability" itself, of which "ratio" is made.
         logits: (C,), "logit" itself; -inf for labels that are not open.
-        reject_by: one of `REJECT_BY`.
+        reject_by: one of `COMPARED`.
 
     Returns:
         (C,). A ratio is how many times as likely as the average other open label a label is; inf for a single one.
@@ -954,7 +989,7 @@ class Threshold:
         threshold: the number.
         reject_by: what it is about: "probability" of the label; "ratio" of this to the average other label's, which
             does not fall where labels are added that fit equally badly; "logit", raw as the model gives it, which
-            does not depend on the other labels at all.
+            does not depend on the other labels at all. "calibrated" is one of the logit, by [`logit_threshold`].
 
     Raises:
         ValueError: see [`check_threshold`].
@@ -965,6 +1000,8 @@ class Threshold:
 
     def __post_init__(self) -> None:
         check_threshold(self.threshold, self.reject_by)
+        if self.reject_by not in COMPARED:
+            raise ValueError(f"reject_by: one of {', '.join(COMPARED)} is needed here (got {self.reject_by!r})")
 
     def rejects(self, column: int, probs: torch.Tensor, logits: torch.Tensor) -> bool:
         """Whether the label of a column is none that holds.
@@ -995,16 +1032,22 @@ class Rejection(Threshold):
         return self.reject_by
 
 
-def read_thresholds(threshold: Any, reject_by: str = "probability", rejection: Any = None) -> dict[str, Any]:
+def read_thresholds(
+    threshold: Any,
+    reject_by: str = "probability",
+    rejection: Any = None,
+    calibration: Mapping[str, Sequence[float]] | None = None,
+) -> dict[str, Any]:
     """For each of `TASKS` its [`Threshold`], or `None`.
 
     Args:
         threshold: a number, a dict of numbers by task, or `None`.
         reject_by: one of `REJECT_BY`.
         rejection: as version 0.1 called it: a number, a [`Rejection`], or a dict of these by task.
+        calibration: `score_calibration` of the model's configuration.
 
     Raises:
-        ValueError: it is none of these, or both `threshold` and `rejection` are given.
+        ValueError: it is none of these, both `threshold` and `rejection` are given, or the model has no calibration.
     """
     check_threshold(None, reject_by)
     if rejection is not None:
@@ -1016,11 +1059,14 @@ def read_thresholds(threshold: Any, reject_by: str = "probability", rejection: A
     by_task = threshold if isinstance(threshold, Mapping) else dict.fromkeys(TASKS, threshold)
     if strange := sorted(set(by_task) - set(TASKS)):
         raise ValueError(f"threshold: the keys {', '.join(TASKS)} are known (got {strange})")
-    # Not by its class, of which a folder from the Hub brings a copy.
-    return {
-        task: own if own is None or hasattr(own, "rejects") else Threshold(own, reject_by)
-        for task, own in ((task, by_task.get(task)) for task in TASKS)
-    }
+    found: dict[str, Any] = {}
+    for task in TASKS:
+        own = found[task] = by_task.get(task)
+        # Not by its class, of which a folder from the Hub brings a copy.
+        if own is not None and not hasattr(own, "rejects"):
+            check_threshold(own, reject_by)
+            found[task] = Threshold(*cast(Any, logit_threshold(own, reject_by, calibration, task)))
+    return found
 
 
 class LabelSet:
@@ -1129,6 +1175,7 @@ __all__ = [
     "in_evaluation",
     "plain_labels",
     "read_label_types",
+    "logit_threshold",
     "read_thresholds",
     "split_path",
 ]

@@ -13,6 +13,7 @@ from transformers import Pipeline
 from .extraction import ERRORS, GraphExtractor
 from .images import to_rgb
 from .labels import (
+    TASKS,
     CandidateEmbedder,
     Label,
     LabelPaths,
@@ -21,6 +22,7 @@ from .labels import (
     check_processor,
     check_separator,
     in_evaluation,
+    logit_threshold,
     plain_labels,
     refuse_unknown_arguments,
     with_new_names,
@@ -163,9 +165,10 @@ class ZeroShotMultimodalIEPipeline(_PostPipeline):
     - num_neighbors (`int`): the posts of a list or dataset share their probabilities with this many nearest ones of
       the same candidates, [`sample_graph.propagate_labels`]; default 0, and each answer depends on its post alone.
     - top_k (`int`): at most this many labels per post; default: all.
-    - threshold (`float`), reject_by ("probability", "ratio", "logit"): least that a label needs to be returned, and of
-      what: its score (default), how many times as likely as the average other label it is, or its logit, which does
-      not depend on the other labels. Default: all are returned.
+    - threshold (`float`), reject_by ("probability", "ratio", "logit", "calibrated"): least that a label needs to be
+      returned, and of what: its score (default), how many times as likely as the average other label it is, its logit,
+      which does not depend on the other labels, or the probability that `score_calibration` of the model's
+      configuration makes of the logit. Default: all are returned.
     - function_to_apply ("softmax", "sigmoid", "none"): logits to scores; default "softmax" over the post's labels.
     - is_split_into_words (`bool`): `text` is a list of words; spans are then characters of the words joined by spaces.
     - max_length (`int`): of the tokenized post.
@@ -182,6 +185,11 @@ class ZeroShotMultimodalIEPipeline(_PostPipeline):
     `clear_candidate_cache()` after changing the model's weights. A model in training mode scores in evaluation mode
     and keeps its mode; its labels are encoded anew in every call.
     """
+
+    @property
+    def _calibration(self) -> Mapping[str, Sequence[float]] | None:
+        """`score_calibration` of the model; `None` without, as for an exported one."""
+        return getattr(self.model.config, "score_calibration", None)
 
     def __call__(  # type: ignore[override]  # transformers' own takes *args, which mean nothing
         self, inputs: Any, candidate_labels: Sequence[str | Label] | None = None, **kwargs: Any
@@ -217,14 +225,18 @@ class ZeroShotMultimodalIEPipeline(_PostPipeline):
         **unknown: Any,
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         check_num_neighbors(num_neighbors or 0, num_samples)
-        if num_neighbors and (
-            function_to_apply not in (None, "softmax") or label_separator is not None or reject_by == "logit"
-        ):
+        by_logit = reject_by in ("logit", "calibrated")
+        if num_neighbors and (function_to_apply not in (None, "softmax") or label_separator is not None or by_logit):
             raise ValueError(
-                'num_neighbors: function_to_apply must be "softmax", label_separator None and reject_by not "logit", '
-                f"for neighbors share probabilities (got {function_to_apply!r}, {label_separator!r} and {reject_by!r})"
+                'num_neighbors: function_to_apply must be "softmax", label_separator None and reject_by "probability" '
+                'or "ratio", for neighbors share probabilities '
+                f"(got {function_to_apply!r}, {label_separator!r} and {reject_by!r})"
             )
         refuse_unknown_arguments(unknown, type(self).__name__)
+        if reject_by == "calibrated" and not self._calibration:
+            raise ValueError(
+                "reject_by: 'calibrated' needs a model whose configuration has a score_calibration (got none)"
+            )
         if errors not in (None, *ERRORS):
             raise ValueError(f"errors: one of {', '.join(ERRORS)} is needed (got {errors!r})")
         preprocess = {
@@ -341,7 +353,8 @@ class ZeroShotMultimodalIEPipeline(_PostPipeline):
                 scored, embeds = self._score(*own, forward_parameters)
             for row, logits, node in zip(good, scored, embeds, strict=True):
                 found[row], nodes[row] = logits, node
-        return {"logits": found, "nodes": nodes, "candidate_labels": labels, "errors": errors}
+        tasks = ["" if post is None else TASKS[len(post["mention_positions"]) - 1] for post in posts]
+        return {"logits": found, "nodes": nodes, "candidate_labels": labels, "errors": errors, "tasks": tasks}
 
     def _score(
         self, posts: list[dict[str, Any]], candidates: list[dict[str, Any]], forward_parameters: Mapping[str, Any]
@@ -390,6 +403,8 @@ class ZeroShotMultimodalIEPipeline(_PostPipeline):
         # Alone a post comes as a list of one; taken out of a batch, its labels come bare and its logits as (1, C).
         labels = list(labels[0] if isinstance(labels, list) else labels)
         logits = model_outputs["logits"][0].double()
+        (task,) = _flatten([model_outputs["tasks"]])
+        threshold, reject_by = logit_threshold(threshold, reject_by, self._calibration, task)
 
         def rank(logits: torch.Tensor) -> list[dict[str, Any]]:
             (ranked,) = self.processor.post_process_zero_shot_ie(

@@ -30,11 +30,13 @@ from ..data.evaluation_data import select_posts
 from ..data.progress_bar import progress_bar
 from ..images import to_rgb
 from ..labels import (
+    TASKS,
     Label,
     check_label_words,
     check_labels,
     check_threshold,
     in_evaluation,
+    logit_threshold,
     plain_labels,
     threshold_values,
     with_new_names,
@@ -318,13 +320,16 @@ def explain_post(
         candidate_labels: default: the post's own.
         label_descriptions, hypothesis_template, label_types, type_descriptions: as the pipeline takes them.
         threshold, reject_by: the answer is "none of these" if the best label has less, as of the pipeline. The
-            protocol "open" of `examples/evaluate.py` fits one.
+            protocol "open" of `examples/evaluate.py` fits one. A calibrated one becomes that of the logit
+            that it stands for.
 
     Raises:
         ValueError: as of the pipeline.
     """
     check_threshold(threshold, reject_by)
     mentions, text = mentions_of(post), post["text"]
+    spans = read_mentions(mentions, text)
+    threshold, reject_by = logit_threshold(threshold, reject_by, model.config.score_calibration, TASKS[len(spans) - 1])
     labels = post.get("candidate_labels") if candidate_labels is None else candidate_labels
     if labels is None:
         raise ValueError("candidate_labels: a non-empty list of labels is needed, in the call or in the post")
@@ -367,7 +372,7 @@ def explain_post(
     gate = getattr(getattr(model, "similarity", None), "gate", None)
     return Explanation(
         text=text,
-        mentions=read_mentions(mentions, text),
+        mentions=spans,
         ranking=ranking,
         threshold=threshold,
         reject_by=reject_by,

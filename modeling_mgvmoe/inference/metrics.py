@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from sklearn import metrics
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, precision_recall_fscore_support, roc_auc_score
 
 if TYPE_CHECKING:
@@ -322,7 +323,7 @@ class TaskResult:
         return confusion_matrix(self.predictions[method], self.references, self.classes)
 
 
-REJECT_BY = ("probability", "ratio", "logit")  # as in `labels`, which imports torch
+REJECT_BY = ("probability", "ratio", "logit")  # `COMPARED` of `labels`, which imports torch
 
 
 def confidence(logits: np.ndarray, reject_by: str) -> np.ndarray:
@@ -356,6 +357,26 @@ def fit_threshold(logits: np.ndarray, is_known: Sequence[bool] | np.ndarray, rej
         reject_by: what the threshold is about.
     """
     return fit_rejection_threshold(confidence(np.asarray(logits, dtype=float), reject_by), is_known)
+
+
+def fit_calibration(logits: Sequence[float] | np.ndarray, is_right: Truths) -> tuple[float, float]:
+    """Slope and intercept for `score_calibration` of a model's configuration, by logistic regression (Platt scaling).
+
+    Args:
+        logits: (posts,), of the best label of each; of lists that have the right label and of lists that have not.
+        is_right: whether that label is right.
+
+    Raises:
+        ValueError: all answers are right, none is, or right ones have no higher logits.
+    """
+    right = np.asarray(is_right, dtype=bool)
+    if right.all() or not right.any():
+        raise ValueError(f"is_right must have right and wrong answers, got {int(right.sum())} of {len(right)} right.")
+    fitted = LogisticRegression(C=np.inf).fit(np.asarray(logits, dtype=float)[:, None], right)
+    slope, intercept = float(fitted.coef_[0, 0]), float(fitted.intercept_[0])
+    if slope <= 0:
+        raise ValueError(f"logits must be higher for right answers than for wrong ones, got a slope of {slope:.3g}.")
+    return slope, intercept
 
 
 def fit_rejection(logits: np.ndarray, is_known: Sequence[bool] | np.ndarray, method: str = "logit") -> Rejection:

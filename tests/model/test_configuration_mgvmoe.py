@@ -79,7 +79,8 @@ def test_an_unknown_task_is_refused():
 
 def test_the_defaults_are_those_of_the_weights_that_ship():
     shipped = own_fields(MGVMoEConfig.from_pretrained(PRESETS[0].parent / "mgvmoe-small"))
-    assert {**own_fields(MGVMoEConfig()), "text_base": shipped["text_base"]} == shipped
+    of_weights = {name: shipped[name] for name in ("text_base", "score_calibration")}
+    assert {**own_fields(MGVMoEConfig()), **of_weights} == shipped
 
 
 def test_a_file_without_a_field_has_the_value_of_version_0_1(tmp_path):

@@ -7,12 +7,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from huggingface_hub.errors import StrictDataclassClassValidationError
 
-from modeling_mgvmoe import MultimodalGraphExtractionPipeline, Rejection, ZeroShotMultimodalIEPipeline
+from modeling_mgvmoe import MGVMoEConfig, MultimodalGraphExtractionPipeline, Rejection, ZeroShotMultimodalIEPipeline
 from modeling_mgvmoe.evaluation.explanation import explain_post
-from modeling_mgvmoe.inference.metrics import confidence, fit_rejection, fit_threshold
+from modeling_mgvmoe.inference.metrics import confidence, fit_calibration, fit_rejection, fit_threshold
 from modeling_mgvmoe.labels import (
-    REJECT_BY,
+    COMPARED,
     LabelSet,
     Threshold,
     check_ranking,
@@ -23,6 +24,7 @@ from modeling_mgvmoe.labels import (
 from tests.support.from_scratch import LABELS, POSTS, RELATIONS, posts, scratch_model, scratch_similarity
 
 LOGITS = torch.tensor([5.0, 3.0, 1.0], dtype=torch.double)
+CALIBRATION = {"typing": [0.5, -2.0], "relation": [0.3, -1.0]}
 
 
 def test_what_is_compared():
@@ -41,14 +43,14 @@ def test_what_is_compared():
 def test_dependence_on_the_number_of_labels():
     few, many = (torch.tensor([5.0] + [1.0] * others, dtype=torch.double) for others in (2, 200))
     values = {name: [float(threshold_values(one.softmax(-1), one, name)[0]) for one in (few, many)]
-              for name in REJECT_BY}  # fmt: skip
+              for name in COMPARED}  # fmt: skip
     assert values["probability"][0] > 0.9 and values["probability"][1] < 0.3
     assert values["ratio"] == pytest.approx([math.exp(4)] * 2) and values["logit"] == [5, 5]
 
 
 def test_confidence_is_the_same_number():
     logits = np.array([[5.0, 3.0], [1.0, -1.0], [2.0, 2.0]])
-    for name in REJECT_BY:
+    for name in COMPARED:
         own = [float(threshold_values(row.softmax(-1), row, name).max()) for row in torch.tensor(logits)]
         assert confidence(logits, name) == pytest.approx(own)
     # The second post fits both labels badly, and one less so: as sure as the first, by a logit of 4 less.
@@ -84,6 +86,16 @@ def test_reading():
         (lambda: read_thresholds("no"), "threshold: .*'no'"),
         (lambda: read_thresholds({"types": 1.0}), "threshold: .*typing, relation.*types"),
         (lambda: read_thresholds(None, "energy"), "reject_by: "),
+        (lambda: read_thresholds(1.0, "calibrated", calibration=CALIBRATION), "threshold: .*1.0"),
+        (lambda: read_thresholds(0.5, "calibrated"), "reject_by: .*typing"),
+        (
+            lambda: read_thresholds({"relation": 0.5}, "calibrated", calibration={"typing": [1, 0]}),
+            "reject_by: .*relat",
+        ),
+        (lambda: Threshold(0.5, "calibrated"), "reject_by: .*'calibrated'"),
+        (lambda: rank_labels(LOGITS, ["a", "b", "c"], 0.5, reject_by="calibrated"), "reject_by: .*'calibrated'"),
+        (lambda: fit_calibration([1.0, 2.0], [True, True]), "is_right"),
+        (lambda: fit_calibration([1.0, 2.0, 3.0], [True, True, False]), "logits"),
         (lambda: check_ranking(1.5, None, "softmax"), "threshold: "),
         (lambda: rank_labels(LOGITS, ["a", "b > c", "b > d"], label_separator=">", reject_by="logit"), "reject_by: "),
         (lambda: confidence(np.zeros((1, 1)), "energy"), "reject_by must be one of .*'energy'"),
@@ -170,6 +182,63 @@ def test_explanation():
         found = explain_post(*parts, post, LABELS, threshold=threshold, reject_by="logit")
         assert found.answer == answer and found.ranking == free.ranking
         assert json.loads(json.dumps(found.as_json()))["reject_by"] == "logit"
+
+
+@pytest.mark.parametrize("make", [scratch_model, scratch_similarity])
+def test_calibrated_is_a_logit_of_each_task(make):
+    model, processor = make(torch.double)
+    model.config.score_calibration = CALIBRATION
+    pipe = ZeroShotMultimodalIEPipeline(model=model, processor=processor)
+    text, spans = POSTS[0]["text"], POSTS[0]["mentions"]
+    for post, labels, (slope, intercept) in (
+        ({"text": text, "mention": spans[0]}, LABELS, CALIBRATION["typing"]),
+        ({"text": text, "head": spans[0], "tail": spans[1]}, RELATIONS, CALIBRATION["relation"]),
+    ):
+        logits = [one["score"] for one in pipe(post, candidate_labels=labels, function_to_apply="none")]
+        sigmoid = lambda logit, a=slope, b=intercept: 1 / (1 + math.exp(-(a * logit + b)))  # noqa: E731
+        for logit, number in ((logits[1] - 1e-3, 2), (logits[1] + 1e-3, 1)):
+            assert len(pipe(post, candidate_labels=labels, threshold=sigmoid(logit), reject_by="calibrated")) == number
+        probability = sigmoid(logits[1])
+    explained = explain_post(model, processor, post, RELATIONS, threshold=probability, reject_by="calibrated")
+    assert explained.threshold == pytest.approx(logits[1]) and explained.reject_by == "logit"
+    # Whole posts: types and relations, each by its own numbers.
+    options = {"threshold": probability, "reject_by": "calibrated"}
+    by_logit = {task: (math.log(probability / (1 - probability)) - b) / a for task, (a, b) in CALIBRATION.items()}
+    same = {"threshold": by_logit, "reject_by": "logit"}
+    graphs = [model.extract(POSTS, LABELS, RELATIONS, processor=processor, **own) for own in (options, same)]
+    assert graphs[0] == graphs[1]
+
+
+def test_models_without_a_calibration_say_so_before_they_score():
+    model, processor = scratch_model()
+    pipe = ZeroShotMultimodalIEPipeline(model=model, processor=processor)
+    for call in (
+        lambda: pipe(posts()[0], candidate_labels=LABELS, threshold=0.5, reject_by="calibrated"),
+        lambda: explain_post(model, processor, posts()[0], LABELS, threshold=0.5, reject_by="calibrated"),
+        lambda: model.extract(POSTS, LABELS, processor=processor, threshold=0.5, reject_by="calibrated"),
+    ):
+        with pytest.raises(ValueError, match="reject_by: .*score_calibration"):
+            call()
+
+
+@pytest.mark.parametrize("value", [{"types": [1, 0]}, {"typing": [0, 1]}, {"typing": [1]}, {"typing": [1, math.inf]},
+                                   {"typing": "no"}, {"relation": ["1", 0]}])  # fmt: skip
+def test_a_calibration_is_a_slope_and_an_intercept(value):
+    with pytest.raises(StrictDataclassClassValidationError, match="score_calibration"):
+        MGVMoEConfig(score_calibration=value)
+
+
+def test_fitted_calibration_is_that_of_the_answers():
+    """Answers drawn with known odds: the greatest likelihood is near the numbers they were drawn with."""
+    generator = np.random.default_rng(0)
+    logits = generator.normal(4, 3, 20_000)
+    is_right = generator.random(20_000) < 1 / (1 + np.exp(-(0.5 * logits - 2)))
+    slope, intercept = fit_calibration(logits, is_right)
+    assert slope == pytest.approx(0.5, abs=0.03) and intercept == pytest.approx(-2, abs=0.12)
+    # Where the likelihood is greatest its derivative is 0: what is expected is what happened.
+    expected = 1 / (1 + np.exp(-(slope * logits + intercept)))
+    assert expected.mean() == pytest.approx(is_right.mean(), abs=1e-4)
+    assert (expected * logits).mean() == pytest.approx((is_right * logits).mean(), abs=1e-3)
 
 
 def test_old_names_warn_and_work():
