@@ -354,7 +354,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "--reject-by",
         choices=REJECT_BY,
         default="probability",
-        help="what --threshold is about: the score (default), its ratio to the average other label's, or the logit",
+        help="what --threshold is about: the score (default), its ratio to the average other label's, "
+        "the logit, or the probability that the model's calibration makes of it",
     )
     group.add_argument(
         "--function-to-apply",
