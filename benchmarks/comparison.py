@@ -19,7 +19,7 @@ from modeling_mgvmoe.data.environment import choose_precision
 from modeling_mgvmoe.data.feature_cache import cache_post_states, caches_states
 from modeling_mgvmoe.data.zero_shot_data import ZeroShotData
 from modeling_mgvmoe.evaluation.similarity import similarity_predictions
-from modeling_mgvmoe.inference.metrics import majority_label
+from modeling_mgvmoe.inference.metrics import accuracy, majority_label
 from modeling_mgvmoe.inference.predict import outputs_in_batches, score_predictions
 from modeling_mgvmoe.sample_graph import propagate_labels
 
@@ -211,6 +211,8 @@ def run_method(
 ) -> dict[str, dict[str, dict[str, float]]]:
     """Scores on the test classes, by graph at test time ("none", and with `graph` the number of neighbors) and task.
 
+    Where posts say whether their mention is in the image, also the accuracies of those that are and are not.
+
     Args:
         comparison: data and recipe.
         method: which.
@@ -221,7 +223,7 @@ def run_method(
     stated = [{"label": post["label"], "task": task} for task, own in _by_task(posts).items() for post in own]
     if method.kind == "majority":
         answer = {task: majority_label([post["label"] for post in own]) for task, own in _by_task(posts).items()}
-        return {"none": score_predictions(stated, [answer[post["task"]] for post in stated], labels)}
+        return {"none": _scores(posts, stated, [answer[post["task"]] for post in stated], labels)}
     model, processor = _build(comparison, method, seed)
     if caches_states(model):
         comparison = replace(comparison, data=_with_states(comparison, model, processor))
@@ -232,7 +234,7 @@ def run_method(
             for task, own in _by_task(posts).items()
             for label in similarity_predictions(model, processor, own, labels[task], comparison.words(method))
         ]
-        return {"none": score_predictions(stated, predictions, labels)}
+        return {"none": _scores(posts, stated, predictions, labels)}
     if method.kind == "baseline":
         scorer: Any = _trained_baseline(comparison, method, seed, model, processor)
     elif not method.trained:
@@ -242,7 +244,26 @@ def run_method(
     encoded = encode_posts(posts, processor)
     collator = _collator(comparison, method, processor, "test")
     answers = _predict(comparison, scorer, encoded, collator, NUM_NEIGHBORS if graph else 0)
-    return {name: score_predictions(encoded, own, labels) for name, own in answers.items()}
+    return {name: _scores(posts, encoded, own, labels) for name, own in answers.items()}
+
+
+VISIBLE = {"accuracy_visible": True, "accuracy_not_visible": False}
+
+
+def _scores(
+    posts: Sequence[Mapping[str, Any]],
+    encoded: Sequence[Mapping[str, Any]],
+    predictions: Sequence[str],
+    labels: Mapping[str, Sequence[str]],
+) -> dict[str, dict[str, float]]:
+    """Scores by task; with the accuracies by visibility where posts, all of one task, say so."""
+    scores = score_predictions(encoded, predictions, labels)
+    if "visible" in posts[0]:
+        (own,) = scores.values()
+        for name, kind in VISIBLE.items():
+            rows = [row for row, post in enumerate(posts) if post["visible"] is kind]
+            own[name] = accuracy([predictions[row] for row in rows], [posts[row]["label"] for row in rows])
+    return scores
 
 
 def _with_states(comparison: Comparison, model: MGVMoEForZeroShotIE, processor: MGVMoEProcessor) -> ZeroShotData:

@@ -24,6 +24,7 @@ import argparse
 import importlib.util
 import itertools
 import json
+import math
 import os
 import platform
 import statistics
@@ -33,7 +34,7 @@ from dataclasses import fields
 
 import torch
 from baselines import FitArguments
-from comparison import METHODS, Comparison, choose_methods, fewer_posts, run_method
+from comparison import METHODS, VISIBLE, Comparison, choose_methods, fewer_posts, run_method
 from pools import READERS, leave_one_out, read_pools
 from tasks import KINDS, TASKS, load_task, with_image_text
 from transformers.utils.logging import disable_progress_bar, set_verbosity_error
@@ -220,13 +221,15 @@ def summary(rows, against="mgvmoe"):
         heads = [f"{task}, image text {image_text}, {pixels}graph {graph}: method", "seeds", "macro-F1", *splits,
                  "accuracy", *splits, f"macro-F1 to {against}"]  # fmt: skip
         tables.append(markdown_table(heads, lines))
-    lines = [line for task in sorted({row["task"] for row in rows}) for line in worth(task, rows)]
+    metrics = ["macro_f1", "accuracy", *(name for name in VISIBLE if any(name in row for row in rows))]
+    lines = [line for task in sorted({row["task"] for row in rows}) for line in worth(task, rows, metrics)]
     if lines:
-        tables.append(markdown_table(["task", "method", "what", "macro-F1", "accuracy"], lines))
+        names = ["macro-F1" if name == "macro_f1" else name.replace("_", " ") for name in metrics]
+        tables.append(markdown_table(["task", "method", "what", *names], lines))
     return "\n\n".join(tables)
 
 
-def worth(task, rows):
+def worth(task, rows, metrics=("macro_f1", "accuracy")):
     """Lines of what image text, image and graph are worth against none, over paired runs."""
     found = {
         (row["method"], row["image_text"], row["image"], row["graph"], row["split"], row["train_seed"]): row
@@ -246,7 +249,9 @@ def worth(task, rows):
                     rest = [f"{name} {kind}" for name, kind in zip(names, setting, strict=True)
                             if name != what and (name, kind) != ("image", "own")]  # fmt: skip
                     line = f"{what} {setting[place]} against none, {', '.join(rest)}"
-                    pairs.setdefault(line, []).append([row[key] - base[key] for key in ("macro_f1", "accuracy")])
+                    pairs.setdefault(line, []).append(
+                        [row.get(key, math.nan) - base.get(key, math.nan) for key in metrics]
+                    )
         lines += [[task, method, what, *map(interval, zip(*own, strict=True))] for what, own in sorted(pairs.items())]
     return lines
 
@@ -350,7 +355,8 @@ def main(argv=None):
                     for task, scores in by_task(flags.task, tasks).items():
                         row = {"method": method.name, "task": task, "split": split, "train_seed": seed}
                         row |= {"image_text": image_text, "image": image, "graph": graph, "dtype": DTYPES[precision]}
-                        row |= {key: scores[key] for key in ("accuracy", "macro_f1", "n", "chance", "majority")}
+                        names = ("accuracy", "macro_f1", "n", "chance", "majority", *VISIBLE)
+                        row |= {key: scores[key] for key in names if key in scores}
                         row |= {"seconds": seconds, "machine": platform.machine()}
                         rows.append({**row, "data": flags.task, "settings": settings, "precision": precision})
                         print(f"{method.name} {split} {seed} {image_text} {image} {graph} {task}: "

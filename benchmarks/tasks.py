@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import random
 from collections.abc import Mapping, Sequence
@@ -81,6 +82,8 @@ def load_task(
         words = ({label: texts[0] for label, texts in label_set.texts().items()}, label_set.descriptions())
     if task == "implicitave":
         data = by_attribute(data)
+    if task == "tweets" and os.path.isfile(path := os.path.join(folder, "visible.json")):
+        data = with_visibility(data, path)
     return with_images(with_image_text(data, image_text), image), words
 
 
@@ -96,6 +99,25 @@ def by_attribute(data: ZeroShotData) -> ZeroShotData:
         known = {post["dataset"] for post in posts[split]}
         labels[split] = {name: own for name, own in labels[split].items() if name in known}
     return replace(data, posts=posts, labels=labels)
+
+
+def with_visibility(data: ZeroShotData, path: str) -> ZeroShotData:
+    """Posts that say whether annotators found their mention in the image.
+
+    Args:
+        data: of Twitter10000; the id of a post ends in that of its image.
+        path: JSON, for the id of an image the mentions that are in it.
+    """
+    with open(path, encoding="utf-8") as file:
+        visible = json.load(file)
+
+    def is_visible(post: Mapping[str, Any]) -> bool:
+        start, end = post["mentions"][0]
+        return post["text"][start:end] in visible.get(post["id"].rpartition("-")[2], ())
+
+    return replace(data, posts={
+        split: [{**post, "visible": is_visible(post)} for post in data.posts[split]] for split in SPLITS
+    })  # fmt: skip
 
 
 def with_image_text(data: ZeroShotData, kind: str) -> ZeroShotData:

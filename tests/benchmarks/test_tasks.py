@@ -73,3 +73,18 @@ def test_tweets_with_captions(tasks, tmp_path):
     assert all(post["image_text"] == [f"a boat {post['id'].rsplit('-', 1)[1]}"] for post in data.posts["train"])
     with pytest.raises(FileNotFoundError, match="image-text"):
         tasks.load_task("tweets", str(tmp_path / "captions"), 0, "own", pixels=False)
+
+
+def test_accuracy_of_mentions_that_are_in_the_image(tasks, tmp_path):
+    posts = [
+        {"id": f"mner-train-{row}-{image}", "text": "Kelo on Mura", "mentions": [span], "label": label}
+        for row, (image, span, label) in enumerate(
+            [("7", [0, 4], "boat"), ("7", [8, 12], "lake"), ("8", [0, 4], "boat"), ("8", [8, 12], "boat")]
+        )
+    ]
+    (tmp_path / "visible.json").write_text('{"7": ["Kelo", "Vira"]}', encoding="utf-8")
+    data = tasks.with_visibility(data_of(posts, {"typing": ("boat", "lake")}), str(tmp_path / "visible.json"))
+    assert [post["visible"] for post in data.posts["test"]] == [True, False, False, False]
+    # The majority answers "boat": right for the one in the image and for two of three others.
+    scores = run_method(Comparison(data, None, None, None, {}, {}), METHODS["majority"], 0)["none"]["typing"]
+    assert scores["accuracy_visible"] == 1 and scores["accuracy_not_visible"] == pytest.approx(2 / 3)
