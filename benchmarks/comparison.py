@@ -125,6 +125,7 @@ ABLATIONS = (
     _ours("no_experts", "tokens as they are instead of experts", num_experts=0),
     _residual("residual_experts", "low-rank experts that move the frozen encoder's pooled states"),
     _residual("residual_one_expert", "one of them", num_experts=1),
+    _residual("residual_one_wide_expert", "one with the weights of all", num_experts=1, expert_rank=128),
     _residual("residual_no_prior", "residual_experts without noise and pull to the prior", expert_prior_std=0.0),
     _ours("residual_fine_tuned", "residual_experts, the encoder fine-tuned", **RESIDUAL),
     _ours("one_expert", "one expert, nothing to route", num_experts=1),
