@@ -59,6 +59,7 @@ MODEL = {
     "expert_rank": 16,
     "expert_prior_std": 0.1,
     "score": "similarity",
+    "mention_weight": 0.7,
     "type_score_coef": 2.0,
     "type_loss_coef": 0.5,
     "objective": "cross_entropy",
@@ -84,7 +85,7 @@ def training_data(folders: Mapping[str, str], posts_per_class: int, by_dataset: 
         folders: by name of `pools.READERS`; what ships has CrossNER's and FewRel's.
         posts_per_class: the most that are taken of a class.
         by_dataset: each domain of CrossNER by itself, and each dataset drawn alike; else a mention competes among the
-            types of all domains, and each class is drawn alike.
+            types of all domains, and each class is drawn alike. What ships is an average of both (LOG.md).
     """
     pools = read_pools(folders)
     if by_dataset:
@@ -145,13 +146,8 @@ def save(model: MGVMoEForZeroShotIE, processor: MGVMoEProcessor, output: str) ->
                 shutil.copyfile(os.path.join(folder, name), target)
 
 
-def release(flags: argparse.Namespace) -> None:
-    """Train and save."""
-    started = time.time()
-    torch.set_num_threads(flags.num_threads)
-    names = {"crossner": flags.crossner, "fewrel": flags.fewrel, "mnre": flags.mnre, "twitter10000": flags.twitter}
-    folders = {name: folder for name, folder in names.items() if folder is not None}
-    data = training_data(folders, flags.posts_per_class, flags.by_dataset or len(folders) > 2)
+def trained(flags: argparse.Namespace, data: ZeroShotData) -> tuple[MGVMoEForZeroShotIE, MGVMoEProcessor]:
+    """The model after `flags.steps` on the data, from the weights of `flags.seed`."""
     print({task: len(names) for task, names in data.labels["train"].items()}, len(data.posts["train"]), "posts")
     model, processor = untrained(flags.seed, flags.text_model, freeze_text=not flags.fine_tune)
     with tempfile.TemporaryDirectory() as folder:
@@ -166,10 +162,33 @@ def release(flags: argparse.Namespace) -> None:
             **(FINE_TUNED if flags.fine_tune else FROZEN),
         )
         train(model, processor, data, arguments)
-    model.eval()
-    model.config.score_calibration = calibration_of(model, processor, data)
+    return model.eval(), processor
+
+
+@torch.no_grad()
+def average(model: MGVMoEForZeroShotIE, other: MGVMoEForZeroShotIE, share: float) -> None:
+    """Make the trained weights of a model `share` of its own and the rest of another's of the same first weights."""
+    for own, others in zip(model.parameters(), other.parameters(), strict=True):
+        if own.requires_grad:
+            own.lerp_(others, 1 - share)
+
+
+def release(flags: argparse.Namespace) -> None:
+    """Train both forms of the data, average them and save."""
+    started = time.time()
+    torch.set_num_threads(flags.num_threads)
+    names = {"crossner": flags.crossner, "fewrel": flags.fewrel, "mnre": flags.mnre, "twitter10000": flags.twitter}
+    folders = {name: folder for name, folder in names.items() if folder is not None}
+    # Tweets have tasks that others have, too, and must not share a list with them.
+    share = flags.one_list_share if len(folders) == 2 else 0.0
+    data = {by_dataset: training_data(folders, flags.posts_per_class, by_dataset)
+            for by_dataset, own in ((False, share), (True, 1 - share)) if own}  # fmt: skip
+    (model, processor), *more = [trained(flags, own) for own in data.values()]
+    for other, _ in more:
+        average(model, other, share)
+    model.config.score_calibration = calibration_of(model, processor, next(iter(data.values())))
     save(model, processor, flags.output)
-    print(f"{flags.output}: {time.time() - started:.0f} s with reading the posts once")
+    print(f"{flags.output}: {time.time() - started:.0f} s with reading the posts")
 
 
 def scored(
@@ -325,7 +344,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--splits", nargs="+", default=["test"], choices=["validation", "test"])
     parser.add_argument("--text_model", help=f"default: {BASE['name']}, from an installed package or the Hub")
     parser.add_argument("--posts_per_class", type=int, default=300)
-    parser.add_argument("--by_dataset", action="store_true", help="candidates of each domain by itself (LOG.md)")
+    parser.add_argument(
+        "--one_list_share", type=float, default=0.3, help="of the average, the weights that saw all types as one list"
+    )
     parser.add_argument("--fine_tune", action="store_true", help="the encoder, too (LOG.md); whole weights are saved")
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--batch_size", type=int, default=64)

