@@ -37,7 +37,7 @@ class ExamplePost:
 
 
 # Labels of the whole posts, and of the pairs, among those that `mgvmoe-small` knows best: with sentences and types.
-TYPES = ("person", "organization", "city", "country")
+TYPES = ("person", "company", "city", "country")
 RELATIONS = {
     "works for": "A person has a job at a company or an office.",
     "married to": "Two people are husband and wife.",
@@ -45,9 +45,9 @@ RELATIONS = {
     "city of": "A city lies in a country.",
 }
 RELATION_TYPES = """\
-works for | person | organization
+works for | person | company
 married to | person | person
-located in | organization | city, country
+located in | company | city, country
 city of | city | country"""
 
 
@@ -89,7 +89,7 @@ EVERYDAY = (
     Everyday("a couple", "Marta Olsen and her husband Tomas Lind are home at last, says the cat",
              ("Marta Olsen", "Tomas Lind"), (), "a ginger cat looks into the camera"),
     Everyday("no label fits", "Finally tried the seafood stew at Marta's place, still dreaming of it",
-             ("seafood stew",), ("person", "film", "sports club", "politician", "television series")),
+             ("seafood stew",), TYPES),
 )  # fmt: skip
 
 

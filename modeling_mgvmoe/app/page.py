@@ -51,7 +51,7 @@ WHOLE_INFO = (
 )
 IMAGE_TEXT_INFO = "Words for the image, with or without it: a caption, alternative text, what is written in it."
 # How many times as likely as the average other label the best one must be; see `markup.lead`.
-LEAST, MOST_LEAST = 5.0, 50.0
+LEAST, MOST_LEAST = 4.0, 50.0
 NONE_INFO = (
     "if the best label is less than this many times as likely as the average other label, however many there are"
 )

@@ -42,8 +42,8 @@ def read_flags(argv: Sequence[str]) -> tuple[argparse.ArgumentParser, argparse.N
     parser.add_argument(
         "--threshold",
         type=float,
-        default=5.0,
-        help='"none of these" if the best label is fewer times as likely as the average other one (default 5)',
+        default=4.0,
+        help='"none of these" if the best label is fewer times as likely as the average other one (default 4)',
     )
     parser.add_argument("--none_threshold", dest="threshold", action=RenamedFlag, type=float,
         default=argparse.SUPPRESS, help=argparse.SUPPRESS)  # fmt: skip
