@@ -402,7 +402,7 @@ BAD_OPTIONS = [
     ({"errors": "ignore"}, "errors: one of raise, return is needed \\(got 'ignore'\\)"),
     ({"mention_finder": "ner"}, "mention_finder: a token-classification pipeline or a function .*got str"),
     ({"threshold": 2}, "threshold: a score between 0 and 1 is needed \\(got 2\\)"),
-    ({"reject_by": "energy"}, "reject_by: one of probability, ratio, logit is needed \\(got 'energy'\\)"),
+    ({"reject_by": "energy"}, "reject_by: one of probability, ratio, logit, calibrated is needed \\(got 'energy'\\)"),
     ({"threshold": {"types": 0.5}}, "threshold: the keys typing, relation are known \\(got \\['types'\\]\\)"),
     (
         {"relation_labels": None, "symmetric": ["a"]},
