@@ -160,7 +160,7 @@ demo: $(INSTALLED)  ## a graph of six posts by the weights that ship; train a mo
 	$(BIN)/python examples/demo.py --output_dir runs/demo
 
 # MGVMOE_DATA holds CrossNER and FewRel's files, in `crossner/` and `fewrel/`.
-release: $(INSTALLED)  ## train the weights that ship, configuration/models/mgvmoe-small (6 minutes on two cores)
+release: $(INSTALLED)  ## train the weights that ship, configuration/models/mgvmoe-small (5 minutes on two cores)
 	@test -d "$(MGVMOE_DATA)" || { echo 'MGVMOE_DATA must name the folder with crossner/ and fewrel/'; exit 1; }
 	$(BIN)/python benchmarks/release.py --crossner "$(MGVMOE_DATA)/crossner" --fewrel "$(MGVMOE_DATA)/fewrel" \
 	    --output configuration/models/mgvmoe-small

@@ -263,7 +263,8 @@ def _scores(
         (own,) = scores.values()
         for name, kind in VISIBLE.items():
             rows = [row for row, post in enumerate(posts) if post["visible"] is kind]
-            own[name] = accuracy([predictions[row] for row in rows], [posts[row]["label"] for row in rows])
+            if rows:
+                own[name] = accuracy([predictions[row] for row in rows], [posts[row]["label"] for row in rows])
     return scores
 
 

@@ -30,7 +30,7 @@ def _labels(name: str) -> LabelSet:
 
 
 def _pool(label_set: LabelSet, posts: Iterable[dict[str, Any]]) -> Pool:
-    """Without the posts of no class and of classes that take no part."""
+    """Leaves out the posts that have no class, or one that takes no part."""
     return label_set, [post for post in posts if post["label"] not in (*label_set.left_out, label_set.none)]
 
 
@@ -121,16 +121,16 @@ def leave_one_out(pools: Mapping[str, Pool], left_out: str, posts_per_class: int
     names = {label for data in tests.values() for own in data.labels["test"].values() for label in own}
     parts = {}
     for name, (label_set, posts) in pools.items():
+        if is_test[name]:
+            continue
         kept = [
             post for post in posts
             if post["text"] not in texts and label_set.classes[post["label"]].name not in names
         ]  # fmt: skip
-        if not is_test[name]:
-            parts[name] = seen_data((label_set, kept), posts_per_class)
+        parts[name] = seen_data((label_set, kept), posts_per_class)
     data = combine_data({**parts, **tests})
-    of = lambda kept: [f"{name}/{task}" for name in kept for task in {**parts, **tests}[name].labels["test"]]  # noqa: E731
-    seen, new = of(parts), of(tests)
-    lists = {"train": seen, "validation": seen, "test": new}
-    return replace(
-        data, labels={split: {name: data.labels[split][name] for name in own} for split, own in lists.items()}
+    seen, new = (
+        {name: own for name, own in data.labels["train"].items() if name.partition("/")[0] in kept}
+        for kept in (parts, tests)
     )
+    return replace(data, labels={"train": seen, "validation": seen, "test": new})

@@ -167,7 +167,7 @@ def trained(flags: argparse.Namespace, data: ZeroShotData) -> tuple[MGVMoEForZer
 
 @torch.no_grad()
 def average(model: MGVMoEForZeroShotIE, other: MGVMoEForZeroShotIE, share: float) -> None:
-    """Make the trained weights of a model `share` of its own and the rest of another's of the same first weights."""
+    """Mix into a model's trained weights, which keep `share`, those of another that began with the same weights."""
     for own, others in zip(model.parameters(), other.parameters(), strict=True):
         if own.requires_grad:
             own.lerp_(others, 1 - share)

@@ -942,16 +942,19 @@ def logit_threshold(
     """The threshold of the logit that a calibrated one stands for, with its `reject_by`; any other as it is.
 
     Args:
-        threshold: a probability.
+        threshold: a probability, or `None`, which keeps every label.
         reject_by: one of `REJECT_BY`.
         calibration: `score_calibration` of the model's configuration.
         task: "typing" or "relation".
 
     Raises:
-        ValueError: the model has no calibration for the task.
+        ValueError: the threshold is no probability, or the model has no calibration for the task.
     """
-    if reject_by != "calibrated" or threshold is None:
+    if reject_by != "calibrated":
         return threshold, reject_by
+    check_threshold(threshold, reject_by)
+    if threshold is None:
+        return None, "logit"
     if task not in (calibration or {}):
         raise ValueError(
             f"reject_by: 'calibrated' needs a model whose configuration has a score_calibration for {task!r} "
@@ -1064,7 +1067,6 @@ def read_thresholds(
         own = found[task] = by_task.get(task)
         # Not by its class, of which a folder from the Hub brings a copy.
         if own is not None and not hasattr(own, "rejects"):
-            check_threshold(own, reject_by)
             found[task] = Threshold(*cast(Any, logit_threshold(own, reject_by, calibration, task)))
     return found
 

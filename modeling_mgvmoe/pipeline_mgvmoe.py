@@ -21,6 +21,7 @@ from .labels import (
     check_labels,
     check_processor,
     check_separator,
+    check_threshold,
     in_evaluation,
     logit_threshold,
     plain_labels,
@@ -233,10 +234,12 @@ class ZeroShotMultimodalIEPipeline(_PostPipeline):
                 f"(got {function_to_apply!r}, {label_separator!r} and {reject_by!r})"
             )
         refuse_unknown_arguments(unknown, type(self).__name__)
-        if reject_by == "calibrated" and not self._calibration:
-            raise ValueError(
-                "reject_by: 'calibrated' needs a model whose configuration has a score_calibration (got none)"
-            )
+        if reject_by == "calibrated":
+            check_threshold(threshold, reject_by)
+            if not self._calibration:
+                raise ValueError(
+                    "reject_by: 'calibrated' needs a model whose configuration has a score_calibration (got none)"
+                )
         if errors not in (None, *ERRORS):
             raise ValueError(f"errors: one of {', '.join(ERRORS)} is needed (got {errors!r})")
         preprocess = {

@@ -1,23 +1,9 @@
 """Datasets of which one is left out of training: nothing of its test may be seen, by text or by name."""
 
-import sys
-from pathlib import Path
-
+import pools
 import pytest
 
 from modeling_mgvmoe.data.label_sets import LabelInfo, LabelSet
-
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-
-
-@pytest.fixture(scope="module")
-def pools():
-    sys.path.insert(0, str(BENCHMARKS))
-    try:
-        import pools
-    finally:
-        sys.path.remove(str(BENCHMARKS))
-    return pools
 
 
 def pool(task, classes, posts, none=None):
@@ -33,7 +19,7 @@ def pool(task, classes, posts, none=None):
 
 
 @pytest.fixture
-def own(pools):
+def own():
     return {
         "crossner_sea": pool("typing", {"B": "boat", "H": "harbour"}, [("Kelo sank", "B"), ("Mura dock", "H")]),
         "crossner_air": pool("typing", {"P": "plane"}, [("Vira flew", "P")]),
@@ -47,7 +33,7 @@ def texts(data, split):
     return sorted(post["text"] for post in data.posts[split])
 
 
-def test_no_text_and_no_class_of_the_test_is_trained_on(pools, own):
+def test_no_text_and_no_class_of_the_test_is_trained_on(own):
     data = pools.leave_one_out(own, "crossner", posts_per_class=3, test_posts=10)
     assert texts(data, "test") == ["Kelo sank", "Mura dock", "Vira flew"]
     # Of the tweets "boat" is a class of the test; of the relations one has a text of the test.
@@ -61,13 +47,13 @@ def test_no_text_and_no_class_of_the_test_is_trained_on(pools, own):
     }  # fmt: skip
 
 
-def test_few_posts_are_tested_on_with_every_class_as_a_candidate(pools, own):
+def test_few_posts_are_tested_on_with_every_class_as_a_candidate(own):
     data = pools.leave_one_out(own, "tweets", posts_per_class=10, test_posts=1)
     assert len(data.posts["test"]) == 1
     assert set(data.labels["test"]["tweets/typing"]) == {"boat", "bird"}
     assert {post["label"] for post in data.posts["train"]} == {"harbour", "plane", "sails on", "lies in"}
 
 
-def test_posts_of_no_class_take_no_part(pools):
+def test_posts_of_no_class_take_no_part():
     label_set, rows = pool("relation", {"on": "sails on"}, [("Kelo Mura", "on"), ("Mura Kelo", "None")], none="None")
     assert [post["text"] for post in pools._pool(label_set, rows)[1]] == ["Kelo Mura"]

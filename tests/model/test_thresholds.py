@@ -199,6 +199,12 @@ def test_calibrated_is_a_logit_of_each_task(make):
         for logit, number in ((logits[1] - 1e-3, 2), (logits[1] + 1e-3, 1)):
             assert len(pipe(post, candidate_labels=labels, threshold=sigmoid(logit), reject_by="calibrated")) == number
         probability = sigmoid(logits[1])
+    # Without a threshold all labels come; what is no probability is refused by name.
+    assert len(pipe(post, candidate_labels=labels, reject_by="calibrated")) == len(labels)
+    assert explain_post(model, processor, post, labels, reject_by="calibrated").answer is not None
+    for wrong in (1.0, 1.2, 0.0, "0.5"):
+        with pytest.raises(ValueError, match="threshold: "):
+            pipe(post, candidate_labels=labels, threshold=wrong, reject_by="calibrated")
     explained = explain_post(model, processor, post, RELATIONS, threshold=probability, reject_by="calibrated")
     assert explained.threshold == pytest.approx(logits[1]) and explained.reject_by == "logit"
     # Whole posts: types and relations, each by its own numbers.
