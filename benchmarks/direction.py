@@ -6,11 +6,12 @@ Posts of relations that have an inverse in `configuration/labels/` and whose end
 cannot tell head from tail. Candidates are the relation and its inverse, and each pair is asked about twice, once
 turned round, where the inverse is right: balanced accuracy, chance .5. Each `--split-seeds` draws half of these
 relations to train on (with all others that have an inverse), the other half is unseen; of a seen relation a quarter of
-the texts is held out. Labels have roles: the head of "parent of" is "parent of the other", its tail "child of the
-other", which the model reads as types.
+the texts is held out. Labels have roles, which the model reads as types: `head_role` and `tail_role` of the label
+file, "father or mother" and "son or daughter" for "parent of"; with `--roles name` what follows from the names alone,
+"parent of the other" and "child of the other".
 
-Rows are {format, split, train_seed, model, relations, relation, n, balanced_accuracy, seconds}; `relations` is "seen",
-"unseen", or "all" for what is not trained here: the encoder alone and `--model`. A table with means is printed.
+Rows are {format, split, train_seed, model, roles, relations, relation, n, balanced_accuracy, seconds}; `relations` is
+"seen", "unseen", or "all" for what is not trained here: the encoder alone and `--model`. Their means are printed.
 """
 
 import argparse
@@ -49,6 +50,8 @@ FORMATS = ("mnre", "fewrel", "crossre")
 FEWREL = {"wiki": "fewrel", "nyt": "fewrel", "semeval": "semeval"}
 # The whole of a post says nothing of which mention is first.
 DIRECTED = {"mention_weight": 0.0, "type_score_coef": 2.0, "type_loss_coef": 0.0}
+
+ROLES = ("words", "name")
 
 Posts = dict[LabelInfo, list[dict[str, Any]]]
 
@@ -91,14 +94,24 @@ def both_ways(info: LabelInfo, posts: Sequence[Mapping[str, Any]]) -> list[dict[
     ]
 
 
-def directed_data(parts: Mapping[str, Mapping[LabelInfo, Sequence[Mapping[str, Any]]]]) -> ZeroShotData:
+def roles_of(info: LabelInfo, kind: str = "words") -> dict[str, tuple[str, ...]]:
+    """Texts of the roles of head and tail, each under the name that the relation has when read from that end."""
+    if kind == "words" and info.head_role:
+        return {info.name: info.head_role, info.inverse: info.tail_role}
+    return {name: (f"{name} the other",) for name in (info.name, info.inverse)}
+
+
+def directed_data(
+    parts: Mapping[str, Mapping[LabelInfo, Sequence[Mapping[str, Any]]]], kind: str = "words"
+) -> ZeroShotData:
     """Posts of each split, both ways round; labels have roles for types.
 
     Args:
         parts: for "train", "validation" and "test" the posts of each relation.
+        kind: of the roles, of [`ROLES`].
     """
     relations = {info: None for own in parts.values() for info in own}
-    roles = {name: f"{name} the other" for info in relations for name in (info.name, info.inverse)}
+    roles = {name: texts for info in relations for name, texts in roles_of(info, kind).items()}
     types = {info.name: ((info.name,), (info.inverse,)) for info in relations}
     types |= {info.inverse: ((info.inverse,), (info.name,)) for info in relations}
     return ZeroShotData(
@@ -120,10 +133,14 @@ def divide(posts: Sequence[dict[str, Any]], per_relation: int) -> tuple[list[dic
 
 
 def measured(
-    model: MGVMoEForZeroShotIE, processor: MGVMoEProcessor, posts: Mapping[LabelInfo, Sequence[dict[str, Any]]]
+    model: MGVMoEForZeroShotIE,
+    processor: MGVMoEProcessor,
+    posts: Mapping[LabelInfo, Sequence[dict[str, Any]]],
+    roles: str = "words",
 ) -> dict[str, tuple[float, int]]:
     """Balanced accuracy and number of pairs of each relation."""
-    data = directed_data({"train": {}, "validation": {}, "test": {info: own for info, own in posts.items() if own}})
+    tested = {info: own for info, own in posts.items() if own}
+    data = directed_data({"train": {}, "validation": {}, "test": tested}, roles)
     if not data.posts["test"]:
         return {}
     encoded, collators = encode_splits(data, processor, ("test",), with_types=True)
@@ -150,14 +167,14 @@ def trained(data: ZeroShotData, flags: argparse.Namespace, seed: int) -> tuple[M
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Means over relations, splits and seeds, by model and kind of relation."""
-    groups: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
+    groups: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
     for row in rows:
-        groups.setdefault((row["format"], row["model"], row["relations"]), []).append(row)
+        groups.setdefault((row["format"], row["model"], row["roles"], row["relations"]), []).append(row)
     lines = []
     for key, own in groups.items():
         mean = statistics.mean(row["balanced_accuracy"] for row in own)
         lines.append([*key, str(len({row["relation"] for row in own})), f"{mean:.3f}"])
-    return markdown_table(["format", "model", "relations", "number of them", "balanced accuracy"], lines)
+    return markdown_table(["format", "model", "roles", "relations", "number of them", "balanced accuracy"], lines)
 
 
 def main(argv: list[str] | None = None) -> list[dict[str, Any]]:
@@ -173,6 +190,7 @@ def main(argv: list[str] | None = None) -> list[dict[str, Any]]:
     parser.add_argument("--posts_per_relation", type=int, default=600)
     parser.add_argument("--steps", type=int, default=1600)
     parser.add_argument("--expert_rank", type=int, default=48)
+    parser.add_argument("--roles", choices=ROLES, default="words", help="(default words)")
     parser.add_argument("--num_threads", type=int, default=2)
     flags = parser.parse_args(argv)
     disable_progress_bar()
@@ -184,10 +202,10 @@ def main(argv: list[str] | None = None) -> list[dict[str, Any]]:
 
     def add(model: Any, name: str, kind: str, chosen: Posts, started: float, **more: Any) -> None:
         seconds = round(time.time() - started, 1)
-        for relation, (accuracy, number) in measured(*model, chosen).items():
+        for relation, (accuracy, number) in measured(*model, chosen, flags.roles).items():
             rows.append({"format": flags.format, "split": None, "train_seed": None, **more, "model": name,
-                         "relations": kind, "relation": relation, "n": number, "balanced_accuracy": accuracy,
-                         "seconds": seconds})  # fmt: skip
+                         "roles": flags.roles, "relations": kind, "relation": relation, "n": number,
+                         "balanced_accuracy": accuracy, "seconds": seconds})  # fmt: skip
             print(rows[-1], file=sys.stderr, flush=True)
 
     everything = {info: held for info, (_, held) in parts.items() if info.name in judged}
@@ -203,7 +221,7 @@ def main(argv: list[str] | None = None) -> list[dict[str, Any]]:
         watched = {info: held[:2] for info, (_, held) in parts.items() if info in learned and held}
         for seed in flags.train_seeds:
             started = time.time()
-            data = directed_data({"train": learned, "validation": watched, "test": {}})
+            data = directed_data({"train": learned, "validation": watched, "test": {}}, flags.roles)
             model = trained(data, flags, seed)
             for kind in ("seen", "unseen"):
                 chosen = {info: [*held] if kind == "seen" else [*own, *held] for info, (own, held) in parts.items()

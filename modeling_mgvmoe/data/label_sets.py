@@ -29,6 +29,8 @@ class LabelInfo:
         parent: the coarse class that this one is a kind of, by the dataset's own name, or nothing.
         inverse: of a relation, its name from tail to head, "child of" for "parent of"; its own name if it is
             symmetric, nothing where it was not written.
+        head_role, tail_role: of a relation with another inverse, what its head and its tail are to each other, each in
+            several wordings: "father or mother" and "son or daughter". They tell head from tail where types do not.
     """
 
     name: str
@@ -38,6 +40,8 @@ class LabelInfo:
     phrasings: tuple[str, ...] = ()
     parent: str = ""
     inverse: str = ""
+    head_role: tuple[str, ...] = ()
+    tail_role: tuple[str, ...] = ()
 
     def texts(self) -> tuple[str, ...]:
         """Everything that says what the class is: the name, for a relation between its types, and all sentences."""
@@ -156,6 +160,12 @@ class LabelSet:
         for raw, info in self.classes.items():
             if info.inverse and self.task != "relation":
                 raise ValueError(f"class {raw!r}: inverse belongs to relations, got {info.inverse!r}")
+            is_directed = info.inverse not in ("", info.name)
+            if bool(info.head_role) != bool(info.tail_role) or (info.head_role and not is_directed):
+                raise ValueError(
+                    f"class {raw!r}: head_role and tail_role belong together, and to relations with another inverse, "
+                    f"got {info.head_role!r} and {info.tail_role!r}"
+                )
             for key in ("head_types", "tail_types"):
                 names = getattr(info, key)
                 if bool(names) != (self.task == "relation" and bool(self.types)):
@@ -239,14 +249,20 @@ def _label_set(content: Mapping[str, Any]) -> LabelSet:
 def _label_info(raw: str, entry: Any, types: Iterable[str] = ()) -> LabelInfo:
     place = f"class {raw!r}"
     try:
-        check_keys(entry, ("name", "description", *types), ("phrasings", "parent", "inverse"))
+        check_keys(
+            entry, ("name", "description", *types), ("phrasings", "parent", "inverse", "head_role", "tail_role")
+        )
     except ValueError as error:
         raise ValueError(f"{place}: {error}") from error
     return LabelInfo(
         name=_text(entry["name"], f"{place}: name"),
         description=_text(entry["description"], f"{place}: description"),
         **{key: _texts(entry[key], f"{place}: {key}") for key in types},
-        phrasings=_texts(entry["phrasings"], f"{place}: phrasings") if "phrasings" in entry else (),
+        **{
+            key: _texts(entry[key], f"{place}: {key}")
+            for key in ("phrasings", "head_role", "tail_role")
+            if key in entry
+        },
         parent=_text(entry["parent"], f"{place}: parent") if "parent" in entry else "",
         inverse=_text(entry["inverse"], f"{place}: inverse") if "inverse" in entry else "",
     )

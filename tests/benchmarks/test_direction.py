@@ -42,6 +42,16 @@ def test_each_pair_is_asked_about_both_ways_round(direction):
     }
 
 
+def test_roles_have_words(direction):
+    words = {"head_role": ("father or mother", "A parent."), "tail_role": ("son or daughter",)}
+    info = direction.LabelInfo(**PARENT, **words)
+    assert direction.roles_of(info) == {"parent of": words["head_role"], "child of": words["tail_role"]}
+    named = {"parent of": ("parent of the other",), "child of": ("child of the other",)}
+    assert direction.roles_of(info, "name") == direction.roles_of(direction.LabelInfo(**PARENT)) == named
+    data = direction.directed_data({"train": {info: posts(1)}, "validation": {}, "test": {}})
+    assert data.type_descriptions == direction.roles_of(info)
+
+
 def test_no_text_is_trained_on_and_held_out(direction):
     twice = posts(40) + [{**post, "id": f"again-{post['id']}"} for post in posts(40)]
     own, held = direction.divide(twice, 80)

@@ -162,3 +162,25 @@ def test_inverses_of_relations():
     assert all(both[other] == name for name, other in both.items())
     with pytest.raises(ValueError, match="inverse"):
         LabelSet("toy", 1, "typing", {"x": LabelInfo("x", "An x.", inverse="y")})
+
+
+@pytest.mark.parametrize("name", ["crossre", "fewrel", "mnre", "mnre_v1", "semeval"])
+def test_relations_with_another_inverse_have_roles(name):
+    for info in read_label_set(FOLDER / f"{name}.json").classes.values():
+        is_directed = info.inverse not in ("", info.name)
+        assert bool(info.head_role) == bool(info.tail_role) == is_directed, info.name
+        assert not set(info.head_role) & set(info.tail_role), info.name
+
+
+def test_roles_of_a_relation_and_its_inverse_are_each_others():
+    classes = read_label_set(FOLDER / "semeval.json").classes
+    for raw, info in classes.items():
+        twin = classes[raw.replace("e1,e2", "e2,x").replace("e2,e1", "e1,e2").replace("e2,x", "e2,e1")]
+        assert (twin.head_role, twin.tail_role) == (info.tail_role, info.head_role)
+
+
+@pytest.mark.parametrize("more", [{"head_role": ("boss",)}, {"tail_role": ("boss",)},
+                                  {"head_role": ("boss",), "tail_role": ("clerk",), "inverse": "x"}])  # fmt: skip
+def test_roles_need_each_other_and_another_inverse(more):
+    with pytest.raises(ValueError, match="head_role"):
+        LabelSet("toy", 1, "relation", {"x": LabelInfo("x", "An x.", **{"inverse": "y", **more})})
