@@ -182,7 +182,7 @@ def main(argv: list[str] | None = None) -> list[dict[str, Any]]:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, metavar="DIR")
     parser.add_argument("--format", required=True, choices=FORMATS)
-    parser.add_argument("--split-seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--split-seeds", type=int, nargs="*", default=[0], help="(default 0); none: train nothing")
     parser.add_argument("--train-seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--json", required=True, metavar="FILE")
     parser.add_argument("--model", metavar="DIR", help="a saved folder, measured as it is beside the others")
