@@ -202,7 +202,11 @@ ELSEWHERE = {
 
 
 # Arguments as version 0.1 called them, and their names now.
-RENAMED = {"label_template": "hypothesis_template", "none_threshold": "threshold"}
+RENAMED = {
+    "label_template": "hypothesis_template",
+    "none_threshold": "threshold",
+    "picture_features": "image_features",
+}
 
 
 def with_new_names(function: Callable[..., Any]) -> Callable[..., Any]:

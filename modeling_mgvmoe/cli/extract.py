@@ -110,7 +110,9 @@ def _parser(description: str | None) -> argparse.ArgumentParser:
     add("--on_broken_picture", dest="on_broken_image", action=RenamedFlag, choices=ON_BROKEN_IMAGE,
         default=argparse.SUPPRESS, help=argparse.SUPPRESS)  # fmt: skip
     add("--image_dir", metavar="FOLDER", help="of relative image paths (default: that of their file)")
-    add("--picture_features", action="store_true", help="keep the mean of the vision encoder's tokens of each post")
+    add("--image_features", action="store_true", help="keep the mean of the vision encoder's tokens of each post")
+    add("--picture_features", dest="image_features", action=RenamedFlag, nargs=0,
+        default=argparse.SUPPRESS, help=argparse.SUPPRESS)  # fmt: skip
     add("--mention_finder", metavar="MODEL", help="token-classification model for posts without mentions")
     add(
         "--threshold",
@@ -158,8 +160,8 @@ def _extract(flags: argparse.Namespace, argv: Sequence[str] | None) -> dict[str,
         extractor,
         arguments,
         extractor.identity,
-        picture_features=extractor.picture_features if flags.picture_features else None,
-        feature_size=extractor.feature_size if flags.picture_features else None,
+        image_features=extractor.image_features if flags.image_features else None,
+        feature_size=extractor.feature_size if flags.image_features else None,
         state=state,
         progress=state.is_main_process,
     )

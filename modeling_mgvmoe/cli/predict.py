@@ -321,7 +321,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     )
     add_post_flags(parser)
     group = parser.add_argument_group("many posts")
-    group.add_argument("--input", metavar="FILE", help="posts: .json (a list), .jsonl, or .parquet")
+    group.add_argument("--input", metavar="FILE", help="posts: .json (a list), .jsonl, .csv, .tsv or .parquet")
     group.add_argument("--output", metavar="FILE", help="answers: .json or .jsonl (default: standard output)")
     group.add_argument("--overwrite", action="store_true", help="replace an output that is there")
     group.add_argument(

@@ -75,7 +75,7 @@ class RenamedFlag(argparse.Action):
     def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
         """Set the value under the new name, which is that of `dest`."""
         print(f"{parser.prog}: warning: {option_string} is now called --{self.dest}", file=sys.stderr)
-        setattr(namespace, self.dest, values)
+        setattr(namespace, self.dest, True if self.nargs == 0 else values)
 
 
 def _flags_of(parser: argparse.ArgumentParser, words: Sequence[str]) -> list[str]:

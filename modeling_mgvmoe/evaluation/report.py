@@ -247,7 +247,7 @@ def counts_line(results: Mapping[int, TaskResult]) -> str:
 def protocol_report(
     results: Mapping[str, Mapping[int, TaskResult]],
     facts: Mapping[str, str],
-    pictures: Mapping[tuple[str, int], Sequence[tuple[str, str]]],
+    images: Mapping[tuple[str, int], Sequence[tuple[str, str]]],
     notes: Sequence[str] = (),
 ) -> str:
     """The Markdown report of an evaluation.
@@ -255,7 +255,7 @@ def protocol_report(
     Args:
         results: by task and seed, of one protocol.
         facts: what was run, by name: command, seeds, versions, machine.
-        pictures: by task and seed (caption, path relative to the report).
+        images: by task and seed (caption, path relative to the report).
         notes: what a reader must know to judge the numbers.
     """
     protocol = next(result.protocol for own in results.values() for result in own.values())
@@ -266,7 +266,7 @@ def protocol_report(
         lines += [f"## {task.capitalize()}", "", counts_line(own).capitalize(), "", seed_table(own), ""]
         for seed in own:
             lines += [f"### {task.capitalize()}, seed {seed}", ""]
-            lines += [f"![{caption}]({path})" for caption, path in pictures.get((task, seed), ())] + [""]
+            lines += [f"![{caption}]({path})" for caption, path in images.get((task, seed), ())] + [""]
     return "\n".join(lines).rstrip() + "\n"
 
 

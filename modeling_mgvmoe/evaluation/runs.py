@@ -191,7 +191,7 @@ def write_files(
     """Write the files of [`run_evaluation`]."""
     from .plots import draw_classes, draw_confusion
 
-    pictures: dict[tuple[str, int], list[tuple[str, str]]] = {}
+    images: dict[tuple[str, int], list[tuple[str, str]]] = {}
     for task, own in results.items():
         for seed, result in own.items():
             stem, title = f"{arguments.protocol}-{task}-seed{seed}", f"{arguments.protocol}, {task}, seed {seed}"
@@ -201,7 +201,7 @@ def write_files(
             unseen = [name for name in result.classes if name not in set(result.seen)]
             groups = {"seen classes": list(result.seen), "unseen classes": unseen} if result.seen and unseen else None
             draw_classes(result.per_class(OURS), classes, title, groups)
-            pictures[task, seed] = [(f"Confusion matrix, {title}", names[0]), (f"Classes, {title}", names[1])]
+            images[task, seed] = [(f"Confusion matrix, {title}", names[0]), (f"Classes, {title}", names[1])]
     stem = os.path.join(arguments.output_dir, arguments.protocol)
     content: dict[str, Any] = {
         "protocol": arguments.protocol,
@@ -216,7 +216,7 @@ def write_files(
     }
     for path, text in (
         (f"{stem}.json", json.dumps(content, indent=1, ensure_ascii=False) + "\n"),
-        (f"{stem}.md", protocol_report(results, facts, pictures, notes)),
+        (f"{stem}.md", protocol_report(results, facts, images, notes)),
     ):
         write_whole(path, text.encode())
     print(f"\nreport: {stem}.md   numbers: {stem}.json")

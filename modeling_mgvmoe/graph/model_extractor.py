@@ -240,9 +240,9 @@ class ModelExtractor:
         with self._precision():
             return self.extractor(posts)
 
-    def picture_features(self, pictures: Sequence[Any]) -> np.ndarray:
+    def image_features(self, images: Sequence[Any]) -> np.ndarray:
         """(n, H'), the mean of the vision encoder's tokens, which no trained part has touched."""
-        pixels = [torch.from_numpy(one) for one in self.processor.encode_images(list(pictures))]
+        pixels = [torch.from_numpy(one) for one in self.processor.encode_images(list(images))]
         found = []
         with torch.inference_mode(), self._precision():
             for start in range(0, len(pixels), self.extractor.batch_size):

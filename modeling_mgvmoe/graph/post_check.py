@@ -114,7 +114,7 @@ class RowCheck:
 
     Args:
         duplicates: of `duplicate_ids.find_duplicates`.
-        on_broken_picture: of [`ON_BROKEN_IMAGE`].
+        on_broken_image: of [`ON_BROKEN_IMAGE`].
         image_dir: what paths of images are relative to; default: the folder of their file.
         needs_mentions: a post must say which mentions it has; false where they are looked for.
     """
@@ -122,12 +122,12 @@ class RowCheck:
     def __init__(
         self,
         duplicates: np.ndarray,
-        on_broken_picture: str = "error",
+        on_broken_image: str = "error",
         image_dir: str | None = None,
         needs_mentions: bool = True,
     ) -> None:
-        check_choice("on_broken_picture", on_broken_picture, ON_BROKEN_IMAGE)
-        self.duplicates, self.on_broken_picture = duplicates, on_broken_picture
+        check_choice("on_broken_image", on_broken_image, ON_BROKEN_IMAGE)
+        self.duplicates, self.on_broken_image = duplicates, on_broken_image
         self.image_dir, self.needs_mentions = image_dir, needs_mentions
 
     def __call__(self, raw: RawRow) -> CheckedRow:
@@ -182,7 +182,7 @@ class RowCheck:
         try:
             return _open(raw.values.get("image"), self.image_dir or raw.folder), None
         except ValueError as error:
-            if self.on_broken_picture == "error":
+            if self.on_broken_image == "error":
                 raise RowError("picture", str(error)) from error
             return None, str(error)
 

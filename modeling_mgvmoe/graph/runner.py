@@ -22,6 +22,7 @@ import numpy as np
 from ..data.atomic_io import LOCK, locked
 from ..data.progress_bar import progress_bar
 from ..data.schema import check_choice
+from ..labels import with_new_names
 from ..training.launch import StopSignals
 from .post_check import ON_BROKEN_IMAGE, CheckedRow, RowCheck, RowError
 from .post_files import PostFiles, RawRow
@@ -120,12 +121,13 @@ class BulkResult:
     faults: tuple[str, ...] = ()
 
 
+@with_new_names
 def extract_in_bulk(
     posts: PostFiles,
     extractor: Extractor,
     arguments: BulkArguments,
     identity: Mapping[str, Any],
-    picture_features: ImageFeatures | None = None,
+    image_features: ImageFeatures | None = None,
     feature_size: int | None = None,
     state: PartialState | None = None,
     progress: bool = False,
@@ -138,8 +140,8 @@ def extract_in_bulk(
             found out by giving it one at a time.
         arguments: how.
         identity: of the extractor, as JSON values: model, labels, options. A run resumes only if it is the same.
-        picture_features: images to features, which go into the table of posts; default: none.
-        feature_size: H', numbers of an image's features; with `picture_features`.
+        image_features: images to features, which go into the table of posts; default: none.
+        feature_size: H', numbers of an image's features; with `image_features`.
         state: of Accelerate, under several processes; each makes a share of the parts. Default: this process is alone.
         progress: show a progress bar, of all processes of this run together.
 
@@ -173,7 +175,7 @@ def extract_in_bulk(
             StopSignals("finishing the batch") as signals,
             _Progress(output, todo, share(todo, own, number), progress and own == 0) as bar,
         ):
-            worker = _Worker(posts, extractor, arguments, fingerprint, picture_features, feature_size, signals, bar)
+            worker = _Worker(posts, extractor, arguments, fingerprint, image_features, feature_size, signals, bar)
             worker.run(share(todo, own, number))
             if own == 0:
                 bar.wait_for_others(signals)
@@ -196,13 +198,13 @@ class _Worker:
         extractor: Extractor,
         arguments: BulkArguments,
         fingerprint: str,
-        picture_features: ImageFeatures | None,
+        image_features: ImageFeatures | None,
         feature_size: int | None,
         signals: StopSignals,
         bar: _Progress,
     ) -> None:
         self.posts, self.extractor, self.arguments, self.fingerprint = posts, extractor, arguments, fingerprint
-        self.picture_features, self.feature_size = picture_features, feature_size
+        self.image_features, self.feature_size = image_features, feature_size
         self.signals, self.bar = signals, bar
         self.check = RowCheck(
             read_duplicates(arguments.output),
@@ -235,13 +237,13 @@ class _Worker:
         return None if self.signals.received else tables
 
     def _features(self, rows: Sequence[CheckedRow]) -> dict[int, np.ndarray] | None:
-        if self.picture_features is None:
+        if self.image_features is None:
             return None
-        pictured = [row for row in rows if row.post is not None and row.post["image"] is not None]
-        if not pictured:
+        with_image = [row for row in rows if row.post is not None and row.post["image"] is not None]
+        if not with_image:
             return {}
-        features = self.picture_features([row.post["image"] for row in pictured if row.post is not None])
-        return dict(zip((row.row for row in pictured), features, strict=True))
+        features = self.image_features([row.post["image"] for row in with_image if row.post is not None])
+        return dict(zip((row.row for row in with_image), features, strict=True))
 
 
 def checked_batches(

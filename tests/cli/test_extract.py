@@ -94,7 +94,7 @@ def test_all_forms_come_of_a_finished_graph_without_a_model(undisturbed, capsys)
 
 
 def test_image_features_are_the_mean_of_the_towers_tokens(inputs, tmp_path):
-    extract_command([*inputs, "--output", str(tmp_path), "--picture_features", "--num_workers", "2"])
+    extract_command([*inputs, "--output", str(tmp_path), "--image_features", "--num_workers", "2"])
     posts = pq.read_table(tmp_path / "posts").to_pylist()
     model, processor = scratch_model()
     pixels = processor.encode_images([some_posts(60)[5]["image"]])[0]
@@ -124,6 +124,13 @@ def test_the_flag_of_broken_images_and_its_old_name(capsys):
         flags = _parser(None).parse_args(["--output", "x", flag, "text_only"])
         assert flags.on_broken_image == "text_only" and told in capsys.readouterr().err
     assert _parser(None).parse_args(["--output", "x"]).on_broken_image == "error"
+
+
+def test_the_flag_of_image_features_and_its_old_name(capsys):
+    for flag, told in (("--image_features", ""), ("--picture_features", "is now called --image_features")):
+        assert _parser(None).parse_args(["--output", "x", flag]).image_features is True
+        assert told in capsys.readouterr().err
+    assert _parser(None).parse_args(["--output", "x"]).image_features is False
 
 
 def refused(flags, capsys):

@@ -101,7 +101,7 @@ def extract_all(paths, output, extractor=stand_in, identity=LABELS, features=Non
         extractor,
         BulkArguments(output=str(output), **arguments),
         identity,
-        picture_features=features,
+        image_features=features,
         feature_size=None if features is None else 3,
     )
 
