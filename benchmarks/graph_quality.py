@@ -5,7 +5,8 @@
 Each sentence goes whole through `GraphExtractor`, with its gold mentions and all labels of its domain in words. A
 typed entity is right if its label is; a directed triple if (head, relation, tail) is gold; undirected, either order
 counts. Classes that are a rest without a meaning (`misc`, `related-to`) are no candidates and no gold: an answer for
-such a mention or pair is wrong. An answer counts where its probability is at least the threshold; no threshold is
+such a mention or pair is wrong. Of a relation's head and tail the model reads the roles ("part", "whole"), or with
+`--ends types` the types, which CrossRE's relations hardly restrict. An answer counts where its probability is at least the threshold; no threshold is
 fitted, all are printed. Rows, beside the model:
 
 - "model, one direction": of the two orders of a pair the one with the higher score;
@@ -211,8 +212,9 @@ def measure_domain(flags, model, processor, domain):
                                if name in {*typing, *relation}},
     }  # fmt: skip
     if model.config.score == "similarity":
-        words["label_types"] = {name: relations.allowed_types()[name] for name in relation}
-        words["type_descriptions"] = relations.type_texts()
+        by_types = relations.allowed_types(), relations.type_texts()
+        types_of, words["type_descriptions"] = relations.role_types() if flags.ends == "roles" else by_types
+        words["label_types"] = {name: types_of[name] for name in relation}
     started = time.perf_counter()
     answers = {"model": extracted(model, processor, sentences, words, flags.batch_size, domain)}
     seconds = time.perf_counter() - started
@@ -271,6 +273,12 @@ def main(argv=None):
     parser.add_argument("--split", default="test", choices=("train", "dev", "test"))
     parser.add_argument("--limit", type=int, help="sentences of each domain, drawn by --seed (default: all)")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--ends",
+        choices=("roles", "types"),
+        default="roles",
+        help="read of a relation's head and tail (default roles)",
+    )
     parser.add_argument("--thresholds", type=float, nargs="+", default=list(THRESHOLDS))
     parser.add_argument("--batch_size", type=int, default=32, help="marked texts at a time (default 32)")
     parser.add_argument("--num_threads", type=int, default=2)
@@ -294,7 +302,7 @@ def main(argv=None):
     rows = [row for domain in flags.domains for row in measure_domain(flags, model.eval(), processor, domain)]
     rows += all_domains(rows)
     content = {
-        "model": flags.model, "split": flags.split, "limit": flags.limit, "seed": flags.seed,
+        "model": flags.model, "split": flags.split, "limit": flags.limit, "seed": flags.seed, "ends": flags.ends,
         "dtype": str(model.dtype).removeprefix("torch."), "processor": processor_name(),
         "machine": machine(flags.device), "versions": versions(), "rows": rows,
     }  # fmt: skip

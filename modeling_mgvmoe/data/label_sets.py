@@ -29,8 +29,8 @@ class LabelInfo:
         parent: the coarse class that this one is a kind of, by the dataset's own name, or nothing.
         inverse: of a relation, its name from tail to head, "child of" for "parent of"; its own name if it is
             symmetric, nothing where it was not written.
-        head_role, tail_role: of a relation with another inverse, what its head and its tail are to each other, each in
-            several wordings: "father or mother" and "son or daughter". They tell head from tail where types do not.
+        head_role, tail_role: of a relation, what its head and its tail are to each other, each in several wordings:
+            "father or mother" and "son or daughter". They tell head from tail where types do not.
     """
 
     name: str
@@ -137,6 +137,23 @@ class LabelSet:
             return {}
         return {info.name: (info.head_types, info.tail_types) for info in self.classes.values()}
 
+    def role_types(self) -> tuple[dict[str, tuple[tuple[str], tuple[str]]], dict[str, tuple[str, ...]]]:
+        """The roles of all relations, to be read as types: `label_types` and `type_descriptions`, by plain name.
+
+        Raises:
+            ValueError: a relation has no roles.
+        """
+        types, texts = {}, {}
+        for info in self.classes.values():
+            if not info.head_role:
+                raise ValueError(f"head_role: {info.name!r} of the label set {self.name!r} has none")
+            ends = (f"end of {info.name}",) * 2
+            if info.head_role != info.tail_role:
+                ends = (f"head of {info.name}", f"tail of {info.name}")
+            types[info.name] = ((ends[0],), (ends[1],))
+            texts |= {ends[0]: info.head_role, ends[1]: info.tail_role}
+        return types, texts
+
     def inverses(self) -> dict[str, str]:
         """For each relation that has one, by its plain name, its name from tail to head."""
         return {info.name: info.inverse for info in self.classes.values() if info.inverse}
@@ -160,11 +177,15 @@ class LabelSet:
         for raw, info in self.classes.items():
             if info.inverse and self.task != "relation":
                 raise ValueError(f"class {raw!r}: inverse belongs to relations, got {info.inverse!r}")
-            is_directed = info.inverse not in ("", info.name)
-            if bool(info.head_role) != bool(info.tail_role) or (info.head_role and not is_directed):
+            if bool(info.head_role) != bool(info.tail_role) or (info.head_role and self.task != "relation"):
                 raise ValueError(
-                    f"class {raw!r}: head_role and tail_role belong together, and to relations with another inverse, "
-                    f"got {info.head_role!r} and {info.tail_role!r}"
+                    f"class {raw!r}: head_role and tail_role belong to relations, and together, got "
+                    f"{info.head_role!r} and {info.tail_role!r}"
+                )
+            if info.inverse == info.name and info.head_role != info.tail_role:
+                raise ValueError(
+                    f"class {raw!r}: head_role and tail_role of a symmetric relation must be the same, got "
+                    f"{info.head_role!r} and {info.tail_role!r}"
                 )
             for key in ("head_types", "tail_types"):
                 names = getattr(info, key)

@@ -167,9 +167,22 @@ def test_inverses_of_relations():
 @pytest.mark.parametrize("name", ["crossre", "fewrel", "mnre", "mnre_v1", "semeval"])
 def test_relations_with_another_inverse_have_roles(name):
     for info in read_label_set(FOLDER / f"{name}.json").classes.values():
-        is_directed = info.inverse not in ("", info.name)
-        assert bool(info.head_role) == bool(info.tail_role) == is_directed, info.name
-        assert not set(info.head_role) & set(info.tail_role), info.name
+        if info.inverse not in ("", info.name):
+            assert info.head_role and info.tail_role, info.name
+            assert not set(info.head_role) & set(info.tail_role), info.name
+
+
+def test_roles_are_read_as_types():
+    label_set = read_label_set(FOLDER / "crossre.json")
+    types, texts = label_set.role_types()
+    assert types["is part of"] == (("head of is part of",), ("tail of is part of",))
+    assert texts["head of is part of"] == label_set.classes["part-of"].head_role
+    assert texts["tail of is part of"] == label_set.classes["part-of"].tail_role
+    # Both ends of a symmetric relation are the same.
+    assert types["is opposed to"] == (("end of is opposed to",),) * 2
+    assert set(types) == {info.name for info in label_set.classes.values()}
+    with pytest.raises(ValueError, match="head_role: 'peer of'"):
+        read_label_set(FOLDER / "mnre.json").role_types()
 
 
 def test_roles_of_a_relation_and_its_inverse_are_each_others():
@@ -181,6 +194,11 @@ def test_roles_of_a_relation_and_its_inverse_are_each_others():
 
 @pytest.mark.parametrize("more", [{"head_role": ("boss",)}, {"tail_role": ("boss",)},
                                   {"head_role": ("boss",), "tail_role": ("clerk",), "inverse": "x"}])  # fmt: skip
-def test_roles_need_each_other_and_another_inverse(more):
+def test_roles_need_each_other_and_are_the_same_of_a_symmetric_relation(more):
     with pytest.raises(ValueError, match="head_role"):
         LabelSet("toy", 1, "relation", {"x": LabelInfo("x", "An x.", **{"inverse": "y", **more})})
+
+
+def test_types_of_mentions_have_no_roles():
+    with pytest.raises(ValueError, match="head_role"):
+        LabelSet("toy", 1, "typing", {"x": LabelInfo("x", "An x.", head_role=("a",), tail_role=("b",))})
