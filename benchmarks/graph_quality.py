@@ -6,8 +6,8 @@ Each sentence goes whole through `GraphExtractor`, with its gold mentions and al
 typed entity is right if its label is; a directed triple if (head, relation, tail) is gold; undirected, either order
 counts. Classes that are a rest without a meaning (`misc`, `related-to`) are no candidates and no gold: an answer for
 such a mention or pair is wrong. Of a relation's head and tail the model reads the roles ("part", "whole"), or with
-`--ends types` the types, which CrossRE's relations hardly restrict. An answer counts where its probability is at least the threshold; no threshold is
-fitted, all are printed. Rows, beside the model:
+`--ends types` the types, which CrossRE's relations hardly restrict. An answer counts where its probability is at least
+the threshold; no threshold is fitted, all are printed. Rows, beside the model:
 
 - "model, one direction": of the two orders of a pair the one with the higher score;
 - "untrained": the same encoder, words and types with experts that move nothing (residual experts alone), and with one
