@@ -143,15 +143,16 @@ class LabelSet:
         Raises:
             ValueError: a relation has no roles.
         """
-        types, texts = {}, {}
+        types: dict[str, tuple[tuple[str], tuple[str]]] = {}
+        texts: dict[str, tuple[str, ...]] = {}
         for info in self.classes.values():
             if not info.head_role:
                 raise ValueError(f"head_role: {info.name!r} of the label set {self.name!r} has none")
-            ends = (f"end of {info.name}",) * 2
-            if info.head_role != info.tail_role:
-                ends = (f"head of {info.name}", f"tail of {info.name}")
-            types[info.name] = ((ends[0],), (ends[1],))
-            texts |= {ends[0]: info.head_role, ends[1]: info.tail_role}
+            head, tail = f"head of {info.name}", f"tail of {info.name}"
+            if info.head_role == info.tail_role:
+                head = tail = f"end of {info.name}"
+            types[info.name] = ((head,), (tail,))
+            texts |= {head: info.head_role, tail: info.tail_role}
         return types, texts
 
     def inverses(self) -> dict[str, str]:
