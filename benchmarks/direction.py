@@ -95,10 +95,16 @@ def both_ways(info: LabelInfo, posts: Sequence[Mapping[str, Any]]) -> list[dict[
 
 
 def roles_of(info: LabelInfo, kind: str = "words") -> dict[str, tuple[str, ...]]:
-    """Texts of the roles of head and tail, each under the name that the relation has when read from that end."""
-    if kind == "words" and info.head_role:
-        return {info.name: info.head_role, info.inverse: info.tail_role}
-    return {name: (f"{name} the other",) for name in (info.name, info.inverse)}
+    """Texts of the roles of head and tail, each under the name that the relation has when read from that end.
+
+    Raises:
+        ValueError: the relation has no roles in words.
+    """
+    if kind == "name":
+        return {name: (f"{name} the other",) for name in (info.name, info.inverse)}
+    if not info.head_role:
+        raise ValueError(f"head_role: the relation {info.name!r} has none; --roles name takes what its name says")
+    return {info.name: info.head_role, info.inverse: info.tail_role}
 
 
 def directed_data(

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-PARENT = {"name": "parent of", "description": "", "inverse": "child of"}
+WORDS = {"head_role": ("father or mother", "A parent."), "tail_role": ("son or daughter",)}
+PARENT = {"name": "parent of", "description": "", "inverse": "child of", **WORDS}
 
 
 @pytest.fixture(scope="module")
@@ -43,11 +44,12 @@ def test_each_pair_is_asked_about_both_ways_round(direction):
 
 
 def test_roles_have_words(direction):
-    words = {"head_role": ("father or mother", "A parent."), "tail_role": ("son or daughter",)}
-    info = direction.LabelInfo(**PARENT, **words)
-    assert direction.roles_of(info) == {"parent of": words["head_role"], "child of": words["tail_role"]}
+    info = direction.LabelInfo(**PARENT)
+    assert direction.roles_of(info) == {"parent of": WORDS["head_role"], "child of": WORDS["tail_role"]}
     named = {"parent of": ("parent of the other",), "child of": ("child of the other",)}
-    assert direction.roles_of(info, "name") == direction.roles_of(direction.LabelInfo(**PARENT)) == named
+    assert direction.roles_of(info, "name") == named
+    with pytest.raises(ValueError, match="head_role"):
+        direction.roles_of(direction.LabelInfo("parent of", "", inverse="child of"))
     data = direction.directed_data({"train": {info: posts(1)}, "validation": {}, "test": {}})
     assert data.type_descriptions == direction.roles_of(info)
 

@@ -127,9 +127,9 @@ def test_the_flag_of_broken_images_and_its_old_name(capsys):
 
 
 def test_the_flag_of_image_features_and_its_old_name(capsys):
-    for flag, told in (("--image_features", ""), ("--picture_features", "is now called --image_features")):
+    for flag, is_old in (("--image_features", False), ("--picture_features", True)):
         assert _parser(None).parse_args(["--output", "x", flag]).image_features is True
-        assert told in capsys.readouterr().err
+        assert ("is now called --image_features" in capsys.readouterr().err) is is_old
     assert _parser(None).parse_args(["--output", "x"]).image_features is False
 
 

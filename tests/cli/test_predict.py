@@ -136,7 +136,7 @@ class TestFiles:
 
     @pytest.fixture
     def expected(self, folder, pipe):
-        # One of its own: labels that another test has embedded, in a batch of another size, may differ in a last bit.
+        # A fresh one: labels that another test has embedded, in a batch of another size, may differ in a last bit.
         pipe = ZeroShotMultimodalIEPipeline(model=pipe.model, processor=pipe.processor)
         posts = [{**post, **({"image": str(folder / "one.png")} if "image" in post else {})} for post in self.POSTS]
         answers = pipe(posts, candidate_labels=LABELS, batch_size=2)
