@@ -12,18 +12,20 @@ import json
 import os
 import subprocess
 import sys
+import textwrap
 import time
 from importlib.resources import files
 
 import torch
+from matplotlib.figure import Figure
 from PIL import Image
 from transformers.utils.logging import disable_progress_bar
 
 from modeling_mgvmoe import MGVMoEForZeroShotIE, MGVMoEProcessor
 from modeling_mgvmoe.cli.errors import one_line
 from modeling_mgvmoe.cli.extract import extract_command
-from modeling_mgvmoe.evaluation.report import conditions_table, draw_predictions
-from modeling_mgvmoe.graph.graph_report import draw_graph, read_graph
+from modeling_mgvmoe.evaluation.report import conditions_table, drawing_style, mark_mentions
+from modeling_mgvmoe.graph.hetero_data import read_graph
 from modeling_mgvmoe.inference.model_folder import check_output_folder, check_packages
 from modeling_mgvmoe.inference.predict import evaluate_conditions
 from modeling_mgvmoe.training.arguments import parse_arguments
@@ -52,6 +54,8 @@ def read_real_posts():
 
 def extract_real_posts(folder):
     """Type and relate six posts with the weights that ship, print what they say, and draw posts and graph."""
+    from graph_report import draw_graph  # beside this script
+
     given, labels = read_real_posts()
     os.makedirs(folder, exist_ok=True)
     posts_file, graph = os.path.join(folder, "posts.jsonl"), os.path.join(folder, "graph")
@@ -99,6 +103,31 @@ def print_answers(posts, answers):
     there = sum(len(post["relations"]) for post in posts)
     print(f"\n  {types_right} of {types} types are right, and {relations_right} of {relations} relations", end="")
     print(f", of {there} that are there")
+
+
+def draw_predictions(posts, rankings, path, title, top_k=4):
+    """Write a PNG with each post's image, its text with the mentions in brackets, and its best labels as bars.
+
+    The bar of the best label is green where it is the post's `label`, else red.
+    """
+    rows = -(-len(posts) // 2)
+    with drawing_style():
+        figure = Figure(figsize=(11.2, 2 * rows + 0.5), layout="constrained")
+        places = figure.subplots(rows, 4, width_ratios=[1, 1.6] * 2, squeeze=False).reshape(-1, 2)
+        for (drawn, bars), post, ranking in zip(places, posts, rankings, strict=False):
+            best = ranking[:top_k][::-1]
+            drawn.imshow(post["image"])
+            colours = ["#b8c4d0"] * (len(best) - 1) + ["#8fd0a5" if best[-1]["label"] == post["label"] else "#eba39c"]
+            bars.barh(range(len(best)), [item["score"] for item in best], color=colours)
+            bars.set_xlim(0, 1.15)  # room for the figures beside a bar of 1
+            for place, item in enumerate(best):
+                bars.text(0.02, place, item["label"], va="center", fontsize=9)
+                bars.text(1.14, place, f"{item['score']:.2f}", va="center", ha="right", fontsize=9)
+            bars.set_title(textwrap.fill(mark_mentions(post), 46), fontsize=8.5, loc="left")
+        for axis in places.flat:
+            axis.axis("off")
+        figure.suptitle(title, fontsize=11)
+        figure.savefig(path, dpi=110)
 
 
 def choose_posts(data):

@@ -1,4 +1,4 @@
-"""Draw what an answer is made of, or which experts are used: `mgvmoe explain`.
+"""Show what an answer is made of, or which experts are used: `mgvmoe explain`.
 
     python examples/explain.py post --model runs/demo/model --posts runs/demo/posts/posts.json --number 1
     python examples/explain.py experts --model runs/demo/model --dataset sketchbook

@@ -12,8 +12,7 @@ import torch
 from torch_geometric.nn.kge import DistMult
 
 from modeling_mgvmoe.cli.errors import one_line
-from modeling_mgvmoe.graph.graph_report import read_graph
-from modeling_mgvmoe.graph.hetero_data import relation_types
+from modeling_mgvmoe.graph.hetero_data import read_graph, relation_types
 
 
 def triples_of(data):

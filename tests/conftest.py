@@ -55,19 +55,6 @@ def float32_by_default(monkeypatch):
     monkeypatch.setattr(precision, "has_bf16", lambda device="cpu": False)
 
 
-@pytest.fixture(autouse=True, scope="session")
-def no_curves():
-    """A training draws no curves: two seconds, more than most runs here take. test_trackers.py has them drawn."""
-    try:
-        from modeling_mgvmoe.training import trackers
-    except ImportError:  # without Accelerate, as in the environment of the demo page, nothing trains
-        yield
-        return
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trackers, "draw_curves", lambda entries, path: "not in this test")
-        yield
-
-
 @pytest.fixture
 def own_module_cache(monkeypatch, tmp_path):
     """Code of saved folders is copied to a temporary place, not to the user's cache."""

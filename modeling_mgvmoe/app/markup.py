@@ -6,18 +6,17 @@ import base64
 import math
 from collections.abc import Mapping, Sequence
 from html import escape
+from importlib.resources import files
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from PIL import Image
 
 from ..evaluation.explanation import image_effect_words, normalized_entropy
-from ..evaluation.plots import STRONGEST, attention_overlay, relative_weights, resized
 from ..spans import join_image_texts
 
 if TYPE_CHECKING:
-    from PIL import Image
-
     from ..evaluation.explanation import Explanation
 
 MOST_BARS = 12
@@ -61,7 +60,7 @@ def verdict(ranking: Sequence[Mapping[str, Any]], least: float) -> str:
     """
     ahead = lead(ranking)
     answer = ranking[0]["label"] if ahead >= least else None
-    best, uncertainty = ranking[0], normalized_entropy([entry["score"] for entry in ranking])
+    best = ranking[0]
     if answer is None:
         head = '<p class="mg-answer mg-none">None of these</p>'
         head += (
@@ -72,6 +71,12 @@ def verdict(ranking: Sequence[Mapping[str, Any]], least: float) -> str:
         head = f'<p class="mg-answer">{escape(answer)}</p>'
     if len(ranking) == 1:
         head += '<p class="mg-hint">With one label its score is always 1: give it others to be compared with.</p>'
+    return head + _scores(ranking, answer)
+
+
+def _scores(ranking: Sequence[Mapping[str, Any]], answer: str | None) -> str:
+    """A bar for each label, and one for the uncertainty."""
+    uncertainty = normalized_entropy([entry["score"] for entry in ranking])
     bars = "".join(
         _bar(entry["label"], entry["score"], f"{entry['score']:.3f}", "mg-best" if entry["label"] == answer else "")
         for entry in ranking[:MOST_BARS]
@@ -82,7 +87,7 @@ def verdict(ranking: Sequence[Mapping[str, Any]], least: float) -> str:
     )
     words = ("sure", "fairly sure", "unsure", "undecided")[min(int(uncertainty * 4), 3)]
     return (
-        f'{head}<ul class="mg-bars" aria-label="Scores of the labels">{bars}</ul>{rest}'
+        f'<ul class="mg-bars" aria-label="Scores of the labels">{bars}</ul>{rest}'
         f'<ul class="mg-bars mg-uncertainty" aria-label="Uncertainty">'
         f"{_bar(f'uncertainty: {words}', uncertainty, f'{uncertainty:.2f}', '')}</ul>"
     )
@@ -141,6 +146,59 @@ def side_by_side(explanation: Explanation) -> str:
         f'<p class="mg-title">With and without the {named}</p><div class="mg-columns">{"".join(columns)}</div>'
         f'<p class="mg-effect">{escape(image_effect_words(explanation))}</p>'
     )
+
+
+TINT = (224, 130, 20)
+STRONGEST = 0.8  # of the tint, where the weight is greatest and the image decides the answer
+# The image turns grey, so that no colour in it is taken for the tint; what the model was not shown turns pale.
+PALE = 0.85
+
+
+def relative_weights(explanation: Explanation) -> list[float]:
+    """The weight of each word over that of the strongest one, 0 to 1."""
+    strongest = max((word.weight for word in explanation.words), default=0.0)
+    return [word.weight / strongest if strongest > 0 else 0.0 for word in explanation.words]
+
+
+def resized(image: Image.Image, longest_side: int) -> Image.Image:
+    """The image with at most this many pixels a side; a small drawing enlarged by a whole number, pixel by pixel."""
+    longest = max(image.size)
+    if longest > longest_side:
+        factor = longest_side / longest
+        size = (max(1, round(image.width * factor)), max(1, round(image.height * factor)))
+        return image.resize(size, Image.Resampling.LANCZOS)
+    times = longest_side // longest
+    return image.resize((image.width * times, image.height * times), Image.Resampling.NEAREST)
+
+
+def attention_overlay(explanation: Explanation, longest_side: int) -> Image.Image:
+    """The image in grey, each patch tinted by its weight over that of the strongest one, times `image_strength`.
+
+    An image that changes nothing stays grey, wherever the fusion looked.
+
+    Args:
+        explanation: with an image and its patches.
+        longest_side: see [`resized`].
+
+    Raises:
+        ValueError: there is no image, or its tokens make no grid.
+    """
+    patches, area, image = explanation.patches, explanation.patch_area, explanation.image
+    if patches is None or area is None or image is None:
+        raise ValueError("explanation: one with an image and a grid of patches is needed (got none)")
+    small = resized(image, longest_side)
+    left, top, right, bottom = area
+    x = (np.arange(small.width) + 0.5) * image.width / small.width
+    y = (np.arange(small.height) + 0.5) * image.height / small.height
+    rows, columns = patches.shape
+    column = np.floor((x - left) / (right - left) * columns).astype(int)
+    row = np.floor((y - top) / (bottom - top) * rows).astype(int)
+    shown = ((row >= 0) & (row < rows))[:, None] & ((column >= 0) & (column < columns))[None]
+    share = STRONGEST * explanation.image_strength * patches / max(patches.max(), np.finfo(float).tiny)
+    alpha = np.where(shown, share[row.clip(0, rows - 1)][:, column.clip(0, columns - 1)], PALE)[..., None]
+    over = np.where(shown[..., None], np.array(TINT), 255)
+    grey = np.asarray(small.convert("L"), dtype=float)[..., None]
+    return Image.fromarray((grey * (1 - alpha) + over * alpha).round().astype(np.uint8))
 
 
 def weighed(explanation: Explanation) -> str:
@@ -232,6 +290,39 @@ def experts(explanation: Explanation) -> str:
         '<p class="mg-title">Experts that fired</p>'
         f'<ul class="mg-experts" aria-label="Shares of the experts">{"".join(bars)}</ul>'
         f'<p class="mg-hint">{key}: shares of the vector that is compared with the labels, not of the answer</p>'
+    )
+
+
+# What the page's theme says there.
+THEME = (
+    ":root { color-scheme: light dark; --body-text-color: CanvasText; --background-fill-primary: Canvas; "
+    "--background-fill-secondary: rgba(128, 128, 128, 0.12); } "
+    "body { font-family: system-ui, sans-serif; max-width: 46rem; margin: 1.5rem auto; padding: 0 1rem; } "
+    "section { margin-bottom: 1.6rem; }"
+)
+
+
+def document(explanation: Explanation) -> str:
+    """An explanation as a whole HTML document, which needs nothing beside it."""
+    style = files("modeling_mgvmoe.app").joinpath("page.css").read_text(encoding="utf-8")
+    answer = explanation.answer
+    title = escape(answer or "None of these")
+    head = f'<p class="mg-answer{"" if answer else " mg-none"}">{title}</p>'
+    if explanation.threshold is not None:
+        head += (
+            f'<p class="mg-hint">none of these below {explanation.threshold:.2f} ({escape(explanation.reject_by)})</p>'
+        )
+    sections = (
+        head + _scores(explanation.ranking, answer),
+        side_by_side(explanation),
+        weighed(explanation),
+        experts(explanation),
+    )
+    body = "".join(f"<section>{section}</section>" for section in sections if section)
+    return (
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
+        f'<meta name="viewport" content="width=device-width"><style>{THEME}\n{style}</style></head>'
+        f'<body class="gradio-container">{body}</body></html>\n'
     )
 
 

@@ -3,10 +3,10 @@
     mgvmoe explain post --model runs/demo/model --posts runs/demo/posts/posts.json --number 1
     mgvmoe explain experts --model runs/demo/model --dataset sketchbook
 
-`post` draws one post as a PNG: its words by what they weighed in the fusion, the patches of its image likewise and as
-strongly as the image moves the answer, the scored labels, the answer without the image, the experts' shares, and how
-unsure the model is. `experts` draws how much each expert is used by text and
-images, over all posts and by class. Both write their numbers as JSON beside the image.
+`post` writes one post as a page for a browser: its words by what they weighed in the fusion, the patches of its image
+likewise and as strongly as the image moves the answer, the scored labels, the answer without the image, the experts'
+shares, and how unsure the model is; its numbers are in a JSON file beside it. `experts` prints how much each expert is
+used by text and images, over all posts and by class, and writes the same as JSON.
 """
 
 from __future__ import annotations
@@ -20,10 +20,12 @@ from typing import Any
 
 from transformers.utils.logging import disable_progress_bar
 
+from ..app.markup import document
+from ..data.atomic_io import write_whole
 from ..data.evaluation_data import load_evaluation_data
 from ..data.flags import FlagParser, RenamedFlag
-from ..evaluation.explanation import expert_usage, explain_post, image_effect_words
-from ..evaluation.plots import draw_expert_usage, draw_explanation
+from ..evaluation.explanation import ExpertUsage, expert_usage, explain_post, image_effect_words
+from ..evaluation.report import markdown_table
 from ..inference.model_folder import check_device, check_model_folder, check_output_folder, load_model, shipped_model
 from ..labels import REJECT_BY, check_threshold
 from .errors import one_line
@@ -34,10 +36,10 @@ def read_flags(argv: Sequence[str]) -> tuple[argparse.ArgumentParser, argparse.N
     parser = FlagParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     commands = parser.add_subparsers(dest="command", required=True)
     post, experts = (commands.add_parser(name, allow_abbrev=False) for name in ("post", "experts"))
-    for command, output in ((post, "explanation.png"), (experts, "expert_usage.png")):
+    for command, output in ((post, "explanation.html"), (experts, "expert_usage.json")):
         command.add_argument("--model", help="folder or Hub name (default: mgvmoe-small, which ships)")
         command.add_argument("--device", default="cpu", help="cpu, cuda, ... (default cpu)")
-        command.add_argument("--output", default=f"runs/{output}", help=f"default runs/{output}")
+        command.add_argument("--output", default=f"runs/{output}", help=f"file to write (default runs/{output})")
     post.add_argument("--posts", required=True, help="JSON list of posts, as the pipeline takes them")
     post.add_argument("--number", type=int, default=0, help="which of them, from 0 (default 0)")
     post.add_argument("--labels", nargs="+", help="instead of the post's own candidate_labels")
@@ -73,9 +75,26 @@ def read_post(path: str, number: int) -> dict[str, Any]:
     return post
 
 
+def usage_table(usage: ExpertUsage) -> str:
+    """A Markdown table: percent of each expert by modality, a row for all posts and one for each class."""
+    heads = [f"{name} {number}" for name, own in usage.overall.items() for number in range(len(own))]
+    rows = [["all posts", str(sum(number for own in usage.posts.values() for number in own.values())), usage.overall]]
+    rows += [
+        [f"{task}: {label}", str(usage.posts[task][label]), own]
+        for task, classes in usage.by_class.items()
+        for label, own in classes.items()
+    ]
+    cells = [
+        [name, number, *(f"{100 * share:.0f}" if modality in own else "" for modality, every in usage.overall.items()
+                         for share in own.get(modality, every))]
+        for name, number, own in rows
+    ]  # fmt: skip
+    return markdown_table(["% of each expert", "posts", *heads], cells)
+
+
 @one_line()
 def main(argv: Sequence[str] | None = None) -> Any:
-    """Draw what is asked for."""
+    """Write what is asked for."""
     parser, arguments = read_flags(sys.argv[1:] if argv is None else argv)
     disable_progress_bar()
     try:
@@ -83,7 +102,11 @@ def main(argv: Sequence[str] | None = None) -> Any:
         check_model_folder(arguments.model)
         check_device(arguments.device)
         if os.path.isdir(arguments.output):
-            raise IsADirectoryError(f"output: the name of an image is needed, {arguments.output!r} is a folder")
+            raise IsADirectoryError(f"output: the name of a file is needed, {arguments.output!r} is a folder")
+        numbers = os.path.splitext(arguments.output)[0] + ".json"
+        ending = ".html" if arguments.command == "post" else ".json"
+        if not arguments.output.endswith(ending):
+            raise ValueError(f"output must end in {ending}, got {arguments.output!r}")
         check_output_folder("output", os.path.dirname(arguments.output) or ".")
         os.makedirs(os.path.dirname(arguments.output) or ".", exist_ok=True)
         if arguments.command == "post":
@@ -92,7 +115,7 @@ def main(argv: Sequence[str] | None = None) -> Any:
             model, processor = load_model(arguments.model, arguments.device)
             chosen = {"threshold": arguments.threshold, "reject_by": arguments.reject_by}
             result: Any = explain_post(model, processor, post, arguments.labels, **chosen)
-            draw_explanation(result, arguments.output)
+            write_whole(arguments.output, document(result).encode())
             print(f"{result.answer or 'none of these'}   uncertainty {result.uncertainty:.2f}")
             if words := image_effect_words(result):
                 print(words)
@@ -100,13 +123,9 @@ def main(argv: Sequence[str] | None = None) -> Any:
             posts = load_evaluation_data(arguments.dataset, (), arguments.seed, arguments.max_posts).posts
             model, processor = load_model(arguments.model, arguments.device)
             result = expert_usage(model, processor, posts[arguments.split], progress=True)
-            draw_expert_usage(result, arguments.output, f"use of the experts, {arguments.split} posts")
-            for name, usage in result.overall.items():
-                print(f"{name:8}", *(f"{share:.2f}" for share in usage))
+            print(usage_table(result))
     except (OSError, ValueError) as error:
         parser.error(" ".join(str(error).split()))
-    numbers = os.path.splitext(arguments.output)[0] + ".json"
-    with open(numbers, "w", encoding="utf-8") as file:
-        json.dump(result.as_json(), file, indent=1, ensure_ascii=False)
-    print(f"image: {arguments.output}   numbers: {numbers}")
+    write_whole(numbers, json.dumps(result.as_json(), indent=1, ensure_ascii=False).encode())
+    print(*([f"page: {arguments.output}"] if arguments.command == "post" else []), f"numbers: {numbers}", sep="   ")
     return result.as_json()

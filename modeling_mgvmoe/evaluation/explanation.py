@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -278,19 +278,14 @@ def normalized_entropy(scores: Sequence[float]) -> float:
     return float(np.clip(-(positive * np.log(positive)).sum() / np.log(len(probs)), 0, 1))
 
 
-def image_effect_words(explanation: Explanation, show: Callable[[str], str] = str) -> str:
-    """Answer without and with the image, and what the image changes; empty for a post without an image.
-
-    Args:
-        explanation: of one post.
-        show: what every label goes through, to shorten it say.
-    """
+def image_effect_words(explanation: Explanation) -> str:
+    """Answer without and with the image, and what the image changes; empty for a post without an image."""
     without = explanation.ranking_without_image
     if without is None or explanation.image_effect is None:
         return ""
     best, before = explanation.ranking[0], without[0]
-    words = f"Without the image: {show(before['label'])} {before['score']:.2f}. "
-    words += f"With it: {show(best['label'])} {best['score']:.2f}. "
+    words = f"Without the image: {before['label']} {before['score']:.2f}. "
+    words += f"With it: {best['label']} {best['score']:.2f}. "
     if explanation.image_changes_answer:
         return words + "The image changes the answer."
     if explanation.image_strength == 0:

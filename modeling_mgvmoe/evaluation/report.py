@@ -1,15 +1,14 @@
-"""Table and image of an evaluation."""
+"""Tables and image of an evaluation."""
 
 from __future__ import annotations
 
-import os
 import statistics
 import textwrap
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 from ..inference.metrics import TaskResult
-from .plots import Glyphs, drawable, widened
 
 Scores = Mapping[str, Mapping[str, Mapping[str, float]]]
 
@@ -56,75 +55,38 @@ def mark_mentions(post: Mapping[str, Any]) -> str:
     return text
 
 
-def draw_predictions(
-    posts: Sequence[Mapping[str, Any]],
-    rankings: Sequence[Sequence[Mapping[str, Any]]],
-    path: str | os.PathLike,
-    title: str | None = None,
-    top_k: int = 4,
-) -> None:
-    """Write a PNG with each post's image, its text with the mentions in colour, and its best labels as bars.
+# Fonts with the characters that matplotlib's own lacks, asked for in this order where they are installed.
+FONTS = ("Noto Sans CJK JP", "Noto Sans", "Noto Emoji", "Symbola", "WenQuanYi Zen Hei")
+MOST_WITH_COUNTS = 24  # classes; the cells of more have no room for their counts
 
-    Args:
-        posts: in the package's schema; `label`, if given, is the right answer, whose bar is green when it wins.
-        rankings: per post its `{"label", "score"}` with falling scores, as the pipeline returns them.
-        path: of the PNG.
-        title: above it all.
-        top_k: bars per post.
-    """
+
+def drawing_style() -> AbstractContextManager[None]:
+    """A context in which matplotlib reads no formulas in texts, and falls back on other installed fonts."""
     import matplotlib
+    from matplotlib.font_manager import fontManager
 
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
+    installed = {entry.name for entry in fontManager.ttflist}
+    families = ["DejaVu Sans", *(name for name in FONTS if name in installed)]
+    return matplotlib.rc_context({"font.family": "sans-serif", "font.sans-serif": families, "text.parse_math": False})
 
-    texts = [title or "", *(post["text"] for post in posts), *(post.get("label", "") for post in posts)]
-    texts += [item["label"] for ranking in rankings for item in ranking]
-    with drawable(texts) as glyphs:
-        columns = 2
-        rows = -(-len(posts) // columns)
-        figure, axes = plt.subplots(
-            rows,
-            2 * columns,
-            figsize=(5.6 * columns, 1.9 * rows + 0.5),
-            width_ratios=[1, 1.6] * columns,
-            squeeze=False,
-        )
-        for axis in axes.flat:
-            axis.axis("off")
-        for number, (post, ranking) in enumerate(zip(posts, rankings, strict=True)):
-            drawn, bars = axes[number // columns][2 * (number % columns) : 2 * (number % columns) + 2]
-            if post.get("image") is not None:
-                drawn.imshow(post["image"])
-            bars.axis("on")
-            best = list(ranking[:top_k])[::-1]
-            colours = ["#b8c4d0"] * (len(best) - 1)
-            right = "label" not in post or best[-1]["label"] == post["label"]
-            colours.append("#8fd0a5" if right else "#eba39c")
-            bars.barh(range(len(best)), [item["score"] for item in best], color=colours, height=0.7)
-            bars.set_xlim(0, 1.15)  # room for the figures beside a bar of 1
-            bars.set_xticks([])
-            bars.set_yticks([])
-            for place, item in enumerate(best):
-                bars.text(0.02, place, glyphs.show(item["label"]), va="center", fontsize=9)
-                bars.text(1.14, place, f"{item['score']:.2f}", va="center", ha="right", fontsize=9)
-            for side in ("top", "right", "bottom", "left"):
-                bars.spines[side].set_visible(False)
-            bars.set_title(_marked(post, glyphs), fontsize=8.5, loc="left", x=-0.0, pad=6)
-            if not right:
-                bars.set_xlabel(f"right: {glyphs.show(post['label'])}", fontsize=8, color="#c0504d", loc="left")
-        if title:
-            figure.suptitle(glyphs.show(title), fontsize=11)
-        if glyphs.note:
-            figure.supxlabel(glyphs.note, fontsize=8, color="#555555")
-        figure.tight_layout()
+
+def draw_confusion(result: TaskResult, method: str, path: str, title: str) -> None:
+    """Write a PNG of a method's confusion matrix by scikit-learn, seen classes first."""
+    from matplotlib.figure import Figure
+    from sklearn.metrics import ConfusionMatrixDisplay
+
+    names = [textwrap.shorten(name, 40, placeholder="…") for name in result.classes]
+    size = 3 + 0.45 * len(names) * min(1, 60 / len(names))
+    with drawing_style():
+        figure = Figure(figsize=(size, size), layout="constrained")
+        axis = figure.subplots()
+        ConfusionMatrixDisplay(result.confusion(method), display_labels=names).plot(
+            ax=axis, cmap="Blues", colorbar=False, xticks_rotation="vertical", values_format="d",
+            include_values=len(names) <= MOST_WITH_COUNTS,
+        )  # fmt: skip
+        axis.tick_params(labelsize=min(9, 900 / max(100, len(names))))
+        axis.set_title(title)
         figure.savefig(path, dpi=110)
-        plt.close(figure)
-
-
-def _marked(post: Mapping[str, Any], glyphs: Glyphs, width: int = 46) -> str:
-    """The marked text as it is drawn, broken into lines."""
-    text = glyphs.show(mark_mentions(post))
-    return textwrap.fill(text, widened(width, text))
 
 
 # The columns of each protocol's table; the metrics JSON holds more.
@@ -244,18 +206,34 @@ def counts_line(results: Mapping[int, TaskResult]) -> str:
     return "; ".join(f"seed {seed}: {line}" for seed, line in lines.items()) + "."
 
 
+def class_table(result: TaskResult, method: str) -> str:
+    """A Markdown table of the classes, best F1 first, unseen ones after seen ones; those without posts last."""
+    scores, seen = result.per_class(method), set(result.seen)
+    order = sorted(scores, key=lambda name: (name not in seen, not scores[name]["support"], -scores[name]["f1"], name))
+    return markdown_table(
+        ["class", "", "F1", "precision", "recall", "posts"],
+        [
+            [name.replace("|", "\\|"), "seen" if name in seen else "unseen",
+             *(f"{scores[name][key]:.3f}" for key in ("f1", "precision", "recall")), f"{scores[name]['support']:,}"]
+            for name in order
+        ],
+    )  # fmt: skip
+
+
 def protocol_report(
     results: Mapping[str, Mapping[int, TaskResult]],
+    method: str,
     facts: Mapping[str, str],
-    images: Mapping[tuple[str, int], Sequence[tuple[str, str]]],
+    images: Mapping[tuple[str, int], str],
     notes: Sequence[str] = (),
 ) -> str:
     """The Markdown report of an evaluation.
 
     Args:
         results: by task and seed, of one protocol.
+        method: whose classes are shown.
         facts: what was run, by name: command, seeds, versions, machine.
-        images: by task and seed (caption, path relative to the report).
+        images: by task and seed the path of the confusion matrix, relative to the report.
         notes: what a reader must know to judge the numbers.
     """
     protocol = next(result.protocol for own in results.values() for result in own.values())
@@ -265,8 +243,8 @@ def protocol_report(
     for task, own in results.items():
         lines += [f"## {task.capitalize()}", "", counts_line(own).capitalize(), "", seed_table(own), ""]
         for seed in own:
-            lines += [f"### {task.capitalize()}, seed {seed}", ""]
-            lines += [f"![{caption}]({path})" for caption, path in images.get((task, seed), ())] + [""]
+            lines += [f"### {task.capitalize()}, seed {seed}", "", class_table(own[seed], method), ""]
+            lines += [f"![Confusion matrix, {task}, seed {seed}]({images[task, seed]})", ""]
     return "\n".join(lines).rstrip() + "\n"
 
 

@@ -21,7 +21,7 @@ from ..inference.model_folder import (
     load_model,
 )
 from .protocols import PROTOCOLS, Scorer, check_unseen, evaluate_protocol
-from .report import protocol_report, result_as_json, seed_table, summary
+from .report import draw_confusion, protocol_report, result_as_json, seed_table, summary
 
 if TYPE_CHECKING:
     from ..modeling_mgvmoe import MGVMoEForZeroShotIE
@@ -134,8 +134,7 @@ def similarity_scorers(
 def run_evaluation(arguments: EvaluationArguments) -> dict[str, dict[int, TaskResult]]:
     """Evaluate every seed, print a table per task, and write JSON, images and the report.
 
-    Files in `output_dir`, all beginning with the protocol: `.json`, `.md`, and per task and seed `-confusion.png` and
-    `-classes.png`.
+    Files in `output_dir`, all beginning with the protocol: `.json`, `.md`, and per task and seed `-confusion.png`.
 
     Returns:
         By task, then seed.
@@ -189,19 +188,13 @@ def write_files(
     notes: Sequence[str],
 ) -> None:
     """Write the files of [`run_evaluation`]."""
-    from .plots import draw_classes, draw_confusion
-
-    images: dict[tuple[str, int], list[tuple[str, str]]] = {}
+    images = {}
     for task, own in results.items():
         for seed, result in own.items():
-            stem, title = f"{arguments.protocol}-{task}-seed{seed}", f"{arguments.protocol}, {task}, seed {seed}"
-            names = [f"{stem}-confusion.png", f"{stem}-classes.png"]
-            confusion, classes = (os.path.join(arguments.output_dir, name) for name in names)
-            draw_confusion(result.confusion(OURS), result.classes, confusion, title, len(result.seen) or None)
-            unseen = [name for name in result.classes if name not in set(result.seen)]
-            groups = {"seen classes": list(result.seen), "unseen classes": unseen} if result.seen and unseen else None
-            draw_classes(result.per_class(OURS), classes, title, groups)
-            images[task, seed] = [(f"Confusion matrix, {title}", names[0]), (f"Classes, {title}", names[1])]
+            name = f"{arguments.protocol}-{task}-seed{seed}-confusion.png"
+            title = f"{arguments.protocol}, {task}, seed {seed}"
+            draw_confusion(result, OURS, os.path.join(arguments.output_dir, name), title)
+            images[task, seed] = name
     stem = os.path.join(arguments.output_dir, arguments.protocol)
     content: dict[str, Any] = {
         "protocol": arguments.protocol,
@@ -216,7 +209,7 @@ def write_files(
     }
     for path, text in (
         (f"{stem}.json", json.dumps(content, indent=1, ensure_ascii=False) + "\n"),
-        (f"{stem}.md", protocol_report(results, facts, images, notes)),
+        (f"{stem}.md", protocol_report(results, OURS, facts, images, notes)),
     ):
         write_whole(path, text.encode())
     print(f"\nreport: {stem}.md   numbers: {stem}.json")

@@ -1,4 +1,4 @@
-"""Graphs of posts: extraction in bulk, the graph's tables and other forms, statistics, images.
+"""Graphs of posts: extraction in bulk, the graph's tables and other forms.
 
 Nothing is imported here; `examples/extract.py` and `examples/graph_report.py` show what to call.
 """

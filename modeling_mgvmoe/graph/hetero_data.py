@@ -324,3 +324,22 @@ def load_hetero_data(folder: str | os.PathLike[str]) -> HeteroData:
         for name, value in one["values"].items():
             store[name] = value
     return data
+
+
+def read_graph(folder: str, merging: str = "name") -> HeteroData:
+    """The graph of a folder: that of `examples/extract.py`, or one of `save_hetero_data`.
+
+    Args:
+        folder: of either kind.
+        merging: of the first kind, what mentions of one entity share.
+
+    Raises:
+        FileNotFoundError: it is neither.
+    """
+    if os.path.isfile(os.path.join(folder, STRUCTURE)):
+        return load_hetero_data(folder)
+    try:
+        graph = GraphTables(folder)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"graph: {error}; nor does it hold {STRUCTURE}") from error
+    return build_hetero_data(graph, merging, progress=True)

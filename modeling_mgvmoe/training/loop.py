@@ -247,7 +247,6 @@ def _run_steps(
             if done:
                 break
             reporter.restart_clock()
-    reporter.draw()
 
 
 def _fewer_to_validate(data: ZeroShotData, count: int | None, accelerator: Accelerator) -> ZeroShotData:

@@ -1,11 +1,10 @@
-"""Where a run is reported: means over steps, the log, Accelerate's trackers, the live line, the curves at the end."""
+"""Where a run is reported: means over steps, the log, Accelerate's trackers, the live line."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import os
-import re
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -169,73 +168,8 @@ class ProgressLine:
         self.bar.close()
 
 
-# Panels with several lines: title, and the pattern of their entries in the log, whose group names the line.
-PANELS = (
-    ("learning rate", r"learning_rate/(.+)"),
-    ("validation", r"validation/(.*macro_f1)"),
-    ("expert usage, text", r"expert_usage/text_(\d+)"),
-    ("expert usage, image", r"expert_usage/picture_(\d+)"),
-    ("router entropy, nats per token", r"router_entropy/(.+)"),
-)
-COLUMNS = 4
-Curve = tuple[list[int], list[float]]
-
-
-def panels(entries: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Curve]]:
-    """The curves of a log by panel and line, each its steps and values; every `train/...` has its own panel."""
-    found: dict[str, dict[str, Curve]] = {}
-    for entry in entries:
-        for name, value in entry.items():
-            places = [(title, match[1]) for title, pattern in PANELS if (match := re.fullmatch(pattern, name))]
-            if name.startswith("train/"):
-                own = name.removeprefix("train/")
-                places.append((own.replace("_", " "), own))
-            for title, line in places:
-                steps, values = found.setdefault(title, {}).setdefault(line, ([], []))
-                steps.append(entry["step"])
-                values.append(value)
-    return found
-
-
-def draw_curves(entries: Sequence[Mapping[str, Any]], path: str) -> str | None:
-    """Draw loss terms, learning rates, validation scores and use of the experts over the steps, as a PNG.
-
-    Args:
-        entries: of the log.
-        path: of the PNG.
-
-    Returns:
-        Why there is no image, `None` if there is one.
-    """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        return "matplotlib is not installed (it is in the extra `demo`)."
-    drawn = panels(entries)
-    if not drawn:
-        return "the log is empty."
-    rows = -(-len(drawn) // COLUMNS)
-    figure = Figure(figsize=(4.1 * COLUMNS, 2.9 * rows), layout="constrained")
-    axes = list(figure.subplots(rows, COLUMNS, squeeze=False).flat)
-    for axis, (title, lines) in zip(axes, drawn.items(), strict=False):
-        for name, (steps, values) in lines.items():
-            axis.plot(steps, values, marker=".", markersize=4, label=name)
-        everything = [value for _, values in lines.values() for value in values]
-        if 0 < 10 * min(everything) < max(everything):
-            axis.set_yscale("log")
-        axis.set_title(title, fontsize=10)
-        axis.grid(alpha=0.25)
-        if len(lines) > 1:
-            axis.legend(fontsize=7, ncols=2)
-    for axis in axes[len(drawn) :]:
-        axis.remove()
-    figure.supxlabel("step")
-    figure.savefig(path, dpi=100)
-    return None
-
-
 PROJECT = "mgvmoe"
-LOG, CURVES, LOGGING_DIR = "log.jsonl", "training_curves.png", "trackers"
+LOG, LOGGING_DIR = "log.jsonl", "trackers"
 
 
 class JsonLinesTracker(GeneralTracker):
@@ -459,10 +393,3 @@ class Reporter:
     def restart_clock(self) -> None:
         """Leave the time since the last step out of the training time."""
         self.since = time.perf_counter()
-
-    def draw(self) -> None:
-        """Write the image of the curves, or say why not."""
-        if self.accelerator.is_main_process:
-            path = os.path.join(self.arguments.output_dir, CURVES)
-            fault = draw_curves(read_log(os.path.join(self.arguments.output_dir, LOG)), path)
-            self.accelerator.print(f"curves: {path}" if fault is None else f"{CURVES} was not drawn: {fault}")

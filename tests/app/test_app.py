@@ -34,9 +34,9 @@ from modeling_mgvmoe.app.form import (
     read_whole_post,
     write_label_lines,
 )
+from modeling_mgvmoe.app.markup import PALE, STRONGEST, TINT, attention_overlay, resized
 from modeling_mgvmoe.app.served_model import ServedModel, answer, load_served_model, verdict_again, whole_post
 from modeling_mgvmoe.evaluation.explanation import explain_post
-from modeling_mgvmoe.evaluation.plots import PALE, STRONGEST, TINT, attention_overlay, resized
 from modeling_mgvmoe.training.build import model_from_scratch
 from tests.support.from_scratch import LABELS, TEXTS, picture, scratch_config, scratch_model
 from tests.support.published_run import make_run

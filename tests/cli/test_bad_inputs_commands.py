@@ -18,7 +18,7 @@ RECIPES = ROOT / "configuration" / "recipes"
 TRAIN = ["--config", str(RECIPES / "sketchbook.yaml"), "--posts_per_class", "1", "--eval_posts_per_class", "1",
          "--output_dir", "T/run"]  # fmt: skip
 CACHE = ["--config", str(RECIPES / "sketchbook_cached.yaml"), "--posts_per_class", "2"]
-POST = ["post", "--model", "M", "--posts", "T/posts.json", "--output", "T/out.png"]
+POST = ["post", "--model", "M", "--posts", "T/posts.json", "--output", "T/out.html"]
 SKETCHBOOK = ["--model", "M", "--dataset", "sketchbook"]
 COMMANDS = {
     "train": [
@@ -92,9 +92,9 @@ COMMANDS = {
         ([*POST, "--number", "5"], "number must be one of 0 to 1, got 5"),
         ([*POST, "--number", "1"], "candidate_labels: a non-empty list of labels is needed"),
         ([*POST, "--device", "x"], "device: 'x' cannot be used here"),
-        ([*POST, "--output", "T/file/x.png"], "output: a folder is needed, got 'T/file', and 'T/file' is a file"),
-        ([*POST, "--output", "T"], "output: the name of an image is needed, 'T' is a folder"),
-        ([*POST, "--output", "T/x.evil"], "Format 'evil' is not supported"),
+        ([*POST, "--output", "T/file/x.html"], "output: a folder is needed, got 'T/file', and 'T/file' is a file"),
+        ([*POST, "--output", "T"], "output: the name of a file is needed, 'T' is a folder"),
+        ([*POST, "--output", "T/x.png"], "output must end in .html, got 'T/x.png'"),
         ([*POST, "--threshold", "2"], "threshold: a score between 0 and 1 is needed (got 2.0)"),
         (["experts", "--model", "M", "--dataset", "T/none"], "dataset: T/none/train.parquet does not exist"),
         (["experts", *SKETCHBOOK, "--max_posts", "-1"], "max_posts must be at least 1, got -1"),

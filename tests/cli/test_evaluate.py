@@ -25,8 +25,7 @@ class TestEvaluate:
     @pytest.fixture(autouse=True)
     def no_images(self, monkeypatch):
         """Drawing takes most of a run's time; test_runs.py has it done."""
-        for name in ("draw_confusion", "draw_classes"):
-            monkeypatch.setattr(f"modeling_mgvmoe.evaluation.plots.{name}", lambda *given: None)
+        monkeypatch.setattr("modeling_mgvmoe.evaluation.runs.draw_confusion", lambda *given: None)
 
     def test_tables_and_json(self, capsys, folder, tmp_path):
         posts = write_folder(tmp_path / "posts")

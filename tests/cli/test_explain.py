@@ -1,4 +1,4 @@
-"""`mgvmoe explain`: one answer as a PNG, the use of the experts as a chart, numbers beside both."""
+"""`mgvmoe explain`: one answer as a page with its numbers, the use of the experts as a table and numbers."""
 
 import importlib.util
 import json
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.drawn_files import colours
+from tests.support.documents import read_table
 from tests.support.evaluation_data import drawn_posts, write_folder
 from tests.support.from_scratch import LABELS
 from tests.support.small_runs import small_trainee
@@ -40,13 +40,16 @@ def folder(tmp_path_factory):
 
 
 def test_one_post(script, folder, tmp_path, capsys):
-    out = tmp_path / "new" / "one.png"
+    out = tmp_path / "new" / "one.html"
     script.main(["post", "--model", f"{folder}/model", "--posts", f"{folder}/posts.json", "--output", str(out)])
     numbers = json.loads(out.with_suffix(".json").read_text(encoding="utf-8"))
     printed = capsys.readouterr().out
     assert f"{numbers['answer']}   uncertainty {numbers['uncertainty']:.2f}" in printed
-    assert f"image: {out}   numbers: {out.with_suffix('.json')}" in printed
-    assert len(colours(out)) > 50
+    assert f"page: {out}   numbers: {out.with_suffix('.json')}" in printed
+    page = out.read_text(encoding="utf-8")
+    assert page.startswith("<!doctype html>") and page.count("data:image/png;base64,") == 2
+    for shown in (numbers["answer"], "What was weighed", "Experts that fired", "With and without the image"):
+        assert shown in page
     assert {entry["label"] for entry in numbers["ranking"]} == set(LABELS) and numbers["patches"]
     arguments = ["post", "--model", f"{folder}/model", "--posts", f"{folder}/posts.json", "--output", str(out)]
     script.main([*arguments, "--number", "1", "--labels", "greets", "chases", "--none_threshold", "1"])
@@ -57,18 +60,16 @@ def test_one_post(script, folder, tmp_path, capsys):
 
 
 def test_use_of_the_experts(script, folder, tmp_path, capsys):
-    out = tmp_path / "usage.png"
-    script.main(
-        ["experts", "--model", f"{folder}/model", "--dataset", f"{folder}/posts", "--output", str(out)]
-    )  # fmt: skip
-    printed = capsys.readouterr().out
-    numbers = json.loads(out.with_suffix(".json").read_text(encoding="utf-8"))
+    out = tmp_path / "usage.json"
+    script.main(["experts", "--model", f"{folder}/model", "--dataset", f"{folder}/posts", "--output", str(out)])
+    rows = read_table([line for line in capsys.readouterr().out.split("\n") if line.startswith("|")])
+    numbers = json.loads(out.read_text(encoding="utf-8"))
+    assert [row["posts"] for row in rows] == ["24", *["4"] * 6]
     for modality, usage in numbers["overall"].items():
         assert sum(usage) == pytest.approx(1)
-        assert f"{modality:8} " + " ".join(f"{share:.2f}" for share in usage) in printed
+        assert [rows[0][f"{modality} {number}"] for number in range(len(usage))] == [f"{100 * p:.0f}" for p in usage]
     assert {task: len(classes) for task, classes in numbers["by_class"].items()} == {"typing": 3, "relation": 3}
     assert all(own["posts"] == 4 for classes in numbers["by_class"].values() for own in classes.values())
-    assert len(colours(out)) > 50
 
 
 @pytest.mark.parametrize(
@@ -80,6 +81,8 @@ def test_use_of_the_experts(script, folder, tmp_path, capsys):
             ["post", "--posts", "{}/posts.json", "--threshold", "2"],
             "threshold: a score between 0 and 1 is needed (got 2.0)",
         ),
+        (["post", "--posts", "{}/posts.json", "--output", "out.png"], "output must end in .html, got 'out.png'"),
+        (["experts", "--dataset", "sketchbook", "--output", "out.png"], "output must end in .json, got 'out.png'"),
         (["experts", "--dataset", "{}/nowhere"], "nowhere/train.parquet does not exist"),
         (["experts", "--dataset", "sketchbook", "--max_posts", "0"], "max_posts must be at least 1, got 0"),
         (["experts", "--dataset", "sketchbook", "--model", "{}"], "did you mean"),
@@ -89,7 +92,9 @@ def test_bad_flags(script, folder, tmp_path, flags, message, capsys):
     own = [flag.replace("{}", str(folder)) for flag in flags]
     if "--model" not in own:
         own += ["--model", f"{folder}/model"]
+    if "--output" not in own:
+        own += ["--output", str(tmp_path / ("out.html" if own[0] == "post" else "out.json"))]
     with pytest.raises(SystemExit):
-        script.main([*own, "--output", str(tmp_path / "out.png")])
+        script.main(own)
     assert message in capsys.readouterr().err
-    assert not (tmp_path / "out.png").exists()
+    assert not list(tmp_path.iterdir())

@@ -18,9 +18,7 @@ from modeling_mgvmoe.evaluation.explanation import (
     split_words,
     weigh_words,
 )
-from modeling_mgvmoe.evaluation.plots import draw_expert_usage
 from modeling_mgvmoe.training.build import model_from_scratch
-from tests.support.drawn_files import colours
 from tests.support.encoders import VISION
 from tests.support.evaluation_data import drawn_posts
 from tests.support.from_scratch import LABELS, RELATIONS, TEXTS, picture, posts, scratch_config, scratch_model
@@ -315,13 +313,11 @@ def test_usage_is_the_mean_over_tokens():
             assert found.by_class[task][label][name] == pytest.approx(np.concatenate(probs).mean(0), abs=1e-6)
 
 
-def test_posts_without_images_have_no_use_by_images(tmp_path):
+def test_posts_without_images_have_no_use_by_images():
     model, processor = scratch_model()
     chosen = [{**post, "image": None} for post in drawn_posts()[0]["test"][:3]]
     found = expert_usage(model.train(), processor, chosen)
     assert model.training and set(found.overall) == {"text"}
-    draw_expert_usage(found, tmp_path / "usage.png", "text alone")
-    assert colours(tmp_path / "usage.png")
 
 
 def test_usage_refuses_what_it_cannot_count():

@@ -65,6 +65,8 @@ def test_files_and_tables(protocol, script, folder, tmp_path, capsys):
     sections = re.split(r"^## ", report, flags=re.MULTILINE)[1:]
     assert [section.split("\n")[0] for section in sections] == ["Typing", "Relation"]
     for task, section in zip(("typing", "relation"), sections, strict=True):
+        section, *of_seeds = section.split("\n### ")
+        assert [own.split("\n")[0] for own in of_seeds] == [f"{task.capitalize()}, seed {seed}" for seed in (3, 5)]
         lines = [line for line in section.split("\n") if line.startswith("|")]
         assert "\n".join(lines) in printed
         rows = read_table(lines)
@@ -89,7 +91,7 @@ def test_files_and_tables(protocol, script, folder, tmp_path, capsys):
                 assert row[heading] == f"{own[metric]['mean']:.3f} ± {own[metric]['std']:.3f}"
 
     pictures = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", report)
-    assert len(pictures) == 8 == len(list(tmp_path.glob("*.png")))
+    assert len(pictures) == 4 == len(list(tmp_path.glob("*.png")))
     for name in pictures:
         with Image.open(tmp_path / name) as picture:
             assert min(picture.size) > 100 and len(picture.convert("L").getcolors()) > 10

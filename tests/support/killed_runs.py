@@ -20,7 +20,7 @@ import torch
 from transformers.utils.logging import disable_progress_bar
 
 from modeling_mgvmoe.data import atomic_io as whole_folder
-from modeling_mgvmoe.training import checkpoints, trackers
+from modeling_mgvmoe.training import checkpoints
 from modeling_mgvmoe.training.arguments import TrainingArguments
 from modeling_mgvmoe.training.loop import train
 from tests.support.small_runs import small_data, small_trainee
@@ -81,8 +81,6 @@ def main():
     folder, draw = Path(sys.argv[1]), random.Random(int(sys.argv[2]))
     disable_progress_bar()
     torch.set_num_threads(1)
-    # Longer than the training, in which they are to be killed.
-    trackers.draw_curves = lambda entries, path: "not in this test"
     started = time.time()
     assert ended(run(folder / "undisturbed", False)) == 0, (folder / "undisturbed.log").read_text()[-3000:]
     lasted = time.time() - started

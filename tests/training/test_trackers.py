@@ -11,7 +11,6 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.tracking import GeneralTracker, get_available_trackers
-from PIL import Image
 
 from modeling_mgvmoe.data import progress_bar as progress
 from modeling_mgvmoe.training import loop
@@ -21,10 +20,8 @@ from modeling_mgvmoe.training.trackers import (
     JsonLinesTracker,
     ProgressLine,
     Statistics,
-    draw_curves,
     expert_sums,
     make_accelerator,
-    panels,
     read_log,
     tracker_names,
 )
@@ -35,12 +32,6 @@ from tests.support.tiny import doubled, tiny_inputs, tiny_model
 @pytest.fixture(autouse=True)
 def on_the_cpu(monkeypatch):
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
-
-
-@pytest.fixture
-def curves(monkeypatch):
-    """Curves are drawn, as they are outside of the tests."""
-    monkeypatch.setattr("modeling_mgvmoe.training.trackers.draw_curves", draw_curves)
 
 
 class Stopped(Exception):
@@ -75,7 +66,7 @@ def run_stopped_and_resumed(folder, monkeypatch, **changes):
     return run(folder, resume_from_checkpoint="latest", **BETWEEN, **changes)
 
 
-def test_the_log_names_everything(tmp_path, curves, capsys):
+def test_the_log_names_everything(tmp_path):
     found = run(tmp_path, head_learning_rate=1e-3)
     entries = read_log(str(tmp_path / "log.jsonl"))
     assert [entry["step"] for entry in entries] == [3, 6, 8]
@@ -94,8 +85,6 @@ def test_the_log_names_everything(tmp_path, curves, capsys):
         assert entry["learning_rate/heads"] == pytest.approx(entry["learning_rate/text"] / 3)
     # Warm-up of 1 step, then linearly to 0 after 8: at the last step 1/7 is left.
     assert entries[-1]["learning_rate/text"] == pytest.approx(3e-3 / 7)
-    assert f"curves: {tmp_path}/training_curves.png" in capsys.readouterr().out
-    assert (tmp_path / "training_curves.png").is_file()
 
 
 def test_the_loss_is_called_after_the_objective_everywhere(tmp_path):
@@ -110,8 +99,6 @@ def test_the_loss_is_called_after_the_objective_everywhere(tmp_path):
     for names in (logged[-1], tracked):
         assert "train/cross_entropy_loss" in names and "train/ranking_loss" not in names
     assert metrics["best"]["cross_entropy_loss"] == logged[-1]["train/cross_entropy_loss"]
-    titles = list(panels(logged))
-    assert "cross entropy loss" in titles and not any("ranking" in title for title in titles)
 
 
 def test_a_run_that_goes_on_logs_nothing_twice(tmp_path, monkeypatch):
@@ -220,13 +207,6 @@ def test_what_was_reported_before_goes_with_the_run(tmp_path):
     assert len(read_log(str(tmp_path / "log.jsonl"))) == 1
 
 
-def test_without_matplotlib_the_run_says_so(tmp_path, curves, monkeypatch, capsys):
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    run(tmp_path, max_train_steps=1)
-    assert "training_curves.png was not drawn: matplotlib is not installed (it is in the ex" in capsys.readouterr().out
-    assert not (tmp_path / "training_curves.png").exists()
-
-
 @pytest.fixture
 def another_precision():
     """Accelerate keeps the precision of the first accelerator of a process."""
@@ -332,47 +312,6 @@ def test_nothing_is_read_before_it_is_asked_for():
         statistics.add(output, {"attention_mask": torch.ones(2, 3)})
     with pytest.raises(NotImplementedError):
         statistics.means("log")
-
-
-ENTRIES = [
-    {
-        "step": step,
-        **{f"train/{name}": 10.0 / step for name in ("loss", *TERMS, "new_loss", "posts_per_second")},
-        **{f"learning_rate/{part}": rate / step for part, rate in (("text", 1e-5), ("heads", 1e-3), ("vision", 1e-5))},
-        **{f"expert_usage/{modality}_{k}": 0.5 for modality in ("text", "picture") for k in range(2)},
-        **{f"router_entropy/{modality}": 0.7 for modality in ("text", "picture")},
-    }
-    for step in (3, 6, 9)
-]
-ENTRIES[-1] |= {f"validation/{name}": 0.4 for name in ("macro_f1", "typing/macro_f1", "typing/accuracy")}
-
-
-def test_every_term_has_a_panel_of_its_own():
-    found = panels(ENTRIES)
-    drawn = [name for lines in found.values() for name in lines]
-    for name in ("loss", *TERMS, "new_loss", "posts_per_second", "text", "heads", "macro_f1", "typing/macro_f1"):
-        assert name in drawn, name
-    assert found["new loss"] == {"new_loss": ([3, 6, 9], [10 / 3, 10 / 6, 10 / 9])}
-    assert list(found["expert usage, image"]) == ["0", "1"]
-    # Nothing of a modality that was not there.
-    text_only = [{name: value for name, value in entry.items() if "picture" not in name} for entry in ENTRIES]
-    assert "expert usage, image" not in panels(text_only)
-
-
-def test_an_image_is_written(tmp_path):
-    path = tmp_path / "curves.png"
-    assert draw_curves(ENTRIES, str(path)) is None
-    with Image.open(path) as picture:
-        assert picture.size[0] > 1000 and len(picture.convert("RGB").getcolors(10**6)) > 10
-    assert draw_curves([{"step": 3, "train/loss": 2.0}], str(path)) is None
-
-
-def test_why_there_is_none(tmp_path, monkeypatch):
-    assert draw_curves([], str(tmp_path / "curves.png")) == "the log is empty."
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    found = draw_curves(ENTRIES, str(tmp_path / "curves.png"))
-    assert found == "matplotlib is not installed (it is in the extra `demo`)."
-    assert not (tmp_path / "curves.png").exists()
 
 
 MEANS = {
