@@ -18,6 +18,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from transformers.utils.logging import disable_progress_bar
 
 from ..app.markup import document
@@ -78,18 +79,15 @@ def read_post(path: str, number: int) -> dict[str, Any]:
 def usage_table(usage: ExpertUsage) -> str:
     """A Markdown table: percent of each expert by modality, a row for all posts and one for each class."""
     heads = [f"{name} {number}" for name, own in usage.overall.items() for number in range(len(own))]
-    rows = [["all posts", str(sum(number for own in usage.posts.values() for number in own.values())), usage.overall]]
-    rows += [
-        [f"{task}: {label}", str(usage.posts[task][label]), own]
-        for task, classes in usage.by_class.items()
-        for label, own in classes.items()
-    ]
-    cells = [
-        [name, number, *(f"{100 * share:.0f}" if modality in own else "" for modality, every in usage.overall.items()
-                         for share in own.get(modality, every))]
-        for name, number, own in rows
-    ]  # fmt: skip
-    return markdown_table(["% of each expert", "posts", *heads], cells)
+    shown = [("all posts", sum(number for own in usage.posts.values() for number in own.values()), usage.overall)]
+    for task, classes in usage.by_class.items():
+        shown += [(f"{task}: {label}", usage.posts[task][label], own) for label, own in classes.items()]
+    rows = []
+    for name, number, own in shown:
+        shares = [own.get(modality, np.full(len(every), np.nan)) for modality, every in usage.overall.items()]
+        cells = ["" if np.isnan(share) else f"{100 * share:.0f}" for share in np.concatenate(shares)]
+        rows.append([name, f"{number:,}", *cells])
+    return markdown_table(["% of each expert", "posts", *heads], rows)
 
 
 @one_line()
