@@ -61,7 +61,7 @@ class Everyday:
         marked: words of the mention, or of head and tail.
         labels: of the mention; a pair has `RELATIONS`.
         image_text: words for an image.
-        scene: what is drawn as its image, if anything.
+        has_pitch: whether a football pitch is drawn as its image.
         mentions: of the whole post; default: those that are marked.
     """
 
@@ -70,7 +70,7 @@ class Everyday:
     marked: tuple[str, ...]
     labels: tuple[str, ...] = ()
     image_text: str = ""
-    scene: str | None = None
+    has_pitch: bool = False
     mentions: tuple[str, ...] = ()
 
 
@@ -82,7 +82,7 @@ EVERYDAY = (
              mentions=("Norway", "Nordlys Coffee", "Bergen", "Marta Olsen")),
     Everyday("a club", "What a comeback! Three goals in ten minutes, the Harbour Rovers are going up ⚽",
              ("Harbour Rovers",), ("person", "city", "sports club", "band", "television series"),
-             "a ball in front of the goal of a full stadium", "pitch"),
+             "a ball in front of the goal of a full stadium", has_pitch=True),
     Everyday("a job", "Tomas Lind films in Bergen this morning for Harbour Television",
              ("Tomas Lind", "Harbour Television"), (), "a cameraman in a long coat with a camera on a tripod",
              mentions=("Tomas Lind", "Bergen", "Harbour Television")),
@@ -121,7 +121,7 @@ def everyday_examples(tasks: Sequence[str] = TASKS) -> list[ExamplePost]:
     for post in EVERYDAY:
         if TASKS[len(post.marked) - 1] in tasks:
             spans = [(post.text.index(words), post.text.index(words) + len(words)) for words in post.marked]
-            image = None if post.scene is None else _scene(post.scene)
+            image = _pitch() if post.has_pitch else None
             labels = post.labels or list(RELATIONS)
             fields = _fields(post.text, spans, image, labels, RELATIONS, [post.image_text] if post.image_text else [])
             whole: dict[str, Any] = {
@@ -134,35 +134,21 @@ def everyday_examples(tasks: Sequence[str] = TASKS) -> list[ExamplePost]:
     return examples
 
 
-def _scene(kind: str) -> Image.Image:
-    """A flat drawing of a river at sunrise or of a football pitch."""
-    image = Image.new("RGB", (IMAGE_SIZE, IMAGE_SIZE * 3 // 4), "#f6c38b")
+def _pitch() -> Image.Image:
+    """A flat drawing of a football pitch."""
+    image = Image.new("RGB", (IMAGE_SIZE, IMAGE_SIZE * 3 // 4))
     draw = ImageDraw.Draw(image)
-    width, height = image.size
-    if kind == "river":
-        draw.ellipse((150, 25, 200, 75), fill="#fff2c9")
-        for number, colour in enumerate(("#d97b55", "#e8d6c0", "#c9583f", "#e7b45c", "#d99a7a")):
-            left = 10 + 48 * number
-            draw.rectangle((left, 70 - 7 * (number % 3), left + 44, 112), fill=colour)
-            draw.polygon([(left - 3, 71 - 7 * (number % 3)), (left + 22, 52 - 7 * (number % 3)),
-                          (left + 47, 71 - 7 * (number % 3))], fill="#8f3b2a")  # fmt: skip
-            for window in (8, 26):
-                draw.rectangle((left + window, 82, left + window + 9, 96), fill="#3f4a5a")
-        draw.rectangle((0, 112, width, height), fill="#4f8fb0")
-        for y in range(120, height, 14):
-            draw.line([(x, y + (x // 16) % 2 * 3) for x in range(0, width + 16, 16)], fill="#86b9d2", width=2)
-        draw.polygon([(70, 150), (150, 150), (136, 168), (84, 168)], fill="#5b3a29")
-    else:
-        draw.rectangle((0, 0, width, 60), fill="#7aa7d6")
-        draw.rectangle((0, 30, width, 60), fill="#55606e")
-        for x in range(4, width, 12):
-            draw.ellipse((x, 36 + x % 3 * 5, x + 7, 43 + x % 3 * 5), fill=("#e8c547", "#d8dee5", "#c0504d")[x % 3])
-        for number in range(6):
-            draw.rectangle((0, 60 + 22 * number, width, 82 + 22 * number), fill=("#3f8f4f", "#4aa05b")[number % 2])
-        draw.rectangle((88, 62, 168, 108), outline="white", width=4)
-        draw.line([(30, 130), (226, 130)], fill="white", width=3)
-        draw.ellipse((118, 140, 140, 162), fill="white", outline="#222222", width=2)
-        draw.regular_polygon((129, 151, 5), 5, fill="#222222")
+    width = image.width
+    draw.rectangle((0, 0, width, 60), fill="#7aa7d6")
+    draw.rectangle((0, 30, width, 60), fill="#55606e")
+    for x in range(4, width, 12):
+        draw.ellipse((x, 36 + x % 3 * 5, x + 7, 43 + x % 3 * 5), fill=("#e8c547", "#d8dee5", "#c0504d")[x % 3])
+    for number in range(6):
+        draw.rectangle((0, 60 + 22 * number, width, 82 + 22 * number), fill=("#3f8f4f", "#4aa05b")[number % 2])
+    draw.rectangle((88, 62, 168, 108), outline="white", width=4)
+    draw.line([(30, 130), (226, 130)], fill="white", width=3)
+    draw.ellipse((118, 140, 140, 162), fill="white", outline="#222222", width=2)
+    draw.regular_polygon((129, 151, 5), 5, fill="#222222")
     return image
 
 

@@ -150,8 +150,6 @@ def side_by_side(explanation: Explanation) -> str:
 
 TINT = (224, 130, 20)
 STRONGEST = 0.8  # of the tint, where the weight is greatest and the image decides the answer
-# The image turns grey, so that no colour in it is taken for the tint; what the model was not shown turns pale.
-PALE = 0.85
 
 
 def relative_weights(explanation: Explanation) -> list[float]:
@@ -172,7 +170,7 @@ def resized(image: Image.Image, longest_side: int) -> Image.Image:
 
 
 def attention_overlay(explanation: Explanation, longest_side: int) -> Image.Image:
-    """The image in grey, each patch tinted by its weight over that of the strongest one, times `image_strength`.
+    """What the encoder was shown, grey, each patch tinted by its weight over the strongest's, times `image_strength`.
 
     An image that changes nothing stays grey, wherever the fusion looked.
 
@@ -183,22 +181,17 @@ def attention_overlay(explanation: Explanation, longest_side: int) -> Image.Imag
     Raises:
         ValueError: there is no image, or its tokens make no grid.
     """
-    patches, area, image = explanation.patches, explanation.patch_area, explanation.image
-    if patches is None or area is None or image is None:
+    patches, image = explanation.patches, explanation.seen_image
+    if patches is None or image is None:
         raise ValueError("explanation: one with an image and a grid of patches is needed (got none)")
     small = resized(image, longest_side)
-    left, top, right, bottom = area
-    x = (np.arange(small.width) + 0.5) * image.width / small.width
-    y = (np.arange(small.height) + 0.5) * image.height / small.height
-    rows, columns = patches.shape
-    column = np.floor((x - left) / (right - left) * columns).astype(int)
-    row = np.floor((y - top) / (bottom - top) * rows).astype(int)
-    shown = ((row >= 0) & (row < rows))[:, None] & ((column >= 0) & (column < columns))[None]
     share = STRONGEST * explanation.image_strength * patches / max(patches.max(), np.finfo(float).tiny)
-    alpha = np.where(shown, share[row.clip(0, rows - 1)][:, column.clip(0, columns - 1)], PALE)[..., None]
-    over = np.where(shown[..., None], np.array(TINT), 255)
+    share = np.asarray(Image.fromarray(share.astype(np.float32)).resize(small.size, Image.Resampling.NEAREST))[
+        ..., None
+    ]
+    # Grey, so that no colour in the image is taken for the tint.
     grey = np.asarray(small.convert("L"), dtype=float)[..., None]
-    return Image.fromarray((grey * (1 - alpha) + over * alpha).round().astype(np.uint8))
+    return Image.fromarray((grey * (1 - share) + np.array(TINT) * share).round().astype(np.uint8))
 
 
 def weighed(explanation: Explanation) -> str:
@@ -248,7 +241,7 @@ def _images(explanation: Explanation) -> str:
         if explanation.image_strength == 0:
             alt, caption = "The image in grey, for it changes nothing", "no orange: the image changes nothing here"
         else:
-            caption = f"orange: weighed more ({rows} × {columns} patches), as strong as it moves the score"
+            caption = f"as the encoder is shown it ({rows} × {columns} patches); orange: weighed more"
             alt = f"The image in grey, orange where it is weighed; the strongest patch is row {row + 1} of {rows}, "
             alt += f"column {column + 1} of {columns}"
         shown += _figure(attention_overlay(explanation, LONGEST_SIDE), alt, caption)

@@ -91,58 +91,14 @@ def _fits(rows: int, columns: int, height: int, width: int) -> bool:
     return max(sides) <= 1.25 * min(sides)
 
 
-# Deviations below this share of a side come from the 256 steps of a ramp.
-TOLERANCE = 0.01
-
-Area = tuple[float, float, float, float]
-
-
-def crop_region(image_processor: Any, width: int, height: int) -> Area:
-    """The part of an image that its pixel values show, learnt by trying: image processors crop and pad.
-
-    Two images that grow brighter from left to right, and from top to bottom, go through the image processor; how
-    bright its output is says where it comes from.
-
-    Args:
-        image_processor: whose `pixel_values` are (3, h, w) an image.
-        width, height: of the image.
-
-    Returns:
-        Left, top, right and bottom in pixels of the image; outside of it where it is padded.
-    """
-
-    def processed(pixels: np.ndarray) -> np.ndarray:
-        image = Image.fromarray(np.broadcast_to(pixels.astype(np.uint8)[..., None], (height, width, 3)).copy())
-        return np.asarray(image_processor(images=[image])["pixel_values"][0], dtype=float)[0]
-
-    plain = np.zeros((height, width))
-    middle = tuple(side // 2 for side in processed(plain).shape)
-    black, white = (float(processed(plain + value)[middle]) for value in (0, 255))
-    if black == white:
-        return 0.0, 0.0, float(width), float(height)
-    bounds = []
-    for axis, side in ((1, width), (0, height)):
-        ramp = np.linspace(0, 255, side).round()
-        values = processed(np.broadcast_to(ramp if axis else ramp[:, None], (height, width)))
-        bounds.append(_ends((values - black) / (white - black), axis, side))
-    (left, right), (top, bottom) = bounds
-    return left, top, right, bottom
-
-
-def _ends(brightness: np.ndarray, axis: int, side: int) -> tuple[float, float]:
-    """Where the first and the last cell of a ramp of `side` pixels, as it came out, begin and end."""
-    length = brightness.shape[axis]
-    # The middle half: no padding, and no pixels that have no neighbour.
-    inner = [slice(size // 4, size - size // 4) for size in brightness.shape]
-    steps = brightness[tuple(inner)].mean(1 - axis)
-    places = np.arange(length)[inner[axis]] + 0.5
-    if side < 2 or len(steps) < 2:
-        return 0.0, float(side)
-    slope, offset = np.polyfit(places, 0.5 + steps * (side - 1), 1)
-    ends = np.array([offset, offset + slope * length])
-    whole = np.array([0.0, side])
-    first, last = np.where(np.abs(ends - whole) < TOLERANCE * side, whole, ends)
-    return float(first), float(last)
+def seen_image(image_processor: Any, pixel_values: np.ndarray) -> Image.Image:
+    """What the vision encoder is shown of an image, resized, cropped and padded: pixel values (3, h, w) as RGB."""
+    pixels = np.asarray(pixel_values, dtype=float).transpose(1, 2, 0)
+    if getattr(image_processor, "do_normalize", False):
+        pixels = pixels * np.asarray(image_processor.image_std) + np.asarray(image_processor.image_mean)
+    if getattr(image_processor, "do_rescale", True):
+        pixels = pixels / getattr(image_processor, "rescale_factor", 1 / 255)
+    return Image.fromarray(pixels.clip(0, 255).round().astype(np.uint8))
 
 
 # A smaller change of the best label's score is no effect of the image; a change by FULL_EFFECT or more draws the
@@ -180,8 +136,8 @@ class Explanation:
         words: of the text, in order.
         patches: (rows, columns), the weight of each patch; `None` without an image, or if its tokens make no grid.
         patch_experts: (rows, columns, K), p of each patch; `None` as `patches`.
-        patch_area: left, top, right and bottom of the grid, in pixels of `image`.
         image: the image, upright, RGB.
+        seen_image: what the vision encoder was shown of it, which the patches divide; `None` without an image.
         image_text: words for the image that came with the post; none where there are none.
         shares: weights of "words", "picture" (pixels), "image_text" (only if there is one) and "other" (special
             tokens, markers), which add up to 1.
@@ -204,8 +160,8 @@ class Explanation:
     expert_shares: dict[str, np.ndarray]
     patches: np.ndarray | None = None
     patch_experts: np.ndarray | None = None
-    patch_area: Area | None = None
     image: Image.Image | None = field(default=None, repr=False)
+    seen_image: Image.Image | None = field(default=None, repr=False)
     image_text: list[str] = field(default_factory=list)
     ranking_without_image: list[dict[str, Any]] | None = None
     gate: float | None = None
@@ -247,7 +203,7 @@ class Explanation:
         return min(1.0, effect / FULL_EFFECT)
 
     def as_json(self) -> dict[str, Any]:
-        """Everything but the image, in types that JSON has."""
+        """Everything but the images, in types that JSON has."""
         return {
             "text": self.text,
             "mentions": [list(span) for span in self.mentions],
@@ -260,7 +216,6 @@ class Explanation:
             "image_effect": self.image_effect,
             "words": [vars(word) | {"word": self.text[word.start : word.end]} for word in self.words],
             "patches": None if self.patches is None else self.patches.tolist(),
-            "patch_area": self.patch_area,
             "image_text": self.image_text,
             "shares": self.shares,
             "expert_usage": {name: usage.tolist() for name, usage in self.expert_usage.items()},
@@ -377,7 +332,8 @@ def explain_post(
         ranking_without_image=without,
         gate=None if gate is None else float(gate.detach()),
         **_weights(output, text, offsets, num_words),
-        **_patches(output, model, processor, image, pixel_values, num_words),
+        seen_image=None if pixel_values is None else seen_image(processor.image_processor, pixel_values),
+        **_patches(output, model, pixel_values, num_words),
     )
 
 
@@ -450,16 +406,9 @@ def _in_word(text: str, place: int) -> bool:
     return spelled and not UNSPACED.match(char)
 
 
-def _patches(
-    output: Any,
-    model: Any,
-    processor: Any,
-    image: Image.Image | None,
-    pixel_values: np.ndarray | None,
-    num_words: int,
-) -> dict[str, Any]:
-    """The weights and experts of the image's patches, and where they lie; its last `num_words` tokens are words."""
-    if image is None or pixel_values is None:
+def _patches(output: Any, model: Any, pixel_values: np.ndarray | None, num_words: int) -> dict[str, Any]:
+    """The weights and experts of the image's patches; its last `num_words` tokens are words."""
+    if pixel_values is None:
         return {}
     probs = _array(output.image_router_probs)
     probs = probs[: len(probs) - num_words]
@@ -472,7 +421,6 @@ def _patches(
     return {
         "patches": weights.reshape(rows, columns),
         "patch_experts": probs[before:].reshape(rows, columns, -1),
-        "patch_area": crop_region(processor.image_processor, image.width, image.height),
     }
 
 

@@ -98,9 +98,9 @@ def test_scores_are_the_pipelines_and_all_weights_add_up(parts, post):
         # Images of 16 pixels, patches of 8: 2 x 2, after a class token, which weighs something too.
         assert found.patches.shape == (2, 2) and found.patch_experts.shape == (2, 2, 3)
         assert 0 < found.patches.sum() < found.shares["picture"]
-        assert found.patch_area == (0, 0, 24, 20)
+        assert found.image.size == (24, 20) and found.seen_image.size == (16, 16)
     else:
-        assert found.patches is found.patch_area is found.image is None
+        assert found.patches is found.seen_image is found.image is None
 
 
 def test_weights_and_experts_are_those_of_the_model(parts):

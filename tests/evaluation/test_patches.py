@@ -1,10 +1,10 @@
-"""Where an image's tokens lie in it: grids of all kinds of towers, and what crops and paddings show of an image."""
+"""Where an image's tokens lie in it: grids of all kinds of towers, and what they are shown of an image."""
 
 import numpy as np
 import pytest
-from transformers import CLIPImageProcessorPil, ViTImageProcessorPil
+from transformers import CLIPImageProcessorPil
 
-from modeling_mgvmoe.evaluation.explanation import crop_region, patch_grid
+from modeling_mgvmoe.evaluation.explanation import patch_grid, seen_image
 
 pytestmark = pytest.mark.numerical
 
@@ -36,43 +36,13 @@ def test_tokens_that_make_no_grid():
     assert patch_grid(46, 32, 32) is None  # 6 x 6 would leave ten tokens over
 
 
-class Crop:
-    """An image processor as seen from outside: cuts pixels out, in units of its own, and shuffles the channels."""
-
-    def __init__(self, left, top, right, bottom):
-        self.box = left, top, right, bottom
-
-    def __call__(self, images):
-        left, top, right, bottom = self.box
-        values = np.asarray(images[0], dtype=float)[..., ::-1].transpose(2, 0, 1) / 255
-        pad = (
-            (0, 0),
-            (max(0, -top), max(0, bottom - values.shape[1])),
-            (max(0, -left), max(0, right - values.shape[2])),
-        )
-        values = np.pad((values - 0.4) / 0.3, pad)
-        return {"pixel_values": [values[:, max(0, top) :, max(0, left) :][:, : bottom - top, : right - left]]}
-
-
-@pytest.mark.parametrize("box", [(0, 0, 60, 40), (10, 5, 50, 35), (0, 20, 60, 40), (-10, -20, 70, 60)])
-def test_crops_and_paddings_are_found(box):
-    # A ramp of 60 pixels has steps of 255/59: rounded, each is off by at most half a step of brightness, 0.12 pixels.
-    assert crop_region(Crop(*box), 60, 40) == pytest.approx(box, abs=0.3)
-
-
-def test_the_processors_of_transformers():
-    whole = ViTImageProcessorPil(size={"height": 32, "width": 32})
-    assert crop_region(whole, 90, 50) == (0, 0, 90, 50)
-    # The shorter side becomes 16, of which 16 x 16 in the middle are kept: of 90 x 45 pixels the middle 45 x 45.
-    cropping = CLIPImageProcessorPil(size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16})
-    assert crop_region(cropping, 90, 45) == pytest.approx((22.5, 0, 67.5, 45), abs=0.8)
-    assert crop_region(cropping, 45, 90) == pytest.approx((0, 22.5, 45, 67.5), abs=0.8)
-
-
-def test_images_of_one_pixel_and_processors_that_see_nothing():
-    assert crop_region(Crop(0, 0, 1, 1), 1, 1) == (0, 0, 1, 1)
-
-    def blind(images):
-        return {"pixel_values": [np.zeros((3, 8, 8))]}
-
-    assert crop_region(blind, 30, 20) == (0, 0, 30, 20)
+@pytest.mark.parametrize("normalize", [True, False])
+def test_what_the_encoder_is_shown(normalize):
+    # Left half red, right half green; the shorter side becomes 16, of which 16 x 16 in the middle are kept.
+    image = np.zeros((16, 48, 3), np.uint8)
+    image[:, :24, 0], image[:, 24:, 1] = 200, 100
+    processor = CLIPImageProcessorPil(
+        size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16}, do_normalize=normalize
+    )
+    (pixel_values,) = processor(images=[image])["pixel_values"]
+    assert np.array_equal(np.asarray(seen_image(processor, np.asarray(pixel_values))), image[:, 16:32])
