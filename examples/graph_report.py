@@ -123,7 +123,7 @@ def draw_graph(data, path, size=24, title=None):
     rows = -(-len(parts) // columns)
     heights = [1.2 + 0.35 * len(part) for part in parts[::columns]]
     with drawing_style():
-        figure = Figure(figsize=(7 * columns, sum(heights) + 0.8), layout="constrained")
+        figure = Figure(figsize=(5.5 * columns, sum(heights) + 0.8), layout="constrained")
         axes = list(figure.subplots(rows, columns, squeeze=False, height_ratios=heights).flat)
         for axis in axes:
             axis.set_axis_off()
@@ -144,7 +144,7 @@ def draw_graph(data, path, size=24, title=None):
                    for kind in colours]  # fmt: skip
         figure.legend(handles=handles, loc="outside lower center", ncols=6, frameon=False)
         figure.suptitle(title or f"{len(graph)} of {len(whole):,} entities")
-        figure.savefig(path, dpi=90)
+        figure.savefig(path, dpi=100)
     return len(graph)
 
 
