@@ -24,6 +24,8 @@ from modeling_mgvmoe.graph.tables import MERGING
 from modeling_mgvmoe.inference.model_folder import check_output_folder
 
 DEGREES = "Degrees and components are of entities that are related, in either direction, by any relation."
+# Colour of what the legend has no room for: no type, and the ninth relation on.
+OTHER = "#c9d1d8"
 
 
 def entity_graph(data):
@@ -116,33 +118,40 @@ def draw_graph(data, path, size=24, title=None):
             if head != tail and {head, tail} <= nodes and count > counts.get((head, tail), 0):
                 counts[head, tail] = count
                 graph.add_edge(head, tail, label=kind[1])
-    colours = dict(zip(dict.fromkeys(types[node] for node in graph), color_sequences["Set3"], strict=False))
+    labels = networkx.get_edge_attributes(graph, "label")
+    type_colours = dict(
+        zip(dict.fromkeys(filter(None, (types[node] for node in graph))), color_sequences["Set3"], strict=False)
+    )
+    edge_colours = dict(zip(dict.fromkeys(labels.values()), color_sequences["Dark2"], strict=False))
     parts = sorted(map(sorted, networkx.weakly_connected_components(graph)), key=len, reverse=True)
     # Each component has its own place: none lies over another.
     columns = min(2, len(parts))
-    rows = -(-len(parts) // columns)
-    heights = [1.2 + 0.35 * len(part) for part in parts[::columns]]
+    heights = [1.2 + 0.25 * len(part) for part in parts[::columns]]
     with drawing_style():
-        figure = Figure(figsize=(5.5 * columns, sum(heights) + 0.8), layout="constrained")
-        axes = list(figure.subplots(rows, columns, squeeze=False, height_ratios=heights).flat)
+        figure = Figure(figsize=(9, sum(heights) + 1.2), layout="constrained")
+        axes = list(figure.subplots(len(heights), columns, squeeze=False, height_ratios=heights).flat)
         for axis in axes:
             axis.set_axis_off()
-            axis.margins(x=0.25, y=0.15)
+            axis.margins(x=0.2, y=0.15)
         for axis, part in zip(axes, parts, strict=False):
             own = graph.subgraph(part)
-            places = networkx.kamada_kawai_layout(own.to_undirected())
             networkx.draw_networkx(
-                own, places, ax=axis, font_size=9, edge_color="#9aa3ab", connectionstyle="arc3,rad=0.08",
-                labels={node: str(data["entity"].text[node]) for node in part}, node_size=900,
-                node_color=[colours.get(types[node], "#e9edf0") for node in part],
-            )  # fmt: skip
-            networkx.draw_networkx_edge_labels(
-                own, places, networkx.get_edge_attributes(own, "label"), ax=axis, font_size=8, font_color="#4a545e",
+                own,
+                networkx.kamada_kawai_layout(own.to_undirected()),
+                ax=axis,
+                font_size=9,
+                labels={node: str(data["entity"].text[node]) for node in part},
+                node_size=600,
+                node_color=[type_colours.get(types[node], OTHER) for node in own],
+                edge_color=[edge_colours.get(labels[edge], OTHER) for edge in own.edges],
+                width=1.8,
                 connectionstyle="arc3,rad=0.08",
-            )  # fmt: skip
-        handles = [Line2D([], [], marker="o", ls="", color=colours[kind], label=str(kind or "no type"))
-                   for kind in colours]  # fmt: skip
-        figure.legend(handles=handles, loc="outside lower center", ncols=6, frameon=False)
+            )
+        handles = [
+            Line2D([], [], marker="o", ls="", color=own, label=kind) for kind, own in type_colours.items() if kind
+        ]
+        handles += [Line2D([], [], color=own, label=label) for label, own in edge_colours.items()]
+        figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False)
         figure.suptitle(title or f"{len(graph)} of {len(whole):,} entities")
         figure.savefig(path, dpi=100)
     return len(graph)

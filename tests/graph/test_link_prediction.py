@@ -112,6 +112,24 @@ def test_a_report_is_written(tmp_path):
     assert numbers["statistics"]["nodes"]["entity"] == 40
 
 
+def test_colours_are_those_of_types_and_relations(tmp_path, monkeypatch):
+    import networkx
+    from matplotlib import color_sequences
+
+    drawn = []
+    monkeypatch.setattr(networkx, "draw_networkx", lambda graph, *_, **given: drawn.append((graph, given)))
+    data = graph_of(6, [(3, 0, 1), (1, 1, 3), (1, 0, 2), (5, 1, 4)], [0, 1, 0, 2, 1, 0])
+    draw_graph(data, tmp_path / "graph.png")
+    types, colours = best_types(data), {}
+    for graph, given in drawn:
+        for node, colour in zip(graph, given["node_color"], strict=True):
+            assert colours.setdefault(types[node], colour) == colour
+        for edge, colour in zip(graph.edges, given["edge_color"], strict=True):
+            assert colours.setdefault(graph.edges[edge]["label"], colour) == colour
+    assert len(drawn) == 2 and len(set(colours.values())) == len(colours) == 5
+    assert set(colours.values()) <= {*color_sequences["Set3"], *color_sequences["Dark2"]}
+
+
 def test_the_example_predicts_relations_better_than_chance(tmp_path, capsys):
     # Everybody greets the same four people: which tail is right can be learned.
     save_hetero_data(graph_of(24, [(a, 0, b) for a in range(4, 24) for b in range(4)], [0] * 24), str(tmp_path / "g"))
