@@ -51,7 +51,12 @@ def graph_statistics(data, top=10):
     """JSON values: numbers of nodes and edges, degrees, components, labels with scores, the best connected entities.
 
     Degrees and components are those of [`entity_graph`]: a degree is a number of other entities.
+
+    Raises:
+        ValueError: there is no entity.
     """
+    if not data["entity"].num_nodes:
+        raise ValueError("graph: there is nothing to report, for no post has a mention")
     graph, types = entity_graph(data), best_types(data)
     degrees = torch.tensor([degree for _, degree in sorted(graph.degree())], dtype=torch.float)
     sizes = sorted(map(len, networkx.connected_components(graph)), reverse=True)
@@ -99,7 +104,9 @@ def choose_part(graph, size):
 
 
 def draw_graph(data, path, size=24, title=None):
-    """Write a PNG: entities by name, coloured by type, and the most frequent relation of each pair; say how many.
+    """Write a PNG: entities by name, coloured by type, and one relation of each pair; say how many entities.
+
+    It is the most frequent one, and of those the one with the highest mean score.
 
     Raises:
         ValueError: no two entities are related.
@@ -112,12 +119,18 @@ def draw_graph(data, path, size=24, title=None):
     nodes = set(choose_part(whole, size))
     if not nodes:
         raise ValueError("graph: there is nothing to draw, for no two entities are related")
-    graph, counts = networkx.DiGraph(), {}
+    best = {}
     for kind in relation_types(data):
-        for (head, tail), count in zip(data[kind].edge_index.t().tolist(), data[kind].count.tolist(), strict=True):
-            if head != tail and {head, tail} <= nodes and count > counts.get((head, tail), 0):
-                counts[head, tail] = count
-                graph.add_edge(head, tail, label=kind[1])
+        store = data[kind]
+        for (head, tail), *own in zip(
+            store.edge_index.t().tolist(), store.count.tolist(), store.edge_attr.flatten().tolist(), strict=True
+        ):
+            if head != tail and {head, tail} <= nodes:
+                pair = frozenset((head, tail))
+                best[pair] = max(best.get(pair, ([0],)), (own, head, tail, kind[1]))
+    graph = networkx.DiGraph()
+    for _, head, tail, label in best.values():
+        graph.add_edge(head, tail, label=label)
     labels = networkx.get_edge_attributes(graph, "label")
     type_colours = dict(
         zip(dict.fromkeys(filter(None, (types[node] for node in graph))), color_sequences["Set3"], strict=False)

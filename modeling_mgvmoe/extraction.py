@@ -97,11 +97,15 @@ class MentionFinder:
                 "pipeline that finds them (got neither)"
             )
         spans = set()
-        for entity in self.finder(text, **self.arguments):
-            start, end = entity.get("start"), entity.get("end")
-            if start is None or end is None:
+        entities = self.finder(text, **self.arguments)
+        if not isinstance(entities, (list, tuple)):
+            raise ValueError(f"mention_finder: it must return a list of dicts (got {entities!r:.200})")
+        for entity in entities:
+            start, end = (entity.get(key) if isinstance(entity, Mapping) else None for key in ("start", "end"))
+            if start is None or end is None or not 0 <= start <= end <= len(text):
                 raise ValueError(
-                    f"mention_finder: 'start' and 'end' are needed of every mention (got {entity!r:.200})"
+                    "mention_finder: 'start' and 'end', within the text, are needed of every mention "
+                    f"(got {entity!r:.200} for {len(text)} characters)"
                 )
             found = text[start:end]
             start, end = start + len(found) - len(found.lstrip()), end - len(found) + len(found.rstrip())
@@ -290,6 +294,19 @@ class RelationRules:
         return best[0], best[1]
 
 
+def inverse_rules(inverses: Mapping[str, str], labels: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """`symmetric` and `inverses` of relations whose inverses are given in words; one that is no label says nothing.
+
+    Args:
+        inverses: relation to its name from tail to head, of [`labels.Label`] or a label set.
+        labels: the relations that there are.
+    """
+    names = {label.strip() for label in labels}
+    known = {name.strip(): other.strip() for name, other in inverses.items()}
+    known = {name: other for name, other in known.items() if {name, other} <= names}
+    return [name for name, other in known.items() if name == other], {n: o for n, o in known.items() if n != o}
+
+
 def _check_known(names: Iterable[Any], labels: Sequence[str], argument: str) -> None:
     strange = [name for name in names if not isinstance(name, str) or name.strip() not in labels]
     if strange:
@@ -299,6 +316,12 @@ def _check_known(names: Iterable[Any], labels: Sequence[str], argument: str) -> 
 ERRORS = ("raise", "return")
 # Batches whose marked texts are encoded together, to be sorted by length.
 BATCHES_AT_ONCE = 16
+
+
+def _named(post: object) -> str:
+    """A post by its text, for messages."""
+    text = post.get("text") if isinstance(post, Mapping) else None
+    return f"the post {(post if text is None else text)!r:.100}"
 
 
 @dataclass
@@ -353,7 +376,7 @@ class GraphExtractor:
     ) -> None:
         refuse_unknown_arguments(unknown, "extract")
         check_processor(model, processor)
-        plain, label_descriptions, label_types, _ = plain_label_lists(
+        plain, label_descriptions, label_types, in_words = plain_label_lists(
             {"typing_labels": typing_labels, "relation_labels": relation_labels}, label_descriptions, label_types
         )
         typing_labels, relation_labels = plain.values()
@@ -381,6 +404,8 @@ class GraphExtractor:
         if errors not in ERRORS:
             raise ValueError(f"errors: one of {', '.join(ERRORS)} is needed (got {errors!r})")
         self.model, self.processor, self.finder = model, processor, MentionFinder(mention_finder)
+        # Whoever hands over one post at a time has numbers of its own, or none.
+        self.numbered = True
         self.batch_size, self.top_k, self.num_samples = batch_size, top_k, num_samples
         self.max_length, self.return_embeds, self.errors = max_length, return_embeds, errors
         self.texts_at_once, self.num_neighbors = BATCHES_AT_ONCE * batch_size, num_neighbors
@@ -400,14 +425,28 @@ class GraphExtractor:
         calibration = getattr(model.config, "score_calibration", None)  # an exported model may lack one
         self.thresholds = read_thresholds(threshold, reject_by, rejection, calibration)
         if label_separator is not None and any(one and one.reject_by == "logit" for one in self.thresholds.values()):
-            raise ValueError("reject_by: paths have no logits of their own; another is needed (got 'logit')")
+            raise ValueError(f"reject_by: paths have no logits of their own; another is needed (got {reject_by!r})")
         if num_neighbors and any(one and one.reject_by == "logit" for one in self.thresholds.values()):
             raise ValueError(
-                "num_neighbors: neighbors share probabilities, and reject_by must be another than 'logit'"
+                "num_neighbors: neighbors share probabilities, no logits; another reject_by is needed "
+                f"(got {reject_by!r})"
             )
         if relation_labels is None and (relation_constraints or symmetric or inverses):
             raise ValueError("relation_constraints, symmetric, inverses: they need relation_labels (got None)")
-        self.rules = RelationRules(relation_labels or [], relation_constraints, symmetric, inverses, label_separator)
+        given = {*symmetric, *(name for pair in (inverses or {}).items() for name in pair)}
+        if both := sorted(name for name in in_words if name in given):
+            raise ValueError(
+                "symmetric, inverses: what belongs to a Label is said in it alone "
+                f"(got {both[0]!r} here and in a Label)"
+            )
+        own_symmetric, own_inverses = inverse_rules(in_words, relation_labels or [])
+        self.rules = RelationRules(
+            relation_labels or [],
+            relation_constraints,
+            [*symmetric, *own_symmetric],
+            {**(inverses or {}), **own_inverses},
+            label_separator,
+        )
         if relation_constraints:
             if typing_labels is None:
                 raise ValueError("relation_constraints: they need typing_labels, for they are about types (got None)")
@@ -443,7 +482,7 @@ class GraphExtractor:
         """The graphs of posts, of which the first has its own number."""
         work, pixels = [], []
         for number, given in enumerate(posts, first):
-            where = f"posts[{number}]"
+            where = f"posts[{number}]" if self.numbered else _named(given)
             try:
                 post = read_post(given, where, self.finder)
                 pixels.append(self.processor.encode_images([post.image])[0])

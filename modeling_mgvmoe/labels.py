@@ -664,7 +664,7 @@ def rank_labels(
             f"be 'softmax', and there must be no candidate_mask (got {function_to_apply!r})"
         )
     if trees is not None and reject_by == "logit":
-        raise ValueError("reject_by: paths have no logits of their own; another is needed (got 'logit')")
+        raise ValueError("reject_by: paths have no logits, which 'logit' and 'calibrated' compare (got one of these)")
     if reject_by == "calibrated":
         raise ValueError(
             "reject_by: another is needed, for 'calibrated' takes the score_calibration of a model's configuration, "

@@ -604,6 +604,7 @@ class MultimodalGraphExtractionPipeline(_PostPipeline):
             options["batch_size"] = options.pop("texts_at_once")
         # Made anew for each batch, which costs little: the labels' vectors are remembered.
         extractor = GraphExtractor(self.model, self.processor, embedder=self.candidate_embedder, **options)
+        extractor.numbered = False
         return {"graphs": extractor(posts)}
 
     def postprocess(self, model_outputs: Any) -> dict[str, Any]:  # type: ignore[override]

@@ -302,8 +302,10 @@ def document(explanation: Explanation) -> str:
     title = escape(answer or "None of these")
     head = f'<p class="mg-answer{"" if answer else " mg-none"}">{title}</p>'
     if explanation.threshold is not None:
+        compared = explanation.ranking[0]["score"] if explanation.compared is None else explanation.compared
         head += (
-            f'<p class="mg-hint">none of these below {explanation.threshold:.2f} ({escape(explanation.reject_by)})</p>'
+            f'<p class="mg-hint">none of these below {explanation.threshold:.2f}: {escape(explanation.reject_by)}, of '
+            f"which the best label has {compared:.2f}</p>"
         )
     sections = (
         head + _scores(explanation.ranking, answer),

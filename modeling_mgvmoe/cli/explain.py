@@ -25,6 +25,7 @@ from ..app.markup import document
 from ..data.atomic_io import write_whole
 from ..data.evaluation_data import load_evaluation_data
 from ..data.flags import FlagParser, RenamedFlag
+from ..data.rows import locate_image
 from ..evaluation.explanation import ExpertUsage, expert_usage, explain_post, image_effect_words
 from ..evaluation.report import markdown_table
 from ..inference.model_folder import check_device, check_model_folder, check_output_folder, load_model, shipped_model
@@ -71,14 +72,13 @@ def read_post(path: str, number: int) -> dict[str, Any]:
     if not 0 <= number < len(posts):
         raise ValueError(f"number must be one of 0 to {len(posts) - 1}, got {number}")
     post = posts[number]
-    if isinstance(post.get("image"), str):
-        post["image"] = os.path.join(os.path.dirname(path), post["image"])
-    return post
+    return {**post, "image": locate_image(post.get("image"), os.path.dirname(path))}
 
 
 def usage_table(usage: ExpertUsage) -> str:
     """A Markdown table: percent of each expert by modality, a row for all posts and one for each class."""
-    heads = [f"{name} {number}" for name, own in usage.overall.items() for number in range(len(own))]
+    names = {"text": "text", "picture": "image"}
+    heads = [f"{names[name]} {number}" for name, own in usage.overall.items() for number in range(len(own))]
     shown = [("all posts", sum(number for own in usage.posts.values() for number in own.values()), usage.overall)]
     for task, classes in usage.by_class.items():
         shown += [(f"{task}: {label}", usage.posts[task][label], own) for label, own in classes.items()]
@@ -118,9 +118,11 @@ def main(argv: Sequence[str] | None = None) -> Any:
             if words := image_effect_words(result):
                 print(words)
         else:
-            posts = load_evaluation_data(arguments.dataset, (), arguments.seed, arguments.max_posts).posts
+            data = load_evaluation_data(arguments.dataset, (), arguments.seed, arguments.max_posts)
+            if data.note:
+                print(data.note, flush=True)
             model, processor = load_model(arguments.model, arguments.device)
-            result = expert_usage(model, processor, posts[arguments.split], progress=True)
+            result = expert_usage(model, processor, data.posts[arguments.split], progress=True)
             print(usage_table(result))
     except (OSError, ValueError) as error:
         parser.error(" ".join(str(error).split()))

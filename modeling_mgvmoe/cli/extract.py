@@ -43,7 +43,7 @@ from ..graph.runner import BulkArguments, BulkResult, extract_in_bulk
 from ..graph.shards import ERROR_KINDS, HETERO_DATA, SUMMARY
 from ..graph.tables import MERGING, GraphTables
 from ..graph.writers import BASE_IRI, check_base_iri
-from ..inference.model_folder import shipped_model
+from ..inference.model_folder import check_output_folder, shipped_model
 from ..labels import REJECT_BY
 from ..training.launch import patient_state, typed_command, under_launcher
 from .errors import PARTIAL, one_line
@@ -74,6 +74,7 @@ def extract_command(argv: Sequence[str] | None = None, description: str | None =
     flags = parser.parse_args(argv)
     try:
         check_base_iri(flags.base_iri)
+        check_output_folder("output", flags.output)
         if flags.export_only:
             return _export(flags)
         if not flags.input:

@@ -457,8 +457,12 @@ def _read(flags: argparse.Namespace) -> tuple[Sequence[Any], dict[int, str], dic
         check_ranking(flags.threshold, flags.top_k, flags.function_to_apply, flags.reject_by)
         if flags.labels is not None:
             check_labels(flags.labels, "--labels")
+            if len(flags.labels) == 1 and "," in flags.labels[0]:
+                print(f"--labels: one label, {flags.labels[0]!r}; blanks divide several, not commas", file=sys.stderr)
         words = {
-            name: read_json_object(getattr(flags, name)) for name in JSON_FLAGS if getattr(flags, name) is not None
+            name: read_json_object(getattr(flags, name), f"--{name.replace('_', '-')}")
+            for name in JSON_FLAGS
+            if getattr(flags, name) is not None
         }
         template = "{}" if flags.hypothesis_template is None else flags.hypothesis_template
         label_texts(flags.labels or [], words.get("descriptions"), template)

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from ..inference.model_folder import check_output_folder
 from ..training.arguments import parse_arguments
-from .errors import one_line
+from .errors import one_line, usage
 
 
 @one_line()
 def main(argv: list[str] | None = None) -> dict:
     """Run one training and return its history."""
-    model_arguments, data_arguments, training_arguments = parse_arguments(argv)
+    with usage():
+        model_arguments, data_arguments, training_arguments = parse_arguments(argv)
     # Not before the flags are read, for these take seconds.
     import torch
     from accelerate import PartialState

@@ -87,10 +87,14 @@ def check_files(dataset: str, needed: Sequence[str] = ()) -> None:
         return
     if not os.path.exists(dataset) and dataset.count("/") == 1 and not dataset.startswith((".", "/")):
         return
+    if not os.path.exists(dataset):
+        raise FileNotFoundError(f'dataset: "sketchbook", a folder or a file of rows is needed, {dataset!r} is none')
+    if os.path.isfile(dataset):
+        raise FileNotFoundError(f"dataset: a folder with {needed[0]}.parquet is needed here, got the file {dataset!r}")
     path = find_labels_file(dataset)
     prepared = path is not None and read_prepared_labels(path)["unseen"]
     there = [split for split in SPLITS if files_of(dataset, split)]
-    if len(there) < (len(SPLITS) if prepared else 1) and not os.path.isfile(dataset):
+    if len(there) < (len(SPLITS) if prepared else 1):
         missing = next(split for split in SPLITS if split not in there)
         raise FileNotFoundError(
             f'dataset: {os.path.join(dataset, missing)}.parquet does not exist; "sketchbook" or a folder with '

@@ -41,16 +41,16 @@ def read_lines(path: str | os.PathLike[str]) -> Iterator[tuple[int, str]]:
             raise ValueError(f"{name}: a text file in UTF-8 is needed, {error}") from error
 
 
-def read_json(path: str | os.PathLike[str]) -> Any:
-    """The value in a UTF-8 JSON file.
+def read_json(path: str | os.PathLike[str], argument: str = "path") -> Any:
+    """The value in a UTF-8 JSON file, whose path messages call `argument`.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: it holds no JSON, or an object in it has a key twice; the message names the file.
     """
     name = os.fspath(path)
-    if not os.path.isfile(name):
-        raise FileNotFoundError(f"path: the file {name!r} does not exist")
+    if not os.path.exists(name) or os.path.isdir(name):  # a pipe is no file, and can be read
+        raise FileNotFoundError(f"{argument}: the file {name!r} does not exist")
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         content = dict(pairs)
@@ -67,13 +67,13 @@ def read_json(path: str | os.PathLike[str]) -> Any:
             raise ValueError(f"{name}: a JSON file is needed, {error}") from error
 
 
-def read_json_object(path: str | os.PathLike[str]) -> dict[str, Any]:
+def read_json_object(path: str | os.PathLike[str], argument: str = "path") -> dict[str, Any]:
     """The object that a JSON file holds.
 
     Raises:
         FileNotFoundError, ValueError: as for [`read_json`], and a ValueError where it holds another value.
     """
-    content = read_json(path)
+    content = read_json(path, argument)
     if not isinstance(content, dict):
         raise ValueError(f"{os.fspath(path)}: a JSON object is needed, got {content!r:.80}")
     return content

@@ -6,7 +6,7 @@ import argparse
 import difflib
 import sys
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 
 def unknown_flags(words: Sequence[str], known: Iterable[str]) -> str | None:
@@ -31,6 +31,7 @@ def unknown_flags(words: Sequence[str], known: Iterable[str]) -> str | None:
 # Names of flags in transformers' own scripts, where ours are shorter, and as version 0.1 had them.
 OTHER_NAMES = {
     "--model_name_or_path": "--model",
+    "--model": "--model_name_or_path",
     "--dataset_name": "--dataset",
     "--label_template": "--hypothesis_template",
 }
@@ -53,7 +54,11 @@ def _underlined(flag: str) -> str:
 
 
 class FlagParser(argparse.ArgumentParser):
-    """Reports unknown flags first; takes dashes for underscores and the names of transformers' scripts."""
+    """Reports unknown flags first, and any error in one line; takes dashes for underscores and transformers' names."""
+
+    def error(self, message: str) -> NoReturn:
+        """Exit with 2, without the usage, which hides the message: `--help` shows it."""
+        self.exit(2, f"{self.prog}: error: {message}\n")
 
     def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
         """See `argparse.ArgumentParser.error`."""

@@ -41,7 +41,7 @@ from ..labels import (
     threshold_values,
     with_new_names,
 )
-from ..spans import mentions_of, read_image_text, read_mentions, splits_character
+from ..spans import is_absent, mentions_of, read_image_text, read_mentions, splits_character
 from ..variational_experts import MODALITIES
 
 if TYPE_CHECKING:
@@ -211,6 +211,7 @@ class Explanation:
             "answer": self.answer,
             "threshold": self.threshold,
             "reject_by": self.reject_by,
+            "compared": self.compared,
             "uncertainty": self.uncertainty,
             "ranking_without_image": self.ranking_without_image,
             "image_effect": self.image_effect,
@@ -270,8 +271,7 @@ def explain_post(
         candidate_labels: default: the post's own.
         label_descriptions, hypothesis_template, label_types, type_descriptions: as the pipeline takes them.
         threshold, reject_by: the answer is "none of these" if the best label has less, as of the pipeline. The
-            protocol "open" of `examples/evaluate.py` fits one. A calibrated one becomes that of the logit
-            that it stands for.
+            protocol "open" of `examples/evaluate.py` fits one.
 
     Raises:
         ValueError: as of the pipeline.
@@ -279,7 +279,8 @@ def explain_post(
     check_threshold(threshold, reject_by)
     mentions, text = mentions_of(post), post["text"]
     spans = read_mentions(mentions, text)
-    threshold, reject_by = logit_threshold(threshold, reject_by, model.config.score_calibration, TASKS[len(spans) - 1])
+    task, calibration = TASKS[len(spans) - 1], model.config.score_calibration
+    logit_threshold(threshold, reject_by, calibration, task)  # raises where the model has no calibration
     labels = post.get("candidate_labels") if candidate_labels is None else candidate_labels
     if labels is None:
         raise ValueError("candidate_labels: a non-empty list of labels is needed, in the call or in the post")
@@ -299,7 +300,7 @@ def explain_post(
     image_text = read_image_text(post.get("image_text"))
     of_image: dict[str, Any] = dict(processor.encode_image_text(image_text)) if image_text else {}
     num_words = len(of_image.get("image_text_input_ids", ()))
-    image = None if post.get("image") is None else to_rgb(post["image"], "image")
+    image = None if is_absent(post.get("image")) else to_rgb(post["image"], "image")
     (pixel_values,) = processor.encode_images([image])
 
     def score(encoded: dict[str, Any]) -> Any:
@@ -317,7 +318,12 @@ def explain_post(
         output = score(features | of_image)
     (ranking,) = processor.post_process_zero_shot_ie(output.logits, labels)
     logits = output.logits[0].double().cpu()
-    compared = threshold_values(logits.softmax(-1), logits, reject_by)[logits.argmax()]
+    if reject_by == "calibrated" and calibration is not None:
+        slope, intercept = calibration[task]
+        compared = torch.sigmoid(slope * logits.max() + intercept)
+    else:
+        own = "logit" if reject_by == "calibrated" else reject_by
+        compared = threshold_values(logits.softmax(-1), logits, own)[logits.argmax()]
     # Residual experts have none: they move the score's vectors themselves.
     gate = getattr(getattr(model, "similarity", None), "gate", None)
     return Explanation(
@@ -515,7 +521,9 @@ def _sums_of_posts(model: Any, processor: Any, encoded: Sequence[Mapping[str, An
     batch = processor.pad_posts(
         [{name: value for name, value in post.items() if name in names} for post in encoded], return_tensors="pt"
     )
-    inputs = {name: value.to(model.device) for name, value in batch.items() if name != "mention_mask"}
+    # Residual experts alone read where the mentions are.
+    residual = model.config.expert_type == "residual"
+    inputs = {name: value.to(model.device) for name, value in batch.items() if residual or name != "mention_mask"}
     output = model.mgvmoe(**inputs)
     found = np.zeros((len(encoded), len(MODALITIES), 1 + model.config.num_experts))
     images = output.image_router_probs

@@ -128,10 +128,12 @@ COLUMNS = {
 }
 
 MEANING = {
-    "unseen": "Posts of unseen classes; candidates are these classes. Averages are over the classes that have posts.",
+    "unseen": (
+        "Posts of unseen classes; candidates are these classes. A class without posts counts as 0 in the averages."
+    ),
     "seen": (
         "Posts of classes of which all or some are seen in training, so this is not a zero-shot result. Candidates "
-        "are all of them. Averages are over the classes that have posts."
+        "are all of them. A class without posts counts as 0 in the averages."
     ),
     "generalised": (
         "Posts of unseen classes and held-out posts of seen ones; candidates are both. "

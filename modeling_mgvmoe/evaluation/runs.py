@@ -147,7 +147,7 @@ def run_evaluation(arguments: EvaluationArguments) -> dict[str, dict[int, TaskRe
     device = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")
     os.makedirs(arguments.output_dir, exist_ok=True)
     results: dict[str, dict[int, TaskResult]] = {}
-    sampled = False
+    sampled, notes = False, []
     for seed in arguments.seeds:
         data = load_evaluation_data(
             _of_seed(arguments.dataset, seed), PROTOCOLS[arguments.protocol], seed, arguments.max_posts
@@ -155,6 +155,7 @@ def run_evaluation(arguments: EvaluationArguments) -> dict[str, dict[int, TaskRe
         sampled = sampled or data.sampled
         if data.note:
             print(data.note, flush=True)
+            notes.append(data.note)
         check_unseen(arguments.protocol, data)  # before the model is loaded
         model, processor = load_model(
             _of_seed(arguments.model, seed),
@@ -177,7 +178,7 @@ def run_evaluation(arguments: EvaluationArguments) -> dict[str, dict[int, TaskRe
             results.setdefault(task, {})[seed] = result
     for task, own in results.items():
         print(f"\n{arguments.protocol}, {task}:\n{seed_table(own)}", flush=True)
-    write_files(arguments, results, _facts(arguments, device), _notes(arguments, sampled))
+    write_files(arguments, results, _facts(arguments, device), [*dict.fromkeys(notes), *_notes(arguments, sampled)])
     return results
 
 

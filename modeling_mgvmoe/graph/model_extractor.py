@@ -21,8 +21,8 @@ from ..data.label_sets import read_label_set
 from ..data.schema import check_choice
 from ..data.splits import SPLITS
 from ..data.zero_shot_data import read_prepared_labels
-from ..extraction import GraphExtractor
-from ..labels import RENAMED, TASKS
+from ..extraction import GraphExtractor, inverse_rules
+from ..labels import RENAMED, TASKS, check_labels
 
 if TYPE_CHECKING:
     from ..modeling_mgvmoe import MGVMoEForZeroShotIE
@@ -104,11 +104,12 @@ def read_candidate_labels(
 
 
 def _read(path: str, split: str, with_types: bool) -> CandidateLabels:
-    content = read_json_object(path)
+    content = read_json_object(path, "labels")
     if "classes" in content:
         label_set = read_label_set(path)
         names = tuple(info.name for raw, info in label_set.classes.items() if raw not in label_set.left_out)
         options: dict[str, Any] = {"label_descriptions": _of(names, label_set.texts())}
+        options["symmetric"], options["inverses"] = inverse_rules(label_set.inverses(), names)
         types = {"label_types": _of(names, label_set.allowed_types()), "type_descriptions": label_set.type_texts()}
         return CandidateLabels(**{label_set.task: names}, options=_filled(options | (types if with_types else {})))
     if "dataset" in content:
@@ -128,6 +129,8 @@ def _read(path: str, split: str, with_types: bool) -> CandidateLabels:
             labels = content.get(name, [])
             if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
                 raise ValueError(f"{name} must be a list of strings, got {labels!r:.80}")
+            if labels:
+                check_labels(labels, name)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     typing, relation = (tuple(content.get(name, ())) for name in LABELS)

@@ -155,7 +155,9 @@ def typed_command(flags: Sequence[str] | None = None) -> list[str]:
     Args:
         flags: that the script was given, if not those of the command line.
     """
-    words = sys.orig_argv if flags is None else [sys.executable, sys.argv[0], *flags]
+    # The command line calls its programs "mgvmoe train" and the like.
+    own = sys.argv[0].split() if sys.argv[0].startswith("mgvmoe ") else [sys.executable, sys.argv[0]]
+    words = sys.orig_argv if flags is None else [*own, *flags]
     if flags is None and under_launcher():
         # Under torchrun and accelerate the parent's command is the one that was typed.
         with contextlib.suppress(OSError), open(f"/proc/{os.getppid()}/cmdline", encoding="utf-8") as file:

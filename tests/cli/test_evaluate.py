@@ -66,7 +66,7 @@ class TestEvaluate:
     def test_misuse_and_failure(self, capsys, folder, tmp_path):
         base = ["evaluate", "--model", folder / "model", "--dataset"]
         code, out, err = run(capsys, *base, "nowhere")
-        assert code == 2 and out == "" and "nowhere/train.parquet does not exist" in err and err.count("\n") == 1
+        assert code == 2 and out == "" and "dataset: " in err and "nowhere' is none" in err and err.count("\n") == 1
         code, _, err = run(capsys, *base, "sketchbook", "--protocol", "closed")
         assert code == 2 and "protocol must be one of unseen, seen, generalised, open, got 'closed'" in err
 

@@ -1,5 +1,6 @@
 """`mgvmoe explain`: one answer as a page with its numbers, the use of the experts as a table and numbers."""
 
+import base64
 import importlib.util
 import json
 from pathlib import Path
@@ -59,6 +60,18 @@ def test_one_post(script, folder, tmp_path, capsys):
     assert {entry["label"] for entry in numbers["ranking"]} == {"greets", "chases"} and numbers["patches"] is None
 
 
+@pytest.mark.parametrize("image", ["", float("nan"), None, "data:image/png;base64,{}", "0.png"])
+def test_images_as_predict_takes_them(script, folder, tmp_path, image):
+    content = base64.b64encode((folder / "0.png").read_bytes()).decode()
+    post = {"text": "Kelo sails", "mention": [0, 4], "candidate_labels": LABELS}
+    post["image"] = image.format(content) if isinstance(image, str) else image
+    (folder / "one.json").write_text(json.dumps([post]), encoding="utf-8")
+    out = tmp_path / "one.html"
+    script.main(["post", "--model", f"{folder}/model", "--posts", f"{folder}/one.json", "--output", str(out)])
+    numbers = json.loads(out.with_suffix(".json").read_text(encoding="utf-8"))
+    assert (numbers["patches"] is None) == (image in ("", None) or image != image)
+
+
 def test_use_of_the_experts(script, folder, tmp_path, capsys):
     out = tmp_path / "usage.json"
     script.main(["experts", "--model", f"{folder}/model", "--dataset", f"{folder}/posts", "--output", str(out)])
@@ -67,7 +80,8 @@ def test_use_of_the_experts(script, folder, tmp_path, capsys):
     assert [row["posts"] for row in rows] == ["24", *["4"] * 6]
     for modality, usage in numbers["overall"].items():
         assert sum(usage) == pytest.approx(1)
-        assert [rows[0][f"{modality} {number}"] for number in range(len(usage))] == [f"{100 * p:.0f}" for p in usage]
+        name = modality.replace("picture", "image")
+        assert [rows[0][f"{name} {k}"] for k in range(len(usage))] == [f"{100 * share:.0f}" for share in usage]
     assert {task: len(classes) for task, classes in numbers["by_class"].items()} == {"typing": 3, "relation": 3}
     assert all(own["posts"] == 4 for classes in numbers["by_class"].values() for own in classes.values())
 
@@ -83,7 +97,7 @@ def test_use_of_the_experts(script, folder, tmp_path, capsys):
         ),
         (["post", "--posts", "{}/posts.json", "--output", "out.png"], "output must end in .html, got 'out.png'"),
         (["experts", "--dataset", "sketchbook", "--output", "out.png"], "output must end in .json, got 'out.png'"),
-        (["experts", "--dataset", "{}/nowhere"], "nowhere/train.parquet does not exist"),
+        (["experts", "--dataset", "{}/nowhere"], "nowhere' is none"),
         (["experts", "--dataset", "sketchbook", "--max_posts", "0"], "max_posts must be at least 1, got 0"),
         (["experts", "--dataset", "sketchbook", "--model", "{}"], "did you mean"),
     ],

@@ -107,7 +107,7 @@ def test_max_posts_takes_the_same_posts_whatever_their_order(folder):
 
 
 def test_files_that_are_missing(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r'train.parquet does not exist; "sketchbook" or a folder'):
+    with pytest.raises(FileNotFoundError, match='dataset: "sketchbook", a folder or a file of rows is needed'):
         load_evaluation_data(str(tmp_path / "none such"))
     folder = write_folder(tmp_path / "posts", SPLITS)
     load_evaluation_data(str(folder))

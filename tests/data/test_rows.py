@@ -385,6 +385,8 @@ def test_rows_without_test_posts_are_evaluated_on_those_held_out(tmp_path):
     found, data = load_evaluation_data(path), read_data(path)
     assert found.posts["test"]["id"][:] == data.posts["validation"]["id"][:]
     assert "tested on the validation posts" in found.note
+    with pytest.raises(FileNotFoundError, match=r"dataset: a folder with none.parquet is needed"):
+        check_files(path, ("none",))
 
 
 def test_a_post_that_was_read_never_ends_a_training(tmp_path):

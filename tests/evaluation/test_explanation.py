@@ -285,9 +285,20 @@ def test_bad_input(parts, post, arguments, message):
         explain_post(*parts, post, **arguments)
 
 
-def test_usage_is_the_mean_over_tokens():
+def residual_model():
+    """Residual experts with a router that tells posts apart."""
+    settings = {"expert_type": "residual", "objective": "cross_entropy", "adversary": "none"}
+    torch.manual_seed(1)
+    config = scratch_config(score="similarity", **settings)
+    model, processor = model_from_scratch(config, TEXTS, max_length=48, mention_style="prefix")
+    torch.nn.init.normal_(model.mgvmoe.experts.router.weight)
+    return model.eval(), processor
+
+
+@pytest.mark.parametrize("make", [scratch_model, residual_model])
+def test_usage_is_the_mean_over_tokens(make):
     """By hand: p of every token of every post, one post at a time."""
-    model, processor = scratch_model()
+    model, processor = make()
     chosen = drawn_posts()[0]["test"][:6]
     chosen = [*chosen[:5], {**chosen[5], "image": None}]
     found = expert_usage(model, processor, chosen, batch_size=4)

@@ -136,7 +136,7 @@ def test_sketchbook(script, folder, tmp_path, capsys):
     ("flags", "message"),
     [
         (["--protocol", "closed"], "protocol must be one of unseen, seen, generalised, open, got 'closed'"),
-        (["--dataset", "nowhere"], "nowhere/train.parquet does not exist"),
+        (["--dataset", "nowhere"], "dataset: .*'nowhere' is none"),
         (["--seeds", "0", "1"], "must hold '{seed}', else all seeds are the same run"),
         (["--seeds", "0", "0"], r"seeds must be one or more different numbers, got \[0, 0\]"),
         (["--batch_size", "0"], "batch_size and max_posts must be at least 1, got 0"),

@@ -146,5 +146,9 @@ def test_the_example_predicts_relations_better_than_chance(tmp_path, capsys):
 def test_nothing_to_draw_or_to_read(tmp_path):
     with pytest.raises(ValueError, match="no two entities are related"):
         draw_graph(graph_of(2, [(0, 0, 0)], [0, 0]), tmp_path / "graph.png")
+    nobody = HeteroData()
+    nobody["entity"].num_nodes = 0
+    with pytest.raises(ValueError, match="graph: there is nothing to report"):
+        write_report(nobody, str(tmp_path), "A graph")
     with pytest.raises(FileNotFoundError, match="holds no extracted graph"):
         read_graph(str(tmp_path))

@@ -30,6 +30,7 @@ def test_candidates_of_every_kind_of_file(tmp_path):
     mnre, crossner = (ROOT / "configuration" / "labels" / name for name in ("mnre.json", "crossner.json"))
     both = read_candidate_labels([mnre, crossner])
     assert "peer" in " ".join(both.relation) and "none" not in both.relation and len(both.typing) > 20
+    assert {"peer of", "sibling of"} <= set(both.options["symmetric"]) <= set(both.relation)
     assert set(both.options["label_types"]) == set(both.relation)
     assert set(both.options["label_descriptions"]) == {*both.relation, *both.typing}
     assert "label_types" not in read_candidate_labels([mnre], with_types=False).options
@@ -53,6 +54,7 @@ def test_candidates_of_every_kind_of_file(tmp_path):
     [
         ({"typing_labels": []}, "at least one label is needed"),
         ({"typing": ["boat"]}, "unknown key 'typing'; did you mean 'typing_labels'?"),
+        ({"typing_labels": ["boat", "boat"]}, "typing_labels: labels must be distinct"),
         ({"typing_labels": "boat"}, "typing_labels must be a list of strings, got 'boat'"),
     ],
 )

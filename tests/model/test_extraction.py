@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import pipeline
 
-from modeling_mgvmoe import GraphExtractor, MultimodalGraphExtractionPipeline
+from modeling_mgvmoe import GraphExtractor, Label, MultimodalGraphExtractionPipeline
 from modeling_mgvmoe.pipeline_mgvmoe import GRAPH_TASK, TASK, ZeroShotMultimodalIEPipeline
 from tests.support.from_scratch import LABELS, POSTS, RELATIONS, nearly, picture, scratch_model, scratch_similarity
 
@@ -303,6 +303,19 @@ def test_any_number_of_posts_in_a_stream():
         assert [one["label"] for one in graph["relations"]] == [one["label"] for one in expected["relations"]]
 
 
+def test_labels_that_name_their_inverses_are_linked():
+    expected = graphs(inverses={"greets": "chases"}, symmetric=["teaches"])
+    names = {"greets": "chases", "teaches": "teaches"}
+    labels = [Label(name, inverse=names.get(name)) for name in RELATIONS]
+    assert MODEL.extract(POSTS, LABELS, labels, processor=PROCESSOR) == expected != graphs()
+    # The inverse of one is no candidate here: it says nothing.
+    unknown = [Label(name, inverse=f"{name} by") for name in RELATIONS]
+    assert MODEL.extract(POSTS, LABELS, unknown, processor=PROCESSOR) == graphs()
+    for given in ({"symmetric": ["greets"]}, {"inverses": {"chases": "teaches"}}):
+        with pytest.raises(ValueError, match="symmetric, inverses: what belongs to a Label is said in it alone"):
+            MODEL.extract(POSTS, LABELS, labels, processor=PROCESSOR, **given)
+
+
 def test_the_model_stays_in_its_mode():
     model, processor = scratch_model(torch.double)
     model.train()
@@ -318,6 +331,9 @@ def test_mentions_that_a_function_finds():
 
     (found,) = graphs([{"text": POSTS[0]["text"], "image": picture(1)}], mention_finder=finder)
     assert [(mention["start"], mention["end"]) for mention in found["mentions"]] == [(0, 4), (12, 16)]
+    for wrong in ([(0, 4)], None, [{"start": 0}], [{"start": 0, "end": 99}]):
+        with pytest.raises(ValueError, match="mention_finder: "):
+            graphs([{"text": "Kelo sails"}], mention_finder=lambda text, found=wrong: found)
     # Posts with mentions of their own keep them.
     assert graphs(mention_finder=lambda text: 1 / 0) == graphs()
 

@@ -206,7 +206,8 @@ def test_calibrated_is_a_logit_of_each_task(make):
         with pytest.raises(ValueError, match="threshold: "):
             pipe(post, candidate_labels=labels, threshold=wrong, reject_by="calibrated")
     explained = explain_post(model, processor, post, RELATIONS, threshold=probability, reject_by="calibrated")
-    assert explained.threshold == pytest.approx(logits[1]) and explained.reject_by == "logit"
+    assert (explained.threshold, explained.reject_by) == (probability, "calibrated")
+    assert explained.compared == pytest.approx(sigmoid(logits[0])) and explained.answer is not None
     # Whole posts: types and relations, each by its own numbers.
     options = {"threshold": probability, "reject_by": "calibrated"}
     by_logit = {task: (math.log(probability / (1 - probability)) - b) / a for task, (a, b) in CALIBRATION.items()}

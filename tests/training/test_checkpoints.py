@@ -521,6 +521,8 @@ def test_the_command_to_go_on(monkeypatch):
         assert resume_command() == going_on
     monkeypatch.setattr(sys, "argv", ["train.py"])
     assert resume_command(["--seed", "3"]) == f"{sys.executable} train.py --seed 3 --resume_from_checkpoint latest"
+    monkeypatch.setattr(sys, "argv", ["mgvmoe train", "--seed", "3"])
+    assert resume_command(["--seed", "3"]) == "mgvmoe train --seed 3 --resume_from_checkpoint latest"
 
 
 # Slow: other processes
