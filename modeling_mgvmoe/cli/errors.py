@@ -35,9 +35,9 @@ TRACEBACK = "MGVMOE_TRACEBACK"
 def one_line() -> Iterator[None]:
     """Around or above a script's `main`: refusals and Ctrl-C go to standard error in one line.
 
-    The exit code is 1, 2 for a [`UsageError`], or 130 for Ctrl-C. Refusals are ValueError, OSError and ImportError, which
-    this package raises with the argument, the rule and the value, and what a configuration says of its fields. Anything
-    else is a fault of ours and comes with its traceback.
+    The exit code is 1, 2 for a [`UsageError`], or 130 for Ctrl-C. Refusals are ValueError, OSError and ImportError,
+    which this package raises with the argument, the rule and the value, and what a configuration says of its fields.
+    Anything else is a fault of ours and comes with its traceback.
     """
     try:
         from huggingface_hub.errors import StrictDataclassError
