@@ -372,10 +372,13 @@ class MGVMoEConfig(PreTrainedConfig):
             fields: fields that differ from the preset.
 
         Raises:
+            TypeError: there is no such field.
             ValueError: the task is neither.
         """
         if task not in PAPER:
             raise ValueError(f"task must be one of {', '.join(PAPER)}, got {task!r}.")
+        if unknown := sorted(set(fields) - set(cls.__dataclass_fields__)):
+            raise TypeError(f"paper got {unknown}, which {cls.__name__} does not have.")
         return cls(**{**DEFAULTS_0_1, **PAPER_BACKBONES, **PAPER[task], **fields})
 
     @property

@@ -505,10 +505,13 @@ class MGVMoEPreTrainedModel(PreTrainedModel):
         config = kwargs.get("config")
         if config is None:
             config_class: type[Any] = cls.config_class  # type: ignore[assignment]
+            own = {name: kwargs[name] for name in kwargs if name in config_class.__annotations__}
             hub = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
-            config = config_class.from_pretrained(source, **hub)
+            config = config_class.from_pretrained(source, **hub, **own)
             if config.text_base is not None:
                 kwargs["config"] = config
+                for name in own:  # they are in the configuration now
+                    del kwargs[name]
         base: dict[str, Any] | None = config.text_base
         if base is None:
             return None
@@ -666,8 +669,8 @@ class Fusion:
     """One way to weigh the tokens of a post (E7), by a layer of the model.
 
     The layer is a submodule of the model itself, under `layer_name`, as checkpoints have it, and is looked up in every
-    pass: adapters (PEFT) and quantised layers take its place there. To add a fusion: a subclass, its name in
-    [`FUSIONS`] and in the field `fusion` of the configuration.
+    pass: adapters (PEFT) and quantised layers take its place there. To add a fusion to this package: a subclass,
+    its name in [`FUSIONS`], and among the values that the configuration's field `fusion` may have.
 
     Args:
         layer: result of [`make_layer`], or the layer that replaced it.

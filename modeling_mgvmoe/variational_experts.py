@@ -537,9 +537,11 @@ class ResidualMixtureOfExperts(nn.Module):
     ) -> VariationalMixtureOutput:
         """Arguments, output and errors as of [`VariationalMixtureOfExperts`]."""
         check_mixture_inputs(self.hidden_size, hidden_states, attention_mask, noise)
-        router_logits = self.router(hidden_states)
+        # Pooled states come in single precision, also those of a model whose weights are in half.
+        states = hidden_states.to(self.expert_means.dtype)
+        router_logits = self.router(states)
         probs = router_logits.softmax(-1)
-        low_rank = self.down(hidden_states).unflatten(-1, (self.num_experts, self.rank))
+        low_rank = self.down(states).unflatten(-1, (self.num_experts, self.rank))
         mixture = hidden_states + torch.einsum("blk,blkr,krh->blh", probs, low_rank, self.expert_means)
         if self.prior_std and (self.training or noise is not None):
             noise = torch.randn_like(mixture) if noise is None else noise

@@ -108,7 +108,9 @@ def examples_for(record: Mapping[str, Any] | None) -> list[ExamplePost]:
     if record["dataset"]["name"] == "sketchbook":
         seed = record["arguments"]["data"].get("dataset_seed", 0)
         return sketchbook_examples(seed)
-    return everyday_examples([task for task, names in record["labels"]["train"].items() if names] or TASKS)
+    # Of several datasets labels are listed under "name/task".
+    trained = [key.rpartition("/")[2] for key, names in record["labels"]["train"].items() if names]
+    return everyday_examples(trained or TASKS)
 
 
 def everyday_examples(tasks: Sequence[str] = TASKS) -> list[ExamplePost]:

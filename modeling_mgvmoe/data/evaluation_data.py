@@ -103,9 +103,9 @@ def check_files(dataset: str, needed: Sequence[str] = ()) -> None:
     for name in needed:
         if name in OPTIONAL and not files_of(dataset, name):
             how = (
-                "`python examples/prepare_data.py ... --seen-test-share 0.1` writes it."
+                "`mgvmoe prepare ... --seen_test_share 0.1` writes it."
                 if name == "seen_test"
-                else "`python examples/prepare_data.py ...` writes it for datasets that have such posts."
+                else "`mgvmoe prepare ...` writes it for datasets that have such posts, of MNRE for one."
             )
             path = os.path.join(dataset, f"{name}.parquet")
             raise FileNotFoundError(f"dataset: {path} ({OPTIONAL[name]}) does not exist; {how}")

@@ -143,12 +143,20 @@ OPTIONAL_POSTS: dict[str, tuple[str, ...]] = {
 
 
 def check_unseen(protocol: str, data: EvaluationData) -> None:
-    """Refuse to report classes as unseen that are seen in training.
+    """Refuse to report classes as unseen that are seen in training, and as seen ones of which none is.
 
     Raises:
-        ValueError: a test class is in training, and the protocol is not "seen"; the message names the classes.
+        ValueError: a test class is in training, and the protocol is not "seen"; or it is, and none of them is in
+            training, although there are training posts. The message names the classes.
     """
     if protocol == "seen":
+        trained = {name for names in data.labels["train"].values() for name in names}
+        tested = {name for names in data.labels["test"].values() for name in names}
+        if trained and tested and not trained & tested:
+            raise ValueError(
+                'protocol: "seen" needs test classes of which some are in training; protocol "unseen" is for these '
+                f"(got {len(tested)} classes, none of them in training: {', '.join(sorted(tested)[:5])})"
+            )
         return
     for task, names in data.labels["test"].items():
         both = [name for name in names if name in data.labels["train"].get(task, ())]

@@ -186,7 +186,12 @@ def is_own_data(record: Mapping[str, Any] | None) -> bool:
     if record is None or record["dataset"]["name"] != OWN_DATA:
         return False
     # A folder of somebody's own posts may have that name as well.
-    return all(set(names) <= _drawn_labels(task) for task, names in record["labels"]["train"].items())
+    return all(set(names) <= _drawn_labels(_task(key)) for key, names in record["labels"]["train"].items())
+
+
+def _task(key: str) -> str:
+    """The task that labels are listed under; of several datasets "name/task"."""
+    return key.rpartition("/")[2]
 
 
 def _drawn_labels(task: str) -> set[str]:
@@ -223,7 +228,11 @@ def usage(record: Mapping[str, Any] | None) -> str:
         tasks: dict[str, list[str]] = {task: [] for task in TASKS}
     else:
         trained = record["labels"]["train"]
-        tasks = {task: list(names) for task, names in record["labels"]["test"].items() if names or trained.get(task)}
+        tasks = {}
+        for key, names in record["labels"]["test"].items():
+            if names or trained.get(key):
+                own = tasks.setdefault(_task(key), [])
+                own += [name for name in names if name not in own]
     lines = []
     for task, names in tasks.items():
         post, labels = _example(task, names, record)

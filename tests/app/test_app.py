@@ -471,6 +471,7 @@ def test_examples_are_like_what_the_model_was_trained_on():
     drawn = examples_for(record("sketchbook", typing=["boat"], relation=[]))
     assert [one.fields.text for one in drawn] == [one.fields.text for one in sketchbook_examples(3)]
     both = examples_for(None)
+    assert examples_for(record("a,b", **{"a/typing": ["boat"], "b/relation": ["greets"]})) == both
     assert {one.fields.kind for one in both} == {TYPING, RELATION}
     assert {one.fields.image is None for one in both} == {True, False}
     for name, expected in (("mnre", RELATION), ("twitter10000", TYPING)):

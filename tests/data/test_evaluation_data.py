@@ -111,7 +111,7 @@ def test_files_that_are_missing(tmp_path):
         load_evaluation_data(str(tmp_path / "none such"))
     folder = write_folder(tmp_path / "posts", SPLITS)
     load_evaluation_data(str(folder))
-    with pytest.raises(FileNotFoundError, match=r"prepare_data.py ... --seen-test-share 0.1` writes it"):
+    with pytest.raises(FileNotFoundError, match=r"`mgvmoe prepare ... --seen_test_share 0.1` writes it"):
         load_evaluation_data(str(folder), ("seen_test",))
     with pytest.raises(FileNotFoundError, match=r"none.parquet \(posts without a class\) does not exist"):
         load_evaluation_data(str(folder), ("none",))

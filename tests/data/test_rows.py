@@ -17,7 +17,7 @@ from modeling_mgvmoe.data.evaluation_data import check_files, load_evaluation_da
 from modeling_mgvmoe.data.rows import as_posts, hold_out, locate_image, read_parts, read_rows
 from modeling_mgvmoe.data.schema import post_features
 from modeling_mgvmoe.data.zero_shot_data import data_from_folder, read_data
-from modeling_mgvmoe.evaluation.protocols import evaluate_protocol
+from modeling_mgvmoe.evaluation.protocols import check_unseen, evaluate_protocol
 from modeling_mgvmoe.graph.post_check import RowCheck
 from modeling_mgvmoe.graph.post_files import PostFiles
 from modeling_mgvmoe.training.arguments import DataArguments
@@ -376,6 +376,9 @@ def test_evaluation_calls_seen_classes_seen(tmp_path):
     assert result.candidates == ("boat", "bird", "robot")
     assert result.counts == {"posts": 3, "candidates": 3, "candidates seen in training": 2}
     assert result.scores["always"]["accuracy"] == pytest.approx(1 / 3)
+    unseen = dataclasses.replace(found, labels={**found.labels, "test": {"typing": ("robot",)}})
+    with pytest.raises(ValueError, match='protocol: "seen" needs test classes of which some are in training.*robot'):
+        check_unseen("seen", unseen)
     with pytest.raises(FileNotFoundError, match="seen_test.parquet"):
         check_files(str(tmp_path), ("seen_test",))
 

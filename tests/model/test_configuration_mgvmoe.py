@@ -34,6 +34,8 @@ def test_the_papers_two_tasks_differ_in_projection_and_mentions():
     assert (typing.projection_dim, typing.max_mentions) == (768, 1)
     assert (relation.projection_dim, relation.max_mentions) == (256, 2)
     assert relation.vision_config.image_size == 384
+    with pytest.raises(TypeError, match="paper got \\['kl_coef'\\], which MGVMoEConfig does not have"):
+        MGVMoEConfig.paper("mre", kl_coef=0.1)
 
 
 RECIPES = sorted((PRESETS[0].parents[1] / "recipes").glob("*.yaml"))

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tests.support.tiny import tiny_inputs, tiny_model
+from tests.support.tiny import tiny_inputs, tiny_model, with_mentions, with_types
 
 pytestmark = pytest.mark.numerical
 
@@ -43,6 +43,27 @@ def test_half_precision_ranks_as_single(dtype):
     clear = gaps > 2 * ERRORS[dtype] * expected.abs().max()
     assert clear.any()
     assert ((found[:, :, None] - found[:, None, :])[clear] > 0).all()
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+def test_residual_experts_in_half_precision(dtype):
+    """Their pooled states are in single precision, their weights are not; with pixels, image text and types."""
+    torch.manual_seed(0)
+    settings = {"expert_type": "residual", "score": "similarity", "objective": "cross_entropy", "adversary": "none"}
+    model = tiny_model(**settings).double().eval()
+    with torch.no_grad():
+        for parameter in model.mgvmoe.experts.parameters():
+            parameter.normal_(std=0.3)
+    words = torch.tensor([[5, 6, 7], [8, 9, 0], [0, 0, 0], [4, 0, 0]])
+    inputs = {**with_types(with_mentions(tiny_inputs())), "image_text_input_ids": words,
+              "image_text_attention_mask": (words > 0).long()}  # fmt: skip
+    expected = scores(model, inputs)
+    found = scores(model.to(dtype), inputs)
+    assert found.isfinite().all()
+    torch.testing.assert_close(found, expected, atol=ERRORS[dtype] * expected.abs().max().item(), rtol=0)
+    loss = model.train()(**in_dtype(inputs, dtype)).loss
+    loss.backward()
+    assert loss.isfinite() and model.mgvmoe.experts.expert_means.grad.abs().sum() > 0
 
 
 @pytest.mark.parametrize("dtype", ERRORS)

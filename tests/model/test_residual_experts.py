@@ -272,6 +272,9 @@ class TestTrainedOnly:
             assert not any(own.requires_grad for own in loaded.mgvmoe.text_model.parameters())
         _, report = MGVMoEForZeroShotIE.from_pretrained(tmp_path / "small", output_loading_info=True)
         assert not report["missing_keys"]
+        changed = MGVMoEForZeroShotIE.from_pretrained(tmp_path / "small", similarity_scale=7.0, mention_weight=0.1)
+        assert (changed.config.similarity_scale, changed.config.mention_weight) == (7.0, 0.1)
+        assert changed.similarity.scale == 7.0
 
     def test_an_encoder_that_is_not_there_is_named(self, tmp_path):
         model = tiny_model(**SETTINGS, text_base={"name": str(tmp_path / "nowhere")})

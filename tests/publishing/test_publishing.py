@@ -126,6 +126,13 @@ def record_of(name, relation=(), typing=()):
     }
 
 
+def several(*keys):
+    """The record of a run on several datasets, whose labels are listed under "name/task"."""
+    names = {"typing": ["city", "law"], "relation": ["peer of", "awarded"]}
+    labels = {key: names[key.rpartition("/")[2]] for key in keys}
+    return {**record_of("a,b"), "labels": dict.fromkeys(SPLITS, labels)}
+
+
 def asked(record):
     """What the card's code asks the pipeline: (post, labels) of each line."""
     calls = [line.value.args[0] for line in ast.parse(usage(record)).body]
@@ -156,8 +163,9 @@ def test_the_licence_of_the_sketchbook_is_ours(run):
         (record_of("mine", relation=["eats", "paints"]), [2], {"member of"}),
         (record_of("mine", relation=["eats"], typing=["person", "boat"]), [1, 2], {"person", "member of"}),
         (None, [1, 2], {"person", "member of"}),
+        (several("tweets/typing", "news/relation", "wiki/relation"), [1, 2], {"city", "peer of"}),
     ],
-    ids=["mnre", "twitter10000", "relations", "both", "unknown"],
+    ids=["mnre", "twitter10000", "relations", "both", "unknown", "several datasets"],
 )
 def test_the_example_of_the_card_fits_its_labels(record, tasks, right):
     """A pair where relations were trained, a mention where types were; a right label and, where known, the run's."""
