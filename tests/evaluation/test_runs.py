@@ -42,7 +42,7 @@ def folder(tmp_path_factory):
 
 # Drawing takes five seconds; in the default tests `mgvmoe evaluate` goes the same way (test_evaluate.py).
 @pytest.mark.slow
-@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("protocol", [name for name in PROTOCOLS if name != "seen"])  # of these posts no class is seen
 def test_files_and_tables(protocol, script, folder, tmp_path, capsys):
     argv = ["--model", f"{folder}/{{seed}}/model", "--dataset", str(folder / "posts"), "--protocol", protocol]
     results = script.main([*argv, "--seeds", "3", "5", "--output_dir", str(tmp_path), "--batch_size", "7"])
