@@ -118,11 +118,8 @@ def test_colours_are_those_of_types_and_relations(tmp_path, monkeypatch):
 
     drawn = []
     monkeypatch.setattr(networkx, "draw_networkx", lambda graph, *_, **given: drawn.append((graph, given)))
-    # Numbers that a set does not hold in their order.
-    types = [0] * 17
-    types[1] = types[2] = types[4] = 1
-    types[16] = 2
-    data = graph_of(17, [(16, 0, 1), (1, 0, 2), (5, 1, 4)], types)
+    # The second person comes before the first one.
+    data = graph_of(6, [(2, 0, 1), (3, 0, 1), (5, 1, 4)], [0, 2, 1, 1, 1, 0])
     draw_graph(data, tmp_path / "graph.png")
     types, colours = best_types(data), {}
     for graph, given in drawn:
