@@ -159,6 +159,7 @@ class RelationRules:
         symmetric: relations that hold in both directions or in none.
         inverses: relation to relation; what holds of head and tail holds in the other of tail and head.
         separator: of hierarchical types; a constraint then also allows the types below the one that it names.
+        in_words: inverses that [`labels.Label`] objects name; see [`inverse_rules`].
 
     Raises:
         ValueError: a rule is no rule, names what is no relation, or contradicts another.
@@ -171,6 +172,7 @@ class RelationRules:
         symmetric: Sequence[str] = (),
         inverses: Mapping[str, str] | None = None,
         separator: str | None = None,
+        in_words: Mapping[str, str] | None = None,
     ) -> None:
         self.labels, self.separator = [label.strip() for label in labels], separator
         types, masks = read_label_types(constraints, labels, name="relation_constraints")
@@ -188,6 +190,14 @@ class RelationRules:
             raise ValueError(f"inverses: a dict of relation to relation is needed (got {inverses!r:.80})")
         _check_known(symmetric, self.labels, "symmetric")
         _check_known([name for pair in (inverses or {}).items() for name in pair], self.labels, "inverses")
+        given = {name.strip() for name in (*symmetric, *(inverses or {}).keys(), *(inverses or {}).values())}
+        if both := sorted(name for name in in_words or {} if name.strip() in given):
+            raise ValueError(
+                "symmetric, inverses: what belongs to a Label is said in it alone "
+                f"(got {both[0]!r} here and in a Label)"
+            )
+        own_symmetric, own_inverses = inverse_rules(in_words or {}, self.labels)
+        symmetric, inverses = [*symmetric, *own_symmetric], {**(inverses or {}), **own_inverses}
         # Of each relation that is said in both directions, how it is called in the other.
         self.turned: dict[str, str] = {name.strip(): name.strip() for name in symmetric}
         for one, other in (inverses or {}).items():
@@ -404,7 +414,7 @@ class GraphExtractor:
         if errors not in ERRORS:
             raise ValueError(f"errors: one of {', '.join(ERRORS)} is needed (got {errors!r})")
         self.model, self.processor, self.finder = model, processor, MentionFinder(mention_finder)
-        # Whoever hands over one post at a time has numbers of its own, or none.
+        # Posts that come one at a time have no number, and are named by their text.
         self.numbered = True
         self.batch_size, self.top_k, self.num_samples = batch_size, top_k, num_samples
         self.max_length, self.return_embeds, self.errors = max_length, return_embeds, errors
@@ -433,19 +443,8 @@ class GraphExtractor:
             )
         if relation_labels is None and (relation_constraints or symmetric or inverses):
             raise ValueError("relation_constraints, symmetric, inverses: they need relation_labels (got None)")
-        given = {*symmetric, *(name for pair in (inverses or {}).items() for name in pair)}
-        if both := sorted(name for name in in_words if name in given):
-            raise ValueError(
-                "symmetric, inverses: what belongs to a Label is said in it alone "
-                f"(got {both[0]!r} here and in a Label)"
-            )
-        own_symmetric, own_inverses = inverse_rules(in_words, relation_labels or [])
         self.rules = RelationRules(
-            relation_labels or [],
-            relation_constraints,
-            [*symmetric, *own_symmetric],
-            {**(inverses or {}), **own_inverses},
-            label_separator,
+            relation_labels or [], relation_constraints, symmetric, inverses, label_separator, in_words
         )
         if relation_constraints:
             if typing_labels is None:

@@ -90,7 +90,8 @@ def check_files(dataset: str, needed: Sequence[str] = ()) -> None:
     if not os.path.exists(dataset):
         raise FileNotFoundError(f'dataset: "sketchbook", a folder or a file of rows is needed, {dataset!r} is none')
     if os.path.isfile(dataset):
-        raise FileNotFoundError(f"dataset: a folder with {needed[0]}.parquet is needed here, got the file {dataset!r}")
+        name = next((name for name in needed if name in OPTIONAL), needed[0])
+        raise FileNotFoundError(f"dataset: a folder with {name}.parquet is needed here, got the file {dataset!r}")
     path = find_labels_file(dataset)
     prepared = path is not None and read_prepared_labels(path)["unseen"]
     there = [split for split in SPLITS if files_of(dataset, split)]

@@ -28,7 +28,8 @@ def unknown_flags(words: Sequence[str], known: Iterable[str]) -> str | None:
     return f"unrecognized arguments: {', '.join(told)}" if told else None
 
 
-# Names of flags in transformers' own scripts, where ours are shorter, and as version 0.1 had them.
+# Names of flags in transformers' own scripts, where ours are shorter (`train` has theirs), and as version 0.1 had
+# them.
 OTHER_NAMES = {
     "--model_name_or_path": "--model",
     "--model": "--model_name_or_path",

@@ -279,7 +279,7 @@ def explain_post(
     check_threshold(threshold, reject_by)
     mentions, text = mentions_of(post), post["text"]
     spans = read_mentions(mentions, text)
-    task, calibration = TASKS[len(spans) - 1], model.config.score_calibration
+    task, calibration = TASKS[len(spans) - 1], model.config.score_calibration or {}
     logit_threshold(threshold, reject_by, calibration, task)  # raises where the model has no calibration
     labels = post.get("candidate_labels") if candidate_labels is None else candidate_labels
     if labels is None:
@@ -318,7 +318,7 @@ def explain_post(
         output = score(features | of_image)
     (ranking,) = processor.post_process_zero_shot_ie(output.logits, labels)
     logits = output.logits[0].double().cpu()
-    if reject_by == "calibrated" and calibration is not None:
+    if reject_by == "calibrated" and threshold is not None:
         slope, intercept = calibration[task]
         compared = torch.sigmoid(slope * logits.max() + intercept)
     else:

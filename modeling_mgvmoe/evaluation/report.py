@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-import textwrap
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
@@ -33,7 +32,7 @@ def conditions_table(results: Scores, metrics: Sequence[str] = ("accuracy", "mac
 
 def markdown_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table with padded columns, the first to the left, the others to the right."""
-    lines = [list(heads), *map(list, rows)]
+    lines = [[" ".join(cell.split()).replace("|", "\\|") for cell in line] for line in (heads, *rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     text = []
     for line in lines:
@@ -75,7 +74,8 @@ def draw_confusion(result: TaskResult, method: str, path: str, title: str) -> No
     from matplotlib.figure import Figure
     from sklearn.metrics import ConfusionMatrixDisplay
 
-    names = [textwrap.shorten(name, 40, placeholder="…") for name in result.classes]
+    # Names of classes often begin alike, so a long one keeps its end, too.
+    names = [name if len(name) <= 40 else f"{name[:19]}…{name[-20:]}" for name in result.classes]
     size = 3 + 0.45 * len(names) * min(1, 60 / len(names))
     with drawing_style():
         figure = Figure(figsize=(size, size), layout="constrained")
@@ -215,7 +215,7 @@ def class_table(result: TaskResult, method: str) -> str:
     return markdown_table(
         ["class", "", "F1", "precision", "recall", "posts"],
         [
-            [name.replace("|", "\\|"), "seen" if name in seen else "unseen",
+            [name, "seen" if name in seen else "unseen",
              *(f"{scores[name][key]:.3f}" for key in ("f1", "precision", "recall")), f"{scores[name]['support']:,}"]
             for name in order
         ],

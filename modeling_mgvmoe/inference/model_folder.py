@@ -48,8 +48,8 @@ def check_model_folder(name: str, argument: str = "model") -> None:
 def check_folder(argument: str, name: str) -> None:
     """Raise FileNotFoundError if a folder is missing or holds no model; a Hub name passes."""
     if not os.path.isdir(name):
-        # A name on the Hub has one slash at most, and is not below a folder that is here.
-        if name.count("/") > 1 or name.startswith((".", "/")) or os.path.isdir(os.path.dirname(name)):
+        # A name on the Hub has one slash at most.
+        if name.count("/") > 1 or name.startswith((".", "/")):
             raise FileNotFoundError(f"{argument}: the folder {name} does not exist")
         return
     if not os.path.isfile(os.path.join(name, "config.json")):

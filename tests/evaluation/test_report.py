@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from modeling_mgvmoe.evaluation.protocols import evaluate_protocol
-from modeling_mgvmoe.evaluation.report import class_table, draw_confusion, seed_table, summary
+from modeling_mgvmoe.evaluation.report import class_table, draw_confusion, markdown_table, seed_table, summary
 from tests.support.documents import read_table
 from tests.support.evaluation_data import by_table, hand_made, make_post
 
@@ -44,8 +44,13 @@ def test_classes_by_hand():
 
 @pytest.mark.parametrize("count", [2, 30, pytest.param(160, marks=pytest.mark.slow)])
 def test_a_confusion_matrix_of_any_number_of_classes(count, tmp_path):
-    labels = [f"$class^ {number} with a rather long name that goes on and on" for number in range(count)]
+    labels = [f"$class^ {number} with a rather long name, longer than its room" for number in range(count)]
     draw_confusion(result_of(labels), "ours", str(tmp_path / "a.png"), "a title with $5^")
     with Image.open(tmp_path / "a.png") as image:
         assert min(image.size) > 100 and max(image.size) < 5000
         assert len(np.unique(np.asarray(image.convert("L")))) > 10
+
+
+def test_cells_do_not_break_a_table():
+    table = markdown_table(["a|b", "c"], [["d\ne", "1"]])
+    assert table.split("\n") == [r"| a\|b | c |", "|------|--:|", "| d e  | 1 |"]

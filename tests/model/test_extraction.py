@@ -308,6 +308,12 @@ def test_labels_that_name_their_inverses_are_linked():
     names = {"greets": "chases", "teaches": "teaches"}
     labels = [Label(name, inverse=names.get(name)) for name in RELATIONS]
     assert MODEL.extract(POSTS, LABELS, labels, processor=PROCESSOR) == expected != graphs()
+    for wrong, argument in (
+        (("symmetric", "greets"), "symmetric: a list"),
+        (("inverses", ["greets"]), "inverses: a dict"),
+    ):
+        with pytest.raises(ValueError, match=f"^{argument} of relation"):
+            graphs(**dict([wrong]))
     # The inverse of one is no candidate here: it says nothing.
     unknown = [Label(name, inverse=f"{name} by") for name in RELATIONS]
     assert MODEL.extract(POSTS, LABELS, unknown, processor=PROCESSOR) == graphs()

@@ -202,6 +202,9 @@ def test_calibrated_is_a_logit_of_each_task(make):
     # Without a threshold all labels come; what is no probability is refused by name.
     assert len(pipe(post, candidate_labels=labels, reject_by="calibrated")) == len(labels)
     assert explain_post(model, processor, post, labels, reject_by="calibrated").answer is not None
+    model.config.score_calibration = None
+    assert explain_post(model, processor, post, labels, reject_by="calibrated").answer is not None
+    model.config.score_calibration = CALIBRATION
     for wrong in (1.0, 1.2, 0.0, "0.5"):
         with pytest.raises(ValueError, match="threshold: "):
             pipe(post, candidate_labels=labels, threshold=wrong, reject_by="calibrated")
