@@ -196,7 +196,7 @@ class Concatenation(Baseline):
     Ranking loss. A post without an image has zeros there.
 
     Args:
-        model: its encoders and the projection of the picture's states are taken.
+        model: its encoders and the projection of the image's states are taken.
     """
 
     def __init__(self, model: MGVMoEForZeroShotIE) -> None:
@@ -209,12 +209,12 @@ class Concatenation(Baseline):
     def scores(self, batch: Mapping[str, Any], candidate_embeds: torch.Tensor) -> torch.Tensor:
         states = self.text_states(batch)
         given = {name: batch.get(name) for name in IMAGES}
-        pictures, has_picture, _ = self.encoders._image_states(states, **given, extras={})
-        if pictures is not None and given["image_index"] is not None:
-            pictures = pictures[given["image_index"]]
+        image_states, has_image, _ = self.encoders._image_states(states, **given, extras={})
+        if image_states is not None and given["image_index"] is not None:
+            image_states = image_states[given["image_index"]]
         mean = torch.zeros_like(states[:, 0])
-        if pictures is not None:
-            mean = token_mean(pictures, has_picture[:, None].expand(pictures.shape[:2]))
+        if image_states is not None:
+            mean = token_mean(image_states, has_image[:, None].expand(image_states.shape[:2]))
         post = torch.cat([self.marker_states(batch, states), self.mean_of_post(batch, states), mean], dim=-1)
         labels = self.label_projection(self.dropout(candidate_embeds.to(post.dtype)))
         posts = self.post_projection(self.dropout(post))

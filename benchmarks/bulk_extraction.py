@@ -130,7 +130,7 @@ def run(count, folder, arguments):
     world = make_world(people=1500, acquaintances=8)
     began = time.monotonic()
     posts, labels = write_world(
-        folder / "input", world, count, picture_share=arguments.picture_share, image_size=32, progress=True
+        folder / "input", world, count, image_share=arguments.image_share, image_size=32, progress=True
     )
     writing = time.monotonic() - began
     save_model(folder / "model", world)
@@ -162,7 +162,7 @@ def shipped(count, repetitions=5, batch_size=64):
     model = MGVMoEForZeroShotIE.from_pretrained(shipped_model()).eval()
     processor = MGVMoEProcessor.from_pretrained(shipped_model())
     world = make_world(people=1500, acquaintances=8)
-    posts = list(world_posts(world, count, picture_share=0))
+    posts = list(world_posts(world, count, image_share=0))
     pairs = [(post["text"], span) for post in posts for span in post["mentions"]]
     encoded = processor(text=[text for text, _ in pairs], mentions=[span for _, span in pairs])
     batches = []
@@ -197,7 +197,7 @@ def shipped(count, repetitions=5, batch_size=64):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--posts", type=int, nargs="+", default=[20_000, 200_000])
-    parser.add_argument("--picture_share", type=float, default=0.01)
+    parser.add_argument("--image_share", type=float, default=0.01)
     parser.add_argument("--kills", type=int, default=0, help="of the largest run, made once more (default none)")
     parser.add_argument("--shipped", action="store_true", help="measure the weights that ship, and nothing else")
     parser.add_argument("--folder", help="to work in (default: a temporary one)")

@@ -1,6 +1,6 @@
 """Resident memory and speed of training batches read from a large cache of image features.
 
-    python benchmarks/feature_cache.py --json FILE [--folder /tmp/feature-cache] [--pictures 9000] [--batches 300]
+    python benchmarks/feature_cache.py --json FILE [--folder /tmp/feature-cache] [--images 9000] [--batches 300]
 
 Generates a cache of ViT-B/16-384 size (577 x 768 numbers an image; 9,000 images are 7.4 GiB), then, in a fresh
 process, opens it with all its checks and collates random batches through the reader that training uses. Reported are
@@ -22,12 +22,12 @@ import numpy as np
 from modeling_mgvmoe.data.feature_cache import DTYPE, FORMAT, VERSION, write_header, write_shard
 
 
-def generate(folder, pictures, tokens, width, shard_size):
+def generate(folder, images, tokens, width, shard_size):
     """A cache in the real format. Every row is one random block, turned by another number of places."""
     os.makedirs(folder)
     block = np.random.default_rng(0).standard_normal(tokens * width, dtype=np.float32).astype(DTYPE)
-    for number, first in enumerate(range(0, pictures, shard_size)):
-        rows = range(first, min(first + shard_size, pictures))
+    for number, first in enumerate(range(0, images, shard_size)):
+        rows = range(first, min(first + shard_size, images))
         write_shard(folder, number, np.stack([np.roll(block, 7919 * row).reshape(tokens, width) for row in rows]))
     entries = []
     for name in sorted(os.listdir(folder)):
@@ -37,7 +37,7 @@ def generate(folder, pictures, tokens, width, shard_size):
             os.remove(os.path.join(folder, name))
     header = {"format": FORMAT, "version": VERSION, "tower": "random numbers", "preprocessing": {}, "batch_size": 1,
               "shard_size": shard_size, "tokens": tokens, "width": width, "shards": entries, "summary": {},
-              "pictures": [hashlib.sha256(str(row).encode()).hexdigest() for row in range(pictures)]}  # fmt: skip
+              "pictures": [hashlib.sha256(str(row).encode()).hexdigest() for row in range(images)]}  # fmt: skip
     write_header(folder, header)
     return block
 
@@ -78,9 +78,9 @@ def read(folder, batches, batch_size, seed):
         highest = {name: max(value, status(name)) for name, value in highest.items()}
     seconds = time.perf_counter() - started
     size = cache.tokens * cache.width * DTYPE.itemsize
-    return {"pictures": len(cache), "cache_gib": len(cache) * size / 2**30, "bytes_per_picture": size,
-            "distinct_pictures_read": len(seen), "batches": batches, "batch_size": batch_size,
-            "seconds_to_open_and_verify": opened, "pictures_per_second": batches * batch_size / seconds,
+    return {"images": len(cache), "cache_gib": len(cache) * size / 2**30, "bytes_per_image": size,
+            "distinct_images_read": len(seen), "batches": batches, "batch_size": batch_size,
+            "seconds_to_open_and_verify": opened, "images_per_second": batches * batch_size / seconds,
             "mib_per_second": batches * batch_size * size / 2**20 / seconds, "rss_after_imports_mib": imported,
             "peak_rss_mib": status("VmHWM"),
             "peak_while_reading_mib": highest}  # fmt: skip
@@ -91,7 +91,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", required=True, help="file for the results")
     parser.add_argument("--folder", default="/tmp/feature-cache", help="where the cache is made; must not exist")
-    parser.add_argument("--pictures", type=int, default=9000)
+    parser.add_argument("--images", type=int, default=9000)
     parser.add_argument("--tokens", type=int, default=577)
     parser.add_argument("--width", type=int, default=768)
     parser.add_argument("--shard_size", type=int, default=128)
@@ -105,7 +105,7 @@ def main():
         with open(arguments.json, "w", encoding="utf-8") as file:
             json.dump(row, file, indent=1)
         return
-    needed = arguments.pictures * arguments.tokens * arguments.width * DTYPE.itemsize
+    needed = arguments.images * arguments.tokens * arguments.width * DTYPE.itemsize
     if os.path.exists(arguments.folder):
         raise SystemExit(f"--folder: {arguments.folder} must not exist yet")
     free = shutil.disk_usage(os.path.dirname(os.path.abspath(arguments.folder))).free
@@ -113,7 +113,7 @@ def main():
         raise SystemExit(f"--folder: {1.2 * needed / 2**30:.1f} GiB of disk are needed, got {free / 2**30:.1f}")
     try:
         started = time.perf_counter()
-        generate(arguments.folder, arguments.pictures, arguments.tokens, arguments.width, arguments.shard_size)
+        generate(arguments.folder, arguments.images, arguments.tokens, arguments.width, arguments.shard_size)
         print(f"generated {needed / 2**30:.2f} GiB in {time.perf_counter() - started:.0f} s", flush=True)
         subprocess.run([sys.executable, __file__, *sys.argv[1:], "--read_only"], check=True)
     finally:

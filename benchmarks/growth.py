@@ -27,7 +27,7 @@ SIZES = {
     "experts, inference": ([1, 4, 16, 64], 1),
     "experts, training": ([1, 4, 16, 64], 1),
     "labels, encoded": ([1, 100, 10_000, 100_000], 1),
-    "picture tokens": ([64, 256, 1024, 4096], 1),
+    "image tokens": ([64, 256, 1024, 4096], 1),
     "text tokens": ([32, 128, 512], 2),
     "posts": ([1, 4, 16, 64], 1),
     "mentions of one post": ([1, 4, 16, 64], 1),
@@ -44,13 +44,13 @@ def model_with(tiny, experts=8):
     return MGVMoEForZeroShotIE(MGVMoEConfig.paper("mre", **values)).eval()
 
 
-def batch_of(model, posts=4, text=64, picture=256, labels=4):
+def batch_of(model, posts=4, text=64, image=256, labels=4):
     """Random posts with image features."""
     width = model.config.hidden_size
     return {
         "input_ids": tokens(posts, text),
         "mention_positions": torch.tensor([[1, 9]]).expand(posts, 2).contiguous(),
-        "image_features": torch.randn(posts, picture, width),
+        "image_features": torch.randn(posts, image, width),
         "candidate_embeds": torch.randn(labels, width),
     }
 
@@ -69,7 +69,7 @@ def call_of(what, size, tiny):
             model.zero_grad()
 
         return step
-    names = {"labels, encoded": "labels", "picture tokens": "picture", "text tokens": "text", "posts": "posts"}
+    names = {"labels, encoded": "labels", "image tokens": "image", "text tokens": "text", "posts": "posts"}
     if what == "mentions of one post":
         batch = batch_of(model, posts=size)
         del batch["image_features"]

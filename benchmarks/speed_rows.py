@@ -76,10 +76,8 @@ def training(flags, half, batches):
 
 def training_batch(length=TOKENS, cached=False, mask=None):
     """One batch of relation posts with images or their features."""
-    pictures = (
-        {"image_features": torch.randn(BATCH, 577, 768).half().float()} if cached else {"pixel_values": pixels()}
-    )
-    batch = {**posts(length=length), **pictures, "candidate_input_ids": tokens(8, LABEL_TOKENS)}
+    images = {"image_features": torch.randn(BATCH, 577, 768).half().float()} if cached else {"pixel_values": pixels()}
+    batch = {**posts(length=length), **images, "candidate_input_ids": tokens(8, LABEL_TOKENS)}
     return {**batch, "labels": torch.arange(BATCH), **({} if mask is None else {"attention_mask": mask})}
 
 
@@ -180,7 +178,7 @@ def agreement(flags):
     data = real_data(flags)
     model, processor = MGVMoEForZeroShotIE.from_pretrained(flags.model), MGVMoEProcessor.from_pretrained(flags.model)
     records = data.posts["test"]
-    pictured = sum(post["image"] is not None for post in records)
+    with_image = sum(post["image"] is not None for post in records)
     chosen = encode_posts(records, processor)
     types = TypesOfLabels(data.label_types, data.type_descriptions) if model.config.score == "similarity" else None
     collator = PostCollator(processor, data.labels["test"], data.label_descriptions, types=types)
@@ -191,7 +189,7 @@ def agreement(flags):
     same = sum(a == b for a, b in zip(*predictions, strict=True)) / len(chosen)
     return {
         "agreement": same,
-        "note": f"same best label for {same:.2%} of {len(chosen)} real records, {pictured} with an image",
+        "note": f"same best label for {same:.2%} of {len(chosen)} real records, {with_image} with an image",
     }
 
 
@@ -228,10 +226,10 @@ def post_16(flags):
     words = [f"word{number}" for number in range(30)]
     text = " ".join(words)
     processor = processor_from_scratch(model.config, [text, "person place thing other"], TOKENS)
-    picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (600, 800, 3), dtype=np.uint8))
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (600, 800, 3), dtype=np.uint8))
     places = [(text.index(word), text.index(word) + len(word)) for word in (words[2], words[9], words[17], words[25])]
     types, relations = ["person", "place", "thing", "other"], [f"word{number} word{number + 1}" for number in range(8)]
-    same = {"text": text, "image": picture}
+    same = {"text": text, "image": image}
     batch = [{**same, "mention": place, "candidate_labels": types} for place in places]
     batch += [
         {**same, "head": head, "tail": tail, "candidate_labels": relations}

@@ -76,11 +76,11 @@ def extract_real_posts(folder):
          "label": post["mentions"][own["text"]]}
         for post, own in zip(given, first, strict=True)
     ]  # fmt: skip
-    pictures = [os.path.join(folder, name) for name in ("posts.png", "graph.png")]
+    drawings = [os.path.join(folder, name) for name in ("posts.png", "graph.png")]
     title = "What is read: the text and a description of each photo"
-    draw_predictions(asked, [own["scores"] for own in first], pictures[0], title)
-    draw_graph(read_graph(graph), pictures[1], title="Six posts as a graph")
-    print(f"  images: {' '.join(pictures)}", flush=True)
+    draw_predictions(asked, [own["scores"] for own in first], drawings[0], title)
+    draw_graph(read_graph(graph), drawings[1], title="Six posts as a graph")
+    print(f"  images: {' '.join(drawings)}", flush=True)
 
 
 def print_answers(posts, answers):
@@ -207,9 +207,9 @@ def main():
         same = torch.equal(model(**inputs).logits, torch.tensor(predictions["logits"]))
     print(f"its logits and those of this process are {'bitwise equal' if same else 'DIFFERENT'}")
 
-    picture = os.path.join(folder, "predictions.png")
-    draw_predictions(posts, predictions["rankings"], picture, "Types and relations that were never trained on")
-    print(f"\nmodel: {folder}/model   image: {picture}   {time.time() - started:.0f} seconds in all")
+    drawing = os.path.join(folder, "predictions.png")
+    draw_predictions(posts, predictions["rankings"], drawing, "Types and relations that were never trained on")
+    print(f"\nmodel: {folder}/model   image: {drawing}   {time.time() - started:.0f} seconds in all")
     if not same:
         sys.exit(1)
 

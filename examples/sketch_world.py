@@ -122,7 +122,7 @@ def world_posts(
     count: int,
     seed: int = 0,
     typing_share: float = 0.25,
-    picture_share: float = 1.0,
+    image_share: float = 1.0,
     image_size: int = 64,
 ) -> Iterator[dict[str, Any]]:
     """Posts about a world, one by one.
@@ -132,16 +132,14 @@ def world_posts(
         count: number of posts.
         seed: for the posts.
         typing_share: share of posts that name one person and the type; the others name two who know each other.
-        picture_share: share of the posts with an image.
+        image_share: share of the posts with an image.
         image_size: width and height of the images in pixels.
 
     Yields:
         `id`, `text`, `mentions`, `image` (an RGB image or `None`), and `label`, what is the case.
     """
-    if count < 1 or not 0 <= picture_share <= 1:
-        raise ValueError(
-            f"posts must be at least 1, and picture_share between 0 and 1, got {count} and {picture_share}"
-        )
+    if count < 1 or not 0 <= image_share <= 1:
+        raise ValueError(f"posts must be at least 1, and image_share between 0 and 1, got {count} and {image_share}")
     draw = random.Random(f"sketch world/{seed}/posts")
     for number in range(count):
         if draw.random() < typing_share:
@@ -156,7 +154,7 @@ def world_posts(
         slots = ("name",) if task == "typing" else ("head", "tail")
         text, mentions = write_sentence(draw, template, dict(zip(slots, names, strict=True)))
         image = None
-        if draw.random() < picture_share:
+        if draw.random() < image_share:
             image = (draw_entity if task == "typing" else draw_relation)(draw, first, second, image_size)
         yield {"id": f"world-{seed}-{number:07d}", "text": text, "mentions": mentions, "image": image, "label": label}
 
@@ -210,11 +208,11 @@ def write_world(
     return posts_path, labels_path
 
 
-def _png(picture: Any) -> dict[str, Any] | None:
-    if picture is None:
+def _png(image: Any) -> dict[str, Any] | None:
+    if image is None:
         return None
     file = io.BytesIO()
-    picture.save(file, "png")
+    image.save(file, "png")
     return {"bytes": file.getvalue(), "path": None}
 
 
@@ -226,13 +224,13 @@ def main(argv: list[str] | None = None) -> tuple[str, str]:
     parser.add_argument("--posts", type=int, default=3000, help="default 3000")
     parser.add_argument("--people", type=int, default=150, help="default 150")
     parser.add_argument("--acquaintances", type=int, default=8, help="of somebody on average (default 8)")
-    parser.add_argument("--picture_share", type=float, default=1.0, help="of the posts (default 1)")
+    parser.add_argument("--image_share", type=float, default=1.0, help="of the posts (default 1)")
     parser.add_argument("--seed", type=int, default=0, help="of world and posts (default 0)")
     flags = parser.parse_args(argv)
     check_output_folder("output_dir", flags.output_dir)
     world = make_world(flags.people, flags.acquaintances, flags.seed)
     paths = write_world(
-        flags.output_dir, world, flags.posts, progress=True, seed=flags.seed, picture_share=flags.picture_share
+        flags.output_dir, world, flags.posts, progress=True, seed=flags.seed, image_share=flags.image_share
     )
     print(f"{flags.posts:,} posts about {flags.people} people: {paths[0]}; candidate labels: {paths[1]}")
     return paths

@@ -206,6 +206,7 @@ RENAMED = {
     "label_template": "hypothesis_template",
     "none_threshold": "threshold",
     "picture_features": "image_features",
+    "share_pictures": "share_images",
 }
 
 

@@ -363,7 +363,7 @@ class ZeroShotMultimodalIEPipeline(_PostPipeline):
         self, posts: list[dict[str, Any]], candidates: list[dict[str, Any]], forward_parameters: Mapping[str, Any]
     ) -> tuple[list[torch.Tensor], torch.Tensor]:
         """Logits of each post for its own candidates, (C,), or with draws (N, C); and the posts' vectors (B, D)."""
-        batch = self.processor.pad_posts(posts, return_tensors="pt", share_pictures=True).to(self.device)
+        batch = self.processor.pad_posts(posts, return_tensors="pt", share_images=True).to(self.device)
         # One column per distinct candidate of the batch, words and types; every post then takes its own columns.
         keys = [[(words, repr(types)) for words, types in zip(own["texts"], own["allowed"], strict=True)]
                 for own in candidates]  # fmt: skip

@@ -135,7 +135,7 @@ def pad_features(
     padding: bool | str = True,
     length: int | None = None,
     multiple: int | None = None,
-    share_pictures: bool = False,
+    share_images: bool = False,
     image_text_length: int | None = None,
 ) -> dict[str, list[Any]]:
     """Makes lists for a batch of posts; `MGVMoEProcessor.pad_posts` documents it."""
@@ -168,7 +168,7 @@ def pad_features(
             )
         if not present:
             continue
-        shared = _shared(images) if share_pictures else None
+        shared = _shared(images) if share_images else None
         if shared is not None:
             batch[name], batch[IMAGE_INDEX] = shared
         else:
@@ -664,11 +664,11 @@ class MGVMoEProcessor(ProcessorMixin):
         elif mentions is not None:
             raise ValueError("mentions: they need the text they are in (got text=None)")
         if images is not None:
-            pictures = _as_images(images)
-            if text is not None and len(pictures) != len(posts):
-                raise ValueError(f"images: {len(posts)} are needed, one for each text (got {len(pictures)})")
-            posts = posts or [{} for _ in pictures]
-            arrays = self.encode_images(pictures, allow_image_urls, **image_arguments)
+            given = _as_images(images)
+            if text is not None and len(given) != len(posts):
+                raise ValueError(f"images: {len(posts)} are needed, one for each text (got {len(given)})")
+            posts = posts or [{} for _ in given]
+            arrays = self.encode_images(given, allow_image_urls, **image_arguments)
             for post, pixels in zip(posts, arrays, strict=True):
                 if pixels is not None:
                     post["pixel_values"] = pixels
@@ -787,6 +787,7 @@ class MGVMoEProcessor(ProcessorMixin):
         """The tokens of the segments of any number of posts, in one call of the tokenizer."""
         return encode_with_places(self.tokenizer, self._rules, segments)
 
+    @with_new_names
     def pad_posts(
         self,
         features: Sequence[Mapping[str, Any]],
@@ -794,7 +795,7 @@ class MGVMoEProcessor(ProcessorMixin):
         max_length: int | None = None,
         return_tensors: str | None = None,
         pad_to_multiple_of: int | None = None,
-        share_pictures: bool = False,
+        share_images: bool = False,
     ) -> BatchFeature:
         """Makes one batch of posts processed one by one.
 
@@ -807,7 +808,7 @@ class MGVMoEProcessor(ProcessorMixin):
                 `image_text_max_length`.
             return_tensors: "pt", "np" or None for lists.
             pad_to_multiple_of: Rounds the padded length up.
-            share_pictures: Whether an image that several posts have comes once, so that the model encodes it once.
+            share_images: Whether an image that several posts have comes once, so that the model encodes it once.
 
         Returns:
             The keys that `__call__` gives for posts; image_features (B,Li,H') instead of pixel_values if the posts
@@ -820,7 +821,7 @@ class MGVMoEProcessor(ProcessorMixin):
         """
         target = self._limit(max_length) if padding == "max_length" else None
         words = self._image_text_limit if padding == "max_length" else None
-        batch = pad_features(self.tokenizer, features, padding, target, pad_to_multiple_of, share_pictures, words)
+        batch = pad_features(self.tokenizer, features, padding, target, pad_to_multiple_of, share_images, words)
         return to_tensors(batch, return_tensors)
 
     def post_process_zero_shot_ie(
@@ -955,8 +956,8 @@ class MGVMoEProcessor(ProcessorMixin):
             return [None] * len(images)
         if self.image_processor is None:
             raise ValueError("images: this processor has no image_processor, so it takes no images")
-        pictures = [image for image in images if image is not None]
-        pixels = iter(self.image_processor(images=pictures, **kwargs)["pixel_values"])
+        present = [image for image in images if image is not None]
+        pixels = iter(self.image_processor(images=present, **kwargs)["pixel_values"])
         arrays = [None if image is None else np.asarray(next(pixels)) for image in images]
         for array in arrays:
             if array is not None and (array.ndim != 3 or array.shape[0] != 3):
@@ -1078,8 +1079,8 @@ class MGVMoEProcessor(ProcessorMixin):
 def _as_images(images: Any) -> list[Any]:
     """One image or a sequence of them as a list; an array of numbers is one image, one of objects is a list."""
     is_image = hasattr(images, "tolist") and str(getattr(images, "dtype", "")) not in ("object", "str", "string")
-    pictures = None if is_image else as_list(images)
-    return [images] if pictures is None else [None if is_absent(one) else one for one in pictures]
+    given = None if is_image else as_list(images)
+    return [images] if given is None else [None if is_absent(one) else one for one in given]
 
 
 def _is_single(text: Any, is_split_into_words: bool) -> bool:

@@ -15,7 +15,7 @@ from transformers.utils import ModelOutput
 from .objectives import at_least_float32, gaussian_kl, masked_mean, router_entropy
 
 # The rows of `expert_loss_sums`.
-MODALITIES = ("text", "picture")
+MODALITIES = ("text", "image")
 
 # E2-E4 expert by expert and in chunks of tokens, with a backward pass that needs little memory.
 #

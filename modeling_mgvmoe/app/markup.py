@@ -245,7 +245,7 @@ def _images(explanation: Explanation) -> str:
             alt = f"The image in grey, orange where it is weighed; the strongest patch is row {row + 1} of {rows}, "
             alt += f"column {column + 1} of {columns}"
         shown += _figure(attention_overlay(explanation, LONGEST_SIDE), alt, caption)
-    return f'<div class="mg-pictures">{shown}</div>'
+    return f'<div class="mg-images">{shown}</div>'
 
 
 def _figure(image: Image.Image, alt: str, caption: str) -> str:
@@ -263,22 +263,22 @@ def experts(explanation: Explanation) -> str:
     text = explanation.expert_shares["text"]
     if not text.size:
         return '<p class="mg-hint">This model has no experts.</p>'
-    picture = explanation.expert_shares.get("picture", np.zeros_like(text))
-    widest = max(float((text + picture).max()), 1e-9)
+    image = explanation.expert_shares.get("image", np.zeros_like(text))
+    widest = max(float((text + image).max()), 1e-9)
     bars = []
-    for number, (of_text, of_picture) in enumerate(zip(text, picture, strict=True)):
+    for number, (of_text, of_image) in enumerate(zip(text, image, strict=True)):
         fills = "".join(
             f'<span class="mg-part mg-{name}" style="width:{100 * part / widest:.1f}%"></span>'
-            for name, part in (("text", of_text), ("picture", of_picture))
+            for name, part in (("text", of_text), ("image", of_image))
         )
-        said = f"{of_text:.1%} text" + (f", {of_picture:.1%} image" if "picture" in explanation.expert_shares else "")
+        said = f"{of_text:.1%} text" + (f", {of_image:.1%} image" if "image" in explanation.expert_shares else "")
         bars.append(
             f'<li title="{said}"><span class="mg-expert">{number}</span><span class="mg-track">{fills}</span>'
-            f'<span class="mg-figure">{of_text + of_picture:.0%}</span></li>'
+            f'<span class="mg-figure">{of_text + of_image:.0%}</span></li>'
         )
     key = '<span class="mg-key mg-text"></span>text'
-    if "picture" in explanation.expert_shares:
-        key += ' <span class="mg-key mg-picture"></span>image'
+    if "image" in explanation.expert_shares:
+        key += ' <span class="mg-key mg-image"></span>image'
     return (
         '<p class="mg-title">Experts that fired</p>'
         f'<ul class="mg-experts" aria-label="Shares of the experts">{"".join(bars)}</ul>'

@@ -77,8 +77,7 @@ def read_post(path: str, number: int) -> dict[str, Any]:
 
 def usage_table(usage: ExpertUsage) -> str:
     """A Markdown table: percent of each expert by modality, a row for all posts and one for each class."""
-    names = {"text": "text", "picture": "image"}
-    heads = [f"{names[name]} {number}" for name, own in usage.overall.items() for number in range(len(own))]
+    heads = [f"{name} {number}" for name, own in usage.overall.items() for number in range(len(own))]
     shown = [("all posts", sum(number for own in usage.posts.values() for number in own.values()), usage.overall)]
     for task, classes in usage.by_class.items():
         shown += [(f"{task}: {label}", usage.posts[task][label], own) for label, own in classes.items()]

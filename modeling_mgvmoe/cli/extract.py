@@ -236,7 +236,7 @@ def _ending(flags: argparse.Namespace, result: BulkResult) -> str:
     if summary is None:
         return "\n".join([*lines, f"{flags.output}: parts of other shards are still missing"])
     lines.append(
-        f"{flags.output}: {summary['posts']:,} posts, {summary['posts with picture']:,} of them with an image; "
+        f"{flags.output}: {summary['posts']:,} posts, {summary['posts with an image']:,} of them with an image; "
         f"{summary['mentions']:,} mentions, {summary['mentions rejected']:,} of them of no type; "
         f"{summary['relations']:,} relations"
     )
@@ -244,10 +244,10 @@ def _ending(flags: argparse.Namespace, result: BulkResult) -> str:
     if errors:
         found = ", ".join(f"{kind} {count:,}" for kind, count in errors.items())
         lines.append(f"{summary['errors']:,} posts could not be extracted ({found}); why: {flags.output}/errors")
-    if errors.get("picture"):
+    if errors.get("image"):
         lines.append("--on_broken_image text_only, in another folder, takes them without their images")
-    if summary["posts without their picture"]:
-        lines.append(f"{summary['posts without their picture']:,} posts have lost a missing or broken image")
+    if summary["posts without their image"]:
+        lines.append(f"{summary['posts without their image']:,} posts have lost a missing or broken image")
     return "\n".join(lines)
 
 

@@ -111,11 +111,11 @@ def _report(prepared: PreparedData, folder: str | os.PathLike[str]) -> str:
     lines = [f"{name}: {counts}" for name, counts in prepared.counts.items()]
     lines.append(f"{os.fspath(folder)}: {prepared.dataset}, split {prepared.split}")
     for name, posts in prepared.parts().items():
-        pictures = sum(post["image"] is not None for post in posts)
+        images = sum(post["image"] is not None for post in posts)
         classes = f" of {sum(map(len, prepared.data.labels[name].values()))} classes" if name in SPLITS else ""
         words = sum(post.get("image_text") is not None for post in posts)
         told = f", {words:,} with an image text" if any("image_text" in post for post in posts) else ""
-        lines.append(f"  {name}.parquet: {len(posts):,} posts{classes}, {pictures:,} with an image{told}")
+        lines.append(f"  {name}.parquet: {len(posts):,} posts{classes}, {images:,} with an image{told}")
     if prepared.left_out:
         names = ", ".join(prepared.left_out)
         lines.append(f"  left out: {sum(prepared.left_out.values()):,} posts ({names})")

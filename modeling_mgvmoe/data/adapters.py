@@ -72,10 +72,10 @@ def _counted(post: dict[str, Any], counts: dict[str, Counts]) -> dict[str, Any]:
     own.records += 1
     own.classes[post["label"]] = own.classes.get(post["label"], 0) + 1
     _, reason = read_image(post["image"])
-    own.pictures_referenced += reason != "without"
-    own.pictures_missing += reason == "missing"
-    own.pictures_broken += reason == "broken"
-    own.records_with_picture += reason == ""
+    own.images_referenced += reason != "without"
+    own.images_missing += reason == "missing"
+    own.images_broken += reason == "broken"
+    own.records_with_image += reason == ""
     own.records_with_image_text += post.get("image_text") is not None
     return post if reason == "" else {**post, "image": None}
 

@@ -102,7 +102,7 @@ def _prepare_images(
     ]
 
 
-def has_picture(post: Mapping[str, Any]) -> bool:
+def has_image(post: Mapping[str, Any]) -> bool:
     """Whether an encoded post has pixels, prepared or in a cache."""
     return "pixel_values" in post or "image_row" in post
 

@@ -39,28 +39,28 @@ def attach_images(
     check_folder(image_dir)
     posts = list(posts)
     names = dict.fromkeys(post["image"] for post in posts if post["image"] is not None)
-    counts.pictures_referenced = len(names)
+    counts.images_referenced = len(names)
     found: dict[str, str] = {}
     digests: set[bytes] = set()
     for name in progress_bar(names, progress, unit="image"):
         path = None if image_dir is None else os.path.join(image_dir, name)
         if path is None or not os.path.isfile(path):
-            counts.pictures_missing += 1
+            counts.images_missing += 1
             continue
         with open(path, "rb") as file:
             content = file.read()
         try:
             to_rgb(content)
         except ValueError:
-            counts.pictures_broken += 1
+            counts.images_broken += 1
             continue
         digest = hashlib.sha256(content).digest()
-        counts.pictures_duplicate += digest in digests
+        counts.images_duplicate += digest in digests
         digests.add(digest)
         found[name] = path
     for post in posts:
         post["image"] = found.get(post["image"])
-    counts.records_with_picture = sum(post["image"] is not None for post in posts)
+    counts.records_with_image = sum(post["image"] is not None for post in posts)
 
 
 def read_captions(paths: Paths) -> dict[str, list[str]]:

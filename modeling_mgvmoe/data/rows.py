@@ -152,16 +152,16 @@ def as_posts(
     from datasets import ClassLabel, Image, concatenate_datasets
 
     warn_of_columns(rows.column_names, COLUMNS)
-    picture = next((name for name in ("image", "file_name") if name in rows.column_names), None)
+    column = next((name for name in ("image", "file_name") if name in rows.column_names), None)
     stored, within = rows, False
-    if picture is not None and isinstance(rows.features[picture], Image):
+    if column is not None and isinstance(rows.features[column], Image):
         # Undecoded: {"bytes", "path"}. Where all have bytes, these are not copied.
-        stored = rows.cast_column(picture, Image(decode=False))
-        within = not _has_paths(stored, picture)
+        stored = rows.cast_column(column, Image(decode=False))
+        within = not _has_paths(stored, column)
     label = rows.features.get("label")
     names = list(label.names) if isinstance(label, ClassLabel) else None
     records: list[tuple[str, Any]] = []
-    for number, raw in enumerate(stored.remove_columns([picture]) if within else stored):
+    for number, raw in enumerate(stored.remove_columns([column]) if within else stored):
         row = {name: _cell(name, value) if isinstance(value, str) else value for name, value in raw.items()}
         if names is not None and isinstance(row.get("label"), int):
             row["label"] = names[row["label"]] if row["label"] >= 0 else None
@@ -170,9 +170,9 @@ def as_posts(
     posts = _normalised(records, where, folder, on_bad_span, counts, kept)
     if not within:
         return posts
-    images = stored.select_columns([picture])
+    images = stored.select_columns([column])
     images = images if len(kept) == len(images) else images.select(kept)
-    images = images.rename_column(picture, "image") if picture != "image" else images
+    images = images.rename_column(column, "image") if column != "image" else images
     return concatenate_datasets([posts.remove_columns("image"), images.cast_column("image", Image())], axis=1)
 
 

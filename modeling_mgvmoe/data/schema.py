@@ -114,11 +114,11 @@ class Counts:
         records: posts.
         none: number of posts labelled with the class that says that no other applies.
         classes: for each class but that one, the number of its posts, in order of first appearance.
-        pictures_referenced: distinct names of images.
-        pictures_missing: of these, not in the folder; all of them if no folder was given.
-        pictures_broken: in the folder, but they cannot be decoded.
-        pictures_duplicate: sound, but with the very bytes of an image that came before under another name.
-        records_with_picture: posts that got an image. All others are posts without one.
+        images_referenced: distinct names of images.
+        images_missing: of these, not in the folder; all of them if no folder was given.
+        images_broken: in the folder, but they cannot be decoded.
+        images_duplicate: sound, but with the very bytes of an image that came before under another name.
+        records_with_image: posts that got an image. All others are posts without one.
         records_with_image_text: posts that got words for their image.
         bad_spans: identifiers of records that were left out, for a mention is not where the file says it is.
         texts: sentences or tweets in the files, with a record or without; 0 where each record has its own.
@@ -129,11 +129,11 @@ class Counts:
     records: int = 0
     none: int = 0
     classes: dict[str, int] = field(default_factory=dict)
-    pictures_referenced: int = 0
-    pictures_missing: int = 0
-    pictures_broken: int = 0
-    pictures_duplicate: int = 0
-    records_with_picture: int = 0
+    images_referenced: int = 0
+    images_missing: int = 0
+    images_broken: int = 0
+    images_duplicate: int = 0
+    records_with_image: int = 0
     records_with_image_text: int = 0
     bad_spans: list[str] = field(default_factory=list)
     texts: int = 0
@@ -153,11 +153,11 @@ class Counts:
         text += f"{self.records:,} records ({without}{len(self.classes)} {noun}s)"
         if self.files:
             text += ": " + ", ".join(f"{count:,} in {name}" for name, count in self.files.items())
-        if self.pictures_referenced:
+        if self.images_referenced:
             text += (
-                f"; {self.pictures_referenced:,} images: {self.pictures_missing:,} missing, "
-                f"{self.pictures_broken:,} broken, {self.pictures_duplicate:,} duplicate; "
-                f"{self.records_with_picture:,} records have an image"
+                f"; {self.images_referenced:,} images: {self.images_missing:,} missing, "
+                f"{self.images_broken:,} broken, {self.images_duplicate:,} duplicate; "
+                f"{self.records_with_image:,} records have an image"
             )
         if self.records_with_image_text:
             text += f"; {self.records_with_image_text:,} records have an image text"

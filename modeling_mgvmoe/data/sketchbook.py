@@ -494,7 +494,7 @@ def load_sketchbook(
 
 
 def neutral_text(post: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy of a post with a sentence that says nothing about its class, for the "picture only" condition.
+    """A copy of a post with a sentence that says nothing about its class, for the "image only" condition.
 
     The names stay; the sentence depends on the post's `id` alone.
 

@@ -139,9 +139,9 @@ class Explanation:
         image: the image, upright, RGB.
         seen_image: what the vision encoder was shown of it, which the patches divide; `None` without an image.
         image_text: words for the image that came with the post; none where there are none.
-        shares: weights of "words", "picture" (pixels), "image_text" (only if there is one) and "other" (special
+        shares: weights of "words", "image" (pixels), "image_text" (only if there is one) and "other" (special
             tokens, markers), which add up to 1.
-        expert_usage: for "text", and "picture" (pixels and image text) if there is one, the mean (K,) of p over the
+        expert_usage: for "text", and "image" (pixels and image text) if there is one, the mean (K,) of p over the
             tokens, as in the training log.
         expert_shares: likewise, the sum of a_j p_jk (K,); all of them add up to 1.
         ranking_without_image: as `ranking`, of the same post without its image; `None` where it has none.
@@ -351,13 +351,13 @@ def _weights(output: Any, text: str, offsets: Sequence[tuple[int, int]], num_wor
     of_image, of_text = np.split(weights, [len(weights) - len(text_probs)])
     words = weigh_words(text, offsets, of_text)
     of_pixels, of_image_text = np.split(of_image, [len(of_image) - num_words])
-    shares = {"words": sum(word.weight for word in words), "picture": float(of_pixels.sum())}
+    shares = {"words": sum(word.weight for word in words), "image": float(of_pixels.sum())}
     if num_words:
         shares["image_text"] = float(of_image_text.sum())
     shares["other"] = max(0.0, 1 - sum(shares.values()))
     usage, expert_shares = {"text": text_probs.mean(0)}, {"text": of_text @ text_probs}
     if image_probs is not None:
-        usage["picture"], expert_shares["picture"] = image_probs.mean(0), of_image @ image_probs
+        usage["image"], expert_shares["image"] = image_probs.mean(0), of_image @ image_probs
     return {"words": words, "shares": shares, "expert_usage": usage, "expert_shares": expert_shares}
 
 
@@ -444,7 +444,7 @@ class ExpertUsage:
     """The router's probabilities over posts.
 
     Attributes:
-        overall: for "text" and "picture" the mean (K,) over the tokens of all posts; without "picture" if no post has
+        overall: for "text" and "image" the mean (K,) over the tokens of all posts; without "image" if no post has
             one.
         by_class: for each task and class of it, as `overall`, over the posts of the class, in alphabetical order.
         posts: number of posts of each task and class.

@@ -207,12 +207,12 @@ def parts_of(
         "candidate_index": torch.arange(TEXTS) % LABELS,
     }
     axes: dict[str, dict[int, str]] = {
-        "pixel_values": {0: "pictures"},
+        "pixel_values": {0: "images"},
         "input_ids": {0: "posts", 1: "text_tokens"},
         "attention_mask": {0: "posts", 1: "text_tokens"},
         "mention_positions": {0: "posts"},
         "mention_mask": {0: "posts", 2: "text_tokens"},
-        "image_features": {0: "posts", 1: "picture_tokens"},
+        "image_features": {0: "posts", 1: "image_tokens"},
         "image_mask": {0: "posts"},
         "image_text_input_ids": {0: "posts", 1: "image_text_tokens"},
         "image_text_attention_mask": {0: "posts", 1: "image_text_tokens"},

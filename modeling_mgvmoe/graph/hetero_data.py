@@ -2,7 +2,7 @@
 
 | nodes | attributes |
 |---|---|
-| post | `id`, `row`; `x` (posts, H') and `has_picture`, if image features were asked for: zeros without an image |
+| post | `id`, `row`; `x` (posts, H') and `has_image`, if image features were asked for: zeros without an image |
 | mention | `text`; `y`, the number of its type, -1 if all were rejected; `score` |
 | entity | `name`, normalised; `text`, as it is written most often; `num_mentions` |
 | entity_type | `name`; not "type", which is a method of every torch module and so no name in a `ModuleDict` |
@@ -116,12 +116,12 @@ class _Builder:
         self._keep(row=self.part_rows, post=np.repeat(np.arange(len(table)) + len(self.ids), counts))
         self.ids += table["id"].to_pylist()
         if self.with_features:
-            there = table["has_picture"].to_numpy(zero_copy_only=False).astype(bool)
-            kind = table["picture_features"].type
+            there = table["has_image"].to_numpy(zero_copy_only=False).astype(bool)
+            kind = table["image_features"].type
             features = np.zeros((len(table), kind.list_size), dtype=np.float32)
-            values = pc.list_flatten(table["picture_features"]).to_numpy()
+            values = pc.list_flatten(table["image_features"]).to_numpy()
             features[there] = values.reshape(-1, kind.list_size)
-            self._keep(has_picture=there, x=features)
+            self._keep(has_image=there, x=features)
 
     def add_mentions(self, table: pa.Table) -> None:
         first = len(self.texts)
@@ -159,7 +159,7 @@ class _Builder:
         data["post"].num_nodes = len(self.ids)
         if self.with_features:
             data["post"].x = self._column("x", np.float32)
-            data["post"].has_picture = self._column("has_picture", bool)
+            data["post"].has_image = self._column("has_image", bool)
         entity, y = self._column("entity", np.int64), self._column("y", np.int64)
         mentions, entities = len(self.texts), len(self.entities)
         data["mention"].text, data["mention"].y = _strings(self.texts), y

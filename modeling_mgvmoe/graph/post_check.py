@@ -84,7 +84,7 @@ class CheckedRow:
         id: of the post; `None` where it cannot be read.
         post: `id`, `text`, `image` (an RGB image or `None`), `image_text` (strings; only if there are any), `mentions`
             (pairs of integers); `None` for a bad row.
-        picture_error: why the post has no image though one was named.
+        image_error: why the post has no image though one was named.
         kind: of `schema.ERROR_KINDS`, for a bad row.
         reason: in words, for a bad row.
     """
@@ -92,7 +92,7 @@ class CheckedRow:
     row: int
     id: str | None = None
     post: dict[str, Any] | None = None
-    picture_error: str | None = None
+    image_error: str | None = None
     kind: str | None = None
     reason: str | None = None
 
@@ -183,7 +183,7 @@ class RowCheck:
             return _open(raw.values.get("image"), self.image_dir or raw.folder), None
         except ValueError as error:
             if self.on_broken_image == "error":
-                raise RowError("picture", str(error)) from error
+                raise RowError("image", str(error)) from error
             return None, str(error)
 
 

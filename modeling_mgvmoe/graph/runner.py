@@ -155,7 +155,7 @@ def extract_in_bulk(
     """
     own, number = (0, 1) if state is None else (state.process_index, state.num_processes)
     whole = {**identity, "input": posts.identity(), "batch_size": arguments.batch_size,
-             "part_size": arguments.part_size, "on_broken_picture": arguments.on_broken_image,
+             "part_size": arguments.part_size, "on_broken_image": arguments.on_broken_image,
              "feature_size": feature_size}  # fmt: skip
     output, name = arguments.output, arguments.shard
     faults: list[str] = []

@@ -31,7 +31,7 @@ from .post_files import PostFiles
 
 TABLES = ("posts", "mentions", "relations", "errors")
 # Why a row of the input could not be extracted.
-ERROR_KINDS = ("format", "id", "duplicate", "text", "mentions", "image_text", "picture", "extraction")
+ERROR_KINDS = ("format", "id", "duplicate", "text", "mentions", "image_text", "image", "extraction")
 
 # What is said of a mention or a pair.
 ANSWER = ("label", "score", "scores", "levels")
@@ -51,8 +51,8 @@ def table_schemas(feature_size: int | None = None) -> dict[str, pa.Schema]:
     Returns:
         By name of the table:
 
-        - posts: `row`; `id`, as given or "row-N"; `text`; `has_picture`; `picture_error`, why there is no image
-          though one was named; `num_mentions`, `num_relations`; with `feature_size` also `picture_features` (H',),
+        - posts: `row`; `id`, as given or "row-N"; `text`; `has_image`; `image_error`, why there is no image
+          though one was named; `num_mentions`, `num_relations`; with `feature_size` also `image_features` (H',),
           null for a post without image.
         - mentions: `row`, `post_id`; `mention`, its number in the post; `start`, `end`, characters of the text, the
           end exclusive; `text`; `label`, null if all were rejected; `score` of the label, or of the best one that was
@@ -73,13 +73,13 @@ def table_schemas(feature_size: int | None = None) -> dict[str, pa.Schema]:
         ("row", pa.int64()),
         ("id", pa.string()),
         ("text", pa.string()),
-        ("has_picture", pa.bool_()),
-        ("picture_error", pa.string()),
+        ("has_image", pa.bool_()),
+        ("image_error", pa.string()),
         ("num_mentions", pa.int32()),
         ("num_relations", pa.int32()),
     ]
     if feature_size is not None:
-        posts.append(("picture_features", pa.list_(pa.float32(), feature_size)))
+        posts.append(("image_features", pa.list_(pa.float32(), feature_size)))
     mention = [("mention", pa.int32()), ("start", pa.int32()), ("end", pa.int32()), ("text", pa.string())]
     return {
         "posts": pa.schema(posts),
@@ -249,13 +249,13 @@ class PartTables:
             "row": row.row,
             "id": row.id,
             "text": row.post["text"],
-            "has_picture": row.post["image"] is not None,
-            "picture_error": row.picture_error,
+            "has_image": row.post["image"] is not None,
+            "image_error": row.image_error,
             "num_mentions": len(mentions),
             "num_relations": len(relations),
         }
         if self.with_features:
-            post["picture_features"] = features
+            post["image_features"] = features
         found["posts"].append(post)
         for number, mention in enumerate(mentions):
             place = {name: mention[name] for name in ("start", "end", "text")}
@@ -264,8 +264,8 @@ class PartTables:
             place = {name: relation[name] for name in ("head", "tail")}
             found["relations"].append({**key, **place, **_answer(relation)})
         self.counts["posts"] += 1
-        self.counts["posts with picture"] += post["has_picture"]
-        self.counts["posts without their picture"] += row.picture_error is not None
+        self.counts["posts with an image"] += post["has_image"]
+        self.counts["posts without their image"] += row.image_error is not None
         self.counts["mentions"] += len(mentions)
         self.counts["mentions rejected"] += sum("scores" in one and one["label"] is None for one in mentions)
         self.counts["relations"] += len(relations)

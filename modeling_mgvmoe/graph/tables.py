@@ -97,7 +97,8 @@ class GraphTables:
 
     def table(self, name: str, part: Part, columns: list[str] | None = None) -> pa.Table:
         """One table of one part, in the order of the rows."""
-        return pq.ParquetFile(part.path(self.folder, name)).read(columns)
+        found = pq.ParquetFile(part.path(self.folder, name)).read(columns)
+        return found.rename_columns([RENAMED_COLUMNS.get(column, column) for column in found.column_names])
 
     def posts(self, part: Part) -> Iterator[dict[str, Any]]:
         """The posts of a part as `extract` gave them: `id`, `text`, `mentions`, `relations`; and `row`."""
@@ -112,8 +113,9 @@ class GraphTables:
             yield {"id": post["id"], "row": post["row"], "text": post["text"], **own}
 
 
-# Columns of the tables that version 0.1 wrote.
+# Columns of the tables that version 0.1 wrote, and those that it called otherwise.
 OF_DRAWS = ("deviation", "mutual_information")
+RENAMED_COLUMNS = {"has_picture": "has_image", "picture_error": "image_error", "picture_features": "image_features"}
 
 
 def _bare(entry: dict[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import torch
 
-from ..data.encoding import PostCollator, TypesOfLabels, encode_posts, has_image_text, has_picture
+from ..data.encoding import PostCollator, TypesOfLabels, encode_posts, has_image, has_image_text
 from ..data.evaluation_data import select_posts, without_images
 from ..data.progress_bar import progress_bar
 from ..data.schema import task_of
@@ -63,7 +63,7 @@ def outputs_in_batches(
     order = sorted(
         range(len(encoded_posts)),
         key=lambda index: (
-            has_picture(encoded_posts[index]),
+            has_image(encoded_posts[index]),
             has_image_text(encoded_posts[index]),
             len(encoded_posts[index]["input_ids"]),
         ),
@@ -168,7 +168,7 @@ class ModelScorer:
 
 
 # What of a post the model may see.
-CONDITIONS = ("text + picture", "text only", "picture only")
+CONDITIONS = ("text + image", "text only", "image only")
 
 
 def predict_labels(
@@ -238,14 +238,14 @@ def seen_as(post: Mapping[str, Any], condition: str) -> dict[str, Any]:
 
     Args:
         post: in the package's schema.
-        condition: one of `CONDITIONS`. "text only" takes image and image text away; "picture only" puts
+        condition: one of `CONDITIONS`. "text only" takes image and image text away; "image only" puts
             a sentence without any hint instead of the text, around the same mentions.
     """
     if condition not in CONDITIONS:
         raise ValueError(f"condition: one of {CONDITIONS} is needed (got {condition!r})")
     if condition == "text only":
         return {**post, "image": None, **({"image_text": None} if "image_text" in post else {})}
-    return neutral_text(post) if condition == "picture only" else dict(post)
+    return neutral_text(post) if condition == "image only" else dict(post)
 
 
 def evaluate_conditions(

@@ -38,11 +38,11 @@ from modeling_mgvmoe.app.markup import STRONGEST, TINT, attention_overlay, resiz
 from modeling_mgvmoe.app.served_model import ServedModel, answer, load_served_model, verdict_again, whole_post
 from modeling_mgvmoe.evaluation.explanation import explain_post
 from modeling_mgvmoe.training.build import model_from_scratch
-from tests.support.from_scratch import LABELS, TEXTS, picture, scratch_config, scratch_model
+from tests.support.from_scratch import LABELS, TEXTS, drawing, scratch_config, scratch_model
 from tests.support.published_run import make_run
 
 TEXT = "Kelo sails at dawn & <b>greets</b> Mura"
-GOOD = Fields(TEXT, picture(1), TYPING, (0, 4, None, None), "\n".join(LABELS))
+GOOD = Fields(TEXT, drawing(1), TYPING, (0, 4, None, None), "\n".join(LABELS))
 
 
 def changed(**values):
@@ -287,8 +287,7 @@ def test_experts_are_drawn_by_modality(served):
     page = Text(shown.experts)
     titles = [attrs["title"] for tag, attrs in page.tags if tag == "li"]
     assert titles == [
-        f"{text:.1%} text, {image:.1%} image"
-        for text, image in zip(expected["text"], expected["picture"], strict=True)
+        f"{text:.1%} text, {image:.1%} image" for text, image in zip(expected["text"], expected["image"], strict=True)
     ]
 
 

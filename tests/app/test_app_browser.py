@@ -14,7 +14,7 @@ from modeling_mgvmoe.app.example_posts import sketchbook_examples
 from modeling_mgvmoe.app.form import RELATION, TYPING, Fields, read_fields
 from modeling_mgvmoe.app.served_model import ServedModel
 from modeling_mgvmoe.evaluation.explanation import explain_post
-from tests.support.from_scratch import picture, scratch_model
+from tests.support.from_scratch import drawing, scratch_model
 
 # The warnings are between Gradio and pandas.
 pytestmark = [
@@ -169,13 +169,13 @@ def test_the_whole_path_of_typing(page, served, tmp_path):
     assert POST[7:12] == "sails" == page.locator("#mg-marked mark.mg-mention").inner_text()
     assert page.locator("#mg-marked .mg-post").inner_text() == POST
 
-    picture(1).save(tmp_path / "drawing.png")
+    drawing(1).save(tmp_path / "drawing.png")
     page.set_input_files("#mg-image input[type=file]", tmp_path / "drawing.png")
     page.locator("#mg-image img").wait_for()
     write(page, "labels", LABELS)
     ask(page)
 
-    fields = Fields(POST, picture(1), TYPING, (7, 12, None, None), LABELS)
+    fields = Fields(POST, drawing(1), TYPING, (7, 12, None, None), LABELS)
     expected = expected_scores(served, fields)
     assert bars(page) == pytest.approx(expected, abs=0.0011)
     assert page.locator(".mg-answer").inner_text() == next(iter(expected))
@@ -416,7 +416,7 @@ def test_nothing_that_is_written_runs(page):
 
 
 def test_a_dropped_image(page, tmp_path):
-    picture(2).save(tmp_path / "dropped.png")
+    drawing(2).save(tmp_path / "dropped.png")
     content = list((tmp_path / "dropped.png").read_bytes())
     page.evaluate(
         """bytes => {

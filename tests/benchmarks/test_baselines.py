@@ -9,7 +9,7 @@ from baselines import AttributeRegression, Concatenation, CrossEncoder, FitArgum
 
 from modeling_mgvmoe.data.encoding import PostCollator, encode_posts
 from modeling_mgvmoe.inference.predict import predict_labels
-from tests.support.from_scratch import picture, scratch_model
+from tests.support.from_scratch import drawing, scratch_model
 
 TYPES, RELATIONS = ("boat", "bird", "cake"), ("greets", "chases")
 MAKERS = {
@@ -26,7 +26,7 @@ def some_posts():
     posts = []
     for number in range(12):
         label = TYPES[number % 3]
-        image = picture(number) if number % 2 else None
+        image = drawing(number) if number % 2 else None
         posts.append({"id": f"t{number}", "text": f"Kelo {words[label]}", "mentions": [[0, 4]], "label": label,
                       "image": image})  # fmt: skip
         verb = RELATIONS[number % 2]

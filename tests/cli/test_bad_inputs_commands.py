@@ -185,8 +185,8 @@ COMMANDS = {
     "sketch_world": [
         ([], "the following arguments are required: --output_dir"),
         (["--output_dir", "T/file"], "output_dir: a folder is needed, got 'T/file'"),
-        (["--output_dir", "RUN", "--posts", "0"], "posts must be at least 1, and picture_share between"),
-        (["--output_dir", "RUN", "--picture_share", "nan"], "picture_share between 0 and 1, got 3000 and nan"),
+        (["--output_dir", "RUN", "--posts", "0"], "posts must be at least 1, and image_share between"),
+        (["--output_dir", "RUN", "--image_share", "nan"], "image_share between 0 and 1, got 3000 and nan"),
         (["--output_dir", "RUN", "--people", "1"], "acquaintances must be in [1, 1), the number of people, got 8"),
         (["--output_dir", "RUN", "--people", "x"], "argument --people: invalid int value: 'x'"),
     ],

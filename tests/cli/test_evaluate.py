@@ -9,7 +9,7 @@ from modeling_mgvmoe.data.flags import FlagParser
 from modeling_mgvmoe.inference import model_folder as loading
 from tests.support.commands import run
 from tests.support.evaluation_data import write_folder
-from tests.support.from_scratch import picture, scratch_model
+from tests.support.from_scratch import drawing, scratch_model
 
 
 @pytest.fixture(scope="module")
@@ -17,7 +17,7 @@ def folder(tmp_path_factory):
     home = tmp_path_factory.mktemp("cli")
     for part in scratch_model():
         part.save_pretrained(home / "model")
-    picture(1).save(home / "one.png")
+    drawing(1).save(home / "one.png")
     return home
 
 

@@ -80,8 +80,7 @@ def test_use_of_the_experts(script, folder, tmp_path, capsys):
     assert [row["posts"] for row in rows] == ["24", *["4"] * 6]
     for modality, usage in numbers["overall"].items():
         assert sum(usage) == pytest.approx(1)
-        name = modality.replace("picture", "image")
-        assert [rows[0][f"{name} {k}"] for k in range(len(usage))] == [f"{100 * share:.0f}" for share in usage]
+        assert [rows[0][f"{modality} {k}"] for k in range(len(usage))] == [f"{100 * share:.0f}" for share in usage]
     assert {task: len(classes) for task, classes in numbers["by_class"].items()} == {"typing": 3, "relation": 3}
     assert all(own["posts"] == 4 for classes in numbers["by_class"].values() for own in classes.values())
 

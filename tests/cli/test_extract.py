@@ -100,8 +100,8 @@ def test_image_features_are_the_mean_of_the_towers_tokens(inputs, tmp_path):
     pixels = processor.encode_images([some_posts(60)[5]["image"]])[0]
     with torch.no_grad():
         expected = model.get_image_features(torch.from_numpy(pixels)[None]).mean(1)[0]
-    assert posts[5]["picture_features"] == pytest.approx(expected.tolist(), abs=1e-4)
-    assert posts[6]["picture_features"] is None
+    assert posts[5]["image_features"] == pytest.approx(expected.tolist(), abs=1e-4)
+    assert posts[6]["image_features"] is None
 
 
 def test_the_script_says_that_some_posts_have_an_error(inputs, tmp_path, capsys, monkeypatch):

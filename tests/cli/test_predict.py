@@ -13,7 +13,7 @@ from modeling_mgvmoe import MGVMoEForZeroShotIE, MGVMoEProcessor, ZeroShotMultim
 from modeling_mgvmoe.cli import predict as answer_file
 from tests.support.commands import run
 from tests.support.evaluation_data import write_folder
-from tests.support.from_scratch import LABELS, RELATIONS, picture, scratch_model
+from tests.support.from_scratch import LABELS, RELATIONS, drawing, scratch_model
 from tests.support.shipped import needs_encoder
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -25,7 +25,7 @@ def folder(tmp_path_factory):
     home = tmp_path_factory.mktemp("cli")
     for part in scratch_model():
         part.save_pretrained(home / "model")
-    picture(1).save(home / "one.png")
+    drawing(1).save(home / "one.png")
     return home
 
 

@@ -30,7 +30,7 @@ from modeling_mgvmoe.training import loop
 from modeling_mgvmoe.training.arguments import DataArguments, TrainingArguments
 from modeling_mgvmoe.training.build import load_feature_cache, model_from_scratch
 from modeling_mgvmoe.training.loop import train
-from tests.support.from_scratch import picture, scratch_config, scratch_model
+from tests.support.from_scratch import drawing, scratch_config, scratch_model
 from tests.support.small_runs import TERMS, small_data
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -44,11 +44,11 @@ def post(number, image, label="boat"):
 
 def all_posts():
     """Nine distinct images in 14 posts; two posts share one, three have none."""
-    pictures = [picture(seed) for seed in range(8)] + [picture(0), None, picture(9), None]
-    train_posts = [post(n, image, LABELS["train"][n % 2]) for n, image in enumerate(pictures)]
+    drawings = [drawing(seed) for seed in range(8)] + [drawing(0), None, drawing(9), None]
+    train_posts = [post(n, image, LABELS["train"][n % 2]) for n, image in enumerate(drawings)]
     return {
         "train": train_posts,
-        "validation": [post(20, picture(1), "cake")],
+        "validation": [post(20, drawing(1), "cake")],
         "test": [post(30, None, "robot")],
     }
 
@@ -88,7 +88,7 @@ def test_each_distinct_image_is_there_once_with_the_towers_features(built):
     assert sorted(os.listdir(folder)) == ["header.json", *(f"shard-0000{n}.npy" for n in range(3))]
     cache = ImageFeatureCache(folder)
     assert (len(cache), cache.tokens, cache.width, cache.header["dtype"]) == (9, 5, 24, "float16")
-    images = [picture(seed) for seed in (9, 0, 5, 0)]
+    images = [drawing(seed) for seed in (9, 0, 5, 0)]
     features = cache.read([cache.row_of(image) for image in images])
     pixel_values = torch.tensor(np.stack(processor.encode_images(images)))
     expected = model.get_image_features(pixel_values).detach().numpy()
@@ -122,9 +122,9 @@ def test_the_tower_runs_once_a_distinct_image(tmp_path, monkeypatch):
 
 
 def test_the_key_is_the_image_not_its_file(tmp_path):
-    image = picture(3)
+    image = drawing(3)
     assert image_key(image) == image_key(image.copy())
-    assert image_key(image) != image_key(picture(4))
+    assert image_key(image) != image_key(drawing(4))
     # The same bytes in another shape are another image.
     assert image_key(image) != image_key(Image.frombytes("RGB", image.size[::-1], image.tobytes()))
     image.save(tmp_path / "a.png")
@@ -141,7 +141,7 @@ def test_missing_and_broken_images_are_counted_and_taken_as_none(tmp_path):
         post(1, {"bytes": b"no image either", "path": None}),
         post(2, {"bytes": (tmp_path / "broken.png").read_bytes(), "path": None}),
         post(3, None),
-        post(4, picture(1)),
+        post(4, drawing(1)),
     ]
     columns = {name: [row.get(name, "") for row in rows] for name in post_features()}
     data_set = datasets.Dataset.from_dict(columns, features=post_features())
@@ -172,7 +172,7 @@ def test_batches_carry_features_in_place_of_pixels(built, return_tensors):
     assert batch["image_features"].dtype == torch.float16
     assert batch["image_mask"].tolist() == [True, False, True]
     assert not batch["image_features"][1].any()
-    np.testing.assert_array_equal(batch["image_features"][0], cache.read([cache.row_of(picture(0))])[0])
+    np.testing.assert_array_equal(batch["image_features"][0], cache.read([cache.row_of(drawing(0))])[0])
     assert not {"image_features", "pixel_values", "image_mask"} & set(collator([encoded[9], encoded[11]]))
     padded = processor.pad_posts([{"image_features": np.ones((5, 24), np.float16)}, {}], return_tensors=return_tensors)
     assert padded["image_features"].shape == (2, 5, 24)
@@ -281,8 +281,8 @@ def test_another_tower_preprocessing_or_a_trained_tower_is_refused(built, tmp_pa
 
 def test_an_image_that_is_not_in_it_is_refused(built):
     folder, _, processor, _ = built
-    rows = [post(0, picture(0)), post(1, picture(99))]
-    key = image_key(picture(99))
+    rows = [post(0, drawing(0)), post(1, drawing(99))]
+    key = image_key(drawing(99))
     with pytest.raises(ValueError, match=f"header.json: images: the image of post '1' is not among the 9.*{key}"):
         encode_posts(rows, processor, feature_cache=ImageFeatureCache(folder))
 
@@ -425,7 +425,7 @@ def test_going_on_with_something_else_is_refused(built, copied, tmp_path, monkey
     settings = {"batch_size": 2, "shard_size": 4}
     with pytest.raises(ValueError, match=r"header.json: batch_size was 2 and is 3\. Choose another folder"):
         build_feature_cache(copied, all_posts(), model, processor, **{**settings, "batch_size": 3})
-    fewer = {**all_posts(), "validation": [post(20, picture(50), "cake")]}
+    fewer = {**all_posts(), "validation": [post(20, drawing(50), "cake")]}
     with pytest.raises(ValueError, match="header.json: pictures was '9 of them, .* and is '10 of them"):
         build_feature_cache(copied, fewer, model, processor, **settings)
     other, _ = scratch_model()

@@ -68,7 +68,7 @@ class TestReading:
             "Special Occasion: Easter",
         ]
         assert [post["image"] is None for post in posts] == [False, True, True, True, False]
-        assert (counts.pictures_missing, counts.pictures_broken, counts.records_with_picture) == (3, 0, 2)
+        assert (counts.images_missing, counts.images_broken, counts.records_with_image) == (3, 0, 2)
         assert counts.files == {"Food_annotated_final.tsv": 3, "Home_annotated_final.tsv": 2}
 
     @pytest.mark.parametrize("below", ["texts", ""])

@@ -66,7 +66,7 @@ class TestReading:
             "source": "mnre",
         }
         assert counts == Counts(
-            task="relation", records=1, classes={"/per/per/peer": 1}, pictures_referenced=1, pictures_missing=1
+            task="relation", records=1, classes={"/per/per/peer": 1}, images_referenced=1, images_missing=1
         )
 
     def test_spans_of_several_words_and_tail_before_head(self, tmp_path):
@@ -86,7 +86,7 @@ class TestReading:
         posts, counts = read_mnre([first, second])
         assert [post["id"] for post in posts] == ["mnre-val-1", "mnre-val-3", "mnre-train-1"]
         assert [post["label"] for post in posts] == ["None", "/per/per/peer", "/per/per/peer"]
-        assert (counts.records, counts.none, counts.pictures_referenced) == (3, 1, 2)
+        assert (counts.records, counts.none, counts.images_referenced) == (3, 1, 2)
         assert counts.classes == {"/per/per/peer": 2}
 
     def test_an_image_may_be_a_number(self, tmp_path):
@@ -188,11 +188,11 @@ class TestImages:
             task="relation",
             records=6,
             classes={"/per/per/peer": 6},
-            pictures_referenced=5,
-            pictures_missing=1,
-            pictures_broken=2,
-            pictures_duplicate=1,
-            records_with_picture=3,
+            images_referenced=5,
+            images_missing=1,
+            images_broken=2,
+            images_duplicate=1,
+            records_with_image=3,
         )
         assert "5 images: 1 missing, 2 broken, 1 duplicate; 3 records have an image" in str(counts)
 
@@ -244,12 +244,12 @@ class TestRealFiles:
         posts, counts = found
         # All files as published; of the images 50 lie in the folder, which 107 records use, 65 with a relation.
         assert (counts.records, counts.none, len(counts.classes)) == (15_485, 9_718, 22)
-        assert (counts.pictures_referenced, counts.pictures_missing, counts.records_with_picture) == (
+        assert (counts.images_referenced, counts.images_missing, counts.records_with_image) == (
             9_201,
             9_151,
             107,
         )
-        assert (counts.pictures_broken, counts.pictures_duplicate, counts.bad_spans) == (0, 0, [])
+        assert (counts.images_broken, counts.images_duplicate, counts.bad_spans) == (0, 0, [])
         assert sum(counts.classes.values()) == 15_485 - 9_718
         assert str(counts) == (
             "15,485 records (9,718 without a relation, 22 relations); 9,201 images: 9,151 missing, 0 broken, "
@@ -265,7 +265,7 @@ class TestRealFiles:
     def test_version_one(self):
         posts, counts = read_mnre(mnre_files(os.path.join(os.environ["MGVMOE_DATA"], "mnre_v1"), 1), version=1)
         assert (counts.records, counts.none, len(counts.classes)) == (10_081, 6_080, 30)
-        assert (counts.pictures_referenced, counts.bad_spans) == (5_170, [])
+        assert (counts.images_referenced, counts.bad_spans) == (5_170, [])
         assert {type(post["image"]) for post in posts} == {type(None)}
         found = read_label_set(LABELS.with_name("mnre_v1.json"))
         assert list(found.classes) == list(counts.classes)  # order of first appearance

@@ -12,7 +12,7 @@ from datasets import ClassLabel, Dataset, Features, List, Value
 from PIL import Image
 
 from modeling_mgvmoe.cli.prepare import prepare_command
-from modeling_mgvmoe.data.encoding import encode_posts, encode_splits, has_picture
+from modeling_mgvmoe.data.encoding import encode_posts, encode_splits, has_image
 from modeling_mgvmoe.data.evaluation_data import check_files, load_evaluation_data
 from modeling_mgvmoe.data.rows import as_posts, hold_out, locate_image, read_parts, read_rows
 from modeling_mgvmoe.data.schema import post_features
@@ -220,7 +220,7 @@ def test_images_are_relative_to_the_file_in_training_as_in_extraction(tmp_path, 
         if path.suffix == ".parquet":
             pd.DataFrame(rows).to_parquet(path)
         encoded = encode_posts(read_rows(path), scratch_model()[1])
-        assert all(map(has_picture, encoded))
+        assert all(map(has_image, encoded))
         check = RowCheck(np.empty((0, 2), dtype=np.int64))
         assert all(check(row).post["image"] is not None for row in PostFiles([path]).rows(0, 4))
 

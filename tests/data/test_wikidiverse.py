@@ -37,7 +37,7 @@ class TestReading:
             "source": "wikidiverse",
         }
         assert (counts.records, counts.classes) == (2, {"People": 1, "Location": 1})
-        assert (counts.pictures_referenced, counts.pictures_missing) == (1, 1)
+        assert (counts.images_referenced, counts.images_missing) == (1, 1)
 
     @pytest.mark.parametrize(
         "span", [(0, 3), (1, 5), (0, 0), (4, 0), (-4, 4), (0, 99), (19, 20)], ids=lambda span: f"{span[0]}-{span[1]}"
@@ -108,4 +108,4 @@ class TestImages:
         posts, counts = read_wikidiverse(write(tmp_path, *records), tmp_path)
         path = str(tmp_path / image_name(URL))
         assert [post["image"] for post in posts] == [path, path, None, None]
-        assert (counts.pictures_referenced, counts.pictures_missing, counts.records_with_picture) == (2, 1, 2)
+        assert (counts.images_referenced, counts.images_missing, counts.records_with_image) == (2, 1, 2)

@@ -65,7 +65,7 @@ def test_the_benchmark_command_runs_and_goes_on_where_it_stopped(tmp_path):
     words[words.index("--json") + 1] = str(rows)
     command = [sys.executable, *words[1:], "--seeds", "0", *SHORT]
     first = run(command, ROOT)
-    assert "text + picture" in first
+    assert "text + image" in first
     # The table: its heads, the line below them and one variant.
     assert first.splitlines()[-3:] == run(command, ROOT).splitlines()[-3:]
 
@@ -74,9 +74,9 @@ def test_the_benchmark_command_runs_and_goes_on_where_it_stopped(tmp_path):
 def test_the_demo_reaches_its_numbers_and_leaves_what_it_promises(demo):
     folder, printed = demo
     rows = {line.split("|")[1].strip(): line.split("|")[2:-1] for line in printed.splitlines() if line.startswith("|")}
-    both, text, picture = (rows[name] for name in ("text + picture", "text only", "picture only"))
+    both, text, drawing = (rows[name] for name in ("text + image", "text only", "image only"))
     assert float(both[0]) >= 0.90 and float(both[2]) >= 0.85
-    assert all(float(row[column]) <= 0.45 for row in (text, picture) for column in (0, 2))
+    assert all(float(row[column]) <= 0.45 for row in (text, drawing) for column in (0, 2))
     assert "bitwise equal" in printed
     assert (folder / "runs/demo/predictions.png").read_bytes().startswith(b"\x89PNG")
     # Six posts by the weights that ship: most types are right, and the graph is drawn.

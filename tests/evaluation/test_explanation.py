@@ -21,12 +21,12 @@ from modeling_mgvmoe.evaluation.explanation import (
 from modeling_mgvmoe.training.build import model_from_scratch
 from tests.support.encoders import VISION
 from tests.support.evaluation_data import drawn_posts
-from tests.support.from_scratch import LABELS, RELATIONS, TEXTS, picture, posts, scratch_config, scratch_model
+from tests.support.from_scratch import LABELS, RELATIONS, TEXTS, drawing, posts, scratch_config, scratch_model
 
 pytestmark = pytest.mark.numerical
 
-POST = {"text": "Kelo sails at dawn", "image": picture(1), "mention": (0, 4)}
-RELATION = {"text": "we all saw Kelo chase Mura again", "image": picture(2), "mentions": [(22, 26), (11, 15)]}
+POST = {"text": "Kelo sails at dawn", "image": drawing(1), "mention": (0, 4)}
+RELATION = {"text": "we all saw Kelo chase Mura again", "image": drawing(2), "mentions": [(22, 26), (11, 15)]}
 
 
 @pytest.fixture(scope="module")
@@ -87,17 +87,17 @@ def test_scores_are_the_pipelines_and_all_weights_add_up(parts, post):
     expected = pipe(post, candidate_labels=labels)
     assert [entry["label"] for entry in found.ranking] == [entry["label"] for entry in expected]
     assert [entry["score"] for entry in found.ranking] == pytest.approx([entry["score"] for entry in expected])
-    has_picture = post.get("image") is not None
+    has_image = post.get("image") is not None
     assert sum(found.shares.values()) == pytest.approx(1)
     assert sum(part.sum() for part in found.expert_shares.values()) == pytest.approx(1)
-    assert set(found.expert_shares) == set(found.expert_usage) == ({"text", "picture"} if has_picture else {"text"})
+    assert set(found.expert_shares) == set(found.expert_usage) == ({"text", "image"} if has_image else {"text"})
     assert all(part.sum() == pytest.approx(1) for part in found.expert_usage.values())
     assert found.shares["words"] == pytest.approx(sum(word.weight for word in found.words))
-    assert (found.shares["picture"] > 0) is has_picture
-    if has_picture:
+    assert (found.shares["image"] > 0) is has_image
+    if has_image:
         # Images of 16 pixels, patches of 8: 2 x 2, after a class token, which weighs something too.
         assert found.patches.shape == (2, 2) and found.patch_experts.shape == (2, 2, 3)
-        assert 0 < found.patches.sum() < found.shares["picture"]
+        assert 0 < found.patches.sum() < found.shares["image"]
         assert found.image.size == (24, 20) and found.seen_image.size == (16, 16)
     else:
         assert found.patches is found.seen_image is found.image is None
@@ -140,7 +140,7 @@ def test_every_kind_of_tower_has_a_grid(vision):
     found = explain_post(model.double().eval(), processor, POST, LABELS)
     assert found.patches.shape == (4, 4)  # of 32 pixels, see TOKENS in tests/model/test_loading.py
     has_class_token = vision in ("vit", "dinov2")
-    assert bool(found.patches.sum() < found.shares["picture"] - 1e-9) is has_class_token
+    assert bool(found.patches.sum() < found.shares["image"] - 1e-9) is has_class_token
 
 
 def test_patches_lie_where_they_are_in_the_image(parts):
@@ -155,7 +155,7 @@ def _quarters():
     """An image and the same with another lower right quarter."""
     from PIL import Image
 
-    first = picture(4).resize((16, 16))
+    first = drawing(4).resize((16, 16))
     second = first.copy()
     second.paste((255, 0, 0), (8, 8, 16, 16))
     assert isinstance(first, Image.Image)
@@ -209,7 +209,7 @@ def test_a_model_without_experts():
     torch.manual_seed(1)
     model, processor = model_from_scratch(scratch_config(num_experts=0), TEXTS, max_length=48)
     found = explain_post(model, processor, POST, LABELS)
-    assert found.expert_shares["text"].shape == found.expert_usage["picture"].shape == (0,)
+    assert found.expert_shares["text"].shape == found.expert_usage["image"].shape == (0,)
     assert found.patches.shape == (2, 2)
 
 
@@ -302,7 +302,7 @@ def test_usage_is_the_mean_over_tokens(make):
     chosen = drawn_posts()[0]["test"][:6]
     chosen = [*chosen[:5], {**chosen[5], "image": None}]
     found = expert_usage(model, processor, chosen, batch_size=4)
-    rows = {"text": [], "picture": []}
+    rows = {"text": [], "image": []}
     by_class = {}
     for post in chosen:
         inputs = processor(text=post["text"], mentions=[tuple(span) for span in post["mentions"]],
@@ -311,7 +311,7 @@ def test_usage_is_the_mean_over_tokens(make):
             output = model.mgvmoe(**inputs)
         own = {"text": output.text_router_probs[0].double().numpy()}
         if post["image"] is not None:
-            own["picture"] = output.image_router_probs[0].double().numpy()
+            own["image"] = output.image_router_probs[0].double().numpy()
         task = "typing" if len(post["mentions"]) == 1 else "relation"
         for name, probs in own.items():
             rows[name].append(probs)

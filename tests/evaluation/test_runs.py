@@ -90,11 +90,11 @@ def test_files_and_tables(protocol, script, folder, tmp_path, capsys):
                 assert own[metric]["std"] == pytest.approx(abs(values[0] - values[1]) / 2**0.5)
                 assert row[heading] == f"{own[metric]['mean']:.3f} ± {own[metric]['std']:.3f}"
 
-    pictures = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", report)
-    assert len(pictures) == 4 == len(list(tmp_path.glob("*.png")))
-    for name in pictures:
-        with Image.open(tmp_path / name) as picture:
-            assert min(picture.size) > 100 and len(picture.convert("L").getcolors()) > 10
+    drawings = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", report)
+    assert len(drawings) == 4 == len(list(tmp_path.glob("*.png")))
+    for name in drawings:
+        with Image.open(tmp_path / name) as drawing:
+            assert min(drawing.size) > 100 and len(drawing.convert("L").getcolors()) > 10
     assert f"mgvmoe evaluate --model '{folder}/{{seed}}/model'" in report
     for needle in ("seeds: 3, 5", "torch 2", "CPU cores", "mg-vmoe 0", "> Label similarity uses the text encoder"):
         assert needle in report

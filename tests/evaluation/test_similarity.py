@@ -12,7 +12,7 @@ from modeling_mgvmoe.evaluation.similarity import (
     similarity_predictions,
 )
 from modeling_mgvmoe.inference.predict import predict_labels
-from tests.support.from_scratch import LABELS, picture, scratch_model
+from tests.support.from_scratch import LABELS, drawing, scratch_model
 
 pytestmark = pytest.mark.numerical
 
@@ -74,7 +74,7 @@ def test_mentions_in_brackets(mentions, shown):
 def test_the_tower_runs_only_for_batches_with_an_image(monkeypatch):
     model, processor = scratch_model()
     posts = [make_post(f"{TEXT} {'again ' * number}") for number in range(6)]
-    posts[1]["image"], posts[4]["image"] = picture(1), picture(2)
+    posts[1]["image"], posts[4]["image"] = drawing(1), drawing(2)
     encoded = encode_posts(posts, processor)
     collator = PostCollator(processor, {"typing": LABELS})
     rows = []

@@ -10,7 +10,7 @@ import torch
 
 from modeling_mgvmoe import GraphExtractor, MGVMoEProcessor, ZeroShotMultimodalIEPipeline
 from modeling_mgvmoe.training.build import model_from_scratch
-from tests.support.from_scratch import LABELS, RELATIONS, TEXTS, picture, posts, scratch_config
+from tests.support.from_scratch import LABELS, RELATIONS, TEXTS, drawing, posts, scratch_config
 
 pytest.importorskip("onnxscript", reason="the extra onnx is not installed")
 pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
@@ -104,7 +104,7 @@ def test_any_batch_length_image_and_number_of_labels(pipes):
     assert_close(pipes, [long], candidate_labels=["boat"])
     assert_close(pipes, given, candidate_labels=[f"red {first} {second}" for first in LABELS for second in TEXTS])
     # Every post the same image: it is run once.
-    assert_close(pipes, [{**post, "image": picture(5)} for post in given], candidate_labels=LABELS, batch_size=4)
+    assert_close(pipes, [{**post, "image": drawing(5)} for post in given], candidate_labels=LABELS, batch_size=4)
     sentences = {"boat": ["a boat", "it sails", "harbour"], "bird": "a bird"}
     assert_close(pipes, given, candidate_labels=LABELS, label_descriptions=sentences, batch_size=2)
 
@@ -131,13 +131,13 @@ def test_embeddings_may_be_cached_and_are_those_of_the_model(pipes):
     with torch.no_grad():
         ours = model.get_candidate_embeds(**encoded)
     torch.testing.assert_close(exported.get_candidate_embeds(**encoded), ours, rtol=1e-4, atol=1e-5)
-    pixels = torch.from_numpy(np.stack(pipes[0].processor.encode_images([picture(1), picture(2), picture(3)])))
+    pixels = torch.from_numpy(np.stack(pipes[0].processor.encode_images([drawing(1), drawing(2), drawing(3)])))
     with torch.no_grad():
         features = model.get_image_features(pixels)
     torch.testing.assert_close(exported.get_image_features(pixels), features, rtol=1e-4, atol=1e-5)
     # Given as they are, in the place of images and words.
     batch = pipes[0].processor(
-        text=TEXTS[:3], mentions=[(0, 4), (11, 15), (2, 6)], images=[picture(1), picture(2), picture(3)],
+        text=TEXTS[:3], mentions=[(0, 4), (11, 15), (2, 6)], images=[drawing(1), drawing(2), drawing(3)],
         return_tensors="pt",
     )  # fmt: skip
     expected = exported(**batch, candidate_embeds=ours)
@@ -170,7 +170,7 @@ def test_the_folder_holds_no_path_of_this_machine_and_names_its_axes(pipes):
         assert str(ROOT).encode() not in content and b"site-packages" not in content, path.name
     graph = pipes[1].model.exported.components["mention"].program.graph
     axes = {value.name: [str(size) for size in value.shape] for value in graph.inputs}
-    assert axes["input_ids"] == ["posts", "text_tokens"] and axes["image_features"][:2] == ["posts", "picture_tokens"]
+    assert axes["input_ids"] == ["posts", "text_tokens"] and axes["image_features"][:2] == ["posts", "image_tokens"]
     assert [str(size) for size in graph.outputs[0].shape][0] == "posts"
 
 
@@ -192,7 +192,7 @@ def test_it_loads_out_of_the_cache_of_the_hub(pipes, tmp_path):
 
 @pytest.mark.slow
 def test_whole_posts(pipes):
-    post = {"text": TEXTS[0], "image": picture(1), "mentions": [(0, 4), (5, 10)]}
+    post = {"text": TEXTS[0], "image": drawing(1), "mentions": [(0, 4), (5, 10)]}
     relations = None if pipes[0].model.config.max_mentions < 2 else RELATIONS
     ours, theirs = (GraphExtractor(pipe.model, pipe.processor, LABELS, relations)([post])[0] for pipe in pipes)
     for part in ("mentions", "relations"):

@@ -27,7 +27,7 @@ def edges(data, *kind):
 def test_hetero_data_by_hand(graph):
     data = build_hetero_data(graph)
     data.validate(raise_on_error=True)
-    assert data["post"].id.tolist() == ["a b/1", "..", "3"] and data["post"].has_picture.tolist() == [
+    assert data["post"].id.tolist() == ["a b/1", "..", "3"] and data["post"].has_image.tolist() == [
         True,
         False,
         False,

@@ -59,7 +59,7 @@ def test_the_tables_hold_what_the_extractor_gave(undisturbed, posts_file):
     assert labels[None] and len(labels) == 4  # or the test says little
     assert graph.summary["mentions"] == labels.total() and graph.summary["mentions rejected"] == labels[None]
     assert graph.summary["relations"] == sum(len(post["relations"]) for post in found) > 20
-    assert graph.summary["posts with picture"] == 9  # 0, 5, ..., 40
+    assert graph.summary["posts with an image"] == 9  # 0, 5, ..., 40
     assert read(undisturbed, "errors") == []
 
 
@@ -163,7 +163,7 @@ def test_another_run_is_refused_and_says_what_differs(undisturbed, posts_file, t
         extract_all(posts_file, undisturbed, identity=other)
     with pytest.raises(ValueError, match="part_size was 10 and is 11"):
         extract_all(posts_file, undisturbed, part_size=11)
-    with pytest.raises(ValueError, match="on_broken_picture was 'error' and is 'text_only'"):
+    with pytest.raises(ValueError, match="on_broken_image was 'error' and is 'text_only'"):
         extract_all(posts_file, undisturbed, on_broken_image="text_only")
     changed = some_posts(COUNT)
     changed[3]["text"] = changed[3]["text"].replace("post", "Post")
@@ -260,9 +260,9 @@ def test_rows_that_cannot_be_extracted_are_errors_with_reasons(tmp_path):
         11: ("mentions", "11", "mentions[1] must differ from the others, got [0, 4] again"),
         12: ("mentions", "12", "mentions must be a list of spans, got 'Kelo'"),
         13: ("mentions", "13", "mentions must be given, an empty list where there are none, got none"),
-        14: ("picture", "14", "image: cannot read image "),
-        15: ("picture", "15", "image: cannot read image "),
-        16: ("picture", "16", "image must be a path, bytes or a data URL, got the address 'http://127.0.0.1/a.png'"),
+        14: ("image", "14", "image: cannot read image "),
+        15: ("image", "15", "image: cannot read image "),
+        16: ("image", "16", "image must be a path, bytes or a data URL, got the address 'http://127.0.0.1/a.png'"),
         17: ("extraction", "17", "the text is nonsense"),
         20: ("image_text", "20", "image_text: a string or a list of strings is needed (got 3)"),
     }
@@ -271,15 +271,15 @@ def test_rows_that_cannot_be_extracted_are_errors_with_reasons(tmp_path):
         assert (errors[row]["kind"], errors[row]["id"]) == (kind, name)
         assert errors[row]["reason"].startswith(reason)
     posts = read(tmp_path / "graph", "posts")
-    assert [(post["row"], post["id"], post["has_picture"]) for post in posts] == [
+    assert [(post["row"], post["id"], post["has_image"]) for post in posts] == [
         (0, "a", False), (1, "row-1", False), (18, "18", True), (19, "19", False), (21, "21", False)
     ]  # fmt: skip
-    assert result.summary["errors: picture"] == 3 and result.summary["errors"] == 17
+    assert result.summary["errors: image"] == 3 and result.summary["errors"] == 17
     # A file of the path of the image is not what counts, but where it is looked for.
     elsewhere = extract_all(str(path), tmp_path / "text", part_size=8, on_broken_image="text_only")
     posts = {post["id"]: post for post in read(tmp_path / "text", "posts")}
-    assert elsewhere.summary["posts without their picture"] == 3 and elsewhere.summary["posts"] == 8
-    assert "gone.png" in posts["15"]["picture_error"] and not posts["15"]["has_picture"]
+    assert elsewhere.summary["posts without their image"] == 3 and elsewhere.summary["posts"] == 8
+    assert "gone.png" in posts["15"]["image_error"] and not posts["15"]["has_image"]
 
 
 def test_one_bad_post_costs_its_batch_nothing():
@@ -300,8 +300,8 @@ def test_image_features_and_workers(undisturbed, posts_file, tmp_path):
     posts = read(tmp_path / "graph", "posts")
     assert result.summary["posts"] == COUNT
     for post in posts:
-        assert (post["picture_features"] is None) == (post["row"] % 5 > 0)
-    assert posts[5]["picture_features"] == pytest.approx(_mean_colour(5))
+        assert (post["image_features"] is None) == (post["row"] % 5 > 0)
+    assert posts[5]["image_features"] == pytest.approx(_mean_colour(5))
     for name in ("mentions", "relations"):
         assert read(tmp_path / "graph", name) == read(undisturbed, name)
 
@@ -359,13 +359,13 @@ def test_memory_holds_batches_and_not_the_input(tmp_path, monkeypatch):
         return row
 
     monkeypatch.setattr(bulk.RowCheck, "__call__", check)
-    file = write_posts(tmp_path / "posts.parquet", some_posts(120, pictures=False))
+    file = write_posts(tmp_path / "posts.parquet", some_posts(120, drawings=False))
     assert extract_all(file, tmp_path / "graph").summary["posts"] == 120
     assert 4 <= most <= 8
 
 
 def test_input_files_go_by_their_names(tmp_path):
-    posts = some_posts(9, pictures=False)
+    posts = some_posts(9, drawings=False)
     (tmp_path / "b").mkdir()
     write_posts(tmp_path / "b" / "1.parquet", posts[:4])
     (tmp_path / "a.jsonl").write_text("\n".join(json.dumps(post) for post in posts[4:]))

@@ -31,6 +31,16 @@ def test_columns_of_draws_are_left_out(graph, tmp_path):
     assert [list(old.posts(part)) for part in old.parts] == [list(graph.posts(part)) for part in graph.parts]
 
 
+def test_columns_that_version_0_1_called_otherwise(graph, tmp_path):
+    folder = shutil.copytree(graph.folder, tmp_path / "graph")
+    old = {"has_image": "has_picture", "image_error": "picture_error"}
+    for path in (folder / "posts").glob("*.parquet"):
+        table = pq.read_table(path)
+        pq.write_table(table.rename_columns([old.get(name, name) for name in table.column_names]), path)
+    found = GraphTables(folder)
+    assert [found.table("posts", part) for part in found.parts] == [graph.table("posts", part) for part in graph.parts]
+
+
 def test_what_is_no_finished_graph_is_refused(graph, tmp_path):
     with pytest.raises(FileNotFoundError, match="holds no extracted graph"):
         GraphTables(tmp_path)

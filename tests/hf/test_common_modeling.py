@@ -88,11 +88,11 @@ class MGVMoEModelTester:
             "input_ids": modeling.ids_tensor([self.batch_size, self.seq_length], self.text_config["vocab_size"]),
             "attention_mask": attention_mask,
             "mention_positions": torch.tensor([[5, 3], [4, -1], [4, 3]], device=torch_device),
-            "pixel_values": self.pictures(self.batch_size),
+            "pixel_values": self.drawings(self.batch_size),
         }
         return self.get_config(), inputs
 
-    def pictures(self, number):
+    def drawings(self, number):
         return modeling.floats_tensor([number, 3, self.vision_config["image_size"], self.vision_config["image_size"]])
 
     def candidates(self):
@@ -151,7 +151,7 @@ class CommonTests(modeling.ModelTesterMixin, training.TrainingTesterMixin):
         return {
             "input_ids": input_ids,
             "mention_positions": torch.tensor([[5, 3]]).expand(batch_size, -1),
-            "pixel_values": self.model_tester.pictures(batch_size).cpu(),  # where the mixin trains
+            "pixel_values": self.model_tester.drawings(batch_size).cpu(),  # where the mixin trains
             "candidate_input_ids": self.model_tester.candidates().cpu(),
             "labels": torch.arange(batch_size) % self.model_tester.num_candidates,
         }

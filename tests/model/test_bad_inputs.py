@@ -9,7 +9,7 @@ import torch
 from transformers import pipeline
 
 from modeling_mgvmoe import ZeroShotMultimodalIEPipeline
-from tests.support.from_scratch import LABELS, RELATIONS, picture, posts, scratch_model
+from tests.support.from_scratch import LABELS, RELATIONS, drawing, posts, scratch_model
 from tests.support.tiny import tiny_inputs, tiny_model
 
 
@@ -95,7 +95,7 @@ def test_labels(pipe, labels, message, place):
 
 def bad_images(folder):
     (folder / "text.png").write_text("no picture")
-    picture().save(folder / "whole.png")
+    drawing().save(folder / "whole.png")
     whole = (folder / "whole.png").read_bytes()
     (folder / "half.png").write_bytes(whole[: len(whole) // 2])
     (folder / "empty.png").write_bytes(b"")

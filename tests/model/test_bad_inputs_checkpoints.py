@@ -32,7 +32,7 @@ from modeling_mgvmoe.loading import check_auto_map, check_weights
 from modeling_mgvmoe.publishing.repository import CardFacts, build_repository, find_source
 from modeling_mgvmoe.spans import encode_segments
 from modeling_mgvmoe.training.checkpoints import Checkpointer, Progress, find_fault
-from tests.support.from_scratch import LABELS, picture, scratch_model
+from tests.support.from_scratch import LABELS, drawing, scratch_model
 from tests.support.tiny import tiny_config, tiny_model
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
@@ -630,7 +630,7 @@ def test_a_path_or_bytes_that_are_no_image_are_none(tmp_path, monkeypatch, path)
 
 def test_an_image_inside_the_file_is_read_whatever_its_name_was(tmp_path, monkeypatch):
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
-    picture().save(tmp_path / "x.png")
+    drawing().save(tmp_path / "x.png")
     typed(tmp_path, {"bytes": (tmp_path / "x.png").read_bytes(), "path": "http://example.org/x.png"})
     (encoded,) = encode_posts(data_from_folder(tmp_path).posts["train"], scratch_model()[1])
     assert "pixel_values" in encoded

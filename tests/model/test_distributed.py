@@ -80,13 +80,13 @@ CASES = {
 
 def batch_of(step, dtype, processes):
     """The whole batch of a step, its posts per process, and what becomes of images where there are none."""
-    pictures, sizes, absent = STEPS[step]
+    drawings, sizes, absent = STEPS[step]
     posts = SIZES[processes][sizes]
     inputs = doubled(tiny_inputs(batch_size=POSTS, text_length=TEXT_LENGTH, seed=step))
     generator = torch.Generator().manual_seed(step)
     for name, length in (("text_noise", TEXT_LENGTH), ("image_noise", IMAGE_TOKENS)):
         inputs[name] = torch.randn(POSTS, length, HIDDEN_SIZE, generator=generator, dtype=torch.double)
-    inputs["image_mask"] = pictures(posts, processes)
+    inputs["image_mask"] = drawings(posts, processes)
     return (
         {name: value.to(dtype) if value.is_floating_point() else value for name, value in inputs.items()},
         posts,
@@ -388,7 +388,7 @@ def test_the_loop_in_several_processes_equals_one(several, tmp_path, monkeypatch
     logs = [read_log(str(place / LOOP / "log.jsonl")) for place in (folder, tmp_path)]
     assert [entry["step"] for entry in logs[0]] == [1, 2, 3, 4]
     for entry in (*logs[0], *logs[1]):
-        assert "expert_usage/picture_0" in entry and entry.pop("train/posts_per_second") > 0
+        assert "expert_usage/image_0" in entry and entry.pop("train/posts_per_second") > 0
     assert logs[0] == [pytest.approx(entry, rel=1e-9, abs=1e-12) for entry in logs[1]]
 
 

@@ -8,7 +8,15 @@ from transformers import pipeline
 
 from modeling_mgvmoe import GraphExtractor, Label, MultimodalGraphExtractionPipeline
 from modeling_mgvmoe.pipeline_mgvmoe import GRAPH_TASK, TASK, ZeroShotMultimodalIEPipeline
-from tests.support.from_scratch import LABELS, POSTS, RELATIONS, nearly, picture, scratch_model, scratch_similarity
+from tests.support.from_scratch import (
+    LABELS,
+    POSTS,
+    RELATIONS,
+    drawing,
+    nearly,
+    scratch_model,
+    scratch_similarity,
+)
 
 pytestmark = pytest.mark.numerical
 
@@ -94,9 +102,9 @@ def test_scores_of_a_model_whose_scores_begin_as_similarity():
 
 def test_the_tower_sees_every_image_once_and_labels_are_encoded_once():
     model, processor = scratch_model(torch.double)
-    pictures, texts = [], []
+    drawings, texts = [], []
     model.mgvmoe.vision_model.register_forward_pre_hook(
-        lambda *args: pictures.append(len(args[-1]["pixel_values"])), with_kwargs=True
+        lambda *args: drawings.append(len(args[-1]["pixel_values"])), with_kwargs=True
     )
     encode = model.get_candidate_embeds
     model.get_candidate_embeds = lambda candidate_input_ids, **more: (
@@ -105,7 +113,7 @@ def test_the_tower_sees_every_image_once_and_labels_are_encoded_once():
     again = {**POSTS[2], "id": "again"}  # another post with the image of the third
     model.extract([*POSTS, again], LABELS, RELATIONS, processor=processor, batch_size=3)
     # Two distinct images of posts with mentions, for 6 typed mentions and 8 pairs in at least 5 batches.
-    assert sum(pictures) == 2
+    assert sum(drawings) == 2
     assert texts == [len(LABELS), len(RELATIONS)]
 
 
@@ -265,7 +273,7 @@ def test_top_k_and_embeddings():
     assert short[0]["mentions"][0]["scores"] == whole[0]["mentions"][0]["scores"][:2]
     assert short[0]["relations"][0]["scores"] == whole[0]["relations"][0]["scores"][:2]
     assert short[1]["image_embeds"] is short[3]["image_embeds"] is None
-    inputs = PROCESSOR(text="Kelo", mentions=(0, 4), images=[picture(1)], return_tensors="pt")
+    inputs = PROCESSOR(text="Kelo", mentions=(0, 4), images=[drawing(1)], return_tensors="pt")
     with torch.no_grad():
         expected = MODEL.mgvmoe(**inputs).image_embeds[0].numpy()
     # Embeddings come in single precision.
@@ -335,7 +343,7 @@ def test_mentions_that_a_function_finds():
     def finder(text):
         return [{"start": text.index(word), "end": text.index(word) + len(word)} for word in ("Mura ", "Kelo", "Kelo")]
 
-    (found,) = graphs([{"text": POSTS[0]["text"], "image": picture(1)}], mention_finder=finder)
+    (found,) = graphs([{"text": POSTS[0]["text"], "image": drawing(1)}], mention_finder=finder)
     assert [(mention["start"], mention["end"]) for mention in found["mentions"]] == [(0, 4), (12, 16)]
     for wrong in ([(0, 4)], None, [{"start": 0}], [{"start": 0, "end": 99}]):
         with pytest.raises(ValueError, match="mention_finder: "):
@@ -505,8 +513,8 @@ def test_a_saved_folder_gives_both_pipelines(pipe, tmp_path, own_module_cache):
 
 
 def test_images_of_several_kinds(pipe, tmp_path):
-    picture(1).save(tmp_path / "one.png")
-    kinds = [picture(1), str(tmp_path / "one.png"), np.asarray(picture(1))]
+    drawing(1).save(tmp_path / "one.png")
+    kinds = [drawing(1), str(tmp_path / "one.png"), np.asarray(drawing(1))]
     found = pipe([{**POSTS[0], "image": kind} for kind in kinds], LABELS, RELATIONS, batch_size=3)
     assert found[0]["mentions"] == nearly(found[1]["mentions"]) == nearly(found[2]["mentions"])
 

@@ -1,4 +1,4 @@
-"""Pictures by address: only when asked for, within limits, never from the inside of a network."""
+"""Images by address: only when asked for, within limits, never from the inside of a network."""
 
 import contextlib
 import re

@@ -24,7 +24,7 @@ from modeling_mgvmoe.handler import EndpointHandler
 from modeling_mgvmoe.inference.predict import seen_as
 from modeling_mgvmoe.pipeline_mgvmoe import GRAPH_TASK, TASK, ImageCaptioner
 from modeling_mgvmoe.spans import join_image_texts, read_image_text
-from tests.support.from_scratch import LABELS, RELATIONS, nearly, picture, scratch_model, scratch_similarity
+from tests.support.from_scratch import LABELS, RELATIONS, drawing, nearly, scratch_model, scratch_similarity
 from tests.support.tiny import doubled, tiny_inputs, tiny_model, with_mentions
 
 MISSING = [None, "", " \n", [], ["", "  "], [None], float("nan"), np.array([], dtype=object)]
@@ -264,7 +264,7 @@ class TestProcessor:
     def test_wrong_words_are_named(self, processor, text, image_text, message):
         mentions = None if text is None else MENTION if isinstance(text, str) else [MENTION] * 2
         with pytest.raises(ValueError, match=message):
-            processor(images=picture(), text=text, mentions=mentions, image_text=image_text) if text is None else (
+            processor(images=drawing(), text=text, mentions=mentions, image_text=image_text) if text is None else (
                 processor(text=text, mentions=mentions, image_text=image_text)
             )
 
@@ -282,10 +282,17 @@ class TestProcessor:
 
 def mixed_posts():
     return [
-        {"id": "0", "text": TEXT, "mentions": [[0, 4]], "label": "boat", "image": picture(1), "image_text": [WORDS]},
+        {
+            "id": "0",
+            "text": TEXT,
+            "mentions": [[0, 4]],
+            "label": "boat",
+            "image": drawing(1),
+            "image_text": [WORDS],
+        },
         {"id": "1", "text": "Mura sails", "mentions": [[0, 4]], "label": "bird", "image": None, "image_text": None},
         {"id": "2", "text": "a bird", "mentions": [[2, 6]], "label": "cake", "image": None, "image_text": "red cake"},
-        {"id": "3", "text": "a boat", "mentions": [[2, 6]], "label": "boat", "image": picture(2)},
+        {"id": "3", "text": "a boat", "mentions": [[2, 6]], "label": "boat", "image": drawing(2)},
     ]
 
 
@@ -306,12 +313,12 @@ class TestDataAndEvaluation:
         model, processor = scratch_model()
         usage = expert_usage(model, processor, mixed_posts(), batch_size=4)
         single = expert_usage(model, processor, mixed_posts(), batch_size=1)
-        np.testing.assert_allclose(usage.overall["picture"], single.overall["picture"], atol=1e-5)
+        np.testing.assert_allclose(usage.overall["image"], single.overall["image"], atol=1e-5)
 
     def test_text_only_hides_the_words_too(self):
         (post,) = mixed_posts()[:1]
         assert seen_as(post, "text only")["image_text"] is None
-        assert seen_as(post, "picture only")["image_text"] == [WORDS]
+        assert seen_as(post, "image only")["image_text"] == [WORDS]
 
     def test_a_run_with_other_words_is_another_run(self):
         from modeling_mgvmoe.training.arguments import TrainingArguments
@@ -327,17 +334,22 @@ class TestDataAndEvaluation:
     @pytest.mark.parametrize("with_pixels", [False, True])
     def test_an_explanation_without_the_image_is_without_its_words(self, with_pixels):
         model, processor = scratch_model(torch.double)
-        post = {"text": TEXT, "mention": MENTION, "image": picture(1) if with_pixels else None, "image_text": WORDS}
+        post = {
+            "text": TEXT,
+            "mention": MENTION,
+            "image": drawing(1) if with_pixels else None,
+            "image_text": WORDS,
+        }
         found = explain_post(model, processor, post, LABELS)
         bare = explain_post(model, processor, {"text": TEXT, "mention": MENTION}, LABELS)
         assert found.ranking_without_image == nearly(bare.ranking) and bare.ranking_without_image is None
         assert found.ranking != nearly(bare.ranking) and found.image_effect is not None
         assert sum(found.shares.values()) == pytest.approx(1) and found.shares["image_text"] > 0
-        assert (found.shares["picture"] > 0) == with_pixels == (found.patches is not None)
+        assert (found.shares["image"] > 0) == with_pixels == (found.patches is not None)
         assert sum(map(sum, found.expert_shares.values())) == pytest.approx(1)
         assert found.as_json()["image_text"] == [WORDS]
         if with_pixels:
-            assert found.patches.shape == (2, 2) and found.shares["picture"] >= found.patches.sum() - 1e-9
+            assert found.patches.shape == (2, 2) and found.shares["image"] >= found.patches.sum() - 1e-9
 
 
 def scores(ranking):
@@ -358,7 +370,7 @@ class TestPipelines:
         pipe = pipeline(TASK, model=model, processor=processor)
         given = [
             {"text": TEXT, "mention": MENTION, "image": image, "image_text": words}
-            for image in (None, picture(1)) for words in (None, WORDS, ["a red cake", "in the harbour"])
+            for image in (None, drawing(1)) for words in (None, WORDS, ["a red cake", "in the harbour"])
         ]  # fmt: skip
         single = [scores(pipe(post, candidate_labels=LABELS)) for post in given]
         together = [scores(own) for own in pipe(given, candidate_labels=LABELS, batch_size=6)]
@@ -378,7 +390,7 @@ class TestPipelines:
 
     def test_graphs(self, parts):
         model, processor = parts
-        post = {"text": "Kelo greets Mura", "mentions": [(0, 4), (12, 16)], "image": picture(1)}
+        post = {"text": "Kelo greets Mura", "mentions": [(0, 4), (12, 16)], "image": drawing(1)}
         told, bare = {**post, "image_text": WORDS}, {**post, "image": None, "image_text": WORDS}
         found = extract(model, [post, told, bare], LABELS, RELATIONS, processor, return_embeds=True, batch_size=3)
         for number, own in enumerate((post, told, bare)):
@@ -444,9 +456,9 @@ class TestCaptioner:
         base = {"text": TEXT, "mention": MENTION}
         given = [
             base,
-            {**base, "image": picture(1)},
-            {**base, "image": [picture(1)], "image_text": " "},
-            {**base, "image": picture(1), "image_text": "a bird"},
+            {**base, "image": drawing(1)},
+            {**base, "image": [drawing(1)], "image_text": " "},
+            {**base, "image": drawing(1), "image_text": "a bird"},
         ]
         captioner = Counting()
         found = pipe(given, candidate_labels=LABELS, image_captioner=captioner)
@@ -463,14 +475,14 @@ class TestCaptioner:
         model, processor = scratch_model(torch.double)
         captioner = Counting([{"generated_text": "a boat"}, {"generated_text": "a bird"}])
         pipe = pipeline(TASK, model=model, processor=processor, image_captioner=captioner)
-        post = {"text": TEXT, "mention": MENTION, "image": picture(1)}
+        post = {"text": TEXT, "mention": MENTION, "image": drawing(1)}
         found = pipe(post, candidate_labels=LABELS)
         told = pipe({**post, "image_text": ["a boat", "a bird"]}, candidate_labels=LABELS)
         assert scores(found) == nearly(scores(told)) and len(captioner.images) == 1
 
     def test_graphs(self):
         model, processor = scratch_model(torch.double)
-        post = {"text": "Kelo greets Mura", "mentions": [(0, 4), (12, 16)], "image": picture(1)}
+        post = {"text": "Kelo greets Mura", "mentions": [(0, 4), (12, 16)], "image": drawing(1)}
         pipe = pipeline(GRAPH_TASK, model=model, processor=processor)
         captioner = Counting()
         found = pipe([post, {**post, "image": None}], typing_labels=LABELS, image_captioner=captioner)
@@ -485,10 +497,10 @@ class TestCaptioner:
         name = captioner_folder(tmp_path / "captioner")
         model, processor = scratch_model(torch.double)
         pipe = pipeline(TASK, model=model, processor=processor)
-        post = {"text": TEXT, "mention": MENTION, "image": picture(1)}
+        post = {"text": TEXT, "mention": MENTION, "image": drawing(1)}
         loaded = pipeline("image-text-to-text", model=name)
-        (caption,) = ImageCaptioner(loaded)(picture(1))
-        assert caption and ImageCaptioner(name)(picture(1)) == [caption]
+        (caption,) = ImageCaptioner(loaded)(drawing(1))
+        assert caption and ImageCaptioner(name)(drawing(1)) == [caption]
         told = scores(pipe({**post, "image_text": caption}, candidate_labels=LABELS))
         for captioner in (name, loaded):
             found = pipe([post, post], candidate_labels=LABELS, image_captioner=captioner)
@@ -498,7 +510,7 @@ class TestCaptioner:
     def test_what_is_no_captioner(self, tmp_path):
         model, processor = scratch_model()
         pipe = pipeline(TASK, model=model, processor=processor)
-        post = {"text": TEXT, "mention": MENTION, "image": picture(1)}
+        post = {"text": TEXT, "mention": MENTION, "image": drawing(1)}
         with pytest.raises(ValueError, match="image_captioner: the name of a model"):
             pipe(post, candidate_labels=LABELS, image_captioner=3)
         with pytest.raises(ValueError, match="image_captioner: the caption: a string or a list of strings is needed"):

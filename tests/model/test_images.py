@@ -20,8 +20,8 @@ def encoded(image, kind="PNG", **options):
     return buffer.getvalue()
 
 
-def pixel(picture, place=(0, 0)):
-    image = to_rgb(picture)
+def pixel(drawing, place=(0, 0)):
+    image = to_rgb(drawing)
     assert image.mode == "RGB"
     return image.getpixel(place)
 
@@ -95,14 +95,14 @@ def test_exif_orientation(tmp_path, source):
     exif[0x0112] = 6  # turn by 90 degrees clockwise: the left side comes up
     path = tmp_path / "turned.png"
     path.write_bytes(encoded(image, exif=exif))
-    picture = {
+    drawing = {
         "pil": Image.open(path),
         "path": path,
         "str": str(path),
         "bytes": path.read_bytes(),
         "dict": {"bytes": path.read_bytes(), "path": "elsewhere.png"},
     }[source]
-    upright = to_rgb(picture)
+    upright = to_rgb(drawing)
     assert upright.size == (2, 4)
     assert upright.getpixel((0, 0)) == upright.getpixel((1, 1)) == (0, 0, 0)
     assert upright.getpixel((0, 3)) == (255, 255, 255)
@@ -150,7 +150,7 @@ def test_half_precision_tensor():
 
 
 @pytest.mark.parametrize(
-    ("picture", "message"),
+    ("image", "message"),
     [
         (np.zeros((2, 2), np.int64), r"array of shape \(2, 2\), int64>: an array is uint8 or .* \(got int64\)"),
         (np.zeros((2, 2), np.uint16), r"\(got uint16\)"),
@@ -166,9 +166,9 @@ def test_half_precision_tensor():
         (Image.new("RGB", (0, 3)), r"<PIL image, mode RGB, size \(0, 3\)>: the image is empty"),
     ],
 )
-def test_unreadable_images(picture, message):
+def test_unreadable_images(image, message):
     with pytest.raises(ValueError, match=message) as caught:
-        to_rgb(picture, "images[3]")
+        to_rgb(image, "images[3]")
     assert caught.value.__cause__ is not None
 
 
@@ -185,10 +185,10 @@ def test_truncated_file(tmp_path):
 
 def png(width, height):
     """The bytes of a PNG that says it has so many pixels, whatever is in it."""
-    picture = bytearray(encoded(Image.new("L", (1, 1))))
-    picture[16:24] = struct.pack(">II", width, height)
-    picture[29:33] = struct.pack(">I", zlib.crc32(bytes(picture[12:29])))
-    return bytes(picture)
+    drawing = bytearray(encoded(Image.new("L", (1, 1))))
+    drawing[16:24] = struct.pack(">II", width, height)
+    drawing[29:33] = struct.pack(">I", zlib.crc32(bytes(drawing[12:29])))
+    return bytes(drawing)
 
 
 @pytest.mark.parametrize(("width", "height"), [(20_000, 20_000), (89_478_486, 1), (65_500, 65_500)])

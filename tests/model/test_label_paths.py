@@ -3,12 +3,12 @@ import torch
 
 from modeling_mgvmoe.labels import LabelPaths
 from modeling_mgvmoe.pipeline_mgvmoe import ZeroShotMultimodalIEPipeline
-from tests.support.from_scratch import picture, scratch_model
+from tests.support.from_scratch import drawing, scratch_model
 
 pytestmark = pytest.mark.numerical
 
 LABELS = ["person > politician", "person > singer > tenor", "place"]
-POST = {"text": "Kelo sails at dawn", "mention": (0, 4), "image": picture(1)}
+POST = {"text": "Kelo sails at dawn", "mention": (0, 4), "image": drawing(1)}
 
 
 def test_the_tree():

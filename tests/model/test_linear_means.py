@@ -201,19 +201,19 @@ def test_of_large_outputs_of_the_experts_nothing_is_kept_for_the_way_back(monkey
 
 
 @pytest.mark.parametrize("fusion", ["additive", "query"])
-@pytest.mark.parametrize("pictures", [True, False])
-def test_evaluation_equals_the_written_out_mixtures(fusion, pictures):
+@pytest.mark.parametrize("drawings", [True, False])
+def test_evaluation_equals_the_written_out_mixtures(fusion, drawings):
     model = tiny_model(fusion=fusion).double().eval()
     inputs = doubled(tiny_inputs())
     inputs.pop("labels")
-    if not pictures:
+    if not drawings:
         inputs = {name: value for name, value in inputs.items() if not name.startswith(("pixel", "image"))}
     fast = model(**inputs)
     model.mgvmoe.experts = written_out(model.mgvmoe.experts)
     plain = model(**inputs)
     for name in ("logits", "mention_embeds", "text_embeds", "image_embeds", "fusion_attentions", "text_router_probs"):
         if getattr(fast, name) is None:
-            assert getattr(plain, name) is None and not pictures
+            assert getattr(plain, name) is None and not drawings
             continue
         double_close(fast[name], plain[name])
 

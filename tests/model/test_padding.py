@@ -57,35 +57,35 @@ def test_arrays_become_lists_of_numbers_and_rows_stay_as_long_as_they_are_withou
 
 
 def test_a_missing_image_is_zeros_and_masked():
-    picture = np.full((3, 2, 2), 7.0, dtype=np.float32)
-    batch = pad_features(Tokenizer(), [{"pixel_values": None}, {"pixel_values": picture}])
+    drawing = np.full((3, 2, 2), 7.0, dtype=np.float32)
+    batch = pad_features(Tokenizer(), [{"pixel_values": None}, {"pixel_values": drawing}])
     assert set(batch) == {"pixel_values", "image_mask"} and batch["image_mask"] == [False, True]
     assert batch["pixel_values"][0].dtype == np.float32 and batch["pixel_values"][0].shape == (3, 2, 2)
-    assert not batch["pixel_values"][0].any() and batch["pixel_values"][1] is picture
+    assert not batch["pixel_values"][0].any() and batch["pixel_values"][1] is drawing
     assert pad_features(Tokenizer(), [{"pixel_values": None}]) == {}
 
 
 def test_shared_images_are_there_once():
     one, two = np.ones((1, 1, 1)), np.zeros((1, 1, 1))
-    posts = [{"pixel_values": picture} for picture in (one, two, None, one.copy())]
-    batch = pad_features(Tokenizer(), posts, share_pictures=True)
-    assert [picture.item() for picture in batch["pixel_values"]] == [1, 0] and batch["image_index"] == [0, 1, 0, 0]
+    posts = [{"pixel_values": drawing} for drawing in (one, two, None, one.copy())]
+    batch = pad_features(Tokenizer(), posts, share_images=True)
+    assert [drawing.item() for drawing in batch["pixel_values"]] == [1, 0] and batch["image_index"] == [0, 1, 0, 0]
     assert batch["image_mask"] == [True, True, False, True]
     # All are distinct: nothing to share, with or without a post that has none.
     for own in (posts[:2], posts[:3], posts[:1]):
-        assert "image_index" not in pad_features(Tokenizer(), own, share_pictures=True)
+        assert "image_index" not in pad_features(Tokenizer(), own, share_images=True)
     # Two posts of one image are enough.
-    assert pad_features(Tokenizer(), [posts[0], posts[3]], share_pictures=True)["image_index"] == [0, 0]
+    assert pad_features(Tokenizer(), [posts[0], posts[3]], share_images=True)["image_index"] == [0, 0]
     assert "image_index" not in pad_features(Tokenizer(), posts)
 
 
 def test_images_differ_by_shape_and_type_too():
-    pictures = [np.zeros((1, 4)), np.zeros((2, 2)), np.zeros((1, 4), dtype=np.int64), None, np.zeros((1, 4))]
-    distinct, index = distinct_images(pictures)
-    assert index == [0, 1, 2, 0, 0] and [picture is pictures[i] for i, picture in enumerate(distinct)] == [True] * 3
+    drawings = [np.zeros((1, 4)), np.zeros((2, 2)), np.zeros((1, 4), dtype=np.int64), None, np.zeros((1, 4))]
+    distinct, index = distinct_images(drawings)
+    assert index == [0, 1, 2, 0, 0] and [drawing is drawings[i] for i, drawing in enumerate(distinct)] == [True] * 3
     # And not by the order in which memory holds them.
-    picture = np.arange(4.0).reshape(2, 2)
-    assert distinct_images([picture.T, np.ascontiguousarray(picture.T), picture])[1] == [0, 0, 1]
+    drawing = np.arange(4.0).reshape(2, 2)
+    assert distinct_images([drawing.T, np.ascontiguousarray(drawing.T), drawing])[1] == [0, 0, 1]
 
 
 @pytest.mark.parametrize(

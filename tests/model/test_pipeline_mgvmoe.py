@@ -12,7 +12,7 @@ from transformers import pipeline
 
 from modeling_mgvmoe import MGVMoEForZeroShotIE, MGVMoEProcessor, ZeroShotMultimodalIEPipeline
 from modeling_mgvmoe.pipeline_mgvmoe import GRAPH_TASK, TASK
-from tests.support.from_scratch import LABELS, RELATIONS, nearly, picture, posts, scratch_model
+from tests.support.from_scratch import LABELS, RELATIONS, drawing, nearly, posts, scratch_model
 
 pytestmark = pytest.mark.numerical
 
@@ -239,12 +239,12 @@ def test_a_list_of_one_gives_a_list(pipe):
 def test_an_image_changes_the_scores(pipe):
     plain = pipe(POST, candidate_labels=LABELS)
     assert pipe({**POST, "image": None}, candidate_labels=LABELS) == plain
-    assert pipe({**POST, "image": picture(1)}, candidate_labels=LABELS) != plain
+    assert pipe({**POST, "image": drawing(1)}, candidate_labels=LABELS) != plain
 
 
 def test_images_of_several_kinds_are_the_same(pipe, tmp_path):
-    picture(1).save(tmp_path / "one.png")
-    kinds = [picture(1), str(tmp_path / "one.png"), np.asarray(picture(1)), (tmp_path / "one.png").read_bytes()]
+    drawing(1).save(tmp_path / "one.png")
+    kinds = [drawing(1), str(tmp_path / "one.png"), np.asarray(drawing(1)), (tmp_path / "one.png").read_bytes()]
     found = pipe([{**POST, "image": kind} for kind in kinds], candidate_labels=LABELS)
     assert_same(found[1:], [found[0]] * 3, tolerance=1e-9)
 

@@ -2,14 +2,14 @@ import pytest
 import torch
 
 from modeling_mgvmoe.modeling_mgvmoe import PostEmbeds
-from tests.support.from_scratch import LABELS, RELATIONS, picture, scratch_model, scratch_similarity
+from tests.support.from_scratch import LABELS, RELATIONS, drawing, scratch_model, scratch_similarity
 
 pytestmark = pytest.mark.numerical
 
 POSTS = {
     "text": ["Kelo sails at dawn", "Kelo greets Mura", "we all saw Mura"],
     "mentions": [(0, 4), [(0, 4), (12, 16)], (11, 15)],
-    "images": [picture(1), None, picture(2)],
+    "images": [drawing(1), None, drawing(2)],
 }
 TYPES = {"greets": ("boat", ["bird", "cake"]), "chases": ("bird", "boat")}
 

@@ -449,10 +449,10 @@ def test_only_images_or_only_labels(processor):
 
 
 def test_arguments_of_the_image_processor(processor):
-    picture = Image.new("RGB", (4, 4))
+    drawing = Image.new("RGB", (4, 4))
     size = {"height": 6, "width": 5}
-    assert processor(images=picture, size=size)["pixel_values"][0].shape == (3, 6, 5)
-    assert processor(images=picture, images_kwargs={"size": size})["pixel_values"][0].shape == (3, 6, 5)
+    assert processor(images=drawing, size=size)["pixel_values"][0].shape == (3, 6, 5)
+    assert processor(images=drawing, images_kwargs={"size": size})["pixel_values"][0].shape == (3, 6, 5)
 
 
 @pytest.mark.parametrize(
@@ -504,13 +504,16 @@ def test_processor_without_image_processor():
 def test_pad_posts_keeps_a_shared_image_once(processor):
     post = processor.encode_post("rain again", (0, 4))
     sun, moon = np.full((3, 8, 8), 0.5, np.float32), np.full((3, 8, 8), 0.25, np.float32)
-    posts = [{**post, "pixel_values": picture} for picture in (moon, sun, moon.copy())] + [post]
-    batch = processor.pad_posts(posts, return_tensors="pt", share_pictures=True)
+    posts = [{**post, "pixel_values": drawing} for drawing in (moon, sun, moon.copy())] + [post]
+    batch = processor.pad_posts(posts, return_tensors="pt", share_images=True)
     assert batch["pixel_values"].shape == (2, 3, 8, 8)
     assert batch["image_index"].tolist() == [0, 1, 0, 0] and batch["image_mask"].tolist() == [True] * 3 + [False]
     assert batch["pixel_values"][:, 0, 0, 0].tolist() == [0.25, 0.5]
-    distinct = processor.pad_posts(posts[:2], return_tensors="pt", share_pictures=True)
+    distinct = processor.pad_posts(posts[:2], return_tensors="pt", share_images=True)
     assert "image_index" not in distinct and distinct["pixel_values"].shape == (2, 3, 8, 8)
+    with pytest.warns(FutureWarning, match="share_pictures"):
+        old = processor.pad_posts(posts, return_tensors="pt", share_pictures=True)
+    assert torch.equal(old["pixel_values"], batch["pixel_values"])
     assert processor.pad_posts(posts, return_tensors="pt")["pixel_values"].shape == (4, 3, 8, 8)
 
 
@@ -606,13 +609,13 @@ def auto_class(monkeypatch):
 @pytest.mark.parametrize("name", sorted(TOKENIZERS))
 def test_save_and_load(tmp_path, image_processor, name, auto_class):
     saved = MGVMoEProcessor(image_processor, TOKENIZERS[name](), **SETTINGS)
-    picture = Image.linear_gradient("L")
-    expected = saved(**SAMPLE, images=picture, return_tensors="pt")
+    drawing = Image.linear_gradient("L")
+    expected = saved(**SAMPLE, images=drawing, return_tensors="pt")
     saved.save_pretrained(tmp_path)
     loaded = MGVMoEProcessor.from_pretrained(tmp_path, trust_remote_code=True)
     for setting in ("max_length", "hypothesis_template", "typing_markers", "relation_markers", "vocabulary_size"):
         assert getattr(loaded, setting) == getattr(saved, setting)
-    found = loaded(**SAMPLE, images=picture, return_tensors="pt")
+    found = loaded(**SAMPLE, images=drawing, return_tensors="pt")
     assert set(found) == set(expected)
     for key in expected:
         assert torch.equal(found[key], expected[key]), key

@@ -8,7 +8,7 @@ from modeling_mgvmoe.modeling_mgvmoe import fused_variance
 from modeling_mgvmoe.objectives import predictive_statistics, statistics_of_probs
 from modeling_mgvmoe.pipeline_mgvmoe import ZeroShotMultimodalIEPipeline
 from modeling_mgvmoe.variational_experts import VariationalMixtureOfExperts
-from tests.support.from_scratch import LABELS, RELATIONS, picture, posts, scratch_model, scratch_similarity
+from tests.support.from_scratch import LABELS, RELATIONS, drawing, posts, scratch_model, scratch_similarity
 from tests.support.tiny import doubled, tiny_config, tiny_inputs, tiny_model
 
 pytestmark = pytest.mark.numerical
@@ -156,7 +156,7 @@ def test_candidates_that_a_post_does_not_have_stay_out(model, inputs):
 
 
 def test_draws_of_a_model_whose_scores_begin_as_similarity():
-    post = {"text": "Kelo sails at dawn", "mention": (0, 4), "image": picture(1)}
+    post = {"text": "Kelo sails at dawn", "mention": (0, 4), "image": drawing(1)}
     model, processor = scratch_similarity(torch.double)
     inputs = processor(text=post["text"], mentions=post["mention"], candidate_labels=LABELS, return_tensors="pt")
     with torch.no_grad():

@@ -12,7 +12,7 @@ import torch
 
 from modeling_mgvmoe.pipeline_mgvmoe import ZeroShotMultimodalIEPipeline
 from modeling_mgvmoe.publishing.repository import push_folder
-from tests.support.from_scratch import LABELS, picture
+from tests.support.from_scratch import LABELS, drawing
 from tests.support.loopback_hub import READ_TOKEN, TOKEN, LoopbackHub
 from tests.support.published_run import make_run
 
@@ -116,7 +116,7 @@ def run(tmp_path_factory):
 @pytest.fixture(scope="module")
 def posts(tmp_path_factory):
     folder = tmp_path_factory.mktemp("posts")
-    picture(1).save(folder / "1.png")
+    drawing(1).save(folder / "1.png")
     return [
         {"text": "Kelo sails at dawn", "image": str(folder / "1.png"), "mention": [0, 4]},
         {"text": "in the harbour Mura sails", "image": None, "mention": [15, 19]},

@@ -84,7 +84,7 @@ def nearly(value: Any) -> Any:
     return pytest.approx(value, rel=1e-9, abs=1e-9) if isinstance(value, float) else value
 
 
-def picture(seed: int = 0) -> Image.Image:
+def drawing(seed: int = 0) -> Image.Image:
     generator = torch.Generator().manual_seed(seed)
     pixels = torch.randint(0, 256, (20, 24, 3), dtype=torch.uint8, generator=generator)
     return Image.fromarray(pixels.numpy())
@@ -93,11 +93,11 @@ def picture(seed: int = 0) -> Image.Image:
 def posts() -> list[dict[str, Any]]:
     """Typing and relations, with and without image and their own labels, in every spelling of the mentions."""
     return [
-        {"text": "Kelo sails at dawn", "image": picture(1), "mention": (0, 4)},
+        {"text": "Kelo sails at dawn", "image": drawing(1), "mention": (0, 4)},
         {"text": "Kelo greets Mura", "head": (0, 4), "tail": (12, 16), "candidate_labels": RELATIONS},
-        {"text": "we all saw Kelo chase Mura again", "image": picture(2), "mentions": [(22, 26), (11, 15)]},
+        {"text": "we all saw Kelo chase Mura again", "image": drawing(2), "mentions": [(22, 26), (11, 15)]},
         {"text": "Mura", "mention": [0, 4], "image": None, "candidate_labels": ["red robot", "cake"]},
-        {"text": "in the harbour Mura sails", "mentions": [[15, 19]], "image": picture(3), "label": "boat", "id": "5"},
+        {"text": "in the harbour Mura sails", "mentions": [[15, 19]], "image": drawing(3), "label": "boat", "id": "5"},
     ]
 
 
@@ -114,8 +114,8 @@ def scratch_similarity(dtype=torch.float32):
 
 # Whole posts.
 POSTS = [
-    {"id": "a", "text": "Kelo greets Mura at dawn", "image": picture(1), "mentions": [(0, 4), (12, 16), (20, 24)]},
+    {"id": "a", "text": "Kelo greets Mura at dawn", "image": drawing(1), "mentions": [(0, 4), (12, 16), (20, 24)]},
     {"text": "a bird sails", "mentions": [{"start": 2, "end": 6}]},
-    {"id": 3, "text": "we all saw Kelo chase Mura again", "mentions": [[22, 26], [11, 15]], "image": picture(2)},
-    {"id": "empty", "text": "nothing here", "mentions": [], "image": picture(3)},
+    {"id": 3, "text": "we all saw Kelo chase Mura again", "mentions": [[22, 26], [11, 15]], "image": drawing(2)},
+    {"id": "empty", "text": "nothing here", "mentions": [], "image": drawing(3)},
 ]

@@ -27,7 +27,7 @@ def png(seed=0):
     return file.getvalue()
 
 
-def some_posts(count, pictures=True):
+def some_posts(count, drawings=True):
     """Posts of two mentions, every third of three, every fifth with an image."""
     posts = []
     for number in range(count):
@@ -36,7 +36,7 @@ def some_posts(count, pictures=True):
         for name in names:
             spans.append([len(text) + 1, len(text) + 1 + len(name)])
             text += f" {name}"
-        image = {"bytes": png(number), "path": None} if pictures and number % 5 == 0 else None
+        image = {"bytes": png(number), "path": None} if drawings and number % 5 == 0 else None
         posts.append({"id": f"p{number}", "text": text, "image": image, "mentions": spans})
     return posts
 
@@ -115,6 +115,6 @@ def contents(folder):
     }
 
 
-def colours(pictures):
+def colours(drawings):
     """Features of images that are plain to see: mean red, green and blue."""
-    return np.stack([np.asarray(picture, dtype=np.float32).mean((0, 1)) for picture in pictures])
+    return np.stack([np.asarray(drawing, dtype=np.float32).mean((0, 1)) for drawing in drawings])

@@ -72,8 +72,8 @@ def test_the_log_names_everything(tmp_path):
     assert [entry["step"] for entry in entries] == [3, 6, 8]
     names = {f"train/{name}" for name in ("loss", *TERMS, "posts_per_second")}
     names |= {f"learning_rate/{part}" for part in ("text", "vision", "heads", "perturbation")}
-    names |= {f"expert_usage/{modality}_{k}" for modality in ("text", "picture") for k in range(3)}
-    names |= {"router_entropy/text", "router_entropy/picture", "validation/macro_f1"}
+    names |= {f"expert_usage/{modality}_{k}" for modality in ("text", "image") for k in range(3)}
+    names |= {"router_entropy/text", "router_entropy/image", "validation/macro_f1"}
     names |= {f"validation/{task}/{name}" for task in ("typing", "relation") for name in ("accuracy", "macro_f1")}
     for entry, scores in zip(entries, found["history"], strict=True):
         assert set(entry) == {"step", *names}
@@ -297,9 +297,9 @@ def test_the_entropies_of_a_model_are_those_of_its_loss():
         output = model(**inputs)
     statistics.add(output, inputs)
     found = statistics.experts("log", Accelerator(cpu=True))
-    mean = (found["router_entropy/text"] + found["router_entropy/picture"]) / 2
+    mean = (found["router_entropy/text"] + found["router_entropy/image"]) / 2
     assert mean == pytest.approx(output.router_entropy_loss.item(), rel=1e-9)
-    for modality in ("text", "picture"):
+    for modality in ("text", "image"):
         assert sum(found[f"expert_usage/{modality}_{k}"] for k in range(3)) == pytest.approx(1)
 
 
