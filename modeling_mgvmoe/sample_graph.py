@@ -4,6 +4,7 @@ Axes: B = posts, C = candidate labels, N = size of a node, 2H when a node of E10
 """
 
 import importlib
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -185,18 +186,21 @@ def check_num_neighbors(num_neighbors: Any, num_samples: int | None = None) -> N
     Raises:
         ValueError: it is no integer of at least 0, or there are draws, which neighbours do not share.
     """
-    if isinstance(num_neighbors, bool) or not isinstance(num_neighbors, int) or num_neighbors < 0:
+    if isinstance(num_neighbors, bool) or not isinstance(num_neighbors, Integral) or num_neighbors < 0:
         raise ValueError(f"num_neighbors: an integer of at least 0 is needed (got {num_neighbors!r})")
     if num_neighbors and num_samples is not None:
         raise ValueError(f"num_neighbors: it excludes num_samples (got {num_neighbors} and {num_samples})")
 
 
-def nearest_neighbors(nodes: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+def nearest_neighbors(
+    nodes: torch.Tensor, k: int, groups: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
     """The k nearest other posts of each post by cosine, and their weights.
 
     Args:
         nodes: (B, N).
         k: at least 1; at most B - 1 neighbours there are.
+        groups: (B,), numbers; posts of one group are no neighbours. Default: each post has its own.
 
     Returns:
         `edge_index` (2, E) from neighbour to post, and `edge_weight` (E,), cosines (0 for negative ones) that add up
@@ -209,10 +213,11 @@ def nearest_neighbors(nodes: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.
         raise ValueError(f"k must be at least 1, got {k}.")
     directions = F.normalize(nodes, dim=-1)
     k = min(k, len(nodes) - 1)
+    groups = torch.arange(len(nodes), device=nodes.device) if groups is None else groups
     sources, weights = [], []
     for rows in torch.arange(len(nodes), device=nodes.device).split(ROWS_AT_ONCE):
         cosines = directions[rows] @ directions.T
-        cosines[torch.arange(len(rows), device=nodes.device), rows] = -torch.inf  # itself
+        cosines[groups[rows, None] == groups] = -torch.inf  # itself, too
         found = cosines.topk(k, dim=-1)
         own = found.values.clamp(min=0)
         weights.append(own / own.sum(-1, keepdim=True).clamp(min=torch.finfo(own.dtype).tiny))
@@ -221,7 +226,13 @@ def nearest_neighbors(nodes: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.
     return torch.stack([torch.cat(sources).flatten(), targets]), torch.cat(weights).flatten()
 
 
-def propagate_labels(probs: torch.Tensor, nodes: torch.Tensor, k: int = 20, share: float = 0.5) -> torch.Tensor:
+def propagate_labels(
+    probs: torch.Tensor,
+    nodes: torch.Tensor,
+    k: int = 20,
+    share: float = 0.5,
+    groups: torch.Tensor | None = None,
+) -> torch.Tensor:
     r"""One step of label propagation, :math:`(1 - \alpha) p_b + \alpha \sum_{j \in N_k(b)} w_{bj} p_j`.
 
     Args:
@@ -229,6 +240,8 @@ def propagate_labels(probs: torch.Tensor, nodes: torch.Tensor, k: int = 20, shar
         nodes: (B, N), vectors of the posts, whose cosines choose and weigh the neighbours.
         k: neighbours of a post.
         share: alpha, in [0, 1]; 0 leaves the probabilities as they are.
+        groups: (B,), numbers; posts of one group do not share, as the two directions of a pair, which are near each
+            other and say the contrary. Default: each post has its own.
 
     Returns:
         (B, C). A post without neighbours keeps its own.
@@ -247,7 +260,7 @@ def propagate_labels(probs: torch.Tensor, nodes: torch.Tensor, k: int = 20, shar
         raise ValueError(f"probs and nodes must have one row for each post, got {len(probs)} and {len(nodes)}.")
     if len(probs) < 2 or not share:
         return probs
-    edge_index, edge_weight = nearest_neighbors(nodes, k)
+    edge_index, edge_weight = nearest_neighbors(nodes, k, groups)
     edge_weight = edge_weight.to(probs.dtype)
     around = layer(probs, edge_index, edge_weight)
     total = probs.new_zeros(len(probs)).index_add(0, edge_index[1], edge_weight)

@@ -59,13 +59,14 @@ def words_to_text(words: Sequence[str]) -> tuple[str, list[tuple[int, int]]]:
     Raises:
         ValueError: If `words` is a plain string or holds something that is not a string.
     """
-    if isinstance(words, str) or not all(isinstance(word, str) for word in words):
+    listed = as_list(words)
+    if listed is None or not all(isinstance(word, str) for word in listed):
         raise ValueError(f"words: a list of strings is needed (got {words!r:.80})")
     offsets, start = [], 0
-    for word in words:
+    for word in listed:
         offsets.append((start, start + len(word)))
         start += len(word) + 1
-    return " ".join(words), offsets
+    return " ".join(listed), offsets
 
 
 def word_span_to_char_span(offsets: Sequence[tuple[int, int]], span: tuple[int, int]) -> tuple[int, int]:
@@ -301,10 +302,15 @@ def check_span(text: str, span: object, where: str = "mentions") -> tuple[int, i
     start, end = _pair_of_ints(span, where)
     if not 0 <= start < end <= len(text):
         raise ValueError(f"{where}: 0 <= start < end <= {len(text)} (text length) is needed (got {(start, end)})")
-    if all(char.isspace() or unicodedata.category(char) in ("Cc", "Cf") for char in text[start:end]):
+    if not covers_something(text[start:end]):
         around = f"{text[max(0, start - CONTEXT) : start]}[{text[start:end]:.60}]{text[end : end + CONTEXT]}"
         raise ValueError(f"{where}: span {(start, end)} covers only white space: {around!r}")
     return start, end
+
+
+def covers_something(text: str) -> bool:
+    """Whether any of it is visible."""
+    return not all(char.isspace() or unicodedata.category(char) in ("Cc", "Cf") for char in text)
 
 
 def places_of(words: str, text: str) -> list[int]:

@@ -466,7 +466,7 @@ def _read(flags: argparse.Namespace) -> tuple[Sequence[Any], dict[int, str], dic
         }
         template = "{}" if flags.hypothesis_template is None else flags.hypothesis_template
         label_texts(flags.labels or [], words.get("descriptions"), template)
-        label_texts([], words.get("type_descriptions"), "{}")
+        label_texts([], words.get("type_descriptions"), "{}", "type_descriptions")
         read_label_types(words.get("label_types"), flags.labels or [])
         if flags.device is not None:
             check_device(flags.device)

@@ -275,10 +275,28 @@ class TestTrainedOnly:
         changed = MGVMoEForZeroShotIE.from_pretrained(tmp_path / "small", similarity_scale=7.0, mention_weight=0.1)
         assert (changed.config.similarity_scale, changed.config.mention_weight) == (7.0, 0.1)
         assert changed.similarity.scale == 7.0
+        assert MGVMoEForZeroShotIE.from_pretrained(tmp_path / "small", output_attentions=True).config.output_attentions
+
+    def test_the_encoder_is_fetched_as_the_folder_is(self, tmp_path, monkeypatch):
+        asked = []
+
+        def refuse(*args, **kwargs):
+            asked.append(kwargs)
+            raise OSError("not there")
+
+        model = tiny_model(**SETTINGS, text_base={"name": "no/encoder", "revision": "abc"})
+        with pytest.warns(UserWarning, match="trained_only"):
+            model.save_pretrained(tmp_path, trained_only=True)
+        monkeypatch.setattr("modeling_mgvmoe.loading.pretrained_backbone", refuse)
+        hub = {"cache_dir": str(tmp_path / "cache"), "local_files_only": True, "token": "x"}
+        with pytest.raises(OSError, match="text_base"):
+            MGVMoEForZeroShotIE.from_pretrained(tmp_path, **hub)
+        assert asked == [{"revision": "abc", "use_safetensors": True, **hub}]
 
     def test_an_encoder_that_is_not_there_is_named(self, tmp_path):
         model = tiny_model(**SETTINGS, text_base={"name": str(tmp_path / "nowhere")})
-        model.save_pretrained(tmp_path / "small", trained_only=True)
+        with pytest.warns(UserWarning, match="trained_only.*nowhere"):
+            model.save_pretrained(tmp_path / "small", trained_only=True)
         with pytest.raises(OSError, match="nowhere.*text_model_name_or_path"):
             MGVMoEForZeroShotIE.from_pretrained(tmp_path / "small")
         model.mgvmoe.text_model.save_pretrained(tmp_path / "elsewhere")
@@ -298,6 +316,21 @@ class TestTrainedOnly:
         for changes in ({"freeze_text": False, "text_base": {"name": "x"}}, {}):
             with pytest.raises(ValueError, match="text_base"):
                 tiny_model(**{**SETTINGS, **changes}).save_pretrained(tmp_path, trained_only=True)
+        model = tiny_model(**SETTINGS, text_base={"name": str(tmp_path / "encoder")})
+        model.mgvmoe.text_model.save_pretrained(tmp_path / "encoder")
+        with torch.no_grad():
+            next(model.mgvmoe.text_model.parameters())[0] += 1
+        with pytest.raises(ValueError, match="trained_only.*text_base"):
+            model.save_pretrained(tmp_path / "small", trained_only=True)
+
+    def test_an_encoder_of_another_size_is_named(self, tmp_path):
+        model = tiny_model(**SETTINGS, text_base={"name": str(tmp_path / "encoder")})
+        model.mgvmoe.text_model.save_pretrained(tmp_path / "encoder")
+        model.save_pretrained(tmp_path / "small", trained_only=True)
+        model.resize_token_embeddings(model.config.text_config.vocab_size + 2)
+        model.mgvmoe.text_model.save_pretrained(tmp_path / "larger")
+        with pytest.raises(ValueError, match="text_base.*larger"):
+            MGVMoEForZeroShotIE.from_pretrained(tmp_path / "small", text_model_name_or_path=str(tmp_path / "larger"))
 
     def test_a_whole_folder_takes_no_other_encoder(self, tmp_path):
         tiny_model().save_pretrained(tmp_path)
