@@ -572,10 +572,11 @@ def check_label_words(
         paths = [split_path(label, separator) for label in labels]
         names = {f" {separator} ".join(path[:depth]) for path in paths for depth in range(1, len(path) + 1)}
         names |= {part for path in paths for part in path}
-        descriptions = with_spacing(descriptions, separator)
+        descriptions, label_types = with_spacing(descriptions, separator), with_spacing(label_types, separator)
+        typed = None if typed is None else [f" {separator} ".join(split_path(label, separator)) for label in typed]
     _check_keys("label_descriptions", descriptions, names, names, warn)
     typed = names if typed is None else set(typed)
-    _check_keys("label_types", label_types, names | set(labels), typed, warn and not _covers(label_types, typed))
+    _check_keys("label_types", label_types, names, typed, warn and not _covers(label_types, typed))
     if isinstance(type_descriptions, Mapping):
         types, _ = read_label_types(label_types, [])
         warn = warn and not (types and _covers(type_descriptions, types))
@@ -982,12 +983,12 @@ def check_threshold(threshold: Any, reject_by: str = "probability", bounded: boo
         return
     if isinstance(threshold, bool) or not isinstance(threshold, Real) or threshold != threshold:
         raise ValueError(f"threshold: a number is needed (got {threshold!r})")
-    threshold = float(threshold)
-    if reject_by == "probability" and bounded and not 0 <= threshold <= 1:
+    number = float(threshold)
+    if reject_by == "probability" and bounded and not 0 <= number <= 1:
         raise ValueError(f"threshold: a score between 0 and 1 is needed (got {threshold!r})")
-    if reject_by == "ratio" and threshold < 0:
+    if reject_by == "ratio" and number < 0:
         raise ValueError(f"threshold: a ratio that is not negative is needed (got {threshold!r})")
-    if reject_by == "calibrated" and not 0 < threshold < 1:
+    if reject_by == "calibrated" and not 0 < number < 1:
         raise ValueError(f"threshold: a probability between 0 and 1, neither of them, is needed (got {threshold!r})")
 
 

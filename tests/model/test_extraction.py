@@ -345,7 +345,10 @@ def test_mentions_that_a_function_finds():
 
     (found,) = graphs([{"text": POSTS[0]["text"], "image": drawing(1)}], mention_finder=finder)
     assert [(mention["start"], mention["end"]) for mention in found["mentions"]] == [(0, 4), (12, 16)]
-    for wrong in ([(0, 4)], None, [{"start": 0}], [{"start": 0, "end": 99}]):
+    numbers = [{"start": np.int64(0), "end": np.int64(4)}, {"start": 4, "end": 5}]
+    (found,) = graphs([{"text": "Kelo\u200b sails"}], mention_finder=lambda text: numbers)
+    assert json.loads(json.dumps(found))["mentions"][0]["end"] == 4 and len(found["mentions"]) == 1
+    for wrong in ([(0, 4)], None, [{"start": 0}], [{"start": 0, "end": 99}], [{"start": 0.0, "end": 4.0}]):
         with pytest.raises(ValueError, match="mention_finder: "):
             graphs([{"text": "Kelo sails"}], mention_finder=lambda text, found=wrong: found)
     # Posts with mentions of their own keep them.
@@ -543,3 +546,27 @@ def test_pairs_are_encoded_a_few_at_a_time(monkeypatch):
     assert [(one["head"], one["tail"], one["label"]) for one in found[0]["relations"]] == [
         (one["head"], one["tail"], one["label"]) for one in expected[0]["relations"]
     ]
+
+
+def test_images_by_address_when_they_are_allowed():
+    post = {"text": "Kelo sails", "mentions": [(0, 4)], "image": "http://127.0.0.1:9/a.png"}
+    graph = MultimodalGraphExtractionPipeline(model=MODEL, processor=PROCESSOR)
+    for call in (graphs, lambda own, **options: graph(own, LABELS, **options)):
+        with pytest.raises(ValueError, match="allow_image_urls=True"):
+            call([post])
+        with pytest.raises(ValueError, match=r"127\.0\.0\.1.*public"):
+            call([post], allow_image_urls=True)
+
+
+def test_a_captioner_that_fails_is_an_error_of_its_post():
+    def captioner(image):
+        raise ValueError("no words")
+
+    posts = [{"id": "a", "text": "Kelo sails", "mentions": [(0, 4)], "image": drawing(1)}, POSTS[1]]
+    pipe = MultimodalGraphExtractionPipeline(model=MODEL, processor=PROCESSOR)
+    for batch_size in (1, 2):
+        found = pipe(posts, LABELS, image_captioner=captioner, errors="return", batch_size=batch_size)
+        assert found[0] == {"id": "a", "text": "Kelo sails", "mentions": [], "relations": [], "error": "no words"}
+        assert found[1]["mentions"][0]["label"] in LABELS
+    with pytest.raises(ValueError, match="no words"):
+        pipe(posts, LABELS, image_captioner=captioner)

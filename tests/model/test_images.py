@@ -108,6 +108,14 @@ def test_exif_orientation(tmp_path, source):
     assert upright.getpixel((0, 3)) == (255, 255, 255)
 
 
+@pytest.mark.parametrize("kind", ["PNG", "WEBP"])
+def test_broken_exif_leaves_the_image_as_it_is(kind):
+    buffer = io.BytesIO()
+    Image.new("RGB", (4, 2), "red").save(buffer, kind, exif=b"Exif\x00\x00garbage!", lossless=True)
+    found = to_rgb(buffer.getvalue())
+    assert found.size == (4, 2) and found.getpixel((1, 1)) == (255, 0, 0)
+
+
 def test_dict_of_datasets(tmp_path):
     path = tmp_path / "red.png"
     Image.new("RGB", (2, 2), RED).save(path)

@@ -3,7 +3,7 @@ import torch
 
 from modeling_mgvmoe.labels import LabelPaths
 from modeling_mgvmoe.pipeline_mgvmoe import ZeroShotMultimodalIEPipeline
-from tests.support.from_scratch import drawing, scratch_model
+from tests.support.from_scratch import drawing, scratch_model, scratch_similarity
 
 pytestmark = pytest.mark.numerical
 
@@ -61,6 +61,32 @@ def test_bad_paths(labels, message):
 def pipe():
     model, processor = scratch_model(torch.double)
     return ZeroShotMultimodalIEPipeline(model=model, processor=processor)
+
+
+@pytest.mark.parametrize("spelling", ["job>greets", "job  > greets", " job > greets "])
+def test_types_of_paths_in_any_spacing(spelling):
+    model, processor = scratch_similarity(torch.double)
+    pipe = ZeroShotMultimodalIEPipeline(model=model, processor=processor)
+    post = {"text": "Kelo greets Mura", "mentions": [(0, 4), (12, 16)]}
+    labels = [spelling, "place > chases", "job>teaches"]
+    types = {spelling: ("person", "place"), "place>chases": ("place", "person")}
+    found = processor.encode_candidates(labels, label_types=types, label_separator=">")
+    # The nodes: two roots, without types, and three leaves.
+    assert found["candidate_types"] == [
+        [[True, True], [True, True]],
+        [[True, True], [True, True]],
+        [[True, False], [False, True]],
+        [[False, True], [True, False]],
+        [[True, True], [True, True]],
+    ]
+    exact = {"job > greets": types[spelling], "place > chases": types["place>chases"]}
+    arguments = {"candidate_labels": ["job > greets", *labels[1:]], "label_separator": ">"}
+    expected = [one["score"] for one in pipe(post, label_types=exact, **arguments)]
+    arguments["candidate_labels"] = labels
+    assert [one["score"] for one in pipe(post, label_types=types, **arguments)] == pytest.approx(expected)
+    assert [one["score"] for one in pipe(post, **arguments)] != pytest.approx(expected, abs=1e-3)
+    graph = model.extract([post], None, labels, processor=processor, label_types=types, label_separator=">")
+    assert graph[0]["relations"][0]["scores"][0]["score"] == pytest.approx(expected[0])
 
 
 def test_the_pipeline_scores_level_by_level(pipe):

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from modeling_mgvmoe.extraction import extract
 from modeling_mgvmoe.inference.predict import ModelScorer
-from modeling_mgvmoe.pipeline_mgvmoe import ZeroShotMultimodalIEPipeline
+from modeling_mgvmoe.pipeline_mgvmoe import MultimodalGraphExtractionPipeline, ZeroShotMultimodalIEPipeline
 from modeling_mgvmoe.sample_graph import nearest_neighbors, propagate_labels
 
 from ..support.from_scratch import scratch_similarity
@@ -39,6 +39,32 @@ def test_equals_a_plain_loop(monkeypatch):
         weights = torch.tensor([max(float(cosines[post, other]), 0.0) for other in others]).double()
         around = (weights / weights.sum()) @ probs[others] if weights.sum() > 0 else probs[post]
         torch.testing.assert_close(found[post], 0.4 * probs[post] + 0.6 * around, rtol=0, atol=1e-7)
+
+
+def test_posts_of_one_group_share_nothing():
+    nodes = torch.tensor([[1.0, 0.0], [1.0, 0.1], [0.8, 0.6], [0.7, 0.7]], dtype=torch.float64)
+    probs = torch.eye(4, dtype=torch.float64)
+    found = propagate_labels(probs, nodes, k=1, share=0.25, groups=torch.tensor([5, 5, 2, 3]))
+    # The first two are nearest to each other, and the third is the nearest of the others.
+    nearest = torch.tensor([2, 2, 3, 2])
+    torch.testing.assert_close(found, 0.75 * probs + 0.25 * probs[nearest], rtol=0, atol=1e-12)
+    assert torch.equal(propagate_labels(probs[:2], nodes[:2], groups=torch.tensor([0, 0])), probs[:2])
+
+
+def test_a_pair_does_not_share_with_itself_turned_round():
+    model, processor = scratch_similarity(torch.double)
+    relations = ["greets", "chases", "teaches"]
+    post = {"text": "Kelo greets Mura", "mentions": [[0, 4], [12, 16]]}
+    alone = extract(model, [post], relation_labels=relations, processor=processor)
+    assert extract(model, [post], relation_labels=relations, processor=processor, num_neighbors=3) == alone
+    pipe = ZeroShotMultimodalIEPipeline(model=model, processor=processor)
+    both = [{"text": post["text"], "mentions": order} for order in (post["mentions"], post["mentions"][::-1])]
+    expected = pipe(both, candidate_labels=relations)
+    found = pipe(both, candidate_labels=relations, num_neighbors=3)
+    for own, other in zip(found, expected, strict=True):
+        assert [one["score"] for one in own] == pytest.approx([one["score"] for one in other], abs=1e-9)
+    many = pipe([*both, {"text": "Mura chases Kelo", "mentions": [[0, 4], [12, 16]]}], relations, num_neighbors=3)
+    assert [one["score"] for one in many[0]] != pytest.approx([one["score"] for one in expected[0]], abs=1e-4)
 
 
 def test_what_changes_nothing():
@@ -93,6 +119,32 @@ def test_posts_share_with_those_of_the_same_candidates_only():
     found = pipe([other, broken, *POSTS], candidate_labels=LABELS, errors="return")
     assert found[0] == pipe(other, candidate_labels=LABELS, num_neighbors=0)
     assert "error" in found[1] and found[2:] == pipe(POSTS, candidate_labels=LABELS)
+
+
+def test_defaults_of_the_construction_are_checked_with_the_call():
+    model, processor = scratch_similarity(torch.double)
+    pipe = ZeroShotMultimodalIEPipeline(model=model, processor=processor, num_neighbors=2)
+    expected = pipe(POSTS, candidate_labels=LABELS)
+    assert pipe(POSTS, candidate_labels=LABELS, num_neighbors=None) == expected
+    for wrong in (
+        {"num_samples": 2},
+        {"function_to_apply": "sigmoid"},
+        {"reject_by": "logit", "threshold": 1.0},
+        {"label_separator": ">"},
+    ):
+        with pytest.raises(ValueError, match="num_neighbors"):
+            pipe(POSTS, candidate_labels=LABELS, **wrong)
+
+
+def test_the_graph_pipeline_needs_a_batch_to_share_in():
+    model, processor = scratch_similarity(torch.double)
+    pipe = MultimodalGraphExtractionPipeline(model=model, processor=processor)
+    expected = extract(model, POSTS, LABELS, processor=processor, num_neighbors=2)
+    found = pipe(POSTS, typing_labels=LABELS, num_neighbors=2, batch_size=len(POSTS))
+    for own, other in zip(found, expected, strict=True):
+        assert own["mentions"][0]["score"] == pytest.approx(other["mentions"][0]["score"], abs=1e-9)
+    with pytest.raises(ValueError, match="num_neighbors.*batch_size"):
+        pipe(POSTS, typing_labels=LABELS, num_neighbors=2)
 
 
 @pytest.mark.parametrize(

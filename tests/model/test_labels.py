@@ -242,3 +242,22 @@ def test_the_name_of_version_0_1_is_taken_with_a_warning():
         warnings.simplefilter("error", FutureWarning)
         old = MGVMoEProcessor(processor.image_processor, processor.tokenizer, label_template="a {}")
     assert old.hypothesis_template == "a {}"
+
+
+def test_white_space_around_the_names_of_descriptions():
+    expected = [("An animal.",), ("boat",)]
+    for key in ("bird", " bird "):
+        assert label_texts(["bird", "boat"], {key: "An animal."}, "{}") == expected
+        assert label_texts([" bird", "boat"], {key: "An animal."}, "{}") == expected
+
+
+@pytest.mark.parametrize("labels", [["boat", "bird"], [{"name": "boat"}, "bird"]])
+@pytest.mark.parametrize("separator", [None, ">"])
+def test_descriptions_that_are_no_dict_are_named(labels, separator):
+    model, processor = scratch_model(torch.double)
+    pipe = ZeroShotMultimodalIEPipeline(model=model, processor=processor)
+    with pytest.raises(ValueError, match="^label_descriptions"):
+        pipe({"text": "Kelo sails", "mention": (0, 4)}, labels, label_descriptions=["x"], label_separator=separator)
+    types = {"type_descriptions": {"person": 3}, "label_types": {"bird": ("person", "person")}}
+    with pytest.raises(ValueError, match="^type_descriptions"):
+        processor.encode_candidates(labels, label_separator=separator, **types)

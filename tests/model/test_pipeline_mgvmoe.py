@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import Dataset
 from transformers import pipeline
 
-from modeling_mgvmoe import MGVMoEForZeroShotIE, MGVMoEProcessor, ZeroShotMultimodalIEPipeline
+from modeling_mgvmoe import Label, MGVMoEForZeroShotIE, MGVMoEProcessor, ZeroShotMultimodalIEPipeline
 from modeling_mgvmoe.pipeline_mgvmoe import GRAPH_TASK, TASK
 from tests.support.from_scratch import LABELS, RELATIONS, drawing, nearly, posts, scratch_model
 
@@ -181,6 +181,15 @@ def test_kinds_of_input_and_batch_sizes_agree(pipe, batch_size):
     assert expected[0] != expected[4]
 
 
+def test_tuples_and_iterators_of_posts(pipe):
+    expected = pipe(posts()[:2], candidate_labels=LABELS)
+    graphs = pipeline(GRAPH_TASK, model=pipe.model, processor=pipe.processor)
+    whole = [{"text": POST["text"], "mentions": [(0, 4)]}] * 2
+    for make in (tuple, iter, lambda own: map(dict, own)):
+        assert_same(list(pipe(make(posts()[:2]), candidate_labels=LABELS)), expected)
+        assert len(list(graphs(make(whole), typing_labels=LABELS))) == 2
+
+
 def test_a_dataset_given_as_it_is_equals_its_posts(pipe):
     rows = [
         {"text": "Kelo sails at dawn", "mentions": [[0, 4]]},
@@ -284,6 +293,25 @@ def test_max_length_cuts_the_post(pipe):
 def test_labels_of_the_post_take_the_place_of_the_calls(pipe):
     found = pipe([POST, {**POST, "candidate_labels": ["cake", "greets"]}], candidate_labels=LABELS, batch_size=2)
     assert [set(scores_of(ranking)) for ranking in found] == [set(LABELS), {"cake", "greets"}]
+
+
+def test_the_calls_labels_are_read_once_and_anew_for_each_call(pipe, monkeypatch):
+    read = []
+    inner = type(pipe)._candidates
+    monkeypatch.setattr(
+        type(pipe), "_candidates", lambda self, *args, **kw: read.append(1) or inner(self, *args, **kw)
+    )
+    labels = ["boat", "bird"]
+    pipe([POST] * 5, candidate_labels=labels)
+    assert len(read) == 1
+    labels.append("cake")
+    assert len(pipe(POST, candidate_labels=labels)) == 3
+
+
+def test_a_gap_among_the_labels_of_posts_takes_the_calls(pipe):
+    table = pd.DataFrame({"text": [POST["text"]] * 2, "mention": [(0, 4)] * 2, "candidate_labels": [["boat"], np.nan]})
+    found = pipe(table.to_dict("records"), candidate_labels=LABELS)
+    assert [len(ranking) for ranking in found] == [1, len(LABELS)]
 
 
 def test_labels_of_the_posts_alone_are_enough(pipe):
@@ -424,7 +452,7 @@ def test_clearing_the_cache_after_a_change_of_weights(pipe, encoded):
 
 BAD_POSTS = [
     ("a post", "inputs: each post must be a dict with 'text' and 'mention'.* \\(got str: 'a post'\\)"),
-    (("a", (0, 1)), "inputs: each post must be a dict .*got tuple"),
+    (("a", (0, 1)), "inputs: each post must be a dict .*got str"),
     ({"mention": (0, 4)}, "inputs: a post needs 'text'"),
     ({"text": None, "mention": (0, 4)}, "inputs: a post needs 'text'"),
     ({"text": "Kelo"}, "either 'mention', or 'head' and 'tail' \\(got none\\)"),
@@ -548,6 +576,24 @@ def test_posts_with_labels_of_their_own_share_a_batch_with_types(similarity_pipe
         assert scores_of(ranking) == pytest.approx(alone, abs=1e-9)
 
 
+def test_posts_with_types_of_their_own_do_not_share_them(similarity_pipe):
+    """Types compete with each other, those of a post with its own alone."""
+    own = [
+        Label("greets", head_types="person", tail_types="place"),
+        Label("chases", head_types="thing", tail_types="person"),
+    ]
+    others = [
+        Label("greets", head_types="bird", tail_types="boat"),
+        Label("chases", head_types="boat", tail_types="bird"),
+    ]
+    batch = [{**RELATION, "candidate_labels": labels} for labels in (["sails", "greets"], own, others)]
+    alone = [similarity_pipe(post) for post in batch]
+    assert scores_of(alone[1]) != pytest.approx(scores_of(alone[2]), abs=1e-3)
+    for order in ((0, 1, 2), (2, 1, 0), (1, 0, 2)):
+        found = similarity_pipe([batch[place] for place in order], batch_size=3)
+        assert_same(found, [alone[place] for place in order])
+
+
 def test_saved_it_is_complete(similarity_pipe, tmp_path, own_module_cache):
     similarity_pipe.save_pretrained(tmp_path / "saved")
     loaded = pipeline(model=str(tmp_path / "saved"), trust_remote_code=True)
@@ -575,6 +621,11 @@ class TestErrors:
         None,
         [],
     )
+
+    def test_words_that_are_none(self, pipe):
+        broken, sound = {"text": 5, "mention": (0, 4)}, {"text": ["Kelo", "sails"], "mention": (0, 4)}
+        found = pipe([broken, sound], candidate_labels=LABELS, is_split_into_words=True, errors="return")
+        assert "words" in found[0]["error"] and len(found[1]) == len(LABELS)
 
     @pytest.mark.parametrize("batch_size", [1, 2, 8])
     def test_every_other_answer_still_comes(self, pipe, batch_size):

@@ -2,6 +2,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -499,6 +500,17 @@ def test_processor_without_image_processor():
 
 
 # Posts processed one by one
+
+
+def test_arrays_of_paths_are_several_images(processor, tmp_path):
+    paths = []
+    for colour in ("red", "blue"):
+        paths.append(str(tmp_path / f"{colour}.png"))
+        Image.new("RGB", (8, 8), colour).save(paths[-1])
+    expected = processor(text=["rain", "rain"], mentions=[(0, 4)] * 2, images=paths, return_tensors="pt")
+    for given in (np.array(paths), np.array(paths, dtype=object), pd.Series(paths, dtype="category")):
+        found = processor(text=["rain", "rain"], mentions=[(0, 4)] * 2, images=given, return_tensors="pt")
+        assert torch.equal(found["pixel_values"], expected["pixel_values"])
 
 
 def test_pad_posts_keeps_a_shared_image_once(processor):

@@ -184,6 +184,38 @@ def test_explanation():
         assert json.loads(json.dumps(found.as_json()))["reject_by"] == "logit"
 
 
+def test_only_what_is_asked_needs_a_calibration():
+    model, processor = scratch_model(torch.double)
+    model.config.score_calibration = {"typing": CALIBRATION["typing"]}
+    options = {"processor": processor, "threshold": 0.5, "reject_by": "calibrated"}
+    assert len(model.extract(POSTS, LABELS, **options)) == len(POSTS)
+    with pytest.raises(ValueError, match="reject_by: .*relation"):
+        model.extract(POSTS, LABELS, RELATIONS, **options)
+
+
+def test_draws_leave_what_a_threshold_of_the_logit_is_about():
+    """The logit without noise, in the pipeline as in extraction; noise makes the mean of draws another."""
+    model, processor = scratch_model(torch.double)
+    pipe = ZeroShotMultimodalIEPipeline(model=model, processor=processor)
+    post = {"text": POSTS[0]["text"], "mention": POSTS[0]["mentions"][0]}
+    logits = {one["label"]: one["score"] for one in pipe(post, candidate_labels=LABELS, function_to_apply="none")}
+    for label, logit in logits.items():
+        for threshold in (logit - 1e-6, logit + 1e-6):
+            found = pipe(post, LABELS, threshold=threshold, reject_by="logit", num_samples=3)
+            assert {one["label"] for one in found} == {name for name, own in logits.items() if own >= threshold}, label
+    assert "deviation" in pipe(post, candidate_labels=LABELS, num_samples=3)[0]
+
+
+def test_numbers_of_numpy():
+    model, processor = scratch_model()
+    pipe = ZeroShotMultimodalIEPipeline(model=model, processor=processor)
+    post = {"text": POSTS[0]["text"], "mention": POSTS[0]["mentions"][0]}
+    expected = pipe(post, candidate_labels=LABELS, threshold=0.25, top_k=2)
+    assert pipe(post, candidate_labels=LABELS, threshold=np.float32(0.25), top_k=np.int64(2)) == expected
+    with pytest.raises(ValueError, match="num_samples"):
+        pipe(post, candidate_labels=LABELS, num_samples=2.0)
+
+
 @pytest.mark.parametrize("make", [scratch_model, scratch_similarity])
 def test_calibrated_is_a_logit_of_each_task(make):
     model, processor = make(torch.double)

@@ -346,6 +346,18 @@ def ask(handler, request):
     return json.loads(json.dumps(handler(json.loads(json.dumps(request)))))
 
 
+def test_the_handler_bounds_labels_and_draws(handler, monkeypatch):
+    monkeypatch.setitem(type(handler).__call__.__globals__, "MAX_LABELS", 2)
+    request = {"inputs": {"text": "Kelo sails", "mention": [0, 4], "candidate_labels": None}, "parameters": {}}
+    request["parameters"]["candidate_labels"] = ["boat", "bird", "cake"]
+    assert "candidate_labels" in ask(handler, request)["error"]
+    for wrong in (10**12, 0, True, 2.5):
+        request["parameters"] = {"candidate_labels": ["boat", "bird"], "num_samples": wrong}
+        assert "num_samples" in ask(handler, request)["error"]
+    request["parameters"] = {"candidate_labels": ["a > b", "a > c"], "label_separator": ">", "label_descriptions": [1]}
+    assert "label_descriptions" in ask(handler, request)["error"]
+
+
 def test_the_handler_answers_as_the_pipeline(handler):
     labels = ["boat", "bird", "cake"]
     request = [{**post, "image": encoded(post["image"]) if post.get("image") else None} for post in posts()]
