@@ -170,7 +170,7 @@ def test_draws_of_a_model_whose_scores_begin_as_similarity():
 @pytest.mark.parametrize(
     ("overrides", "arguments", "message"),
     [
-        ({}, {"num_samples": 0}, "num_samples must be at least 1, got 0"),
+        ({}, {"num_samples": 0}, "num_samples must be an integer of at least 1, got 0"),
         ({}, {"num_samples": 2, "sample_noise": torch.zeros(3, 4, 32)}, "sample_noise must have num_samples = 2"),
         (
             {},
