@@ -120,9 +120,23 @@ def discard_run(output_dir: str) -> None:
     if os.path.isdir(model := os.path.join(output_dir, "model")):
         remove_folder(model)
     shutil.rmtree(os.path.join(output_dir, "trackers"), ignore_errors=True)
-    for name in ("metrics.json", "log.jsonl", "training_curves.png"):
+    for name in ("metrics.json", "log.jsonl", "run.json"):
         with contextlib.suppress(FileNotFoundError):
             os.remove(os.path.join(output_dir, name))
+
+
+def _not_ours(output_dir: str) -> list[str]:
+    """What [`discard_run`] would remove although no run of ours, of which not even a checkpoint is left, wrote it."""
+    model = os.path.join(output_dir, "model")
+    found = ["model"] if os.path.isdir(model) and os.listdir(model) else []
+    log = os.path.join(output_dir, "log.jsonl")
+    if os.path.isfile(log):
+        with open(log, "rb") as file:
+            # A run begins its log before all else. It may have been killed before the first entry was whole.
+            if b'{"step": '.startswith(file.read(9)):
+                return found
+    others = ("trackers", "log.jsonl", "metrics.json", "run.json")
+    return found + [name for name in others if os.path.lexists(os.path.join(output_dir, name))]
 
 
 def checkpoint_folder(output_dir: str, step: int) -> str:
@@ -142,7 +156,8 @@ def starting_point(arguments: TrainingArguments) -> str | None:
     """The checkpoint to go on from, `None` to begin.
 
     Raises:
-        FileExistsError: the folder holds a run that the arguments neither resume nor overwrite.
+        FileExistsError: the folder holds a run that the arguments neither resume nor overwrite, or files of others
+            where a run writes its own.
         FileNotFoundError: the checkpoint to go on from is not there.
         ValueError: it is not whole, or of another folder.
     """
@@ -155,6 +170,11 @@ def starting_point(arguments: TrainingArguments) -> str | None:
             what = f"{model} already holds a model" if holds_model else f"{output_dir} already holds checkpoints"
             going_on = "--resume_from_checkpoint latest or " if checkpoints else ""
             raise FileExistsError(f"output_dir: {what}; choose another or {going_on}--overwrite_output_dir.")
+        if not arguments.overwrite_output_dir and (others := _not_ours(output_dir)):
+            raise FileExistsError(
+                f"output_dir: {output_dir} holds {', '.join(others)} that no run has written; choose another, or "
+                "--overwrite_output_dir removes them."
+            )
         return None
     path = checkpoints[-1] if wanted == "latest" else wanted
     if not os.path.isdir(path):

@@ -338,8 +338,8 @@ class Reporter:
             }
             # A resumed run has left its configuration there, and its TensorBoard hides what it does again.
             purge = {"tensorboard": {"purge_step": step + 1}} if step else {}
+            log.start()  # first of all: it marks the folder as that of a run
             accelerator.init_trackers(PROJECT, None if step else values, purge)
-            log.start()
             accelerator.trackers.append(log)
         self.line = ProgressLine(self.arguments.max_train_steps, step, accelerator.is_main_process)
         self.since = time.perf_counter()

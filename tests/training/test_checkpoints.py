@@ -320,12 +320,14 @@ def test_a_second_run_into_the_same_folder(begun, undisturbed, monkeypatch):
     shutil.rmtree(begun / "model")
     with pytest.raises(FileExistsError, match="begun already holds checkpoints; choose another or --resume_from"):
         run(begun)
+    (begun / "run.json").write_text("of the run before")
     # Written over, nothing of the run before is left, to go on from least of all.
     with monkeypatch.context() as patch:
         stop_after(patch, 0)
         with pytest.raises(Stopped):
             run(begun, overwrite_output_dir=True)
-    assert (list_checkpoints(str(begun)), (begun / "metrics.json").exists()) == ([], False)
+    assert sorted(path.name for path in begun.iterdir()) == ["checkpoints", "log.jsonl"]
+    assert list_checkpoints(str(begun)) == []
     (begun / "model").mkdir()
     (begun / "model" / "stale.bin").write_text("stale")
     run(begun, overwrite_output_dir=True)
@@ -335,6 +337,26 @@ def test_a_second_run_into_the_same_folder(begun, undisturbed, monkeypatch):
     shutil.rmtree(begun / "checkpoints")
     with pytest.raises(FileExistsError, match="already holds a model; choose another or --overwrite_output_dir"):
         run(begun, resume_from_checkpoint="latest")
+
+
+@pytest.mark.parametrize("name", ["model/weights.bin", "trackers/mine", "log.jsonl", "metrics.json", "run.json"])
+def test_files_of_others_are_not_removed_unasked(tmp_path, name):
+    path = tmp_path / "run" / name
+    path.parent.mkdir(parents=True)
+    path.write_text("mine")
+    with pytest.raises(FileExistsError, match=f"run holds {name.split('/')[0]} that no run has written"):
+        run(tmp_path / "run", resume_from_checkpoint="latest")
+    assert path.read_text() == "mine"
+
+
+@pytest.mark.parametrize("log", ["", '{"st', '{"step": 3, "train/loss": 1.0}\n'])
+def test_a_run_that_was_killed_before_its_first_checkpoint_begins_again(tmp_path, log):
+    (tmp_path / "trackers").mkdir()
+    (tmp_path / "log.jsonl").write_text(log)
+    (tmp_path / "run.json").write_text("{}")
+    assert checkpoints.starting_point(arguments_of(tmp_path)) is None
+    checkpoints.discard_run(str(tmp_path))
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_checkpoint_that_is_not_there_or_elsewhere(begun, tmp_path):
