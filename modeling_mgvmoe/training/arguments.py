@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import json
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -24,6 +25,17 @@ def argument(default: Any, text: str, choices: Sequence[str] = ()) -> Any:
     """A field with its help and choices, as HfArgumentParser reads them."""
     metadata: dict[str, Any] = {"help": text}
     return field(default=default, metadata={**metadata, "choices": list(choices)} if choices else metadata)
+
+
+def _check_values(arguments: Any) -> None:
+    """Check choices, which argparse does not for a recipe's values, and that numbers are finite."""
+    for item in fields(arguments):
+        value, choices = getattr(arguments, item.name), item.metadata.get("choices")
+        if choices and value not in choices and (value is not None or item.default is not None):
+            hint = " (in YAML with the quotes)" if value in ("False", "True") else ""
+            raise ValueError(f"{item.name} must be one of {', '.join(choices)}{hint}, got {value!r}.")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"{item.name} must be finite, got {value}.")
 
 
 @dataclass
@@ -72,6 +84,9 @@ class ModelArguments:
         known = [item.name for item in fields(MGVMoEConfig)]
         for key in self.model_config:
             _check_key(key, known, "model_config")
+        _check_values(self)
+        if self.max_length is not None and self.max_length < 1:
+            raise ValueError(f"max_length must be at least 1, got {self.max_length}.")
 
 
 @dataclass
@@ -95,6 +110,9 @@ class DataArguments:
         "Folder of the frozen vision tower's features, read instead of running it; made by "
         "examples/prepare_data.py --cache-image-features.",
     )
+
+    def __post_init__(self) -> None:
+        _check_values(self)
 
 
 @dataclass
@@ -183,19 +201,9 @@ class TrainingArguments:
         for name in ("weight_decay", "max_grad_norm", "checkpointing_steps", "early_stopping_patience"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}.")
-        self._check_choices()
-
-    def _check_choices(self) -> None:
-        for name, known in (("lr_scheduler_type", SCHEDULES), ("class_order", ("drawn", "in_turn"))):
-            if getattr(self, name) not in known:
-                raise ValueError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}.")
+        _check_values(self)
         if self.class_order != "drawn" and not self.class_balanced:
             raise ValueError(f"class_order: {self.class_order!r} needs class_balanced, got class_balanced False.")
-        if self.mixed_precision not in MIXED_PRECISIONS:
-            raise ValueError(
-                'mixed_precision must be "auto", "no" (in YAML with the quotes), "fp16" or "bf16", '
-                f"got {self.mixed_precision!r}."
-            )
 
 
 ARGUMENT_CLASSES = (ModelArguments, DataArguments, TrainingArguments)
