@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import torch
 from transformers import PreTrainedTokenizerFast, ViTImageProcessorPil
 
 from ..configuration_mgvmoe import MGVMoEConfig
@@ -223,7 +224,8 @@ def build_model(
         processor.max_length = arguments.max_length or processor.max_length
         processor.hypothesis_template = arguments.hypothesis_template or processor.hypothesis_template
         processor.mention_style = arguments.mention_style or processor.mention_style
-        return MGVMoEForZeroShotIE.from_pretrained(source), processor
+        # Whatever precision it was saved in: steps smaller than half precision can hold would be lost.
+        return MGVMoEForZeroShotIE.from_pretrained(source, dtype=torch.float32), processor
     max_length, hypothesis_template = arguments.max_length or 128, arguments.hypothesis_template or "{}"
     if arguments.text_model_name_or_path is None or arguments.vision_model_name_or_path is None:
         return model_from_scratch(

@@ -1,6 +1,9 @@
 import pytest
+import torch
 
-from modeling_mgvmoe.training.build import train_tokenizer
+from modeling_mgvmoe.training.arguments import ModelArguments
+from modeling_mgvmoe.training.build import build_model, train_tokenizer
+from tests.support.small_runs import small_data, small_trainee
 
 
 def test_the_tokenizer_is_the_same_every_time_and_knows_every_letter():
@@ -19,3 +22,11 @@ def test_the_tokenizer_is_the_same_every_time_and_knows_every_letter():
 @pytest.fixture(autouse=True)
 def on_the_cpu(monkeypatch):
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+
+
+def test_a_model_that_was_saved_in_half_precision_is_trained_in_single(tmp_path):
+    model, processor = small_trainee(dtype=torch.bfloat16)
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    built, _ = build_model(ModelArguments(model_name_or_path=str(tmp_path)), small_data())
+    assert {weight.dtype for weight in built.parameters()} == {torch.float32}
