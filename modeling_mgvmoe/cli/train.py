@@ -40,6 +40,7 @@ def main(argv: list[str] | None = None) -> dict:
         accelerator = make_accelerator(training_arguments, model)
         result = train(model, processor, data, training_arguments, accelerator, feature_cache)
     training_arguments.mixed_precision = accelerator.mixed_precision
+    training_arguments.gradient_accumulation_steps = accelerator.gradient_accumulation_steps
     best, processes = result["best"], PartialState()
     if processes.is_main_process:
         sizes = (model.num_parameters(), model.num_parameters(only_trainable=True))

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from ..data.atomic_io import locked, whole_folder
+from ..data.atomic_io import locked, whole_folder, write_whole
 from ..data.encoding import PostCollator, encode_splits
 from ..data.evaluation_data import sample_posts
 from ..data.feature_cache import cache_states
@@ -134,9 +134,10 @@ def train(
     from .trackers import make_accelerator
 
     accelerator = accelerator or make_accelerator(arguments, model)
-    # From here on, in checkpoints and trackers too, the precision that is computed in.
+    # From here on, in checkpoints and trackers too, what is computed with, which `accelerate launch` may have set.
     arguments = copy.copy(arguments)
     arguments.mixed_precision = accelerator.mixed_precision
+    arguments.gradient_accumulation_steps = accelerator.gradient_accumulation_steps
     if accelerator.device.type == "cpu":
         keep_freed_memory()
     with locked(arguments.output_dir, accelerator.is_main_process):
@@ -163,6 +164,9 @@ def _train(
     with_types = model.config.score == "similarity"
     splits = ("train", "validation")
     encoded, collators = encode_splits(data, processor, splits, with_types, feature_cache, show, with_ids=("train",))
+    for split, posts in encoded.items():
+        if not len(posts):
+            raise ValueError(f"data: {split} needs posts, got none that could be encoded of {len(data.posts[split])}.")
     start = 0 if checkpoint is None else read_progress(checkpoint).step
     collator = even_images(accelerator, collators["train"], processor)
     loader = _train_loader(encoded["train"], collator, arguments, accelerator, start)
@@ -192,8 +196,7 @@ def _train(
         accelerator.print(f"stopped early: no better macro-F1 in {arguments.early_stopping_patience} validations")
     found = {"best": progress.best, "history": progress.history}
     if accelerator.is_main_process:
-        with open(os.path.join(arguments.output_dir, "metrics.json"), "w", encoding="utf-8") as file:
-            json.dump(found, file, indent=2)
+        write_whole(os.path.join(arguments.output_dir, "metrics.json"), json.dumps(found, indent=2).encode())
     accelerator.wait_for_everyone()
     return found
 

@@ -1,6 +1,7 @@
 """The training loop: data in batches, steps, validation, the best weights."""
 
 import copy
+import dataclasses
 import json
 import math
 import os
@@ -343,6 +344,24 @@ def test_accumulated_steps_count_once(tmp_path, data, trainee):
         *trainee, data, arguments_of(tmp_path, gradient_accumulation_steps=2, max_train_steps=2, eval_steps=2)
     )
     assert [entry["step"] for entry in found["history"]] == [2]
+
+
+def test_accumulation_that_the_launcher_sets_is_recorded(tmp_path, data, trainee, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "2")
+    train(*trainee, data, arguments_of(tmp_path, max_train_steps=1))
+    (state,) = tmp_path.glob("checkpoints/*/state.json")
+    assert json.loads(state.read_text())["identity"]["gradient_accumulation_steps"] == 2
+
+
+def test_a_split_without_a_post_that_can_be_encoded(tmp_path, data, trainee):
+    post = {**data.posts["validation"][0], "text": "Kelo \ufffd sails", "mentions": [[5, 6]]}
+    posts = {**data.posts, "validation": [post]}
+    trainee[1].mention_style = "prefix"
+    with (
+        pytest.warns(UserWarning, match="left out"),
+        pytest.raises(ValueError, match="data: validation needs posts, got none that could be encoded of 1"),
+    ):
+        train(*trainee, dataclasses.replace(data, posts=posts), arguments_of(tmp_path, max_train_steps=1))
 
 
 def test_a_folder_with_a_model_is_not_overwritten_unasked(tmp_path, data, trainee):
