@@ -87,9 +87,9 @@ def whole_folder(target: str, needed: int, then: str = "") -> Iterator[str]:
         for file in os.listdir(partial):
             fsync(os.path.join(partial, file))
         fsync(partial)
-    except Exception as error:
+    except BaseException as error:
         shutil.rmtree(partial, ignore_errors=True)
-        if not is_disk_full(error):
+        if not isinstance(error, Exception) or not is_disk_full(error):
             raise
         free = shutil.disk_usage(parent if os.path.isdir(parent) else os.path.dirname(parent)).free
         raise OSError(

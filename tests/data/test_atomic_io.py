@@ -6,7 +6,7 @@ import os
 import pytest
 
 from modeling_mgvmoe.data import atomic_io as module
-from modeling_mgvmoe.data.atomic_io import partial_name, remove_partial_files, whole_file, write_whole
+from modeling_mgvmoe.data.atomic_io import partial_name, remove_partial_files, whole_file, whole_folder, write_whole
 
 
 def test_a_file_appears_when_it_is_whole_and_takes_the_place_of_another(tmp_path):
@@ -28,6 +28,12 @@ def test_what_fails_leaves_what_was_there(tmp_path, stop):
             file.write(b"tw")
         raise stop
     assert target.read_bytes() == b"one" and os.listdir(tmp_path) == ["numbers.txt"]
+
+
+def test_a_folder_that_was_interrupted_leaves_nothing(tmp_path):
+    with pytest.raises(KeyboardInterrupt), whole_folder(str(tmp_path / "thing"), 1):
+        raise KeyboardInterrupt
+    assert os.listdir(tmp_path) == []
 
 
 def test_a_full_disk_is_named(tmp_path, monkeypatch):
