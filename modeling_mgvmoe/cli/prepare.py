@@ -27,7 +27,7 @@ from pathlib import Path
 
 from ..data.adapters import ADAPTERS, check_public, push_prepared
 from ..data.feature_cache import ImageFeatureCache, build_feature_cache, check_cache_arguments
-from ..data.flags import FlagParser
+from ..data.flags import FlagParser, with_our_names
 from ..data.prepare import (
     PreparedData,
     check_output,
@@ -75,6 +75,8 @@ def prepare_command(
         prepared = hold_out_seen(
             ADAPTERS[arguments.dataset].prepare(arguments, configuration), arguments.seen_test_share
         )
+        if push:  # again: rows may be those of a dataset that was prepared before
+            check_public(prepared.dataset, arguments.private)
     except (OSError, ValueError) as error:
         parser.exit(1, f"{parser.prog}: error: {error}\n")
     written = write_prepared(prepared, arguments.output_dir, arguments.overwrite, progress=True)

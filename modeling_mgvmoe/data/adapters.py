@@ -14,11 +14,12 @@ from typing import Any
 from .conll import CONLL, MULTIMODAL_NER
 from .crossre import CROSSRE
 from .fewrel import FEWREL
+from .files import read_json_object
 from .implicitave import IMPLICITAVE
 from .mnre import MNRE
 from .post_images import read_image, undecoded
 from .prepare import DatasetAdapter, PreparedData
-from .rows import ENDINGS, LABELS_FILE
+from .rows import ENDINGS, LABELS_FILE, files_of, find_labels_file
 from .schema import ON_BAD_SPAN, Counts, task_of
 from .splits import SPLITS
 from .wikidiverse import WIKIDIVERSE
@@ -55,14 +56,30 @@ def _add_rows_flags(parser: argparse.ArgumentParser) -> None:
 
 def _prepare_rows(arguments: argparse.Namespace, configuration: str | os.PathLike[str]) -> PreparedData:
     """Your own rows; prints how they are split. They bring their own words, so `configuration` is not read."""
+    for part in OPTIONAL_PARTS:
+        if files_of(arguments.data, part):
+            raise ValueError(
+                f"data must not be a folder that is prepared already, got {arguments.data!r} with {part}.parquet; "
+                "train from it, or push it with the command that wrote it"
+            )
     bad = Counts("typing")
     data = read_data(arguments.data, arguments.on_bad_span, bad)
     counts: dict[str, Counts] = {}
     posts = {split: [_counted(post, counts) for post in undecoded(own)] for split, own in data.posts.items()}
     next(iter(counts.values())).bad_spans = bad.bad_spans
+    # Under the name that it was prepared with, for that says whether it may be public.
+    path = find_labels_file(arguments.data)
+    known = {} if path is None else read_json_object(path)
     name = os.path.splitext(os.path.basename(os.path.normpath(arguments.data)))[0]
     print(data.note)
-    return PreparedData(name, "the rows' own", replace(data, posts=posts), counts)
+    return PreparedData(
+        known.get("dataset", name),
+        known.get("split", "the rows' own"),
+        replace(data, posts=posts),
+        counts,
+        known.get("label_set_version"),
+        known.get("none"),
+    )
 
 
 def _counted(post: dict[str, Any], counts: dict[str, Counts]) -> dict[str, Any]:

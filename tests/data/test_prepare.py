@@ -292,6 +292,22 @@ class TestFolder:
             data_from_folder(tmp_path / "out")
         assert str(tmp_path / "out") in str(error.value)
 
+    def test_prepared_again_as_rows(self, tmp_path, prepared, capsys):
+        """It keeps its name, by which it may not be public, or is refused where a part would be lost."""
+        parquet_folder.write_prepared(prepared, tmp_path / "mine")
+        command = ["rows", "--data", tmp_path / "mine", "--output_dir", tmp_path / "out"]
+        with pytest.raises(SystemExit):
+            prepare(*command)
+        assert "data must not be a folder that is prepared already" in capsys.readouterr().err
+        (tmp_path / "mine" / "none.parquet").unlink()
+        with pytest.raises(SystemExit):
+            prepare(*command, "--push_to_hub", "us/posts")
+        assert "private must be set for 'mnre'" in capsys.readouterr().err and not (tmp_path / "out").exists()
+        prepare(*command)
+        names = ("dataset", "split", "label_set_version", "none", "labels")
+        before, after = (json.loads((tmp_path / one / "labels.json").read_text()) for one in ("mine", "out"))
+        assert [before[name] for name in names] == [after[name] for name in names]
+
     def test_pushed_with_a_split_for_each_file(self, tmp_path, prepared, monkeypatch):
         import datasets
         import huggingface_hub
