@@ -187,7 +187,7 @@ def main(argv: list[str] | None = None) -> dict[str, int]:
     parser.add_argument("--batch_size", type=int, default=32, help="images in a run of the tower (default 32)")
     parser.add_argument("--shard_size", type=int, default=128, help="images in a file (default 128)")
     parser.add_argument("--num_workers", type=int, default=0, help="processes that decode images (default 0)")
-    arguments, flags = parser.parse_known_args(argv)
+    arguments, flags = parser.parse_known_args(with_our_names(argv, parser._option_string_actions))
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()  # of loading weights; the images have their own

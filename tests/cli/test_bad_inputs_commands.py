@@ -163,6 +163,7 @@ COMMANDS = {
         (["--cache-image-features", "RUN", "--config", "T/none"], "config: the file 'T/none' does not exist"),
         (["--cache-image-features", "T/file", *CACHE], "cache-image-features: a folder is needed, got 'T/file'"),
         (["--cache-image-features", "RUN", "--batch_size", "0", *CACHE], "batch_size must be at least 1, got 0"),
+        (["--cache-image-features", "RUN", "--shard-size", "0", *CACHE], "shard_size must be at least 1, got 0"),
         (["--cache-image-features", "RUN", "--num_workers", "-1", *CACHE], "num_workers must be at least 0, got -1"),
     ],
     "push_to_hub": [
