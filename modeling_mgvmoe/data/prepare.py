@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import re
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -178,6 +179,9 @@ def hold_out_seen(prepared: PreparedData, share: float) -> PreparedData:
 
     Raises:
         ValueError: the share is out of range.
+
+    Warns:
+        UserWarning: the share is above 0, but too small for a single post.
     """
     check_share(share)
     train = prepared.data.posts["train"]
@@ -185,6 +189,12 @@ def hold_out_seen(prepared: PreparedData, share: float) -> PreparedData:
     chosen = {text for text, place in places.items() if place < share}
     kept = [post for post in train if post["text"] not in chosen]
     held = [post for post in train if post["text"] in chosen]
+    if share and not held:
+        warnings.warn(
+            f"seen_test_share: {share} of {len(train)} training posts holds none out; a greater share may, where a "
+            "class has a second text",
+            stacklevel=2,
+        )
     posts = {**prepared.data.posts, "train": kept}
     return replace(prepared, data=replace(prepared.data, posts=posts), seen_test=held)
 

@@ -227,7 +227,8 @@ class TestSeenTest:
         assert hold_out_seen(prepared, 0.0).seen_test == []
 
     def test_a_class_keeps_its_first_post(self):
-        half = hold_out_seen(prepare_sketchbook(0, 1, 1), 0.99)
+        with pytest.warns(UserWarning, match="seen_test_share: 0.99 of 80 training posts holds none out"):
+            half = hold_out_seen(prepare_sketchbook(0, 1, 1), 0.99)
         assert (len(half.data.posts["train"]), half.seen_test) == (80, [])
 
 
