@@ -393,16 +393,29 @@ def read_parts(
 
 
 def find_labels_file(source: str) -> str | None:
-    """The path of the `labels.json` that belongs to a folder or to a dataset on the Hub; `None` if there is none."""
+    """The path of the `labels.json` that belongs to a folder or to a dataset on the Hub; `None` if there is none.
+
+    Raises:
+        FileNotFoundError: the Hub cannot be asked, and the cache does not tell.
+    """
     if os.path.exists(source) or source.lower().endswith(ENDINGS):
         path = os.path.join(source, LABELS_FILE)
         return path if os.path.isfile(path) else None
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import _CACHED_NO_EXIST, hf_hub_download, try_to_load_from_cache
+    from huggingface_hub.errors import RemoteEntryNotFoundError, RepositoryNotFoundError
 
     try:
         return hf_hub_download(source, LABELS_FILE, repo_type="dataset")
-    except (OSError, ValueError):  # there is none, or `read_parts` says why there is no such dataset
+    # There is none, or `read_parts` says why there is no such dataset.
+    except (RemoteEntryNotFoundError, RepositoryNotFoundError, ValueError):
         return None
+    except OSError as error:
+        # Without the Hub nothing may be taken for "none", or classes that must be unseen would be read as any.
+        if try_to_load_from_cache(source, LABELS_FILE, repo_type="dataset") is _CACHED_NO_EXIST:
+            return None
+        raise FileNotFoundError(
+            f"dataset: {source!r} is no file or folder, and cannot be loaded from the Hub: {error}"
+        ) from error
 
 
 def split_of_file(path: str) -> str:

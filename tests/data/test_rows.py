@@ -3,18 +3,21 @@
 import dataclasses
 import json
 import warnings
+from types import SimpleNamespace
 
+import huggingface_hub
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 from datasets import ClassLabel, Dataset, Features, List, Value
+from huggingface_hub.errors import LocalEntryNotFoundError, RemoteEntryNotFoundError
 from PIL import Image
 
 from modeling_mgvmoe.cli.prepare import prepare_command
 from modeling_mgvmoe.data.encoding import encode_posts, encode_splits, has_image
 from modeling_mgvmoe.data.evaluation_data import check_files, load_evaluation_data
-from modeling_mgvmoe.data.rows import as_posts, hold_out, locate_image, read_parts, read_rows
+from modeling_mgvmoe.data.rows import as_posts, find_labels_file, hold_out, locate_image, read_parts, read_rows
 from modeling_mgvmoe.data.schema import post_features
 from modeling_mgvmoe.data.zero_shot_data import data_from_folder, read_data
 from modeling_mgvmoe.evaluation.protocols import check_unseen, evaluate_protocol
@@ -261,6 +264,37 @@ def test_one_file_holds_a_share_out_for_validation_of_seen_classes(tmp_path, cap
     # The same posts in any order, but for the first one of each class, which always stays.
     again = hold_out(read_rows(path).select(range(199, -1, -1)))[1]
     assert len(set(again["id"]) ^ ids[1]) <= 4
+
+
+def test_labels_are_read_without_white_space_around_them(tmp_path):
+    rows = [{**row, "label": f" {row['label']} "} for row in boats_and_birds(2)]
+    assert read_rows(write_lines(tmp_path / "mine.jsonl", rows))["label"][:] == ["boat", "bird"]
+
+
+def test_a_share_for_seen_test_finds_posts_beside_those_held_out_for_validation(tmp_path):
+    path = write_lines(tmp_path / "mine.jsonl", boats_and_birds(200))
+    command = ["rows", "--data", str(path), "--output_dir", str(tmp_path / "out"), "--seen_test_share", "0.1"]
+    written = prepare_command(command, "configuration")
+    assert all(5 <= written[name] <= 35 for name in ("validation", "seen_test"))
+
+
+@pytest.mark.parametrize("kind", ["none", "unreached", "known to be none"])
+def test_labels_of_a_dataset_on_the_hub(monkeypatch, kind):
+    response = SimpleNamespace(headers={}, request=None)
+
+    def download(*given, **named):
+        if kind == "none":
+            raise RemoteEntryNotFoundError("no", response=response)
+        raise LocalEntryNotFoundError("no connection")
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    cached = huggingface_hub._CACHED_NO_EXIST if kind == "known to be none" else None
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *given, **named: cached)
+    if kind == "unreached":
+        with pytest.raises(FileNotFoundError, match="dataset: 'kelo/posts' is no file .* the Hub: no connection"):
+            find_labels_file("kelo/posts")
+    else:
+        assert find_labels_file("kelo/posts") is None
 
 
 def test_no_text_is_trained_on_and_validated_with(tmp_path):
