@@ -115,10 +115,13 @@ def _read_csv(path: str, delimiter: str) -> Iterator[tuple[str, dict[str, Any]]]
     with open(path, encoding="utf-8-sig", newline="") as file:
         try:
             reader = csv.DictReader(file, delimiter=delimiter, strict=True)
+            names = reader.fieldnames or ()
+            if twice := [name for name in names if name and names.count(name) > 1]:
+                raise ValueError(f"{path}: columns must have distinct names, got {twice[0]!r} twice")
             for number, row in enumerate(reader):
                 where = f"{path}, row {number}"
                 if None in row:
-                    raise ValueError(f"{where}: it has more cells than the {len(reader.fieldnames or ())} columns")
+                    raise ValueError(f"{where}: it has more cells than the {len(names)} columns")
                 yield where, {name: _cell(name, value) for name, value in row.items() if value not in (None, "")}
         except (csv.Error, UnicodeDecodeError) as error:
             raise ValueError(f"{path}: it cannot be read as a table in UTF-8: {error}") from error
@@ -257,12 +260,12 @@ def read_row(
         mentions = mentions_of(row, COLUMNS)
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
-    name = row.get("id")
+    name, label = row.get("id"), row.get("label")
     post = {
         "id": default_id if is_absent(name) else str(name) if isinstance(name, int) else name,
         "text": row["text"],
         "mentions": mentions,
-        "label": None if is_absent(row.get("label")) else row["label"],
+        "label": None if is_absent(label) else label.strip() if isinstance(label, str) else label,
         "image": _stored_image(row.get("image", row.get("file_name")), folder, where),
         "source": row["source"] if isinstance(row.get("source"), str) else os.path.basename(folder) or "rows",
         **_optional_columns(row, where),

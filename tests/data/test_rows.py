@@ -201,6 +201,7 @@ def test_files_that_are_none(tmp_path):
         ("c.json", "{}", "a JSON list"),
         ("d.csv", 'text,label\n"a', "d.csv: it cannot be read as a table"),
         ("e.csv", "text,label\na,b,c\n", "row 0: it has more"),
+        ("g.csv", "text,label,text\na,b,c\n", "g.csv: columns must have distinct names, got 'text' twice"),
         ("f.txt", "a", "ends in .jsonl"),
     ):
         (tmp_path / name).write_text(content)
