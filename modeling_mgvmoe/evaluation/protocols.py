@@ -337,6 +337,8 @@ def _open(task: str, scorers: Mapping[str, Scorer], posts: Mapping[str, Posts], 
         }
         thresholds = {}
         for method, prefix in REJECTION_METHODS.items():
+            if method == "logit" and getattr(scorer, "num_neighbors", False):
+                continue  # shared with neighbours, scores are log-probabilities
             measured = confidence(np.concatenate(fitted), method)
             thresholds[method] = threshold = fit_rejection_threshold(measured, is_known)
             measured = confidence(logits, method)

@@ -163,7 +163,8 @@ class ModelScorer:
                     bar.update(len(rows))
         if self.num_neighbors and num_samples is None:
             probs = torch.from_numpy(logits[0]).softmax(-1)
-            logits[0] = propagate_labels(probs, nodes, self.num_neighbors).log().numpy()
+            shared = propagate_labels(probs, nodes, self.num_neighbors)
+            logits[0] = shared.clamp(min=torch.finfo(shared.dtype).tiny).log().numpy()
         return logits
 
 

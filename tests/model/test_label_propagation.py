@@ -111,6 +111,14 @@ def test_pipeline_extraction_and_evaluation_share_alike():
     torch.testing.assert_close(logits.softmax(-1), expected, rtol=0, atol=1e-6)
 
 
+def test_a_probability_of_nothing_has_a_logarithm(monkeypatch):
+    model, processor = scratch_similarity(torch.double)
+    shared = torch.tensor([[1.0, 0.0, 0.0]] * len(POSTS), dtype=torch.float64)
+    monkeypatch.setattr("modeling_mgvmoe.inference.predict.propagate_labels", lambda *given: shared)
+    logits = ModelScorer(model, processor, num_neighbors=2)(POSTS, LABELS)
+    assert torch.from_numpy(logits).isfinite().all()
+
+
 def test_posts_share_with_those_of_the_same_candidates_only():
     model, processor = scratch_similarity(torch.double)
     pipe = ZeroShotMultimodalIEPipeline(model=model, processor=processor, num_neighbors=3)
