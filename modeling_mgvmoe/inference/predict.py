@@ -284,12 +284,21 @@ def make_compute_metrics(collators: Mapping[str, PostCollator]) -> Callable[[Eva
 
     Args:
         collators: for each split that is evaluated the one that made its batches.
+
+    Raises:
+        ValueError: two tasks of a collator have the same candidates.
     """
     # The candidates of each task, as the mask of a row of logits; and the names of all columns.
     splits = [
         ({mask.numpy().tobytes(): task for task, mask in collator.task_masks.items()}, collator.candidate_labels)
         for collator in collators.values()
     ]
+    for collator, (tasks, _) in zip(collators.values(), splits, strict=True):
+        if len(tasks) < len(collator.task_masks):
+            raise ValueError(
+                "collators: tasks must have different candidates to be told apart, got the same for two of "
+                f"{', '.join(collator.task_masks)}."
+            )
 
     def compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
         """Scores of all posts.

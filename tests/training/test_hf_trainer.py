@@ -196,6 +196,11 @@ class TestMetrics:
             {"macro_f1": 2 / 9, "accuracy": 0.5, "typing_macro_f1": 2 / 9, "typing_accuracy": 0.5}
         )
 
+    def test_tasks_with_the_same_candidates_cannot_be_told_apart(self):
+        collator = PostCollator(small_trainee()[1], {"one": ["a", "b"], "other": ["b", "a"]})
+        with pytest.raises(ValueError, match="collators: .* the same for two of one, other"):
+            make_compute_metrics({"validation": collator})
+
     @pytest.mark.parametrize("answer", [0, 1])
     def test_posts_without_a_label_do_not_count(self, collators, answer):
         compute, none = make_compute_metrics(collators), -np.inf
