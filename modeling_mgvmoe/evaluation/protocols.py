@@ -86,11 +86,12 @@ def evaluate_protocol(protocol: str, scorers: Mapping[str, Scorer], data: Evalua
     Args:
         protocol: "unseen": test posts, candidates are the test classes, none of which is in training. "seen": the same
             for your own rows, whose test classes may be in training. "generalised":
-            test posts and held-out posts of training classes, candidates are both. If the data has validation posts,
-            half of the held-out ones fit a gamma with them (`metrics.py`), only the other half is tested
-            on, and there are scores with and without gamma. "open": test posts and posts without a class; candidates:
-            the test classes; a post is rejected when its best probability is below a threshold or, for the scores
-            that begin with "logit_", its best logit.
+            test posts and held-out posts of training classes, candidates are both. If the data has validation posts
+            of classes that are not in training, half of the held-out ones fit a gamma with them (`metrics.py`), only
+            the other half is tested on, and there are scores with and without gamma. "open": test posts and posts
+            without a class; candidates: the test classes; a post is rejected when its best probability is below a
+            threshold or, for the scores that begin with "logit_", its best logit. Its validation classes must be
+            unseen too, and a scorer with `num_neighbors` has no such scores.
         scorers: by name; no name may be that of a floor.
         data: with the posts that `PROTOCOLS[protocol]` names.
 
@@ -113,8 +114,10 @@ def evaluate_protocol(protocol: str, scorers: Mapping[str, Scorer], data: Evalua
     run = {"unseen": _unseen, "seen": _seen, "generalised": _generalised, "open": _open}[protocol]
     results = {}
     for task in data.labels["test"]:
-        optional = [name for name in OPTIONAL_POSTS[protocol] if name in data.posts]
-        posts = {name: _of_task(data.posts[name], task) for name in (*needed, *optional)}
+        posts = {name: _of_task(data.posts[name], task) for name in needed}
+        for name in OPTIONAL_POSTS[protocol]:
+            if len(own := _of_task(data.posts.get(name, ()), task)):
+                posts[name] = own
         if not len(posts["test"]):
             continue
         for name, own in posts.items():
@@ -146,8 +149,8 @@ def check_unseen(protocol: str, data: EvaluationData) -> None:
     """Refuse to report classes as unseen that are seen in training, and as seen ones of which none is.
 
     Raises:
-        ValueError: a test class is in training, and the protocol is not "seen"; or it is, and none of them is in
-            training, although there are training posts. The message names the classes.
+        ValueError: a test class, or a validation class of "open", is in training, and the protocol is not "seen"; or
+            it is, and none of them is in training, although there are training posts. The message names the classes.
     """
     if protocol == "seen":
         trained = {name for names in data.labels["train"].values() for name in names}
@@ -158,19 +161,27 @@ def check_unseen(protocol: str, data: EvaluationData) -> None:
                 f"(got {len(tested)} classes, none of them in training: {', '.join(sorted(tested)[:5])})"
             )
         return
-    for task, names in data.labels["test"].items():
-        both = [name for name in names if name in data.labels["train"].get(task, ())]
-        if both:
-            raise ValueError(
-                f'protocol: {protocol!r} needs test classes that are not in training; protocol "seen" takes any '
-                f"(got {len(both)} {task} classes of both: {', '.join(both[:5])})"
-            )
+    # The threshold of "open" is fitted on classes that are as unseen as those it is for.
+    for split in ("test", "validation") if protocol == "open" else ("test",):
+        for task, names in data.labels[split].items():
+            both = [name for name in names if name in data.labels["train"].get(task, ())]
+            if both:
+                raise ValueError(
+                    f'protocol: {protocol!r} needs {split} classes that are not in training; protocol "seen" takes '
+                    f"any (got {len(both)} {task} classes of both: {', '.join(both[:5])})"
+                )
 
 
 def _of_task(posts: Posts, task: str) -> Posts:
     from ..data.evaluation_data import posts_of_task
 
     return posts_of_task(posts, task)
+
+
+def _of_classes(posts: Posts, classes: Sequence[str]) -> Posts:
+    from ..data.evaluation_data import select_posts
+
+    return select_posts(posts, [row for row, (label,) in enumerate(_columns(posts, "label")) if label in classes])
 
 
 def _columns(posts: Posts, *names: str) -> list[tuple[str, ...]]:
@@ -229,9 +240,12 @@ def _generalised(task: str, scorers: Mapping[str, Scorer], posts: Mapping[str, P
     seen, unseen = tuple(labels["train"]), tuple(labels["test"])
     candidates = (*seen, *unseen)
     tested, fitting = [(posts["seen_test"], seen), (posts["test"], unseen)], None
-    if "validation" in posts:
+    # Rows of one's own may be validated on classes of training.
+    validated = tuple(name for name in labels["validation"] if name not in seen)
+    validation = _of_classes(posts.get("validation", ()), validated)
+    if len(validation):
         own, tested[0] = halves_by_id(posts["seen_test"]), (halves_by_id(posts["seen_test"])[1], seen)
-        fitting = _fitting_posts(task, own, posts["validation"], seen, tuple(labels["validation"]))
+        fitting = _fitting_posts(task, own, validation, seen, validated)
     ids: list[Any] = []
     references: list[str] = []
     for own_posts, names in tested:

@@ -140,6 +140,35 @@ def test_open_rejects_by_the_best_logit_too():
     assert result.counts["fitted on: posts without a class"] == len(to_fit)
 
 
+def test_without_unseen_validation_posts_generalised_has_no_gamma_and_open_is_refused():
+    """Rows without a validation file are validated on classes of training."""
+    trained, none = [make_post(number, "s") for number in range(4)], [make_post(number, "none") for number in range(9)]
+    own = {"ours": by_table({})}
+    bare = evaluate_protocol("generalised", own, hand_made({"test": TEST, "seen_test": trained}))["typing"]
+    for validation in (trained, []):
+        data = hand_made({"test": TEST, "seen_test": trained, "validation": validation}, validation=("s", "t"))
+        assert evaluate_protocol("generalised", own, data)["typing"] == bare
+    data = hand_made({"test": TEST, "none": none, "validation": trained}, validation=("s", "v"))
+    with pytest.raises(ValueError, match="'open' needs validation classes that are not in training; .* both: s"):
+        evaluate_protocol("open", own, data)
+    # Of a mixture the unseen ones are left.
+    seen = [make_post(number, "s") for number in range(20)]
+    posts = {"test": TEST, "seen_test": seen, "validation": [*trained, make_post(0, "v")]}
+    data = hand_made(posts, validation=("s", "t", "v"))
+    counts = evaluate_protocol("generalised", own, data)["typing"].counts
+    assert counts["gamma fitted on: posts of validation classes"] == 1
+    assert counts["gamma fitted on: candidates"] == 3
+
+
+def test_open_does_not_take_shared_log_probabilities_for_logits():
+    none = [make_post(number, "none") for number in range(9)]
+    data = hand_made({"test": TEST, "none": none, "validation": [make_post(0, "v")]})
+    scorer = by_table({})
+    scorer.num_neighbors = 2
+    scores = evaluate_protocol("open", {"ours": scorer}, data)["typing"].scores["ours"]
+    assert "auroc" in scores and not [name for name in scores if name.startswith("logit_")]
+
+
 def test_halves_hang_on_the_id_alone():
     posts = [make_post(number, "x") for number in range(60)]
     fitting, testing = halves_by_id(posts)
