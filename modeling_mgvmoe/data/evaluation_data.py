@@ -9,10 +9,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from .post_images import without_images as without_images  # for the evaluation
-from .rows import files_of, find_labels_file, read_parts
+from .rows import files_of, read_parts
 from .schema import task_of
 from .sketchbook import TASKS, generate_posts, split_classes
-from .zero_shot_data import SPLITS, ZeroShotData, read_data, read_prepared_labels
+from .zero_shot_data import SPLITS, ZeroShotData, read_data
 
 Posts = Sequence[Mapping[str, Any]]
 # Files of a prepared folder that training does not need.
@@ -92,15 +92,6 @@ def check_files(dataset: str, needed: Sequence[str] = ()) -> None:
     if os.path.isfile(dataset):
         name = next((name for name in needed if name in OPTIONAL), needed[0])
         raise FileNotFoundError(f"dataset: a folder with {name}.parquet is needed here, got the file {dataset!r}")
-    path = find_labels_file(dataset)
-    prepared = path is not None and read_prepared_labels(path)["unseen"]
-    there = [split for split in SPLITS if files_of(dataset, split)]
-    if len(there) < (len(SPLITS) if prepared else 1):
-        missing = next(split for split in SPLITS if split not in there)
-        raise FileNotFoundError(
-            f'dataset: {os.path.join(dataset, missing)}.parquet does not exist; "sketchbook" or a folder with '
-            f"{', '.join(f'{split}.parquet' for split in SPLITS)}, or rows of your own, are needed."
-        )
     for name in needed:
         if name in OPTIONAL and not files_of(dataset, name):
             how = (
@@ -172,9 +163,10 @@ def _check_further(folder: str, data: ZeroShotData, posts: Mapping[str, Posts]) 
     """Held-out posts are of training classes and not trained on, posts without a class of none."""
     path = os.path.join(folder, "{}.parquet")
     if "seen_test" in posts:
-        trained = {post["id"] for post in without_images(data.posts["train"])}
+        # Files of rows without ids number these alike.
+        trained = {(post["id"], post["text"]) for post in without_images(data.posts["train"])}
         for post in without_images(posts["seen_test"]):
-            if post["id"] in trained:
+            if (post["id"], post["text"]) in trained:
                 raise ValueError(
                     f"{path.format('seen_test')}: posts must not be training posts, got {post['id']!r} of both"
                 )

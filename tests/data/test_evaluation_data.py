@@ -1,5 +1,7 @@
 """The posts to evaluate on: held-out posts of seen classes, posts without a class, and what is refused."""
 
+import json
+
 import pytest
 
 from modeling_mgvmoe.data.evaluation_data import load_evaluation_data, posts_of_task, without_images
@@ -125,7 +127,8 @@ def test_posts_that_do_not_belong_are_refused(tmp_path):
     posts, _ = drawn_posts()
     folder = write_folder(tmp_path / "a")
     first = posts["seen_test"][0]["id"]
-    rewrite(folder, "seen_test", lambda post: {"id": posts["train"][0]["id"] if post["id"] == first else post["id"]})
+    trained = {name: posts["train"][0][name] for name in ("id", "text", "mentions")}
+    rewrite(folder, "seen_test", lambda post: trained if post["id"] == first else {})
     with pytest.raises(ValueError, match="must not be training posts, got 'sketchbook-typing-train-0-00000' of both"):
         load_evaluation_data(str(folder), ("seen_test",))
     folder = write_folder(tmp_path / "b")
@@ -138,3 +141,11 @@ def test_posts_that_do_not_belong_are_refused(tmp_path):
     rewrite(folder, "none", lambda post: {"mentions": [[5, 2]]})
     with pytest.raises(ValueError, match=r"none.parquet, row 0: post"):
         load_evaluation_data(str(folder), ("none",))
+
+
+def test_rows_without_ids_are_numbered_alike_in_two_files(tmp_path):
+    for name in ("train", "test", "seen_test"):
+        label = "bird" if name == "test" else "boat"
+        rows = [{"id": i, "text": f"Kelo {i} of {name}", "mention": "Kelo", "label": label} for i in range(2)]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert len(load_evaluation_data(str(tmp_path), ("seen_test",)).posts["seen_test"]) == 2

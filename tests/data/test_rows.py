@@ -363,6 +363,8 @@ def test_a_folder_of_images_with_metadata(tmp_path):
     posts = [*data.posts["train"], *data.posts["validation"]]
     assert sorted(post["image"].getpixel((0, 0))[0] for post in posts) == [0, 1, 2, 3]
     assert [post["mentions"] for post in posts] == [[[0, 4]]] * 4
+    check_files(str(tmp_path))
+    assert len(load_evaluation_data(str(tmp_path)).posts["test"]) == len(data.posts["validation"])
 
 
 def test_rows_as_a_prepared_folder_that_says_its_classes_are_seen(tmp_path, capsys):
