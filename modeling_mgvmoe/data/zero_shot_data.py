@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -129,6 +130,9 @@ def combine_data(parts: Mapping[str, ZeroShotData]) -> ZeroShotData:
 
     Raises:
         ValueError: there are no parts.
+
+    Warns:
+        UserWarning: one of them trains on a class that another holds out.
     """
     if not parts:
         raise ValueError("parts: at least one dataset is needed, got none")
@@ -146,6 +150,7 @@ def combine_data(parts: Mapping[str, ZeroShotData]) -> ZeroShotData:
         for label, allowed in data.label_types.items():
             old = label_types.get(label, ((), ()))
             label_types[label] = (_union(old[0], allowed[0]), _union(old[1], allowed[1]))
+    _warn_of_seen_elsewhere(labels)
     return ZeroShotData(
         posts=posts,
         labels=labels,
@@ -155,6 +160,24 @@ def combine_data(parts: Mapping[str, ZeroShotData]) -> ZeroShotData:
         unseen=all(data.unseen for data in parts.values()),
         note="; ".join(data.note for data in parts.values() if data.note),
     )
+
+
+def _warn_of_seen_elsewhere(labels: Mapping[str, Mapping[str, Sequence[str]]]) -> None:
+    """Name the classes that one dataset trains on and another validates or tests on, where they count as unseen."""
+    told = []
+    for split in ("validation", "test"):
+        for key, names in labels[split].items():
+            task = key.rpartition("/")[2]
+            for other, trained in labels["train"].items():
+                if other != key and other.rpartition("/")[2] == task:
+                    told += [f"{name!r} of {split} in {key}, trained on in {other}" for name in names
+                             if name in trained and name not in labels["train"].get(key, ())]  # fmt: skip
+    if told:
+        warnings.warn(
+            f"datasets: {len(told)} classes that one holds out are trained on in another, so that they are not "
+            f"unseen: {'; '.join(told[:5])}",
+            stacklevel=3,
+        )
 
 
 def _add_texts(texts: dict[str, tuple[str, ...]], more: Mapping[str, str | Sequence[str]]) -> None:

@@ -43,6 +43,21 @@ def test_types_of_both_datasets():
         combine_data({})
 
 
+def test_a_class_that_another_dataset_trains_on_is_named():
+    def held_out(trained, validated):
+        post = {"id": "1", "text": "Kelo", "mentions": [[0, 4]]}
+        names = {"train": trained, "validation": validated, "test": "tree"}
+        return ZeroShotData(
+            posts={split: [{**post, "label": name}] for split, name in names.items()},
+            labels={split: {"typing": (name,)} for split, name in names.items()},
+        )
+
+    one, two = held_out("boat", "bird"), held_out("bird", "cake")
+    told = "1 classes .* 'bird' of validation in one/typing, trained on in two/typing$"
+    with pytest.warns(UserWarning, match=told):
+        combine_data({"one": one, "two": two})
+
+
 def test_names_of_datasets():
     arguments = DataArguments(posts_per_class=1, eval_posts_per_class=1)
     assert "dataset" not in load_data(arguments).posts["train"][0]
