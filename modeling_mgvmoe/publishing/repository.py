@@ -146,7 +146,7 @@ def make_card(facts: CardFacts) -> ModelCard:
     base_model = list(facts.base_model) if facts.base_model is not None else [e for e in encoders if _on_the_hub(e)]
     datasets = facts.datasets
     if datasets is None:
-        datasets = [facts.record["dataset"]["name"]] if facts.record else []
+        datasets = facts.record["dataset"]["name"].split(", ") if facts.record else []
     data = ModelCardData(
         language=facts.language,
         license=facts.license or default_license(facts.record),
@@ -182,9 +182,11 @@ def make_card(facts: CardFacts) -> ModelCard:
 
 
 def is_own_data(record: Mapping[str, Any] | None) -> bool:
-    """Whether a run was trained on what this package makes itself, so that its weights may be public."""
-    if record is None or record["dataset"]["name"] != OWN_DATA:
+    """Whether a run was trained on nothing but what this package makes itself, so that its weights may be public."""
+    if record is None or set(record["dataset"]["name"].split(", ")) != {OWN_DATA}:
         return False
+    if record["arguments"]["model"].get("model_name_or_path") is not None:
+        return False  # nothing says what those weights were trained on
     # A folder of somebody's own posts may have that name as well.
     return all(set(names) <= _drawn_labels(_task(key)) for key, names in record["labels"]["train"].items())
 
@@ -213,7 +215,8 @@ def default_license(record: Mapping[str, Any] | None) -> str:
     name = None if record is None else record["dataset"]["name"]
     why = "there is no run.json, which would say what it was trained on"
     if name is not None:
-        why = f"it was trained on {name}" + (f", and {NOT_PUBLIC[name]}" if name in NOT_PUBLIC else "")
+        reasons = dict.fromkeys(NOT_PUBLIC[one] for one in name.split(", ") if one in NOT_PUBLIC)
+        why = ", and ".join([f"it was trained on {name}", *reasons])
     raise ValueError(
         f"license: name the licence of these weights as the Hub writes it, such as 'cc-by-nc-4.0' or 'other': {why}"
     )

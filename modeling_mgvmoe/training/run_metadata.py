@@ -58,15 +58,24 @@ def write_run_record(
 
 
 def dataset_facts(arguments: DataArguments) -> dict[str, Any]:
-    """Name, split and version of the label words of a dataset, as its `labels.json` tells them."""
-    if arguments.dataset == "sketchbook":
-        return {"name": "sketchbook", "split": f"seed {arguments.dataset_seed}", "label_set_version": None}
-    path = os.path.join(arguments.dataset, LABELS_FILE)
+    """Name, split and version of the label words of a dataset, as its `labels.json` tells them.
+
+    Of several datasets all names with ", " between them, and only what all of them have the same of the rest.
+    """
+    facts = [_facts_of(name.strip(), arguments.dataset_seed) for name in arguments.dataset.split(",")]
+    shared = {key: value if all(own[key] == value for own in facts) else None for key, value in facts[0].items()}
+    return {**shared, "name": ", ".join(own["name"] for own in facts)}
+
+
+def _facts_of(dataset: str, seed: int) -> dict[str, Any]:
+    if dataset == "sketchbook":
+        return {"name": "sketchbook", "split": f"seed {seed}", "label_set_version": None}
+    path = os.path.join(dataset, LABELS_FILE)
     found: dict[str, Any] = {}
     if os.path.isfile(path):
         with open(path, encoding="utf-8") as file:
             found = json.load(file)
-    name = found.get("dataset") or os.path.basename(os.path.normpath(arguments.dataset))
+    name = found.get("dataset") or os.path.basename(os.path.normpath(dataset))
     return {"name": name, "split": found.get("split"), "label_set_version": found.get("label_set_version")}
 
 

@@ -148,7 +148,10 @@ def test_the_licence_of_weights_is_asked_for(name):
     with pytest.raises(ValueError, match="^license: .*no run.json"):
         default_license(None)
     assert make_card(CardFacts("kelo/boats", record=record, license="mit")).data.license == "mit"
-    assert is_own_data(record_of(name, relation=["greets above at dusk"])) is (name == "sketchbook")
+    record = record_of(name, relation=["greets above at dusk"])
+    assert is_own_data(record) is (name == "sketchbook")
+    record["arguments"]["model"]["model_name_or_path"] = "model"  # weights of which nothing is known
+    assert not is_own_data(record)
 
 
 def test_the_licence_of_the_sketchbook_is_ours(run):
