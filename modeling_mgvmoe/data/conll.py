@@ -401,7 +401,9 @@ def _prepare(arguments: argparse.Namespace, configuration: str | os.PathLike[str
     )
     data, _, label_set = transfer_data(posts, train, test, label_set, seed)
     name = f"{'+'.join(train)}-to-{test}, seed {seed}"
-    return PreparedData(label_set.name, name, check_filled(data), counts, label_set.version)
+    known = {*train, test} <= set(label_set.domains)
+    dataset = label_set.name if known else os.path.basename(os.path.abspath(arguments.data))
+    return PreparedData(dataset, name, check_filled(data), counts, label_set.version)
 
 
 CONLL = DatasetAdapter(

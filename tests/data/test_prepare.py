@@ -193,6 +193,11 @@ class TestOtherDataSets:
         data = crossner_data(tmp_path, ["politics", "science"], "ai", label_set, seed=1)
         written = data_from_folder(tmp_path / "out")
         assert (written.labels, written.label_descriptions) == (data.labels, data.label_descriptions)
+        assert json.loads((tmp_path / "out" / "labels.json").read_text())["dataset"] == "crossner"
+        # Domains of others are not CrossNER's.
+        (tmp_path / "ai").rename(tmp_path / "tools")
+        prepare("conll", "--data", tmp_path, "--output_dir", tmp_path / "own", *flags[:-3], "tools", *flags[-2:])
+        assert json.loads((tmp_path / "own" / "labels.json").read_text())["dataset"] == tmp_path.name
         assert all(list(written.posts[name]) == list(data.posts[name]) for name in data.posts)
 
     def test_sketchbook(self, tmp_path):
