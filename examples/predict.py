@@ -55,7 +55,7 @@ def main():
         text=[post["text"] for post in posts],
         images=[post.get("image") for post in posts],
         image_text=[post.get("image_text") for post in posts],
-        mentions=[post.get("mention") or [post["head"], post["tail"]] for post in posts],
+        mentions=[post.get("mentions") or post.get("mention") or [post["head"], post["tail"]] for post in posts],
         candidate_labels=[post["candidate_labels"] for post in posts],
         return_tensors="pt",
     )

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -33,6 +34,18 @@ def folder(tmp_path_factory):
 def pipe(folder):
     model = MGVMoEForZeroShotIE.from_pretrained(folder / "model")
     return ZeroShotMultimodalIEPipeline(model=model, processor=MGVMoEProcessor.from_pretrained(folder / "model"))
+
+
+def test_the_example_takes_posts_as_the_pipeline_does(folder, monkeypatch, tmp_path):
+    posts = [{"text": TEXT, "candidate_labels": LABELS, **one} for one in (
+        {"mention": [12, 16]}, {"mentions": [[12, 16]]}, {"mentions": [[22, 26], [12, 16]]},
+        {"head": [22, 26], "tail": [12, 16]})]  # fmt: skip
+    (tmp_path / "posts.json").write_text(json.dumps(posts))
+    files = ["--posts", str(tmp_path / "posts.json"), "--output", str(tmp_path / "out.json")]
+    monkeypatch.setattr(sys, "argv", ["predict.py", "--model", str(folder / "model"), *files])
+    runpy.run_path(str(ROOT / "examples" / "predict.py"), run_name="__main__")
+    logits = json.loads((tmp_path / "out.json").read_text())["logits"]
+    assert logits[0] == pytest.approx(logits[1], abs=1e-5) and logits[2] == pytest.approx(logits[3], abs=1e-5)
 
 
 class TestOnePost:
