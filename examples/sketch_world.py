@@ -39,8 +39,8 @@ from modeling_mgvmoe.data.sketchbook import (
 from modeling_mgvmoe.inference.model_folder import check_output_folder
 
 CLANS = 4
-# Share of a clan's people who have its type, and share of names in capitals.
-OF_CLAN_TYPE, CAPITALS = 0.85, 0.1
+# Share of a clan's people who have its type, share of names in capitals, and share of posts that name one person.
+OF_CLAN_TYPE, CAPITALS, TYPING_SHARE = 0.85, 0.1, 0.25
 POSTS_FILE, LABELS_FILE = "posts.parquet", "labels.json"
 # Posts that are in memory at a time when they are written.
 CHUNK = 1000
@@ -72,15 +72,13 @@ class SketchWorld:
         return self.relations[self.clans[one] ^ self.clans[other]]
 
 
-def make_world(people: int = 150, acquaintances: int = 8, seed: int = 0, sketchbook_seed: int = 0) -> SketchWorld:
-    """Draw a world.
+def make_world(people: int = 150, acquaintances: int = 8, seed: int = 0) -> SketchWorld:
+    """Draw a world, whose candidates are the test classes of the sketchbook of seed 0.
 
     Args:
         people: how many.
         acquaintances: mean number per person.
         seed: for names, clans and acquaintances.
-        sketchbook_seed: its test classes are the candidates; a model trained on the sketchbook of this seed has not
-            seen them.
 
     Raises:
         ValueError: there are too few people for that number of acquaintances, or more people than names.
@@ -94,7 +92,7 @@ def make_world(people: int = 150, acquaintances: int = 8, seed: int = 0, sketchb
     names: dict[str, None] = {}
     while len(names) < people:
         names["".join(draw.sample(SYLLABLES, draw.choice((2, 3)))).capitalize()] = None
-    typing, relation = (split_classes(task, sketchbook_seed).test for task in ("typing", "relation"))
+    typing, relation = (split_classes(task, 0).test for task in ("typing", "relation"))
     clan_types, relations = _of_all_drawings("typing", typing), _of_all_drawings("relation", relation)
     clans = [draw.randrange(CLANS) for _ in range(people)]
     types = [clan_types[clan] if draw.random() < OF_CLAN_TYPE else draw.choice(clan_types) for clan in clans]
@@ -118,12 +116,7 @@ def _of_all_drawings(task: str, labels: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def world_posts(
-    world: SketchWorld,
-    count: int,
-    seed: int = 0,
-    typing_share: float = 0.25,
-    image_share: float = 1.0,
-    image_size: int = 64,
+    world: SketchWorld, count: int, seed: int = 0, image_share: float = 1.0, image_size: int = 64
 ) -> Iterator[dict[str, Any]]:
     """Posts about a world, one by one.
 
@@ -131,7 +124,6 @@ def world_posts(
         world: the people and acquaintances that posts name.
         count: number of posts.
         seed: for the posts.
-        typing_share: share of posts that name one person and the type; the others name two who know each other.
         image_share: share of the posts with an image.
         image_size: width and height of the images in pixels.
 
@@ -142,7 +134,7 @@ def world_posts(
         raise ValueError(f"posts must be at least 1, and image_share between 0 and 1, got {count} and {image_share}")
     draw = random.Random(f"sketch world/{seed}/posts")
     for number in range(count):
-        if draw.random() < typing_share:
+        if draw.random() < TYPING_SHARE:
             people: tuple[int, ...] = (draw.randrange(len(world.names)),)
             task, label = "typing", world.types[people[0]]
         else:
