@@ -213,15 +213,25 @@ def read_recipe(path: str) -> dict[str, Any]:
     """Values of a YAML recipe, its sections laid flat.
 
     Raises:
-        ValueError: the file is not a mapping, or a key is unknown; the message names the nearest known key.
+        ValueError: the file is not a mapping, has a key twice, or a key is unknown; the message names the nearest
+            known key.
     """
     import yaml
+
+    class Loader(yaml.SafeLoader):
+        """Refuses a key that a mapping has twice, of which YAML's own takes the last."""
+
+        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+            keys = [key.value for key, _ in node.value]
+            if twice := [key for key in keys if keys.count(key) > 1]:
+                raise yaml.YAMLError(f"key {twice[0]!r} twice in the mapping from line {node.start_mark.line + 1} on")
+            return super().construct_mapping(node, deep)
 
     if not os.path.isfile(path):
         raise FileNotFoundError(f"config: the file {path!r} does not exist")
     with open(path, encoding="utf-8") as file:
         try:
-            recipe = yaml.safe_load(file)
+            recipe = yaml.load(file, Loader)
         # What is no YAML; what is, but no date or number of it (ValueError, AttributeError); nested too deep.
         except (yaml.YAMLError, ValueError, AttributeError, TypeError, KeyError, RecursionError) as error:
             raise ValueError(f"{path}: a recipe in YAML is needed: {error!s:.300}") from error

@@ -75,6 +75,7 @@ def test_flags_alone():
         ("training: {learning_rat: 1}", "section training: unknown key 'learning_rat'; did you mean 'learning_rate'"),
         ("data: {learning_rate: 1}", "section data: unknown key 'learning_rate'; did you mean"),
         ("- training", r"a mapping with the sections model, data and training is needed \(got \['training'\]\)"),
+        ("training: {seed: 1, seed: 2}", "recipe.yaml: a recipe in YAML is needed: key 'seed' twice"),
         ("", r"sections model, data and training is needed \(got None\)"),
         ("training: [3]", r"section training: it must be a mapping, got \[3\]"),
         ("model: {model_config: [1]}", r"section model: model_config must be a mapping, got \[1\]"),
