@@ -141,9 +141,10 @@ def _folder(folder: str, needed: Sequence[str]) -> EvaluationData:
     note = data.note
     posts = {name: data.posts[name] for name in ("validation", "test")}
     if not len(posts["test"]):
-        posts["test"] = posts["validation"]
+        # Not also as validation posts: nothing may be fitted on what is tested on.
+        posts["test"] = posts.pop("validation")
         note += "; tested on the validation posts, for there are no test posts"
-    if not len(posts["validation"]):
+    elif not len(posts["validation"]):
         del posts["validation"]
     for name in OPTIONAL:
         if name in needed:

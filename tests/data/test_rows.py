@@ -425,6 +425,7 @@ def test_rows_without_test_posts_are_evaluated_on_those_held_out(tmp_path):
     found, data = load_evaluation_data(path), read_data(path)
     assert found.posts["test"]["id"][:] == data.posts["validation"]["id"][:]
     assert "tested on the validation posts" in found.note
+    assert "validation" not in found.posts  # nothing is fitted on what is tested on
     with pytest.raises(FileNotFoundError, match=r"dataset: a folder with none.parquet is needed"):
         check_files(path, ("none",))
 
