@@ -17,7 +17,7 @@ with the images themselves. `--graph` adds rows with label propagation among the
 rows that it has already are kept and not run again, so that a stopped run resumes. `train_seed` is null where nothing
 is trained.
 `--methods` takes "all", "baselines", "ablations" and names; `--list` shows them.
-`--summary` prints the table of FILE and runs nothing.
+`--summary` prints the table of FILE, or of several together, and runs nothing.
 """
 
 import argparse
@@ -80,7 +80,7 @@ def read_command_line(argv=None):
     parser.add_argument("--image-text", nargs="+", choices=KINDS, default=["own"], help="(default own)")
     parser.add_argument("--image", nargs="+", choices=KINDS, default=["own"], help="(default own)")
     parser.add_argument("--graph", action="store_true", help="also with label propagation among the test posts")
-    parser.add_argument("--json", metavar="FILE")
+    parser.add_argument("--json", nargs="+", metavar="FILE")
     parser.add_argument("--text_model", help=f"default: the files of the package {TEXT_PACKAGE}")
     parser.add_argument("--vision_model", help="default: DIR/../weights/mobilenet_v2_imagenet, if it is there")
     parser.add_argument("--config", help="recipe; default: configuration/recipes/mgvmoe_small.yaml or sketchbook.yaml")
@@ -96,6 +96,9 @@ def read_command_line(argv=None):
         return flags, others
     if flags.summary and flags.json:
         return flags, others
+    if len(flags.json or ()) > 1:
+        parser.error("--json: one FILE is needed to run, several go with --summary")
+    flags.json = flags.json and flags.json[0]
     needed = ["task", "json"] + (["data"] if flags.task != "sketchbook" else [])
     needed += ["train_domains", "test_domain"] if flags.task == "met" else []
     missing = ["--" + name.replace("_", "-") for name in needed if not getattr(flags, name)]
@@ -324,9 +327,10 @@ def main(argv=None):
         print(markdown_table(["method", "what"], [[method.name, method.what] for method in METHODS.values()]))
         return []
     rows = []
-    if flags.summary or os.path.exists(flags.json):
-        with open(flags.json, encoding="utf-8") as file:
-            rows = json.load(file)
+    for path in flags.json if flags.summary else [flags.json]:
+        if flags.summary or os.path.exists(path):
+            with open(path, encoding="utf-8") as file:
+                rows += json.load(file)
     if flags.summary:
         print(summary(rows, flags.against))
         return rows
