@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -53,6 +54,8 @@ class JsonLinesPosts:
 
     def rows(self, start: int, end: int) -> Iterator[tuple[dict[str, Any] | None, str | None]]:
         """Values of the rows `start` to `end`, or why there are none."""
+        if start >= end:  # of an empty file too, which has no places
+            return
         with open(self.path, "rb") as file:
             file.seek(self.places[start // STRIDE])
             number = start - start % STRIDE
@@ -96,27 +99,38 @@ class ParquetPosts:
 
     def __init__(self, path: str) -> None:
         self.path = path
+        self.metadata: pq.FileMetaData | None = None
         try:
-            # Buffered: a row group of images, of any size, is never in memory as a whole.
-            self.file = pq.ParquetFile(path, buffer_size=1 << 18, pre_buffer=False)
+            with self._open() as file:
+                schema, self.metadata = file.schema_arrow, file.metadata
         except (pa.ArrowException, OSError) as error:
             raise ValueError(f"input: {path} cannot be read as Parquet: {error}") from error
-        self.columns = [name for name in COLUMNS if name in self.file.schema_arrow.names]
-        self._check()
-        warn_of_columns(self.file.schema_arrow.names, KNOWN)
+        self.columns = [name for name in COLUMNS if name in schema.names]
+        self._check(schema)
+        warn_of_columns(schema.names, KNOWN)
         self.has_mentions = "mentions" in self.columns
-        metadata = self.file.metadata
-        self.num_rows: int = metadata.num_rows
+        self.num_rows: int = self.metadata.num_rows
         # Row group g holds the rows from starts[g] to starts[g + 1].
         self.starts = [0]
-        for group in range(metadata.num_row_groups):
-            self.starts.append(self.starts[-1] + metadata.row_group(group).num_rows)
+        for group in range(self.metadata.num_row_groups):
+            self.starts.append(self.starts[-1] + self.metadata.row_group(group).num_rows)
+        self._file: pq.ParquetFile | None = None
+        self.close()
+
+    def _open(self) -> pq.ParquetFile:
+        # Buffered: a row group of images, of any size, is never in memory as a whole.
+        return pq.ParquetFile(self.path, metadata=self.metadata, buffer_size=1 << 18, pre_buffer=False)
+
+    def close(self) -> None:
+        """Close the file, for a system lets a process open a thousand; [`rows`] opens it again."""
+        if self._file is not None:
+            self._file.close()
+        self._file = None
         self._batches: Iterator[pa.RecordBatch] = iter(())
         self._position = self.num_rows  # of the first row that is in `_batch` or still to come
         self._batch: pa.RecordBatch | None = None
 
-    def _check(self) -> None:
-        schema = self.file.schema_arrow
+    def _check(self, schema: pa.Schema) -> None:
         if "text" not in self.columns:
             raise ValueError(f"input: {self.path} must have a column 'text', got {', '.join(schema.names) or 'none'}")
         for name, fits, rule in (
@@ -130,34 +144,35 @@ class ParquetPosts:
                 raise ValueError(f"input: {self.path}: {name} must hold {rule}, got {schema.field(name).type}")
 
     def digest(self) -> str:
-        """SHA-256, in hex, of size and footer: places, sizes and statistics of all that the file holds."""
+        """SHA-256, in hex, of the file: an edit may leave its size and its footer as they were."""
         with open(self.path, "rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(-8, os.SEEK_END)
-            length = int.from_bytes(file.read(4), "little")
-            file.seek(-8 - length, os.SEEK_END)
-            return hashlib.sha256(str(size).encode() + file.read(length)).hexdigest()
+            return hashlib.file_digest(file, "sha256").hexdigest()
 
     def ids(self) -> Iterator[Any]:
         """The id of every row, `None` where there is none."""
         if "id" not in self.columns:
             yield from (None for _ in range(self.num_rows))
             return
-        for batch in self._read(iter(self.file.iter_batches(1 << 14, columns=["id"]))):
-            for values, _ in _to_python(batch):
-                yield None if values is None else values["id"]
+        with self._open() as file:
+            for batch in self._read(iter(file.iter_batches(1 << 14, columns=["id"]))):
+                for values, _ in _to_python(batch):
+                    yield None if values is None else values["id"]
 
     def rows(self, start: int, end: int) -> Iterator[tuple[dict[str, Any] | None, str | None]]:
         """Values of the rows `start` to `end`. A call that begins behind the last one reads on from there."""
         self._go_to(start)
         while self._position < end:
             yield from _to_python(self._take(end - self._position))
+        if end == self.num_rows:
+            self.close()
 
     def _go_to(self, row: int) -> None:
         group = next(number for number, start in enumerate(self.starts[1:]) if row < start)
         if not self.starts[group] <= self._position <= row:
+            self.close()
+            self._file = self._open()
             groups = list(range(group, len(self.starts) - 1))
-            batches = self.file.iter_batches(ROWS, row_groups=groups, columns=self.columns)
+            batches = self._file.iter_batches(ROWS, row_groups=groups, columns=self.columns)
             self._batches, self._position, self._batch = self._read(iter(batches)), self.starts[group], None
         while self._position < row:
             self._take(row - self._position)
@@ -253,7 +268,7 @@ class PostFiles:
 
     Args:
         paths: files, or folders in which, and below which, all files with a known ending are taken; names that begin
-            with "." or "_" are passed over.
+            with "." or "_", and folders of an extraction, are passed over.
 
     Attributes:
         names: of the files, relative to the folder that was given; of several, its number comes first.
@@ -271,7 +286,7 @@ class PostFiles:
             for file, name in _files_of(os.fspath(path))
         ]
         real = [os.path.realpath(path) for path, _ in found]
-        twice = sorted({path for path in real if real.count(path) > 1})
+        twice = sorted(path for path, count in Counter(real).items() if count > 1)
         if twice:
             raise ValueError(f"input: each file may be given once, got twice: {', '.join(twice[:5])}")
         self.paths, self.names = [path for path, _ in found], [name for _, name in found]
@@ -308,6 +323,8 @@ class PostFiles:
                 folder = os.path.dirname(path)
                 for row, (values, error) in enumerate(file.rows(low - first, high - first), low):
                     yield RawRow(row, values, error, folder)
+            elif isinstance(file, ParquetPosts):
+                file.close()
 
 
 def _ending(path: str) -> str:
@@ -315,6 +332,15 @@ def _ending(path: str) -> str:
     if ending not in READERS:
         raise ValueError(f"input: a file must end with {' or '.join(READERS)}, got {path!r}")
     return ending
+
+
+# Of the folder of an extraction: its notes, and among them what the run was started with.
+NOTES, IDENTITY = "_run", "run.json"
+
+
+def _is_graph(folder: str) -> bool:
+    """Whether an extraction writes to a folder: its tables, below the input, are no input."""
+    return os.path.isfile(os.path.join(folder, NOTES, IDENTITY))
 
 
 def _files_of(path: str) -> list[tuple[str, str]]:
@@ -325,7 +351,9 @@ def _files_of(path: str) -> list[tuple[str, str]]:
         raise FileNotFoundError(f"input: {path!r} does not exist")
     found = []
     for folder, folders, names in os.walk(path):
-        folders[:] = sorted(name for name in folders if not name.startswith((".", "_")))
+        folders[:] = sorted(
+            name for name in folders if not name.startswith((".", "_")) and not _is_graph(os.path.join(folder, name))
+        )
         for name in names:
             if not name.startswith((".", "_")) and os.path.splitext(name)[1].lower() in READERS:
                 whole = os.path.join(folder, name)

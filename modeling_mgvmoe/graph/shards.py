@@ -27,7 +27,7 @@ from ..data.atomic_io import remove_partial_files, whole_file, write_whole
 from ..data.files import read_json_object
 from ..data.fingerprint import differences, digest
 from .post_check import CheckedRow, RowError, find_duplicates
-from .post_files import PostFiles
+from .post_files import IDENTITY, NOTES, PostFiles
 
 TABLES = ("posts", "mentions", "relations", "errors")
 # Why a row of the input could not be extracted.
@@ -296,9 +296,9 @@ def _answer(entry: Mapping[str, Any]) -> dict[str, Any]:
 
 
 FORMAT, VERSION = "mgvmoe extracted graph", 1
-SUMMARY, NOTES = "summary.json", "_run"
+SUMMARY = "summary.json"
 JSON_LINES, N_TRIPLES, HETERO_DATA = "graph.jsonl", "graph.nt", "hetero_data"
-IDENTITY, DUPLICATES = "run.json", "duplicates.npy"
+DUPLICATES = "duplicates.npy"
 
 
 def as_json(value: Any) -> Any:

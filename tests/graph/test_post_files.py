@@ -1,6 +1,7 @@
 """Files of posts, read a few rows at a time from any place."""
 
 import json
+import os
 import random
 
 import numpy as np
@@ -29,14 +30,13 @@ def test_any_range_of_a_parquet_file_in_any_order(tmp_path, row_group_size, monk
 def test_rising_ranges_are_read_on_and_row_groups_without_any_are_skipped(tmp_path, monkeypatch):
     file = ParquetPosts(write_posts(tmp_path / "posts.parquet", some_posts(50), 10))
     opened = []
-    original = file.file.iter_batches
+    original = pq.ParquetFile.iter_batches
 
-    class Watched:
-        def iter_batches(self, *arguments, **named):
-            opened.append(named["row_groups"][0])
-            return original(*arguments, **named)
+    def watched(self, *arguments, **named):
+        opened.append(named["row_groups"][0])
+        return original(self, *arguments, **named)
 
-    monkeypatch.setattr(file, "file", Watched())
+    monkeypatch.setattr(pq.ParquetFile, "iter_batches", watched)
     for start, end in ((0, 4), (4, 8), (9, 15), (16, 20), (41, 45)):
         assert len(list(file.rows(start, end))) == end - start
     # From the first group on, and once more where two groups are left out.
@@ -118,6 +118,51 @@ def test_files_that_are_none(tmp_path):
     (tmp_path / "posts.jsonl").write_text("\n")
     with pytest.raises(ValueError, match="there must be at least one post, got none"):
         PostFiles([tmp_path / "posts.jsonl"])
+
+
+def test_an_empty_file_beside_full_ones(tmp_path):
+    posts = some_posts(3, drawings=False)
+    (tmp_path / "a.jsonl").write_text("")
+    (tmp_path / "b.jsonl").write_text("\n".join(map(json.dumps, posts)))
+    files = PostFiles([tmp_path])
+    assert list(files.ids()) == [(number, post["id"]) for number, post in enumerate(posts)]
+    assert [row.values for row in files.rows(0, 3)] == posts
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="open files are counted as Linux lists them")
+def test_of_many_files_one_is_open(tmp_path):
+    posts = some_posts(40, drawings=False)
+    for number in range(20):
+        write_posts(tmp_path / f"{number:02}.parquet", posts[2 * number : 2 * number + 2])
+    before = len(os.listdir("/proc/self/fd"))
+    files = PostFiles([tmp_path])
+    # Every second row of a file is left unread, so that none comes to its end.
+    for row in range(0, 40, 2):
+        assert [one.values["id"] for one in files.rows(row, row + 1)] == [posts[row]["id"]]
+        assert len(os.listdir("/proc/self/fd")) <= before + 1
+    assert [one for _, one in files.ids()] == [post["id"] for post in posts]
+    assert [one.values for one in files.rows(0, 40)] == [post | {"image": None} for post in posts]
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_changed_value_changes_the_digest(tmp_path):
+    path = tmp_path / "posts.parquet"
+    table = pa.table({"text": ["a boat", "a bird", "a cake"]})
+    pq.write_table(table, path, compression="none", use_dictionary=False, write_statistics=False)
+    before, content = ParquetPosts(str(path)).digest(), path.read_bytes()
+    # Neither size nor footer shows it.
+    path.write_bytes(content.replace(b"a bird", b"a bear"))
+    assert [values["text"] for values, _ in ParquetPosts(str(path)).rows(0, 3)] == ["a boat", "a bear", "a cake"]
+    assert ParquetPosts(str(path)).digest() != before
+
+
+def test_a_graph_below_the_input_is_no_input(tmp_path):
+    write_posts(tmp_path / "posts.parquet", some_posts(4))
+    (tmp_path / "graph" / "_run").mkdir(parents=True)
+    write_posts(tmp_path / "graph" / "more.parquet", some_posts(4))
+    assert PostFiles([tmp_path]).names == [os.path.join("graph", "more.parquet"), "posts.parquet"]
+    (tmp_path / "graph" / "_run" / "run.json").write_text("{}")
+    assert PostFiles([tmp_path]).names == ["posts.parquet"]
 
 
 def test_damage_in_the_middle_names_the_file(tmp_path):
