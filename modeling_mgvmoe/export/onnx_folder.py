@@ -253,7 +253,7 @@ def check_onnx_packages(*names: str) -> None:
 def export_graphs(
     model: MGVMoEForZeroShotIE, processor: MGVMoEProcessor, progress: bool = False, image_text: bool = False
 ) -> ExportedModel:
-    """The four graphs "vision", "mention", "labels" and "score" of a model; see `graphs.py` for what each takes.
+    """The four graphs "vision", "mention", "labels" and "score" of a model; see [`parts_of`] for what each takes.
 
     Posts, tokens of a post, images' tokens, labels, their texts and tokens, and types may be of any number; the size
     of an image is that of the processor.
@@ -318,7 +318,7 @@ def export_onnx(
 
 
 def _export(exporter: Any, part: Part) -> Any:
-    """One graph, with the axes named as in `graphs.py`."""
+    """One graph, with the axes named as in [`parts_of`]."""
     import onnx_ir.passes.common
     from transformers.exporters.configs import OnnxConfig
 

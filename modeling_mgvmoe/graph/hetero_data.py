@@ -14,7 +14,7 @@ Strings are arrays of NumPy.
 | mention, in, post | | |
 | mention, refers_to, entity | | |
 | mention, scored, entity_type | score | the ranking of every mention |
-| entity, has_type, entity_type | mean score over its mentions that have a type | `count`, those that have this one |
+| entity, has_type, entity_type | mean score over mentions of a type that rank this one | `count`, those of this one |
 | mention, LABEL, mention | score | head to tail; one kind of edge for each relation that occurs |
 | entity, LABEL, entity | mean score | the same between entities, each pair once; `count`, of the mentions' relations |
 """
@@ -52,7 +52,7 @@ def build_hetero_data(graph: GraphTables, merging: str = "name", progress: bool 
 
     Args:
         graph: tables of the extraction.
-        merging: which mentions are one entity, of `merging.MERGING`.
+        merging: which mentions are one entity, of `tables.MERGING`.
         progress: show a progress bar.
 
     Returns:
@@ -196,7 +196,7 @@ class _Builder:
         entity: torch.Tensor,
         y: torch.Tensor,
     ) -> None:
-        """Types of each entity, with their mean score over its typed mentions."""
+        """Types of each entity, with their mean score over its typed mentions whose rankings have it."""
         typed = y >= 0
         kept = typed[scored_mention]
         scored_entity, scored_type, scored = entity[scored_mention[kept]], scored_type[kept], scored[kept]
@@ -206,11 +206,11 @@ class _Builder:
         scored_keys = scored_entity * size + scored_type
         place = torch.searchsorted(keys, scored_keys).clamp(max=max(0, len(keys) - 1))
         known = keys[place] == scored_keys if len(keys) else torch.zeros_like(scored_keys, dtype=torch.bool)
-        total = torch.zeros(len(keys)).index_add(0, place[known], scored[known])
+        place, scored = place[known], scored[known]
+        total = torch.zeros(len(keys)).index_add(0, place, scored)
         store = data["entity", "has_type", "entity_type"]
         store.edge_index, store.count = pairs, counts
-        typed_mentions = torch.bincount(entity[typed], minlength=len(data["entity"].num_mentions))
-        store.edge_attr = (total / typed_mentions[pairs[0]])[:, None]
+        store.edge_attr = (total / torch.bincount(place, minlength=len(keys)))[:, None]
 
     def _fill_relations(self, data: HeteroData, entity: torch.Tensor) -> None:
         head, tail = self._column("head", np.int64), self._column("tail", np.int64)

@@ -227,6 +227,7 @@ class ModelExtractor:
                 errors="return",
                 **labels.options,
             )
+        self.extractor.numbered = False  # a place in a batch says nothing about the input
         self.identity: dict[str, Any] = {
             "model": module_fingerprint(model, model.config.to_dict()),
             "processor": processor_fingerprint(processor),

@@ -85,7 +85,7 @@ class CheckedRow:
         post: `id`, `text`, `image` (an RGB image or `None`), `image_text` (strings; only if there are any), `mentions`
             (pairs of integers); `None` for a bad row.
         image_error: why the post has no image though one was named.
-        kind: of `schema.ERROR_KINDS`, for a bad row.
+        kind: of `shards.ERROR_KINDS`, for a bad row.
         reason: in words, for a bad row.
     """
 
@@ -101,7 +101,7 @@ class RowError(ValueError):
     """A row cannot be extracted.
 
     Attributes:
-        kind: of `schema.ERROR_KINDS`.
+        kind: of `shards.ERROR_KINDS`.
     """
 
     def __init__(self, kind: str, reason: str) -> None:
@@ -113,7 +113,7 @@ class RowCheck:
     """Turns rows of the input into posts.
 
     Args:
-        duplicates: of `duplicate_ids.find_duplicates`.
+        duplicates: of [`find_duplicates`].
         on_broken_image: of [`ON_BROKEN_IMAGE`].
         image_dir: what paths of images are relative to; default: the folder of their file.
         needs_mentions: a post must say which mentions it has; false where they are looked for.

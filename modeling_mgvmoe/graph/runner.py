@@ -136,8 +136,8 @@ def extract_in_bulk(
 
     Args:
         posts: the input.
-        extractor: posts to what is found in them. A ValueError means that there is a bad post among them; which one is
-            found out by giving it one at a time.
+        extractor: posts to what is found in them, or `error`, why nothing can be. A ValueError means that there is a
+            bad post among them; which one is found out by giving it one at a time.
         arguments: how.
         identity: of the extractor, as JSON values: model, labels, options. A run resumes only if it is the same.
         image_features: images to features, which go into the table of posts; default: none.
@@ -163,6 +163,8 @@ def extract_in_bulk(
     fingerprint = ""
     with locked(output, own == 0, lock, "output"):
         if own == 0:
+            if arguments.overwrite:
+                _refuse_living_shards(output)
             fingerprint = begin(output, whole, posts, arguments.overwrite)
             parts = share(all_parts(posts.num_rows, arguments.part_size), arguments.shard_index, arguments.num_shards)
             todo, faults = missing_parts(output, parts, fingerprint)
@@ -187,6 +189,14 @@ def extract_in_bulk(
         seconds=time.monotonic() - started,
         faults=tuple(faults),
     )
+
+
+def _refuse_living_shards(output: str) -> None:
+    """Raise FileExistsError where a share of another run, which has a lock of its own, is still being made."""
+    for name in sorted(os.listdir(output)):
+        if name.startswith(f"{LOCK}-"):
+            with locked(output, name=name, argument="output"):
+                pass
 
 
 class _Worker:
@@ -282,15 +292,21 @@ def answers_of(extractor: Extractor, posts: Sequence[Any]) -> list[Mapping[str, 
         return []
     try:
         answers = list(extractor(posts))
-        if len(answers) != len(posts):
-            raise RuntimeError(f"extractor: {len(posts)} answers are needed, one a post, got {len(answers)}")
-        for answer in answers:
-            check_answer(answer)
-        return [*answers]
     except ValueError as error:
         if len(posts) == 1:
             return [RowError("extraction", str(error))]
         return [answer for post in posts for answer in answers_of(extractor, [post])]
+    if len(answers) != len(posts):
+        raise RuntimeError(f"extractor: {len(posts)} answers are needed, one a post, got {len(answers)}")
+    return [_checked(answer) for answer in answers]
+
+
+def _checked(answer: Mapping[str, Any]) -> Mapping[str, Any] | RowError:
+    try:
+        check_answer(answer)
+    except ValueError as error:
+        return RowError("extraction", str(error))
+    return answer
 
 
 class _Progress:

@@ -181,6 +181,10 @@ def check_part(folder: str, part: Part, fingerprint: str) -> dict[str, Any]:
     return counts
 
 
+# What is counted of posts; of errors only what there is.
+COUNTS = ("posts", "posts with an image", "posts without their image", "mentions", "mentions rejected", "relations")
+
+
 class PartTables:
     """Takes posts with what was extracted from them, and rows that could not be; gives Arrow tables.
 
@@ -426,7 +430,7 @@ def finish(folder: str) -> dict[str, Any] | None:
         raise ValueError(f"{strange[0].path(folder, 'posts')} is no part of this run; remove it")
     if len(there) < len(parts):
         return None
-    totals: Counter[str] = Counter()
+    totals: Counter[str] = Counter(dict.fromkeys(COUNTS, 0))
     for part in parts:
         totals.update(check_part(folder, part, fingerprint))
     summary = {"rows": num_rows(identity), "parts": len(parts), **dict(sorted(totals.items()))}

@@ -23,16 +23,18 @@ POSSESSIVE = re.compile(r"['’]s?$")
 def normalised_name(mention: str) -> str:
     """The form of a name by which mentions are compared.
 
-    In this order: Unicode NFKC; case folded; white space to single blanks; "#" and "@" before it, and punctuation and
-    symbols around it, taken off; a possessive "'s" or "'" at its end taken off. Of a mention that consists of
-    punctuation only, everything stays.
+    In this order: characters that are not seen (of Unicode's category Cf, and variation selectors) taken out; Unicode
+    NFKC; case folded; white space to single blanks; "#" and "@" before it, and punctuation and symbols around it,
+    taken off; a possessive "'s" or "'" at its end taken off. Of a mention that consists of such characters only,
+    everything stays.
 
     ```python
     normalised_name("@Kelo_Mar's ")  # "kelo_mar"
     normalised_name("“Dunvik   UNITED”,")  # "dunvik united"
     ```
     """
-    whole = " ".join(unicodedata.normalize("NFKC", mention).casefold().split())
+    seen = "".join(char for char in mention if not _is_unseen(char)) or mention
+    whole = " ".join(unicodedata.normalize("NFKC", seen).casefold().split())
     name, before = _stripped(whole), ""
     while name != before:  # so that a normalised name stays as it is
         name, before = _stripped(POSSESSIVE.sub("", name)), name
@@ -62,6 +64,11 @@ def _stripped(name: str) -> str:
     while end > start and _is_edge(name[end - 1]):
         end -= 1
     return name[start:end]
+
+
+def _is_unseen(char: str) -> bool:
+    selects = "\ufe00" <= char <= "\ufe0f" or "\U000e0100" <= char <= "\U000e01ef"
+    return selects or unicodedata.category(char) == "Cf"
 
 
 def _is_edge(char: str) -> bool:

@@ -54,7 +54,7 @@ def write_n_triples(
         graph: to be written; a part at a time is in memory.
         path: of the file; default: in the graph's folder.
         base_iri: what all names of the graph begin with.
-        merging: of `merging.MERGING`.
+        merging: of `tables.MERGING`.
 
     Returns:
         The path.

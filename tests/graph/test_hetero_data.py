@@ -10,7 +10,7 @@ from modeling_mgvmoe.graph.hetero_data import build_hetero_data, load_hetero_dat
 from modeling_mgvmoe.graph.tables import GraphTables
 from modeling_mgvmoe.graph.writers import write_n_triples
 from tests.support.graph_data import LABELS, extract_all, write_posts
-from tests.support.told_graph import POSTS
+from tests.support.told_graph import POSTS, told
 from tests.support.triples import parsed
 
 
@@ -51,6 +51,21 @@ def test_hetero_data_by_hand(graph):
     assert data["entity", "greets", "entity"].count.tolist() == [2]
     assert edges(data, "entity", "chases", "entity") == {("mura", "kelo"): 0.625}
     assert [kind[1] for kind in relation_types(data)] == ["greets", "chases"]
+
+
+def test_a_score_that_top_k_cut_counts_for_nothing(tmp_path):
+    def best_only(posts):
+        answers = told(posts)
+        for mention in (mention for answer in answers for mention in answer["mentions"]):
+            mention["scores"] = mention["scores"][:1]
+        return answers
+
+    extract_all(write_posts(tmp_path / "posts.parquet", POSTS), tmp_path / "graph", best_only)
+    data = build_hetero_data(GraphTables(tmp_path / "graph"))
+    # Kelo was ranked as a boat once and as a bird once, each time with 0.75.
+    assert edges(data, "entity", "has_type", "entity_type") == {
+        ("kelo", "boat"): 0.75, ("kelo", "bird"): 0.75, ("mura", "bird"): 0.5
+    }  # fmt: skip
 
 
 def test_hetero_data_by_name_and_type(graph):

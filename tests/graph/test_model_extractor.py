@@ -5,7 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from modeling_mgvmoe.graph.model_extractor import read_candidate_labels
+from modeling_mgvmoe.graph.model_extractor import (
+    CandidateLabels,
+    ExtractionOptions,
+    ModelExtractor,
+    read_candidate_labels,
+)
+from tests.support.from_scratch import scratch_model
 
 ROOT = Path(__file__).resolve().parents[2]
 LABELS = {"typing_labels": ["boat", "bird", "cake"], "relation_labels": ["greets", "chases"]}
@@ -73,3 +79,10 @@ def test_files_that_contradict_each_other_are_refused(tmp_path):
     third = written(tmp_path, "third.json", {"typing_labels": ["a"], "label_descriptions": {"a": "y"}})
     with pytest.raises(ValueError, match="third.json: label_descriptions of 'a' differs from another file's"):
         read_candidate_labels([one, third])
+
+
+def test_a_reason_names_the_post_and_no_place_in_its_batch():
+    extractor = ModelExtractor(*scratch_model(), CandidateLabels(("boat", "bird")), ExtractionOptions())
+    good = {"id": "1", "text": "Kelo sails", "mentions": [(0, 4)]}
+    first, second = extractor([good, {"id": "2", "text": "Mura sails", "mentions": [(0, 40)]}])
+    assert "error" not in first and second["error"].startswith("the post 'Mura sails', mentions[0]")

@@ -200,6 +200,28 @@ def test_a_second_run_in_the_same_folder_is_refused(posts_file, tmp_path):
     assert begun
 
 
+def test_overwrite_sees_a_share_that_is_still_being_made(posts_file, tmp_path):
+    begun = []
+
+    def begin_another(posts):
+        if not begun:
+            begun.append(True)
+            with pytest.raises(FileExistsError, match="output: a run that is still alive"):
+                extract_all(posts_file, tmp_path / "graph", overwrite=True)
+        return stand_in(posts)
+
+    extract_all(posts_file, tmp_path / "graph", begin_another, shard_index=0, num_shards=2)
+    assert begun and len(os.listdir(tmp_path / "graph" / "posts")) == 2
+    assert extract_all(posts_file, tmp_path / "graph", overwrite=True).summary["posts"] == COUNT
+
+
+def test_where_every_post_is_an_error_the_summary_counts_none(tmp_path):
+    (tmp_path / "posts.jsonl").write_text('{"text": "nonsense", "mentions": []}\n')
+    summary = extract_all(str(tmp_path / "posts.jsonl"), tmp_path / "graph").summary
+    assert summary["errors"] == 1
+    assert [summary[name] for name in ("posts", "posts with an image", "mentions", "relations")] == [0] * 4
+
+
 @pytest.mark.parametrize("damage", ["truncated", "missing", "of other rows"])
 def test_a_damaged_part_is_made_again(undisturbed, posts_file, tmp_path, damage):
     extract_all(posts_file, tmp_path / "graph")
@@ -288,6 +310,21 @@ def test_one_bad_post_costs_its_batch_nothing():
     first, second, third = answers_of(stand_in, posts)
     assert isinstance(second, RowError) and second.kind == "extraction"
     assert [first["id"], third["id"]] == ["0", "2"]
+
+
+def test_an_answer_with_an_error_is_its_own_rows_and_the_others_stay():
+    calls = []
+
+    def extractor(posts):
+        calls.append(len(posts))
+        answers = stand_in([posts[0], posts[2]])
+        return [answers[0], {"mentions": [], "relations": [], "error": "too long"}, answers[1]]
+
+    posts = [{"id": str(n), "text": "Kelo", "mentions": [(0, 4)]} for n in range(3)]
+    first, second, third = answers_of(extractor, posts)
+    # One call: scores may depend on the posts that are asked with one.
+    assert calls == [3] and [first["id"], third["id"]] == ["0", "2"]
+    assert isinstance(second, RowError) and second.kind == "extraction" and str(second) == "too long"
 
 
 def test_another_number_of_answers_is_no_bad_post():
