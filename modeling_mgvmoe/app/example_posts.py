@@ -10,11 +10,11 @@ from typing import Any
 
 from PIL import Image, ImageDraw
 
+from ..data.files import read_json
 from ..data.label_sets import TASKS
 from ..data.sketchbook import generate_posts, split_classes
 from ..images import to_rgb
-from ..pipeline_mgvmoe import mentions_of
-from ..spans import read_image_text
+from ..spans import mentions_of, read_image_text, read_mentions
 from .form import RELATION, TYPING, Fields, write_label_lines
 
 # Larger than in training, to look at; the image processor makes them as small as those.
@@ -188,18 +188,17 @@ def _drawn(task: str, label: str, labels: Sequence[str], seed: int) -> Fields:
 
 def _fields(
     text: str,
-    mentions: Any,
+    mentions: Sequence[Sequence[int]],
     image: Any,
     labels: Sequence[str],
     sentences: Mapping[str, Any] | None = None,
     image_text: Sequence[str] = (),
 ) -> Fields:
-    spans = [mentions] if not isinstance(mentions[0], (list, tuple)) else list(mentions)
-    numbers = [place for span in spans for place in span]
+    numbers = [place for span in mentions for place in span]
     return Fields(
         text=text,
         image=image,
-        kind=TYPING if len(spans) == 1 else RELATION,
+        kind=TYPING if len(mentions) == 1 else RELATION,
         numbers=tuple((numbers + [None] * 4)[:4]),
         labels=write_label_lines(labels, dict(sentences or {})),
         image_text="\n".join(" ".join(text.split()) for text in image_text),
@@ -217,20 +216,14 @@ def examples_from_file(path: str | os.PathLike) -> list[ExamplePost]:
         ValueError: it holds no such list, a post is wrong, or its image cannot be read.
     """
     name = os.fspath(path)
-    if not os.path.isfile(name):
-        raise FileNotFoundError(f"examples: the file {name!r} does not exist")
-    with open(name, encoding="utf-8") as file:
-        try:
-            posts = json.load(file)
-        except ValueError as error:
-            raise ValueError(f"examples: {name} holds no JSON: {error}") from error
+    posts = read_json(name, "examples")
     if not isinstance(posts, list) or not all(isinstance(post, dict) for post in posts):
         raise ValueError(f"examples: {name} must hold a list of posts, got {posts!r:.80}")
     examples = []
     for number, post in enumerate(posts, 1):
         extra = {key: post.pop(key) for key in ("name", "label_descriptions", "form") if key in post}
         try:
-            mentions = mentions_of(post)
+            mentions = read_mentions(mentions_of(post), post["text"])
             image = post.get("image")
             if image is not None:
                 image = to_rgb(os.path.join(os.path.dirname(name), image), "image")

@@ -41,6 +41,10 @@ def lead(ranking: Sequence[Mapping[str, Any]]) -> float:
     return best / average if average > 0 else math.inf
 
 
+# How many times as likely as the average other label the best one must be, where nothing else is said; see [`lead`].
+LEAST = 4.0
+
+
 def check_least(least: float) -> float:
     """Returns it, or raises ValueError if no `lead` could be compared with it."""
     if not isinstance(least, (int, float)) or not 1 <= least < math.inf:

@@ -50,8 +50,7 @@ WHOLE_INFO = (
     "The post and its image are those above. Relations follow the types of head and tail, where these are filled in."
 )
 IMAGE_TEXT_INFO = "Words for the image, with or without it: a caption, alternative text, what is written in it."
-# How many times as likely as the average other label the best one must be; see `markup.lead`.
-LEAST, MOST_LEAST = 4.0, 50.0
+MOST_LEAST = 50.0
 NONE_INFO = (
     "if the best label is less than this many times as likely as the average other label, however many there are"
 )
@@ -67,7 +66,7 @@ def _calls(function: str) -> str:
     return f"{ARGUMENTS} => window.mgvmoe.{function}"
 
 
-def build_page(served: ServedModel, examples: Sequence[ExamplePost] = (), least: float = LEAST) -> gr.Blocks:
+def build_page(served: ServedModel, examples: Sequence[ExamplePost] = (), least: float = markup.LEAST) -> gr.Blocks:
     """The page for a model.
 
     Args:

@@ -9,10 +9,14 @@ from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from huggingface_hub import metadata_load
+from yaml import YAMLError
+
 from ..data.atomic_io import whole_folder
 from ..inference.model_folder import check_model_folder
 from ..training.run_metadata import RUN_FILE
 from .example_posts import ExamplePost, write_examples
+from .markup import LEAST, check_least
 from .served_model import find_run_record
 
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -20,6 +24,8 @@ PACKAGE = Path(__file__).resolve().parents[1]
 # pillow from 13 on, it may not be in this environment, and its pillow is another one.
 REQUIREMENTS = ("torch", "transformers", "huggingface_hub", "safetensors", "numpy")
 GRADIO, PILLOW = "6.31.0", "pillow>=12.3,<13"
+# Of this package. Weights that are copied have their own.
+OWN_LICENSE = "apache-2.0"
 # The Hub shows at most this many characters of it.
 MOST_OF_DESCRIPTION = 60
 
@@ -33,8 +39,7 @@ sdk: gradio
 sdk_version: {gradio}
 python_version: "3.11"
 app_file: app.py
-license: apache-2.0
-short_description: {description}
+{license}short_description: {description}
 {models}---
 
 # MG-VMoE
@@ -60,7 +65,8 @@ HERE = Path(__file__).resolve().parent
 MODEL = {model}
 REVISION = {revision}
 
-page = build_page(load_served_model({argument}, REVISION), examples_from_file(HERE / "examples" / "posts.json"))
+examples = examples_from_file(HERE / "examples" / "posts.json")
+page = build_page(load_served_model({argument}, REVISION), examples, {least})
 
 if __name__ == "__main__":
     launch_page(page)
@@ -73,6 +79,7 @@ def write_space(
     examples: Sequence[ExamplePost],
     revision: str | None = None,
     overwrite: bool = False,
+    least: float = LEAST,
 ) -> list[str]:
     """Write the folder: `README.md`, `app.py`, `requirements.txt`, `examples/`, `modeling_mgvmoe/` and maybe `model/`.
 
@@ -82,6 +89,7 @@ def write_space(
         examples: posts to try it with.
         revision: of a name on the Hub.
         overwrite: replace a folder that is a Space.
+        least: where the slider of "none of these" stands at first.
 
     Returns:
         The files, sorted.
@@ -112,6 +120,7 @@ def write_space(
         contents = {
             "README.md": README.format(
                 gradio=GRADIO,
+                license=_license(model) if is_folder else f"license: {OWN_LICENSE}\n",
                 description=description,
                 models="" if is_folder else f"models:\n- {model}\n",
                 model=copied,
@@ -121,12 +130,23 @@ def write_space(
                 model=json.dumps(copied),
                 revision="None" if revision is None else json.dumps(revision),
                 argument="str(HERE / MODEL)" if is_folder else "MODEL",
+                least=check_least(least),
             ),
             "requirements.txt": "".join(f"{name}=={_version(name)}\n" for name in REQUIREMENTS) + f"{PILLOW}\n",
         }
         for name, content in contents.items():
             Path(partial, name).write_text(content, encoding="utf-8")
         return sorted(str(file.relative_to(partial)) for file in Path(partial).rglob("*") if file.is_file())
+
+
+def _license(model: str) -> str:
+    """The line of the licence that the card of copied weights names; nothing where it names none."""
+    readme = os.path.join(model, "README.md")
+    try:
+        named = (metadata_load(readme) or {}).get("license") if os.path.isfile(readme) else None
+    except (ValueError, YAMLError):  # nobody has read this card
+        named = None
+    return f"license: {named}\n" if isinstance(named, str) else ""
 
 
 def _check_place(folder: str | os.PathLike, overwrite: bool) -> None:

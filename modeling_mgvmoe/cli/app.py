@@ -17,11 +17,11 @@ from typing import Any
 from transformers.utils.logging import disable_progress_bar
 
 from ..app.example_posts import examples_for, examples_from_file
-from ..app.markup import check_least
+from ..app.markup import LEAST, check_least
 from ..app.served_model import find_run_record, load_served_model
 from ..app.space import write_space
 from ..data.flags import FlagParser, RenamedFlag
-from ..inference.model_folder import check_model_folder, shipped_model
+from ..inference.model_folder import check_model_folder, check_packages, shipped_model
 from .errors import one_line
 
 
@@ -42,7 +42,7 @@ def read_flags(argv: Sequence[str]) -> tuple[argparse.ArgumentParser, argparse.N
     parser.add_argument(
         "--threshold",
         type=float,
-        default=4.0,
+        default=LEAST,
         help='"none of these" if the best label is fewer times as likely as the average other one (default 4)',
     )
     parser.add_argument("--none_threshold", dest="threshold", action=RenamedFlag, type=float,
@@ -68,10 +68,16 @@ def main(argv: Sequence[str] | None = None) -> Any:
             if examples is None:
                 examples = examples_for(find_run_record(arguments.model, arguments.revision))
             files = write_space(
-                arguments.write_space, arguments.model, examples, arguments.revision, overwrite=arguments.overwrite
+                arguments.write_space,
+                arguments.model,
+                examples,
+                arguments.revision,
+                overwrite=arguments.overwrite,
+                least=arguments.threshold,
             )
             print(f"{arguments.write_space}: {len(files)} files, a Space of {arguments.model}")
             return
+        check_packages("app", "gradio")
         served = load_served_model(arguments.model, arguments.revision, arguments.trust_remote_code, arguments.device)
     except (OSError, ValueError) as error:
         parser.error(" ".join(str(error).split()))

@@ -512,9 +512,20 @@ def test_examples_there_and_back(tmp_path):
 
 
 @pytest.mark.parametrize(
+    "marked",
+    [{"mention": "Kelo"}, {"mention": {"start": 0, "end": 4}}, {"mentions": ["Kelo"]}, {"mentions": [[0, 4]]}],
+)
+def test_mentions_of_examples_as_the_pipeline_takes_them(marked, tmp_path):
+    post = {"text": "Kelo sails", "candidate_labels": ["boat"], **marked}
+    (tmp_path / "posts.json").write_text(json.dumps([post]), encoding="utf-8")
+    (example,) = examples_from_file(tmp_path / "posts.json")
+    assert (example.fields.kind, example.fields.numbers) == (TYPING, (0, 4, None, None))
+
+
+@pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", "holds no JSON"),
+        ("{", "a JSON file is needed"),
         ("{}", "must hold a list of posts, got {}"),
         ('[{"text": "Kelo"}]', "post 1: inputs: a post needs either 'mention', or 'head' and 'tail'"),
         ('[{"text": "Kelo", "mention": [0, 4]}]', "post 1: candidate_labels: a non-empty list of labels is needed"),

@@ -3,6 +3,7 @@
 import ast
 import importlib.util
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from huggingface_hub import SpaceCard
 
 from modeling_mgvmoe.app.example_posts import examples_from_file, sketchbook_examples
 from modeling_mgvmoe.app.space import GRADIO, MOST_OF_DESCRIPTION, PILLOW, write_space
+from modeling_mgvmoe.inference import model_folder
 from tests.support.from_scratch import scratch_model
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -79,6 +81,19 @@ def test_front_matter_and_requirements(tmp_path):
     assert not any("+" in line for line in lines)  # no index has the local part of a version
 
 
+def test_copied_weights_have_the_licence_that_their_card_names(model, tmp_path):
+    def front(name):
+        write_space(tmp_path / name, str(tmp_path / "model"), [])
+        return SpaceCard.load(tmp_path / name / "README.md").data.to_dict()
+
+    shutil.copytree(model, tmp_path / "model")
+    assert "license" not in front("no card")
+    (tmp_path / "model" / "README.md").write_text("# A card without front matter\n", encoding="utf-8")
+    assert "license" not in front("no front matter")
+    (tmp_path / "model" / "README.md").write_text("---\nlicense: cc-by-nc-4.0\n---\n", encoding="utf-8")
+    assert front("a card")["license"] == "cc-by-nc-4.0"
+
+
 def test_versions_are_those_of_the_environment_that_is_tested():
     own = pins("constraints-app.txt")
     assert own["gradio"] == GRADIO
@@ -110,7 +125,18 @@ def test_what_is_there_is_kept(model, tmp_path):
 def test_the_flag(script, model, tmp_path, capsys):
     script.main(["--model", str(model), "--write_space", str(tmp_path / "space")])
     assert re.fullmatch(rf"{tmp_path}/space: \d+ files, a Space of {model}\n", capsys.readouterr().out)
-    assert (tmp_path / "space" / "app.py").is_file()
+    assert "examples, 4.0)" in (tmp_path / "space" / "app.py").read_text(encoding="utf-8")
+    flags = ["--model", str(model), "--write_space", str(tmp_path / "space"), "--overwrite", "--threshold", "9"]
+    script.main(flags)
+    assert "examples, 9.0)" in (tmp_path / "space" / "app.py").read_text(encoding="utf-8")
+
+
+def test_a_missing_extra_is_told_before_a_model_is_loaded(script, model, monkeypatch, capsys):
+    monkeypatch.setattr(model_folder, "find_spec", lambda name: None if name == "gradio" else name)
+    monkeypatch.setattr("modeling_mgvmoe.cli.app.load_served_model", None)
+    with pytest.raises(SystemExit):
+        script.main(["--model", str(model)])
+    assert "gradio must be installed for this: pip install 'mg-vmoe[app]'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -128,7 +154,8 @@ def test_the_flag(script, model, tmp_path, capsys):
         (["--modle", "user/name"], "--model"),
     ],
 )
-def test_bad_flags_are_told_before_anything_starts(script, flags, message, capsys):
+def test_bad_flags_are_told_before_anything_starts(script, flags, message, capsys, monkeypatch):
+    monkeypatch.setattr(model_folder, "find_spec", lambda name: name)  # as if the extra were installed
     with pytest.raises(SystemExit) as stopped:
         script.main(flags)
     said = capsys.readouterr().err

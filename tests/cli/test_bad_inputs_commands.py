@@ -9,6 +9,7 @@ import pytest
 from transformers import HfArgumentParser
 
 from modeling_mgvmoe.cli.main import main as mgvmoe
+from modeling_mgvmoe.inference import model_folder
 from modeling_mgvmoe.training.arguments import ARGUMENT_CLASSES, _flags
 from tests.support.from_scratch import scratch_model
 
@@ -85,7 +86,7 @@ COMMANDS = {
         ([*POST, "--model", "T/none"], "model: the folder T/none does not exist"),
         ([*POST, "--posts", "T/none"], "posts: the file 'T/none' does not exist"),
         ([*POST, "--posts", "T/full"], "posts: the file 'T/full' does not exist"),
-        ([*POST, "--posts", "T/bad.json"], "posts: 'T/bad.json' must be JSON"),
+        ([*POST, "--posts", "T/bad.json"], "T/bad.json: a JSON file is needed"),
         ([*POST, "--posts", "T/list.json"], "posts: 'T/list.json' must hold a list of posts, got [3]"),
         ([*POST, "--posts", "T/object.json"], "posts: 'T/object.json' must hold a list of posts, got {}"),
         ([*POST, "--posts", "T/none.json"], "posts: 'T/none.json' must hold a list of posts, got []"),
@@ -197,7 +198,7 @@ COMMANDS = {
         (["--model", "M", "--device", "x"], "device: 'x' cannot be used here"),
         (["--model", "M", "--revision", "main"], "revision: a folder has none"),
         (["--model", "M", "--examples", "T/none"], "examples: the file 'T/none' does not exist"),
-        (["--model", "M", "--examples", "T/bad.json"], "examples: T/bad.json holds no JSON"),
+        (["--model", "M", "--examples", "T/bad.json"], "T/bad.json: a JSON file is needed"),
         (["--model", "M", "--write_space", "T/file"], "write_space: T/file holds something"),
         (["--model", "M", "--threshold", "0.5"], "threshold must be at least 1"),
     ],
@@ -258,6 +259,7 @@ def test_wrong_command_line(places, scripts, capfd, monkeypatch, own_module_cach
     flags = [str(places / flag) if flag in ("M", "T", "RUN") or flag.startswith("T/") else flag for flag in flags]
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
     monkeypatch.delenv("MGVMOE_DATA", raising=False)
+    monkeypatch.setattr(model_folder, "find_spec", lambda name: name)  # as if every extra were installed
     monkeypatch.setattr(sys, "argv", [f"{name}.py", *flags])
     before = {path for path in places.rglob("*") if path.is_file()}
     if name == "mgvmoe":
