@@ -6,6 +6,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 GOOD, FAILED, MISUSED = 0, 1, 2
 # Ctrl-C: 128 + SIGINT, as a shell has it.
@@ -16,6 +17,14 @@ PARTIAL = 3
 
 class UsageError(ValueError):
     """The command line, or a file that it names, is wrong."""
+
+
+class Ended(SystemExit):
+    """The end of a command with another exit code than 0 that has a result all the same."""
+
+    def __init__(self, code: int, result: Any) -> None:
+        super().__init__(code)
+        self.result = result
 
 
 @contextlib.contextmanager

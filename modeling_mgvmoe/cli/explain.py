@@ -24,6 +24,7 @@ from transformers.utils.logging import disable_progress_bar
 from ..app.markup import document
 from ..data.atomic_io import write_whole
 from ..data.evaluation_data import load_evaluation_data
+from ..data.files import read_json
 from ..data.flags import FlagParser, RenamedFlag
 from ..data.rows import locate_image
 from ..evaluation.explanation import ExpertUsage, expert_usage, explain_post, image_effect_words
@@ -60,19 +61,17 @@ def read_flags(argv: Sequence[str]) -> tuple[argparse.ArgumentParser, argparse.N
 
 def read_post(path: str, number: int) -> dict[str, Any]:
     """One post of a JSON file, its image's path relative to the file."""
-    if not os.path.isfile(path):
-        raise FileNotFoundError(f"posts: the file {path!r} does not exist")
-    with open(path, encoding="utf-8") as file:
-        try:
-            posts = json.load(file)
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"posts: {path!r} must be JSON: {error}") from error
+    posts = read_json(path, "posts")
     if not isinstance(posts, list) or not posts or not all(isinstance(post, dict) for post in posts):
         raise ValueError(f"posts: {path!r} must hold a list of posts, got {posts!r:.80}")
     if not 0 <= number < len(posts):
         raise ValueError(f"number must be one of 0 to {len(posts) - 1}, got {number}")
     post = posts[number]
     return {**post, "image": locate_image(post.get("image"), os.path.dirname(path))}
+
+
+def _same_file(path: str, other: str) -> bool:
+    return os.path.exists(path) and os.path.exists(other) and os.path.samefile(path, other)
 
 
 def usage_table(usage: ExpertUsage) -> str:
@@ -104,6 +103,8 @@ def main(argv: Sequence[str] | None = None) -> Any:
         ending = ".html" if arguments.command == "post" else ".json"
         if not arguments.output.endswith(ending):
             raise ValueError(f"output must end in {ending}, got {arguments.output!r}")
+        if arguments.command == "post" and _same_file(numbers, arguments.posts):
+            raise ValueError(f"output: its numbers, {numbers!r}, would replace the posts; --output must differ")
         check_output_folder("output", os.path.dirname(arguments.output) or ".")
         os.makedirs(os.path.dirname(arguments.output) or ".", exist_ok=True)
         if arguments.command == "post":

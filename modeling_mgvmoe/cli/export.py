@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from collections.abc import Sequence
 from typing import Any
 
 from ..data.flags import FlagParser
 from ..inference.model_folder import check_model_folder, check_output_folder, load_model
-from .errors import one_line
+from .errors import FAILED, Ended, one_line
 
 
 @one_line()
@@ -64,5 +63,5 @@ def main(argv: Sequence[str] | None = None) -> Any:
     graphs = sum(size for name, size in sizes.items() if ".onnx" in name)
     print(f"{arguments.output_dir}: {graphs / 2**20:.1f} MiB of graphs and weights")
     if not good:
-        sys.exit(1)
+        raise Ended(FAILED, found)
     return found

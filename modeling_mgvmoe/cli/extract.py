@@ -46,7 +46,7 @@ from ..graph.writers import BASE_IRI, check_base_iri
 from ..inference.model_folder import check_output_folder, shipped_model
 from ..labels import REJECT_BY
 from ..training.launch import patient_state, typed_command, under_launcher
-from .errors import PARTIAL, one_line
+from .errors import PARTIAL, Ended, one_line
 
 if TYPE_CHECKING:
     from accelerate import PartialState
@@ -71,7 +71,12 @@ def extract_command(argv: Sequence[str] | None = None, description: str | None =
         SystemExit: the command line is not understood, what it asks for fails, or a signal came; the message says why.
     """
     parser = _parser(description)
-    flags = parser.parse_args(argv)
+    return _run(parser, parser.parse_args(argv), argv)
+
+
+def _run(
+    parser: argparse.ArgumentParser, flags: argparse.Namespace, argv: Sequence[str] | None
+) -> dict[str, Any] | None:
     try:
         check_base_iri(flags.base_iri)
         check_output_folder("output", flags.output)
@@ -277,8 +282,9 @@ def main(argv: list[str] | None = None) -> dict[str, Any] | None:
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()  # of loading weights; the posts have their own
-    summary = extract_command(argv, __doc__)
-    extracted = "--export_only" not in (sys.argv if argv is None else argv)
-    if extracted and summary is not None and summary.get("errors") and not under_launcher():
-        sys.exit(PARTIAL)  # a launcher would take it for a crash
+    parser = _parser(__doc__)
+    flags = parser.parse_args(argv)
+    summary = _run(parser, flags, argv)
+    if not flags.export_only and summary is not None and summary.get("errors") and not under_launcher():
+        raise Ended(PARTIAL, summary)  # a launcher would take it for a crash
     return summary

@@ -13,7 +13,8 @@ from typing import NoReturn
 
 from .. import __version__
 from ..data.flags import FlagParser
-from .errors import FAILED, GOOD, MISUSED, PARTIAL, STOPPED, TRACEBACK, UsageError, one_line
+from ..inference.model_folder import check_packages
+from .errors import FAILED, GOOD, MISUSED, PARTIAL, STOPPED, TRACEBACK, Ended, UsageError, one_line
 
 PROGRAM = "mgvmoe"
 DESCRIPTION = f"""Zero-shot multimodal information extraction with MG-VMoE.
@@ -79,9 +80,18 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
+# The extra of a command whose module cannot be imported without it, and what is imported of it.
+EXTRAS = {"extract": ("graph", "accelerate", "datasets", "pyarrow", "rdflib")}
+# What every one of them takes here, and its own help does not know.
+MORE_HELP = """
+also:
+  --json       print the result as JSON, and all else on standard error
+  --traceback  where it fails, show where in the code"""
+
+
 def run_program(name: str, words: Sequence[str]) -> int:
     """Run a command of `PROGRAMS`; with `--json` its result goes to standard output and all else to standard error."""
-    as_json, before = "--json" in words, sys.argv
+    as_json, before, code = "--json" in words, sys.argv, GOOD
     if "--traceback" in words:
         os.environ[TRACEBACK] = "1"  # also of the processes that it starts
     words = [word for word in words if word not in ("--json", "--traceback")]
@@ -89,12 +99,19 @@ def run_program(name: str, words: Sequence[str]) -> int:
     try:
         # A package of an extra that is not installed is named in one line.
         with one_line(), contextlib.redirect_stdout(sys.stderr if as_json else sys.stdout):
+            check_packages(*EXTRAS.get(name, ("",)))
             result = importlib.import_module(f".{name}", __package__).main(words)
+    except Ended as end:
+        result, code = end.result, int(str(end.code))
+    except SystemExit as end:
+        if not end.code and {"-h", "--help"} & set(words):
+            print(MORE_HELP)
+        raise
     finally:
         sys.argv = before
     if as_json and result is not None:
         print(json.dumps(result, default=lambda value: getattr(value, "__dict__", str(value)), ensure_ascii=False))
-    return GOOD
+    return code
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -21,7 +21,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from ..data.atomic_io import whole_file
+from ..data.atomic_io import LOCK, locked, whole_file
 from ..data.fingerprint import digest
 from ..data.progress_bar import hide_bars_of_libraries, progress_bar
 from ..data.rows import ENDINGS, BrokenLine, is_address, locate_image, locate_images, read_records
@@ -219,17 +219,29 @@ def _check(post: Any, shared_labels: Sequence[str] | None, where: str) -> None:
 ANSWER_ENDINGS = (".json", ".jsonl")
 
 
-def check_output(path: str, overwrite: bool) -> None:
-    """Refuse a path that cannot be written to, before anything is scored."""
+def check_output(path: str, overwrite: bool, posts: str) -> None:
+    """Refuse a path that cannot be written to, or is that of the posts, before anything is scored."""
     if os.path.splitext(path)[1].lower() not in ANSWER_ENDINGS:
         raise UsageError(f"--output: a file that ends in {', '.join(ANSWER_ENDINGS)} is needed, got {path!r}")
     if os.path.isdir(path):
         raise UsageError(f"--output: {path!r} is a folder")
+    if os.path.exists(path) and os.path.exists(posts) and os.path.samefile(path, posts):
+        raise UsageError(f"--output: another file than --input must be named, got {path!r}, which the answers replace")
     if os.path.exists(path) and not overwrite:
         raise UsageError(f"--output: {path!r} exists; --overwrite replaces it")
     folder = os.path.dirname(path) or "."
     if not os.path.isdir(folder):
         raise UsageError(f"--output: the folder {folder!r} does not exist")
+
+
+def json_text(value: Any) -> str:
+    """JSON with characters as they are, or with escapes where half a surrogate pair has no form in UTF-8."""
+    text = json.dumps(value, ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return json.dumps(value)
+    return text
 
 
 class AnswerFile:
@@ -278,7 +290,7 @@ class AnswerFile:
 
     def add(self, answer: Mapping[str, Any]) -> None:
         """The next one."""
-        self.file.write(json.dumps(answer, ensure_ascii=False) + "\n")
+        self.file.write(json_text(answer) + "\n")
         self.errors += "error" in answer
 
     def close(self) -> None:
@@ -385,16 +397,29 @@ def run(flags: argparse.Namespace, argv: Sequence[str]) -> int:
         raise UsageError(f'--label-types: a model with score="similarity" is needed, got {model.config.score!r}')
     pipe = ZeroShotMultimodalIEPipeline(model=model, processor=processor, device=device)
     if flags.input is None:
+        # Whoever types an address wants it fetched; those in a file may be of anybody.
+        arguments["allow_image_urls"] = True
         (answer,) = _answers(pipe, _from(posts, {}, 0, False), arguments, 1)
-        print(json.dumps(answer, ensure_ascii=False) if flags.json else as_text(answer["labels"]))
+        print(json_text(answer) if flags.json else as_text(answer["labels"]))
         return GOOD
     if faults:
         first = next(iter(faults.values()))
         print(f"{len(faults):,} of {len(posts):,} posts are broken and get an error: {first}", file=sys.stderr)
+    if flags.output is None:
+        return _answer_file(flags, pipe, posts, faults, arguments)
+    if flags.dtype == "auto":
+        flags.dtype = str(model.dtype)  # answers of one file are of one precision
+    folder, name = os.path.split(flags.output)
+    with locked(folder or ".", name=f"{LOCK}-{name}", argument="--output"):
+        return _answer_file(flags, pipe, posts, faults, arguments)
+
+
+def _answer_file(
+    flags: argparse.Namespace, pipe: Any, posts: Sequence[Any], faults: Mapping[int, str], arguments: dict[str, Any]
+) -> int:
+    """Answer the posts of a file, in a file or on standard output; the exit code."""
     answers = None
     if flags.output is not None:
-        if flags.dtype == "auto":
-            flags.dtype = str(model.dtype)  # answers of one file are of one precision
         answers = AnswerFile(flags.output, _fingerprint(flags, arguments), flags.overwrite)
     done = 0 if answers is None else answers.done
     if done:
@@ -424,11 +449,11 @@ def _print(answers: Iterable[Mapping[str, Any]], as_json: bool) -> int:
     """Print the answers; how many of them are errors."""
     if as_json:
         listed = list(answers)
-        print(json.dumps(listed, ensure_ascii=False))
+        print(json_text(listed))
         return sum("error" in answer for answer in listed)
     errors = 0
     for answer in answers:
-        print(answer.get("text", "-"))
+        print(str(answer.get("text", "-")).encode(errors="backslashreplace").decode())
         if "error" in answer:
             errors += 1
             print(f"    error: {answer['error']}", flush=True)
@@ -474,7 +499,7 @@ def _read(flags: argparse.Namespace) -> tuple[Sequence[Any], dict[int, str], dic
         flags.model = flags.model or shipped_model()
         check_model_folder(flags.model)
     if flags.output is not None:
-        check_output(flags.output, flags.overwrite)
+        check_output(flags.output, flags.overwrite, flags.input)
     posts: Sequence[Any]
     faults: dict[int, str] = {}
     if flags.input is None:

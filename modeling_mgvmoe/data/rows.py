@@ -324,14 +324,16 @@ def locate_image(image: Any, folder: str) -> Any:
         image = image.get("path")
     if is_absent(image):
         return None
-    if isinstance(image, str) and not is_address(image):
+    if isinstance(image, str) and not is_address(image, folder):
         return os.path.join(folder, image)
     return image
 
 
-def is_address(image: str) -> bool:
-    """Whether a string names no file: an address, a chain of these, or a data URL."""
-    return "://" in image or "::" in image or image.startswith("data:")
+def is_address(image: str, folder: str = "") -> bool:
+    """Whether a string names no file in a folder: an address, a chain of these, or a data URL."""
+    # A chain is a name that a file may have as well.
+    chain = "::" in image and not os.path.isfile(os.path.join(folder, image))
+    return chain or "://" in image or image.startswith("data:")
 
 
 def _stored_image(image: Any, folder: str, where: str) -> Any:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..inference.metrics import TaskResult
+if TYPE_CHECKING:  # scikit-learn, which it imports, is of another extra than an export, whose tables are made here
+    from ..inference.metrics import TaskResult
 
 Scores = Mapping[str, Mapping[str, Mapping[str, float]]]
 

@@ -72,6 +72,18 @@ def test_images_as_predict_takes_them(script, folder, tmp_path, image):
     assert (numbers["patches"] is None) == (image in ("", None) or image != image)
 
 
+def test_the_posts_are_not_replaced_by_the_numbers(script, folder, tmp_path, capsys):
+    posts = tmp_path / "one.json"
+    posts.write_bytes((folder / "posts.json").read_bytes())
+    (tmp_path / "two.json").symlink_to(posts)
+    for output in ("one.html", "two.html"):
+        flags = ["--posts", str(posts), "--output", str(tmp_path / output)]
+        with pytest.raises(SystemExit):
+            script.main(["post", "--model", f"{folder}/model", *flags])
+        assert "would replace the posts; --output must differ" in capsys.readouterr().err
+    assert posts.read_bytes() == (folder / "posts.json").read_bytes()
+
+
 def test_use_of_the_experts(script, folder, tmp_path, capsys):
     out = tmp_path / "usage.json"
     script.main(["experts", "--model", f"{folder}/model", "--dataset", f"{folder}/posts", "--output", str(out)])

@@ -19,6 +19,7 @@ from modeling_mgvmoe.graph.hetero_data import load_hetero_data
 from modeling_mgvmoe.graph.model_extractor import ExtractionOptions, ModelExtractor, processor_fingerprint
 from modeling_mgvmoe.graph.runner import extract_in_bulk
 from modeling_mgvmoe.graph.tables import GraphTables
+from tests.support.commands import run
 from tests.support.from_scratch import scratch_model
 from tests.support.graph_data import contents, some_posts, write_posts
 
@@ -114,7 +115,10 @@ def test_the_script_says_that_some_posts_have_an_error(inputs, tmp_path, capsys,
         with pytest.raises(SystemExit) as end:
             main(flags)
         assert end.value.code == 3 and "59 posts" in capsys.readouterr().out
-    assert main(["--output", str(tmp_path / "graph"), "--export_only", "--formats", "n_triples"])["errors"] == 1
+    for flag in ("--export_only", "--export-only"):
+        assert main(["--output", str(tmp_path / "graph"), flag, "--formats", "n_triples"])["errors"] == 1
+    code, out, _ = run(capsys, "extract", *flags, "--json")
+    assert code == 3 and json.loads(out)["posts"] == 59
     monkeypatch.setenv("LOCAL_RANK", "0")
     assert main(flags)["errors"] == 1
 

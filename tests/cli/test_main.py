@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from modeling_mgvmoe import __version__
+from modeling_mgvmoe.cli.errors import Ended
 from modeling_mgvmoe.cli.main import PROGRAMS, main
+from modeling_mgvmoe.inference import model_folder
 from tests.support.commands import run
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -35,7 +37,8 @@ def test_a_command_that_reads_its_flags_itself_calls_itself_by_its_name(command,
     with pytest.raises(SystemExit) as stopped:
         main([command, "--help"])
     assert stopped.value.code == 0
-    assert f"mgvmoe {command}" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert f"mgvmoe {command}" in told and "--json " in told and "--traceback " in told
 
 
 def test_the_result_of_a_command_as_json(tmp_path, capsys):
@@ -44,6 +47,20 @@ def test_the_result_of_a_command_as_json(tmp_path, capsys):
     printed = capsys.readouterr()
     assert json.loads(printed.out) == {"train": 80, "validation": 24, "test": 24}
     assert "data" in printed.err
+
+
+def test_a_missing_extra_of_extract_is_named(capsys, monkeypatch):
+    monkeypatch.setattr(model_folder, "find_spec", lambda name: None if name == "pyarrow" else name)
+    code, out, err = run(capsys, "extract", "--output", "graph")
+    assert (code, out) == (1, "") and "pyarrow must be installed for this: pip install 'mg-vmoe[graph]'" in err
+
+
+def test_a_result_that_ends_with_another_code_is_printed_first(capsys, monkeypatch):
+    def main(words):
+        raise Ended(3, {"words": words})
+
+    monkeypatch.setattr("modeling_mgvmoe.cli.export.main", main)
+    assert run(capsys, "export", "--json", "x") == (3, '{"words": ["x"]}\n', "")
 
 
 def test_what_fails_inside_is_one_line_unless_it_is_asked_for(capsys, monkeypatch):

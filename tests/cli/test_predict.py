@@ -139,6 +139,14 @@ class TestOnePost:
         assert scores[0] != scores[1]
         assert all(abs(scores[0][name] - scores[1][name]) < 0.2 for name in LABELS)
 
+    def test_an_image_by_its_address_is_fetched(self, capsys, folder, monkeypatch):
+        content = (folder / "one.png").read_bytes()
+        monkeypatch.setattr("modeling_mgvmoe.images.fetch_image", lambda url, allow_private: content)
+        base = ["predict", "--model", folder / "model", "--text", TEXT, "--mention-text", "Mura", "--labels", *LABELS,
+                "--json", "--image"]  # fmt: skip
+        answers = [json.loads(run(capsys, *base, image)[1]) for image in ("https://a.b/one.png", folder / "one.png")]
+        assert answers[0]["labels"] == answers[1]["labels"]
+
 
 class TestFiles:
     POSTS = [
@@ -320,6 +328,52 @@ class TestFiles:
         code, out, _ = run(capsys, "predict", "--model", folder / "model", "--input", tmp_path / "posts.parquet",
                            "--labels", *LABELS, "--json")  # fmt: skip
         assert code == 3 and ["error" in answer for answer in json.loads(out)] == [False, True, False]
+
+    def test_half_a_surrogate_pair_does_not_end_the_run(self, capsys, folder, tmp_path):
+        posts = [{"text": "half \ud800", "mention": [0, 4]}, {"text": TEXT, "mention": [0, 4]}]
+        (tmp_path / "posts.json").write_text(json.dumps(posts), encoding="utf-8")
+        base = ["predict", "--model", folder / "model", "--input", tmp_path / "posts.json", "--labels", *LABELS]
+        code, out, _ = run(capsys, *base, "--json")
+        assert code == 3 and out.encode() and "surrogate" in json.loads(out)[0]["error"]
+        code, out, _ = run(capsys, *base)
+        assert code == 3 and out.startswith("half \\ud800\n    error: ") and TEXT in out.encode().decode()
+        code, out, _ = run(capsys, *base, "--output", tmp_path / "answers.jsonl")
+        answers = [json.loads(line) for line in (tmp_path / "answers.jsonl").read_text("utf-8").splitlines()]
+        assert code == 3 and [answer["text"] for answer in answers] == ["half \ud800", TEXT]
+
+    def test_the_posts_are_not_replaced_by_the_answers(self, capsys, folder, tmp_path):
+        path = self.write(tmp_path, "jsonl")
+        (tmp_path / "again.jsonl").hardlink_to(path)
+        before = path.read_bytes()
+        for output in (path, tmp_path / "again.jsonl"):
+            code, out, err = run(capsys, "predict", "--model", folder / "model", "--input", path, "--labels", *LABELS,
+                                 "--output", output, "--overwrite")  # fmt: skip
+            assert (code, out) == (2, "") and "--output: another file than --input must be named" in err
+        assert path.read_bytes() == before
+
+    def test_a_second_run_with_one_output_is_refused(self, capsys, folder, tmp_path, monkeypatch):
+        base = ["predict", "--model", folder / "model", "--input", self.write(folder, "json"), "--labels", *LABELS,
+                "--output", tmp_path / "answers.jsonl"]  # fmt: skip
+        add, told = answer_file.AnswerFile.add, []
+
+        def begin_another(answers, answer):
+            if not told:  # once: it waits for the lock
+                told.append(run(capsys, *base))
+            add(answers, answer)
+
+        monkeypatch.setattr(answer_file.AnswerFile, "add", begin_another)
+        assert run(capsys, *base)[0] == 0
+        ((code, out, err),) = told
+        assert (code, out) == (1, "") and "--output: a run that is still alive" in err
+        assert [path.name for path in tmp_path.iterdir()] == ["answers.jsonl"]
+
+    def test_a_file_with_two_colons_in_its_name_is_a_file(self, capsys, folder, tmp_path):
+        (tmp_path / "a::b.png").write_bytes((folder / "one.png").read_bytes())
+        post = {"text": TEXT, "mention": [0, 4], "image": "a::b.png"}
+        (tmp_path / "posts.json").write_text(json.dumps([post]), encoding="utf-8")
+        code, out, _ = run(capsys, "predict", "--model", folder / "model", "--input", tmp_path / "posts.json",
+                           "--labels", *LABELS, "--json")  # fmt: skip
+        assert code == 0 and json.loads(out)[0]["image"] == str(tmp_path / "a::b.png")
 
     def test_broken_posts_only_are_refused_before_a_model_is_loaded(self, capsys, tmp_path):
         (tmp_path / "bad.png").write_bytes(b"no picture")
