@@ -24,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> Any:
     parser = FlagParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     parser.add_argument("--model", required=True, help="folder or Hub name")
     parser.add_argument("--output_dir", required=True, help="folder to write; new, or empty")
-    parser.add_argument("--overwrite", action="store_true", help="replace a folder that is there")
+    parser.add_argument("--overwrite", action="store_true", help="replace an export that is there")
     parser.add_argument(
         "--image_text",
         action="store_true",
@@ -37,8 +37,13 @@ def main(argv: Sequence[str] | None = None) -> Any:
         check_output_folder("output_dir", arguments.output_dir)
     except OSError as error:
         parser.error(" ".join(str(error).split()))
-    if not arguments.overwrite and os.path.isdir(arguments.output_dir) and os.listdir(arguments.output_dir):
+    there = os.listdir(arguments.output_dir) if os.path.isdir(arguments.output_dir) else []
+    if there and os.path.realpath(arguments.model) == os.path.realpath(arguments.output_dir):
+        parser.error(f"--output_dir must be another folder than --model, got {arguments.output_dir}")
+    if there and not arguments.overwrite:
         parser.error(f"--output_dir: {arguments.output_dir} is not empty; --overwrite replaces it")
+    if there and "export.json" not in there:
+        parser.error(f"--output_dir: only an export is replaced, and {arguments.output_dir} has no export.json")
     # Not before the flags are read, for these take seconds.
     from transformers.utils.logging import disable_progress_bar
 

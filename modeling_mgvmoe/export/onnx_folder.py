@@ -299,15 +299,18 @@ def export_onnx(
     Args:
         model, processor, progress, image_text: as there.
         folder: what [`onnx_pipeline`] reads; `NAME.onnx` with its weights in `NAME.onnx.data`.
-        overwrite: replace a folder that is there.
+        overwrite: replace an export that is there.
 
     Raises:
-        FileExistsError: the folder is there and not empty.
+        FileExistsError: the folder is there and not empty, or no export, which alone is replaced.
         OSError: the disk is full.
     """
     folder = os.fspath(folder)
-    if not overwrite and os.path.isdir(folder) and os.listdir(folder):
+    there = os.listdir(folder) if os.path.isdir(folder) else []
+    if there and not overwrite:
         raise FileExistsError(f"folder: {folder} is not empty; overwrite=True replaces it.")
+    if there and "export.json" not in there:
+        raise FileExistsError(f"folder: only an export is replaced, and {folder} has no export.json.")
     exported = export_graphs(model, processor, progress, image_text)
     os.makedirs(os.path.dirname(os.path.abspath(folder)), exist_ok=True)
     # Mention side and label side each have the text encoder.

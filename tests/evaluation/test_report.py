@@ -1,5 +1,8 @@
 """Tables of an evaluation, and the image of its confusion matrix."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -54,3 +57,8 @@ def test_a_confusion_matrix_of_any_number_of_classes(count, tmp_path):
 def test_cells_do_not_break_a_table():
     table = markdown_table(["a|b", "c"], [["d\ne", "1"]])
     assert table.split("\n") == [r"| a\|b | c |", "|------|--:|", "| d e  | 1 |"]
+
+
+def test_tables_of_an_export_need_no_scikit_learn():
+    code = "import sys; sys.modules['sklearn'] = None; import modeling_mgvmoe.export.onnx_check"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=600)

@@ -252,6 +252,22 @@ def test_folders_and_models_that_cannot_be_exported_or_loaded(tmp_path):
         onnx_pipeline(tmp_path / "there")
 
 
+def test_only_an_export_is_replaced(example, tmp_path, capsys):
+    model, processor = build("typing only, no experts")
+    for part in (model, processor):
+        part.save_pretrained(tmp_path / "model")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    with pytest.raises(FileExistsError, match="only an export is replaced, and .*mine has no export.json"):
+        export_onnx(model, processor, tmp_path / "mine", overwrite=True)
+    (tmp_path / "model" / "export.json").write_text("{}")
+    for folder, message in (("mine", "only an export is replaced"), ("model", "must be another folder than --model")):
+        with pytest.raises(SystemExit):
+            example.main(["--model", f"{tmp_path}/model", "--output_dir", f"{tmp_path}/{folder}", "--overwrite"])
+        assert message in capsys.readouterr().err
+    assert (tmp_path / "mine" / "thesis.txt").exists() and (tmp_path / "model" / "model.safetensors").exists()
+
+
 @pytest.mark.slow
 def test_the_example_exports_and_needs_no_torch_weights(example, exported_by_the_example):
     # That its folder scores as the model does is seen above, where it is the one called additive.
