@@ -16,7 +16,7 @@ from ..data.atomic_io import partial_name
 from ..data.rows import locate_image
 from ..data.schema import check_choice
 from ..images import to_rgb
-from ..spans import as_list, check_span, is_absent, read_image_text, warn_of_columns
+from ..spans import as_list, check_span, check_unicode, is_absent, read_image_text, warn_of_columns
 from .post_files import KNOWN, RawRow
 
 
@@ -31,14 +31,8 @@ def id_of(row: int, given: Any) -> str:
     if isinstance(given, bool) or not isinstance(given, str | int):
         raise ValueError(f"id must be a string or an integer, got {given!r:.80}")
     name = str(given)
-    if not is_valid_text(name):
-        raise ValueError(f"id must be valid text, got half of a surrogate pair in {name!a:.80}")
+    check_unicode(name, "id")
     return name
-
-
-def is_valid_text(text: str) -> bool:
-    """Whether a string can be written in UTF-8: JSON may hold half of a surrogate pair."""
-    return not any("\ud800" <= char <= "\udfff" for char in text)
 
 
 def find_duplicates(ids: Iterable[tuple[int, Any]], folder: str) -> np.ndarray:
@@ -197,8 +191,10 @@ def _id(raw: RawRow) -> str:
 def _text(text: Any) -> str:
     if not isinstance(text, str) or not text.strip():
         raise RowError("text", f"text must be a string that is not empty, got {text!r:.80}")
-    if not is_valid_text(text):
-        raise RowError("text", f"text must be valid, got half of a surrogate pair in {text!a:.80}")
+    try:
+        check_unicode(text, "text")
+    except ValueError as error:
+        raise RowError("text", str(error)) from error
     return text
 
 

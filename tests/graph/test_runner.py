@@ -277,7 +277,7 @@ def test_rows_that_cannot_be_extracted_are_errors_with_reasons(tmp_path):
         6: ("duplicate", "row-1", "id must be unique, got 'row-1', which row 1 has already"),
         7: ("text", "7", "text must be a string that is not empty, got None"),
         8: ("text", "8", "text must be a string that is not empty, got ' '"),
-        9: ("text", "9", "text must be valid, got half of a surrogate pair in 'half \\ud800'"),
+        9: ("text", "9", "text: it holds half of a surrogate pair and is no valid text (got 'half \\ud800')"),
         10: ("mentions", "10", "mentions[0]: 0 <= start < end <= 16 (text length) is needed (got (0, 40))"),
         11: ("mentions", "11", "mentions[1] must differ from the others, got [0, 4] again"),
         12: ("mentions", "12", "mentions must be a list of spans, got 'Kelo'"),
