@@ -15,7 +15,7 @@ from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from ..data.adapters import NOT_PUBLIC
-from ..data.files import read_json_object
+from ..data.files import read_json, read_json_object
 from ..data.label_sets import TASKS
 from ..data.sketchbook import generate_posts, split_classes
 from ..evaluation.report import COLUMNS, MEANING, markdown_table
@@ -310,11 +310,7 @@ def read_evaluation(path: str) -> dict[str, Any]:
     Raises:
         ValueError: it is none.
     """
-    with open(path, encoding="utf-8") as file:
-        try:
-            found = json.load(file)
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"evaluation: {path} must be JSON: {error}") from error
+    found = read_json(path, "evaluation")
     needed = {"protocol", "summary", "seeds", "dataset", "command"}
     missing = needed - set(found if isinstance(found, dict) else ())
     if missing:
@@ -334,7 +330,7 @@ def _index(facts: CardFacts) -> list[EvalResult]:
 
     found = []
     for evaluation in facts.evaluations:
-        name = _dataset_name(evaluation, facts)
+        name = _dataset_name(evaluation)
         for task, methods in evaluation["summary"].items():
             for metric, (kind, shown) in INDEXED.items():
                 if metric in methods[OURS]:
@@ -353,10 +349,9 @@ def _index(facts: CardFacts) -> list[EvalResult]:
     return found
 
 
-def _dataset_name(evaluation: Mapping[str, Any], facts: CardFacts) -> str:
-    """Name in the record, or the last part of the evaluation folder's path."""
-    folder = os.path.basename(os.path.normpath(evaluation["dataset"].strip("`")))
-    return facts.record["dataset"]["name"] if facts.record else folder
+def _dataset_name(evaluation: Mapping[str, Any]) -> str:
+    """Name of what was evaluated on, of a folder the last part: the training may have been on another dataset."""
+    return os.path.basename(os.path.normpath(evaluation["dataset"].strip("`")))
 
 
 def _table(evaluation: Mapping[str, Any]) -> dict[str, str]:
@@ -376,8 +371,9 @@ def _table(evaluation: Mapping[str, Any]) -> dict[str, str]:
     command = evaluation["command"].strip("`")
     facts = f"{evaluation.get('machine', '')}. `{_without_folders(command)}`"
     notes = "".join(f"\n\n> {note}" for note in evaluation.get("notes", ()))
+    heading = f"### {_dataset_name(evaluation)}: {protocol}, seed{'s' if several else ''} {seeds}"
     return {
-        "title": f"### {protocol.capitalize()}, seed{'s' if several else ''} {seeds}\n\n{MEANING[protocol]}",
+        "title": f"{heading}\n\n{MEANING[protocol]}",
         "text": f"{markdown_table(['method', 'task', *columns.values()], rows)}\n\n{facts}{notes}",
     }
 
@@ -550,14 +546,10 @@ def runtime_requirements() -> list[str]:
     """The packages that loading and scoring need, with the bounds of this package."""
     from importlib.metadata import requires
 
+    from packaging.requirements import Requirement
+
     found = [line for line in requires("mg-vmoe") or () if ";" not in line]
-    return [line for line in found if _package(line) in RUNTIME]
-
-
-def _package(requirement: str) -> str:
-    return "".join(
-        character if character.isalnum() or character in "-_." else " " for character in requirement
-    ).split()[0]
+    return [line for line in found if Requirement(line).name in RUNTIME]
 
 
 def check_repository(folder: str, repo_id: str) -> str:

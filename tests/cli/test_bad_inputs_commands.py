@@ -176,7 +176,7 @@ COMMANDS = {
         (["--model", "M", "--repo_id", "a/b", "--output_dir", "T/full"], "output_dir: 'T/full' is not empty"),
         (["--model", "M", "--repo_id", "a/b", "--output_dir", "T/file"], "output_dir: a folder is needed, got"),
         (["--model", "M", "--repo_id", "a/b", "--license", "mit", "--evaluation", "T/bad.json"],
-         "evaluation: T/bad.json must be JSON"),
+         "T/bad.json: a JSON file is needed"),
         (["--model", "M", "--repo_id", "a/b"], "license: name the licence of these weights"),
         (["--model", "T/damaged", "--repo_id", "a/b", "--license", "mit", "--dry_run"], "model.safetensors: damaged"),
     ],

@@ -179,8 +179,8 @@ RUNS = [
 ]
 SCORES = {"protocol": "unseen", "summary": {}, "seeds": [0], "dataset": "d", "command": "c"}
 EVALUATIONS = [
-    (NOT_UTF8, "must be JSON"),
-    (DEEP, "must be JSON"),
+    (NOT_UTF8, "a JSON file is needed"),
+    (DEEP, "a JSON file is needed"),
     ("3", "must be a .json file of examples/evaluate.py, but has no command, dataset, protocol, seeds, summary"),
     (changed(SCORES, summary=[]), "summary must hold the methods' scores by task, got []"),
     (changed(SCORES, summary={"typing": 1}), "summary must hold the methods' scores by task"),

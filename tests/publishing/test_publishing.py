@@ -101,6 +101,15 @@ def test_the_card_says_what_was_measured(repository):
     assert "3 for typing: " in card.text
 
 
+def test_an_evaluation_on_another_dataset_is_of_that_name(run):
+    record = read_run_record(str(run))
+    evaluations = [{**EVALUATION, "dataset": "`/somewhere/data/mnre`"}]
+    card = make_card(CardFacts("kelo/boats", record=record, evaluations=evaluations))
+    assert {result.dataset_type for result in card.data.eval_results} == {"mnre"}
+    assert card.data.eval_results[0].dataset_name == "mnre, unseen classes, typing"
+    assert "### mnre: unseen, seeds 0, 1\n" in card.text and card.data.datasets == ["sketchbook"]
+
+
 def test_without_an_evaluation_the_card_says_so(run):
     record = read_run_record(str(run))
     card = make_card(CardFacts("kelo/boats", record=record, validation={"typing": SCORES}))
@@ -200,7 +209,7 @@ def test_names_that_are_none_on_the_hub(field):
 
 @pytest.mark.parametrize(
     ("content", "rule"),
-    [("[", "must be JSON"), ("{}", "has no command, dataset"),
+    [("[", "a JSON file is needed"), ("{}", "has no command, dataset"),
      (json.dumps({**EVALUATION, "summary": {"typing": {"other": {}}}}), "has no scores of MG-VMoE")],
 )  # fmt: skip
 def test_a_file_that_is_no_evaluation(tmp_path, content, rule):
