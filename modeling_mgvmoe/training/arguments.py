@@ -231,7 +231,7 @@ def read_recipe(path: str) -> dict[str, Any]:
         raise FileNotFoundError(f"config: the file {path!r} does not exist")
     with open(path, encoding="utf-8") as file:
         try:
-            recipe = yaml.load(file, Loader)
+            recipe = Loader(file).get_single_data()
         # What is no YAML; what is, but no date or number of it (ValueError, AttributeError); nested too deep.
         except (yaml.YAMLError, ValueError, AttributeError, TypeError, KeyError, RecursionError) as error:
             raise ValueError(f"{path}: a recipe in YAML is needed: {error!s:.300}") from error
