@@ -59,6 +59,7 @@ def test_cells_do_not_break_a_table():
     assert table.split("\n") == [r"| a\|b | c |", "|------|--:|", "| d e  | 1 |"]
 
 
+@pytest.mark.slow
 def test_tables_of_an_export_need_no_scikit_learn():
     code = "import sys; sys.modules['sklearn'] = None; import modeling_mgvmoe.export.onnx_check"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=600)

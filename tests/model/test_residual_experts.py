@@ -187,6 +187,7 @@ class TestModel:
             alone = {name: value if name in shared else value[post : post + 1] for name, value in inputs.items()}
             torch.testing.assert_close(model(**alone).logits[0], together[post], rtol=0, atol=1e-10)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("with_images", [True, False])
     def test_compiled_it_scores_as_it_does_uncompiled(self, inputs, with_images):
         model = residual_model().eval()
