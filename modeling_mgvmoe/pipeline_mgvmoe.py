@@ -1,5 +1,6 @@
 """The pipeline: a post with its image and its marked mentions in, labels with scores out."""
 
+import inspect
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -608,6 +609,10 @@ def _captioned(post: Any, captioner: ImageCaptioner, allow_image_urls: bool | st
 
 
 GRAPH_TASK = "multimodal-graph-extraction"
+# `batch_size` is the pipeline's own, and there `texts_at_once`.
+EXTRACTION_OPTIONS = set(inspect.signature(GraphExtractor).parameters) - {
+    "model", "processor", "batch_size", "embedder", "unknown"
+}  # fmt: skip
 
 
 class MultimodalGraphExtractionPipeline(_PostPipeline):
@@ -650,40 +655,16 @@ class MultimodalGraphExtractionPipeline(_PostPipeline):
 
     @with_new_names
     def _sanitize_parameters(
-        self,
-        typing_labels: Sequence[str | Label] | None = None,
-        relation_labels: Sequence[str | Label] | None = None,
-        mention_finder: Any = None,
-        label_descriptions: Mapping[str, str | Sequence[str]] | None = None,
-        label_types: Mapping[str, Any] | None = None,
-        type_descriptions: Mapping[str, str | Sequence[str]] | None = None,
-        hypothesis_template: str | None = None,
-        label_separator: str | None = None,
-        relation_constraints: Mapping[str, Any] | None = None,
-        symmetric: Sequence[str] | None = None,
-        inverses: Mapping[str, str] | None = None,
-        threshold: float | Mapping[str, float] | None = None,
-        reject_by: str | None = None,
-        rejection: Any = None,
-        top_k: int | None = None,
-        texts_at_once: int | None = None,
-        num_samples: int | None = None,
-        max_length: int | None = None,
-        num_neighbors: int | None = None,
-        allow_image_urls: bool | str | None = None,
-        return_embeds: bool | None = None,
-        errors: str | None = None,
-        image_captioner: Any = None,
-        **unknown: Any,
+        self, image_captioner: Any = None, texts_at_once: int | None = None, **options: Any
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-        others = ("self", "unknown", "image_captioner")
-        options = {
-            name: value for name, value in locals().items() if name not in (*others, "others") and value is not None
-        }
-        refuse_unknown_arguments(unknown, type(self).__name__)
-        captioning = {name: options[name] for name in ("allow_image_urls", "errors") if name in options}
-        captioner = self._captioner(image_captioner)
-        return captioning | ({} if captioner is None else {"image_captioner": captioner}), options, {}
+        refuse_unknown_arguments(
+            {name: value for name, value in options.items() if name not in EXTRACTION_OPTIONS}, type(self).__name__
+        )
+        given = {name: value for name, value in options.items() if value is not None}
+        before: dict[str, Any] = {name: given[name] for name in ("allow_image_urls", "errors") if name in given}
+        if image_captioner is not None:
+            before["image_captioner"] = self._captioner(image_captioner)
+        return before, given if texts_at_once is None else {**given, "batch_size": texts_at_once}, {}
 
     def preprocess(  # type: ignore[override]
         self,
@@ -705,8 +686,6 @@ class MultimodalGraphExtractionPipeline(_PostPipeline):
 
     def _forward(self, input_tensors: dict[str, Any], **options: Any) -> Any:
         posts, reasons = (_flatten(input_tensors[name]) for name in ("posts", "reasons"))
-        if "texts_at_once" in options:
-            options["batch_size"] = options.pop("texts_at_once")
         # Made anew for each batch, which costs little: the labels' vectors are remembered.
         extractor = GraphExtractor(self.model, self.processor, embedder=self.candidate_embedder, **options)
         extractor.numbered = False
