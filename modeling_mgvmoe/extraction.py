@@ -31,7 +31,7 @@ from .labels import (
     with_new_names,
 )
 from .processing_mgvmoe import distinct_images
-from .sample_graph import check_num_neighbors, propagate_labels
+from .sample_graph import check_num_neighbors, number_groups, propagate_labels
 from .spans import as_list, check_span, covers_something, is_absent, read_image_text, warn_of_columns
 
 POST_KEYS = ("id", "text", "image", "image_text", "mentions")
@@ -577,10 +577,9 @@ class GraphExtractor:
         if self.num_neighbors and order:
             probs = torch.cat([found[row][0] for row in order]).softmax(-1)
             # A pair is nearest to itself turned round, of which the contrary is true.
-            places: dict[Any, int] = {}
-            groups = [places.setdefault(_pair_of(*asked[row]), row) for row in order]
+            groups = number_groups(_pair_of(*asked[row]) for row in order)
             shared = propagate_labels(
-                probs, torch.stack([nodes[row] for row in order]), self.num_neighbors, groups=torch.tensor(groups)
+                probs, torch.stack([nodes[row] for row in order]), self.num_neighbors, groups=groups
             )
             for row, own in zip(order, shared, strict=True):
                 found[row] = (own.log()[None], found[row][1])

@@ -328,7 +328,8 @@ def check_descriptions(given: Any, name: str = "label_descriptions") -> Mapping[
         raise ValueError(f"{name}: a dict of label to sentence is needed (got {given!r:.80})")
     for label, sentences in given.items():
         _check_sentences(f"{name}[{label!r}]", sentences)
-    return {label.strip() if isinstance(label, str) else label: sentences for label, sentences in given.items()}
+    # The exact name goes before one with white space around it.
+    return {label.strip(): sentences for label, sentences in given.items() if isinstance(label, str)} | {**given}
 
 
 def label_texts(
@@ -588,7 +589,8 @@ def with_spacing(given: Any, separator: str) -> Any:
     if not isinstance(given, Mapping):
         return given
     paths = {key: [part.strip() for part in key.split(separator)] for key in given if isinstance(key, str)}
-    return {f" {separator} ".join(parts): given[key] for key, parts in paths.items()}
+    others = {key: value for key, value in given.items() if not isinstance(key, str)}  # their own check says so
+    return others | {f" {separator} ".join(parts): given[key] for key, parts in paths.items()}
 
 
 def _covers(given: Any, names: Iterable[str]) -> bool:

@@ -586,14 +586,14 @@ class MGVMoEPreTrainedModel(PreTrainedModel):
                     f"freeze_text={self.config.freeze_text} and text_base={self.config.text_base!r}."
                 )
             states = kwargs.pop("state_dict", None) or self.state_dict()
-            self._check_text_base(self.config.text_base)
+            self._check_text_base(self.config.text_base, states)
             kwargs["state_dict"] = {name: kept for name, kept in states.items() if ".text_model." not in f".{name}"}
         return super().save_pretrained(save_directory, *args, **kwargs)
 
-    def _check_text_base(self, text_base: dict[str, Any]) -> None:
-        """Raise ValueError if the text encoder is not the one that `text_base` names; warn if that is not at hand."""
-        base: Any = getattr(self, self.base_model_prefix, self)
-        text_model = base.text_model.state_dict()
+    @staticmethod
+    def _check_text_base(text_base: dict[str, Any], states: Mapping[str, torch.Tensor]) -> None:
+        """Raise ValueError if `states` hold another text encoder than `text_base`; warn if that is not at hand."""
+        text_model = {f".{name}".partition(".text_model.")[2]: value for name, value in states.items()}
         try:
             expected = text_base_states(text_base)
         except OSError as error:

@@ -2,6 +2,7 @@
 
 import inspect
 import os
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import GeneratorType
@@ -32,7 +33,7 @@ from .labels import (
     with_new_names,
     with_spacing,
 )
-from .sample_graph import check_num_neighbors, propagate_labels
+from .sample_graph import check_num_neighbors, number_groups, propagate_labels
 from .spans import as_list, is_absent, mentions_of, read_image_text, read_mentions
 
 TASK = "zero-shot-multimodal-ie"
@@ -537,8 +538,7 @@ def _share(found: list[Any], num_neighbors: int) -> list[Any]:
     for rows in groups.values():
         probs = torch.stack([found[row].logits for row in rows]).softmax(-1)
         nodes = torch.stack([found[row].node for row in rows]).cpu()
-        first: dict[Any, int] = {}
-        pairs = torch.tensor([first.setdefault(found[row].pair or row, row) for row in rows])
+        pairs = number_groups(found[row].pair for row in rows)
         shared = propagate_labels(probs.cpu(), nodes, num_neighbors, groups=pairs)
         for row, own in zip(rows, shared, strict=True):
             found[row] = found[row].rank(own.log()[None])
@@ -647,9 +647,10 @@ class MultimodalGraphExtractionPipeline(_PostPipeline):
         number = self._forward_params.get("num_neighbors") if (own := kwargs.get("num_neighbors")) is None else own
         together = self._batch_size if (size := kwargs.get("batch_size")) is None else size
         if number and (together or 1) < 2 and not isinstance(inputs, Mapping):
-            raise ValueError(
-                "num_neighbors: posts share with those of their batch, so a batch_size of at least 2 is needed "
-                f"(got {together or 1})"
+            warnings.warn(
+                "num_neighbors: posts share with those of their batch; without a batch_size of 2 or more only the "
+                "mentions, and the pairs, of one post share with each other.",
+                stacklevel=2,
             )
         return self._answers(inputs, typing_labels=typing_labels, relation_labels=relation_labels, **kwargs)
 

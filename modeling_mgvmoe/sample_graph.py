@@ -4,6 +4,7 @@ Axes: B = posts, C = candidate labels, N = size of a node, 2H when a node of E10
 """
 
 import importlib
+from collections.abc import Hashable, Iterable
 from numbers import Integral
 from typing import Any
 
@@ -192,6 +193,12 @@ def check_num_neighbors(num_neighbors: Any, num_samples: int | None = None) -> N
         raise ValueError(f"num_neighbors: it excludes num_samples (got {num_neighbors} and {num_samples})")
 
 
+def number_groups(keys: Iterable[Hashable | None]) -> torch.Tensor:
+    """(B,), equal numbers for equal keys, which are not `None`: `groups` of [`nearest_neighbors`]."""
+    first: dict[Hashable, int] = {}
+    return torch.tensor([row if key is None else first.setdefault(key, row) for row, key in enumerate(keys)])
+
+
 def nearest_neighbors(
     nodes: torch.Tensor, k: int, groups: torch.Tensor | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -274,6 +281,7 @@ __all__ = [
     "learned_adversary_loss",
     "nearest_neighbors",
     "neighbour_agreement",
+    "number_groups",
     "power_perturbation",
     "propagate_labels",
     "random_perturbation",

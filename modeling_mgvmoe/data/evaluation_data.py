@@ -79,7 +79,7 @@ def load_evaluation_data(
 
 
 def check_files(dataset: str, needed: Sequence[str] = ()) -> None:
-    """Raise FileNotFoundError unless all files of a dataset are there; see [`load_evaluation_data`].
+    """Raise FileNotFoundError unless a dataset and the optional files in `needed` are there.
 
     A name on the Hub is only known to be there when it is read.
     """

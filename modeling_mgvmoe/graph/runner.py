@@ -154,9 +154,6 @@ def extract_in_bulk(
         OSError: the disk is full.
     """
     own, number = (0, 1) if state is None else (state.process_index, state.num_processes)
-    whole = {**identity, "input": posts.identity(), "batch_size": arguments.batch_size,
-             "part_size": arguments.part_size, "on_broken_image": arguments.on_broken_image,
-             "feature_size": feature_size}  # fmt: skip
     output, name = arguments.output, arguments.shard
     faults: list[str] = []
     lock = LOCK if arguments.num_shards == 1 else f"{LOCK}-{name}"
@@ -165,6 +162,10 @@ def extract_in_bulk(
         if own == 0:
             if arguments.overwrite:
                 _refuse_living_shards(output)
+            # Here, for it reads the whole input.
+            whole = {**identity, "input": posts.identity(), "batch_size": arguments.batch_size,
+                     "part_size": arguments.part_size, "on_broken_image": arguments.on_broken_image,
+                     "feature_size": feature_size}  # fmt: skip
             fingerprint = begin(output, whole, posts, arguments.overwrite)
             parts = share(all_parts(posts.num_rows, arguments.part_size), arguments.shard_index, arguments.num_shards)
             todo, faults = missing_parts(output, parts, fingerprint)

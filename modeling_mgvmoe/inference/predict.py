@@ -18,7 +18,7 @@ from ..data.schema import task_of
 from ..data.sketchbook import neutral_text
 from ..labels import in_evaluation
 from ..modeling_mgvmoe import NO_LABEL
-from ..sample_graph import propagate_labels
+from ..sample_graph import number_groups, propagate_labels
 from .metrics import accuracy, macro_f1, majority_accuracy
 
 if TYPE_CHECKING:
@@ -163,7 +163,12 @@ class ModelScorer:
                     bar.update(len(rows))
         if self.num_neighbors and num_samples is None:
             probs = torch.from_numpy(logits[0]).softmax(-1)
-            shared = propagate_labels(probs, nodes, self.num_neighbors)
+            # The two directions of a pair, which are near each other and say the contrary, share nothing.
+            pairs = [
+                (post["text"], frozenset(map(tuple, post["mentions"]))) if len(post["mentions"]) == 2 else None
+                for post in without_images(posts)
+            ]
+            shared = propagate_labels(probs, nodes, self.num_neighbors, groups=number_groups(pairs))
             logits[0] = shared.clamp(min=torch.finfo(shared.dtype).tiny).log().numpy()
         return logits
 

@@ -323,6 +323,9 @@ class TestTrainedOnly:
             next(model.mgvmoe.text_model.parameters())[0] += 1
         with pytest.raises(ValueError, match="trained_only.*text_base"):
             model.save_pretrained(tmp_path / "small", trained_only=True)
+        states = {name: value.clone() for name, value in model.state_dict().items()}
+        next(value for name, value in states.items() if ".text_model." in name)[0] -= 1
+        model.save_pretrained(tmp_path / "small", trained_only=True, state_dict=states)  # what is saved is compared
 
     def test_an_encoder_of_another_size_is_named(self, tmp_path):
         model = tiny_model(**SETTINGS, text_base={"name": str(tmp_path / "encoder")})
