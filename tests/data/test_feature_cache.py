@@ -548,11 +548,11 @@ def test_the_command_under_sigkill_and_in_two_processes_gives_the_same_bytes(tmp
 def test_reading_random_batches_holds_little_memory(tmp_path):
     """A gibibyte of features; `benchmarks/feature_cache.py` has the same with 9,000 images."""
     script = str(ROOT / "benchmarks" / "feature_cache.py")
-    flags = ["--pictures", "1200", "--batches", "60", "--folder", str(tmp_path / "cache")]
+    flags = ["--images", "1200", "--batches", "60", "--folder", str(tmp_path / "cache")]
     subprocess.run([sys.executable, script, "--json", str(tmp_path / "row.json"), *flags], env=ENVIRONMENT, check=True)
     row = json.loads((tmp_path / "row.json").read_text("utf-8"))
     assert row["cache_gib"] > 0.99
-    assert row["distinct_pictures_read"] > 800
+    assert row["distinct_images_read"] > 800
     assert row["peak_rss_mib"] < 1024
     assert row["peak_rss_mib"] - row["rss_after_imports_mib"] < 300
     assert not (tmp_path / "cache").exists()
