@@ -322,14 +322,17 @@ def check_descriptions(given: Any, name: str = "label_descriptions") -> Mapping[
     Raises:
         ValueError: it is no dict, or an entry is not a non-empty string or a list of distinct ones.
     """
-    if given is None:
-        return {}
-    if not isinstance(given, Mapping):
-        raise ValueError(f"{name}: a dict of label to sentence is needed (got {given!r:.80})")
+    _check_mapping(given, name)
+    given = given or {}
     for label, sentences in given.items():
         _check_sentences(f"{name}[{label!r}]", sentences)
     # The exact name goes before one with white space around it.
-    return {label.strip(): sentences for label, sentences in given.items() if isinstance(label, str)} | {**given}
+    return {label.strip(): sentences for label, sentences in given.items() if isinstance(label, str)} | dict(given)
+
+
+def _check_mapping(given: Any, name: str) -> None:
+    if given is not None and not isinstance(given, Mapping):
+        raise ValueError(f"{name}: a dict of label to sentence is needed (got {given!r:.80})")
 
 
 def label_texts(
@@ -499,7 +502,7 @@ def plain_label_lists(
         lists: lists of labels by their names in messages.
         label_descriptions, label_types: as of [`plain_labels`].
     """
-    check_descriptions(label_descriptions)
+    _check_mapping(label_descriptions, "label_descriptions")
     names: dict[str, Any] = {}
     found: dict[str, Label] = {}
     strings: set[str] = set()

@@ -34,7 +34,7 @@ from .labels import (
     with_spacing,
 )
 from .sample_graph import check_num_neighbors, number_groups, propagate_labels
-from .spans import as_list, is_absent, mentions_of, read_image_text, read_mentions
+from .spans import as_list, is_absent, mentions_of, pair_key, read_image_text, read_mentions
 
 TASK = "zero-shot-multimodal-ie"
 
@@ -98,28 +98,6 @@ class ImageCaptioner:
             ) from error
 
 
-# Arguments that go together or not.
-SHARING = ("num_neighbors", "num_samples", "function_to_apply", "label_separator", "reject_by")
-
-
-def check_sharing(
-    num_neighbors: Any = 0,
-    num_samples: int | None = None,
-    function_to_apply: str | None = None,
-    label_separator: str | None = None,
-    reject_by: str | None = None,
-) -> None:
-    """Raise ValueError if neighbours are to share what they cannot; the arguments are those of the pipeline."""
-    check_num_neighbors(num_neighbors, num_samples)
-    by_logit = reject_by in ("logit", "calibrated")
-    if num_neighbors and (function_to_apply not in (None, "softmax") or label_separator is not None or by_logit):
-        raise ValueError(
-            'num_neighbors: function_to_apply must be "softmax", label_separator None and reject_by "probability" '
-            'or "ratio", for neighbors share probabilities '
-            f"(got {function_to_apply!r}, {label_separator!r} and {reject_by!r})"
-        )
-
-
 @dataclass(frozen=True)
 class _Candidates:
     """The checked labels of a post and what the model reads of them. No dict, which transformers would walk through.
@@ -137,14 +115,6 @@ class _Candidates:
     types: tuple[tuple[str, ...], ...]
     type_names: tuple[str, ...]
     allowed: Sequence[Any]
-
-
-@dataclass(frozen=True)
-class Pair:
-    """What the two directions of a pair have in common: the text and the mentions in it, whichever is the head."""
-
-    text: str
-    mentions: frozenset[tuple[int, int]]
 
 
 class _PostPipeline(Pipeline):
@@ -257,7 +227,14 @@ class ZeroShotMultimodalIEPipeline(_PostPipeline):
         defaults = {**self._preprocess_params, **self._forward_params, **self._postprocess_params}
         settings = defaults | given
         number = settings.get("num_neighbors", 0)
-        check_sharing(**{name: settings[name] for name in SHARING if name in settings})
+        check_num_neighbors(number, settings.get("num_samples"))
+        function, separator, by = map(settings.get, ("function_to_apply", "label_separator", "reject_by"))
+        shares = function in (None, "softmax") and separator is None and by not in ("logit", "calibrated")
+        if number and not shares:
+            raise ValueError(
+                'num_neighbors: function_to_apply must be "softmax", label_separator None and reject_by "probability" '
+                f'or "ratio", for neighbors share probabilities (got {function!r}, {separator!r} and {by!r})'
+            )
         if number and (isinstance(inputs, Mapping) or not hasattr(inputs, "__len__")):
             raise ValueError(f"num_neighbors: a list or a dataset of posts is needed (got {type(inputs).__name__})")
         self._read_labels = None
@@ -286,7 +263,6 @@ class ZeroShotMultimodalIEPipeline(_PostPipeline):
         errors: str | None = None,
         **unknown: Any,
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-        check_sharing(num_neighbors or 0, num_samples, function_to_apply, label_separator, reject_by)
         refuse_unknown_arguments(unknown, type(self).__name__)
         if reject_by == "calibrated":
             check_threshold(threshold, reject_by)
@@ -366,8 +342,8 @@ class ZeroShotMultimodalIEPipeline(_PostPipeline):
             return _broken(input_, error, errors)
         if pixel_values is not None:
             post["pixel_values"] = pixel_values
-        spans = read_mentions(mentions, text)
-        pair = Pair(text, frozenset(spans)) if len(spans) == 2 else None
+        is_pair = len(post["mention_positions"]) == 2
+        pair = pair_key(text, read_mentions(mentions, text)) if is_pair else None
         return {"posts": [post], "candidates": [own], "errors": [None], "pairs": [pair]}
 
     def _shared_candidates(self, *given: Any) -> _Candidates:
@@ -525,7 +501,7 @@ class _Unshared:
     labels: tuple[str, ...]
     logits: torch.Tensor
     node: torch.Tensor
-    pair: Pair | None
+    pair: Any
     rank: Callable[[torch.Tensor], list[dict[str, Any]]]
 
 

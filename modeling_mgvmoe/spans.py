@@ -308,6 +308,11 @@ def check_span(text: str, span: object, where: str = "mentions") -> tuple[int, i
     return start, end
 
 
+def pair_key(text: str, spans: Sequence[Sequence[int]]) -> tuple[str, frozenset[Any]] | None:
+    """What the two directions of a pair have in common; `None` for a post with one mention."""
+    return (text, frozenset(map(tuple, spans))) if len(spans) == 2 else None
+
+
 def covers_something(text: str) -> bool:
     """Whether any of it is visible."""
     return not all(char.isspace() or unicodedata.category(char) in ("Cc", "Cf") for char in text)

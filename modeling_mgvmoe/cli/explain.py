@@ -24,7 +24,7 @@ from transformers.utils.logging import disable_progress_bar
 from ..app.markup import document
 from ..data.atomic_io import write_whole
 from ..data.evaluation_data import load_evaluation_data
-from ..data.files import read_json
+from ..data.files import read_json, same_file
 from ..data.flags import FlagParser, RenamedFlag
 from ..data.rows import locate_image
 from ..evaluation.explanation import ExpertUsage, expert_usage, explain_post, image_effect_words
@@ -70,10 +70,6 @@ def read_post(path: str, number: int) -> dict[str, Any]:
     return {**post, "image": locate_image(post.get("image"), os.path.dirname(path))}
 
 
-def _same_file(path: str, other: str) -> bool:
-    return os.path.exists(path) and os.path.exists(other) and os.path.samefile(path, other)
-
-
 def usage_table(usage: ExpertUsage) -> str:
     """A Markdown table: percent of each expert by modality, a row for all posts and one for each class."""
     heads = [f"{name} {number}" for name, own in usage.overall.items() for number in range(len(own))]
@@ -103,7 +99,7 @@ def main(argv: Sequence[str] | None = None) -> Any:
         ending = ".html" if arguments.command == "post" else ".json"
         if not arguments.output.endswith(ending):
             raise ValueError(f"output must end in {ending}, got {arguments.output!r}")
-        if arguments.command == "post" and _same_file(numbers, arguments.posts):
+        if arguments.command == "post" and same_file(numbers, arguments.posts):
             raise ValueError(f"output: its numbers, {numbers!r}, would replace the posts; --output must differ")
         check_output_folder("output", os.path.dirname(arguments.output) or ".")
         os.makedirs(os.path.dirname(arguments.output) or ".", exist_ok=True)

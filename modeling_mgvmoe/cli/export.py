@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..data.flags import FlagParser
-from ..inference.model_folder import check_model_folder, check_output_folder, load_model
+from ..inference.model_folder import check_export_folder, check_model_folder, check_output_folder, load_model
 from .errors import FAILED, Ended, one_line
 
 
@@ -35,15 +35,11 @@ def main(argv: Sequence[str] | None = None) -> Any:
     try:
         check_model_folder(arguments.model)
         check_output_folder("output_dir", arguments.output_dir)
+        check_export_folder(arguments.output_dir, arguments.overwrite)
+        if os.path.realpath(arguments.model) == os.path.realpath(arguments.output_dir):
+            raise FileExistsError(f"output_dir must be another folder than the model's, got {arguments.output_dir}")
     except OSError as error:
         parser.error(" ".join(str(error).split()))
-    there = os.listdir(arguments.output_dir) if os.path.isdir(arguments.output_dir) else []
-    if there and os.path.realpath(arguments.model) == os.path.realpath(arguments.output_dir):
-        parser.error(f"--output_dir must be another folder than --model, got {arguments.output_dir}")
-    if there and not arguments.overwrite:
-        parser.error(f"--output_dir: {arguments.output_dir} is not empty; --overwrite replaces it")
-    if there and "export.json" not in there:
-        parser.error(f"--output_dir: only an export is replaced, and {arguments.output_dir} has no export.json")
     # Not before the flags are read, for these take seconds.
     from transformers.utils.logging import disable_progress_bar
 

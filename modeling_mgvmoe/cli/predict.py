@@ -22,6 +22,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ..data.atomic_io import LOCK, locked, whole_file
+from ..data.files import same_file
 from ..data.fingerprint import digest
 from ..data.progress_bar import hide_bars_of_libraries, progress_bar
 from ..data.rows import ENDINGS, BrokenLine, is_address, locate_image, locate_images, read_records
@@ -225,7 +226,7 @@ def check_output(path: str, overwrite: bool, posts: str) -> None:
         raise UsageError(f"--output: a file that ends in {', '.join(ANSWER_ENDINGS)} is needed, got {path!r}")
     if os.path.isdir(path):
         raise UsageError(f"--output: {path!r} is a folder")
-    if os.path.exists(path) and os.path.exists(posts) and os.path.samefile(path, posts):
+    if same_file(path, posts):
         raise UsageError(f"--output: another file than --input must be named, got {path!r}, which the answers replace")
     if os.path.exists(path) and not overwrite:
         raise UsageError(f"--output: {path!r} exists; --overwrite replaces it")

@@ -67,6 +67,11 @@ def read_json(path: str | os.PathLike[str], argument: str = "path") -> Any:
             raise ValueError(f"{name}: a JSON file is needed, {error}") from error
 
 
+def same_file(path: str, other: str) -> bool:
+    """Whether two paths name one file that is there."""
+    return os.path.exists(path) and os.path.exists(other) and os.path.samefile(path, other)
+
+
 def read_json_object(path: str | os.PathLike[str], argument: str = "path") -> dict[str, Any]:
     """The object that a JSON file holds.
 

@@ -23,7 +23,7 @@ from torch import nn
 
 from ..data.atomic_io import whole_folder
 from ..data.progress_bar import progress_bar
-from ..inference.model_folder import check_packages
+from ..inference.model_folder import check_export_folder, check_packages
 from ..labels import in_evaluation
 
 if TYPE_CHECKING:
@@ -306,11 +306,7 @@ def export_onnx(
         OSError: the disk is full.
     """
     folder = os.fspath(folder)
-    there = os.listdir(folder) if os.path.isdir(folder) else []
-    if there and not overwrite:
-        raise FileExistsError(f"folder: {folder} is not empty; overwrite=True replaces it.")
-    if there and "export.json" not in there:
-        raise FileExistsError(f"folder: only an export is replaced, and {folder} has no export.json.")
+    check_export_folder(folder, overwrite)
     exported = export_graphs(model, processor, progress, image_text)
     os.makedirs(os.path.dirname(os.path.abspath(folder)), exist_ok=True)
     # Mention side and label side each have the text encoder.

@@ -193,7 +193,7 @@ def extract_in_bulk(
 
 
 def _refuse_living_shards(output: str) -> None:
-    """Raise FileExistsError where a share of another run, which has a lock of its own, is still being made."""
+    """Raise FileExistsError where a share of another run, which holds its lock, is still being made."""
     for name in sorted(os.listdir(output)):
         if name.startswith(f"{LOCK}-"):
             with locked(output, name=name, argument="output"):

@@ -58,6 +58,15 @@ def check_folder(argument: str, name: str) -> None:
         raise FileNotFoundError(f"{argument}: {name} holds no config.json{hint}")
 
 
+def check_export_folder(folder: str, overwrite: bool) -> None:
+    """Raise FileExistsError where an export would replace a folder, or with `overwrite` one that is no export."""
+    there = os.listdir(folder) if os.path.isdir(folder) else []
+    if there and not overwrite:
+        raise FileExistsError(f"output_dir: {folder} is not empty; overwrite replaces it")
+    if there and "export.json" not in there:
+        raise FileExistsError(f"output_dir: only an export is replaced, and {folder} has no export.json")
+
+
 def check_output_folder(argument: str, folder: str) -> None:
     """Raise OSError if a folder can neither be there nor be made, before much is done."""
     place = os.path.abspath(folder)

@@ -19,6 +19,7 @@ from ..data.sketchbook import neutral_text
 from ..labels import in_evaluation
 from ..modeling_mgvmoe import NO_LABEL
 from ..sample_graph import number_groups, propagate_labels
+from ..spans import pair_key
 from .metrics import accuracy, macro_f1, majority_accuracy
 
 if TYPE_CHECKING:
@@ -164,11 +165,8 @@ class ModelScorer:
         if self.num_neighbors and num_samples is None:
             probs = torch.from_numpy(logits[0]).softmax(-1)
             # The two directions of a pair, which are near each other and say the contrary, share nothing.
-            pairs = [
-                (post["text"], frozenset(map(tuple, post["mentions"]))) if len(post["mentions"]) == 2 else None
-                for post in without_images(posts)
-            ]
-            shared = propagate_labels(probs, nodes, self.num_neighbors, groups=number_groups(pairs))
+            pairs = number_groups(pair_key(post["text"], post["mentions"]) for post in without_images(posts))
+            shared = propagate_labels(probs, nodes, self.num_neighbors, groups=pairs)
             logits[0] = shared.clamp(min=torch.finfo(shared.dtype).tiny).log().numpy()
         return logits
 

@@ -106,7 +106,7 @@ COMMANDS = {
         (["--outputdir", "RUN"], "unrecognized arguments: --outputdir (did you mean --output_dir?)"),
         (["--model", "T/none", "--output_dir", "RUN"], "model: the folder T/none does not exist"),
         (["--model", "T/full", "--output_dir", "RUN"], "model: T/full holds no config.json"),
-        (["--model", "M", "--output_dir", "T/full"], "--output_dir: T/full is not empty; --overwrite replaces it"),
+        (["--model", "M", "--output_dir", "T/full"], "output_dir: T/full is not empty; overwrite replaces it"),
         (["--model", "M", "--output_dir", "T/file"], "output_dir: a folder is needed, got 'T/file'"),
         (["--model", "M", "--output_dir", "T/file", "--overwrite"], "output_dir: a folder is needed, got 'T/file'"),
     ],
